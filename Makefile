@@ -1,0 +1,47 @@
+# Every verb a person needs. `make demo` and `make test` prepare what they use by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo dev test check format bench docs lock packages clean
+
+demo: $(VENV)/.runtime
+	@$(BIN)/outgate demo
+
+dev: $(VENV)/.runtime
+	$(BIN)/outgate dev
+
+test: $(VENV)/.dev packages
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements/runtime.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install -q --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
+	$(BIN)/pip install -q --require-hashes -r requirements/dev.txt
+	@touch $@
+
+packages:
+	@sh tests/packages.sh
+
+lock: $(VENV)/bin/python
+	$(BIN)/pip install -q uv
+	cd requirements && for f in build runtime dev; do ../$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --universal --python-version 3.11 $$f.in -o $$f.txt; done
+
+clean:
+	rm -rf $(VENV) build dist .outgate

@@ -1,0 +1,56 @@
+"""Make the identifiers that Outgate hands out.
+
+Standards: RFC 9562 (UUID); the vendor's user name pattern `^[a-z0-9]{18}\\d{2}$`.
+Promises: a queue id begins with its shard, sorts by time within it, and is unguessable in its tail;
+every id and secret comes from the operating system's randomness.
+Dangers: ids are public, secrets are not: `password()` results are never logged.
+Not here: hashing and sealing (`store.secrets`).
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+import uuid
+
+_BASE32 = "0123456789ABCDFGHJKLMNPQRSTVWXYZ"  # ascending in ASCII, so ids sort by time
+_LOWER = string.ascii_lowercase + string.digits
+_PASSWORD = string.ascii_letters + string.digits
+
+
+def _base32(number: int, width: int) -> str:
+    signs: list[str] = []
+    for _ in range(width):
+        number, rest = divmod(number, 32)
+        signs.append(_BASE32[rest])
+    return "".join(reversed(signs))
+
+
+def queue_id(shard: str, now: float) -> str:
+    """Return a new queue id: shard sign, 10 signs of milliseconds, 5 random signs; 16 in all, `[0-9A-Z]`."""
+    return shard + _base32(int(now * 1000), 10) + _base32(secrets.randbits(25), 5)
+
+
+def new_uuid() -> str:
+    """Return a random UUID with dashes, lower case."""
+    return str(uuid.uuid4())
+
+
+def hex_id() -> str:
+    """Return 32 lower-case hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+def smtp_username() -> str:
+    """Return a user name of the vendor's shape: 18 of `[a-z0-9]` and two digits."""
+    return "".join(secrets.choice(_LOWER) for _ in range(18)) + f"{secrets.randbelow(100):02d}"
+
+
+def password(length: int = 32) -> str:
+    """Return a random password of letters and digits (about 5.95 bits a sign)."""
+    return "".join(secrets.choice(_PASSWORD) for _ in range(length))
+
+
+def number_id() -> str:
+    """Return a numeric id as Cloud Manager uses them: a string of 5 to 7 digits."""
+    return str(10_000 + secrets.randbelow(9_000_000))

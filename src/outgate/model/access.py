@@ -1,0 +1,78 @@
+"""Who may connect: network zones, rules and the contexts they name.
+
+Standards: the vendor's context-based restrictions in our own words.
+Promises: immutable; evaluation is in `relay.access`, vendor spelling in `api.restrictions`.
+Dangers: `enforcement` "disabled" grants nothing; without a rule nobody gets in.
+Not here: JSON, ETags, paging.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One entry of a zone. `type` is ipAddress, ipRange, subnet, vpc or serviceRef; `value` as given."""
+
+    type: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A named set of addresses less its exclusions. `version` changes with each replacement (ETag)."""
+
+    id: str
+    account_id: str
+    name: str
+    description: str
+    addresses: tuple[Address, ...]
+    excluded: tuple[Address, ...]
+    version: str
+    created_at: float
+    updated_at: float
+    created_by: str
+    updated_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One way to satisfy a rule: all of it must match. Empty `zone_ids` or `endpoint_types` match anything."""
+
+    zone_ids: tuple[str, ...]
+    endpoint_types: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Contexts that open an API of an instance. `instance_id` and `region` "" mean any of the account's.
+
+    `api_types` empty means all APIs; `smtp` tells whether the SMTP interface is among them.
+    `document` is the vendor's JSON as received (contexts, resources, operations), kept to answer with."""
+
+    id: str
+    account_id: str
+    description: str
+    contexts: tuple[Context, ...]
+    instance_id: str
+    region: str
+    smtp: bool
+    enforcement: str
+    document: dict[str, object]
+    version: str
+    created_at: float
+    updated_at: float
+    created_by: str
+    updated_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All zones and rules at one moment; `generation` grows with every change."""
+
+    generation: int
+    zones: tuple[Zone, ...]
+    rules: tuple[Rule, ...]
+    instances: tuple[tuple[str, str, str], ...]
+    """(instance id, account id, region) of every instance."""

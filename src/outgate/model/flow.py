@@ -1,0 +1,229 @@
+"""What a message is at each stage of its way through the relay, in reading order.
+
+    Submission → Accepted | Refused → Job → Prepared → Outcome (per recipient, in an Attempt) → StatusEvent
+
+Standards: RFC 5321, 6409 (words), RFC 3463 (enhanced codes).
+Promises: every type is immutable; a stage takes one and returns the next, none calls an earlier stage.
+Dangers: `content` is the wire form: dot-stuffed, every line ends in CR LF, without the final dot line.
+Not here: what decides (`relay.policy`), what stores (`store`), what sends (`relay.delivery`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """What has become of one recipient; the public sees delivered, deferred and bounced."""
+
+    QUEUED = "queued"
+    ATTEMPTING = "attempting"
+    DELIVERED = "delivered"
+    DEFERRED = "deferred"
+    BOUNCED = "bounced"
+    HELD = "held"
+    SUPPRESSED = "suppressed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Say whether nothing more will happen to this recipient."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({Status.DELIVERED, Status.BOUNCED, Status.SUPPRESSED, Status.EXPIRED, Status.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who is on the other end of a session. Made by the listener (after a PROXY header, if one was due).
+
+    `endpoint` is "public" or "private"; `listener` is "submission" (587) or "submissions" (465);
+    `via` is the trusted proxy's address when a PROXY header named the client, else None."""
+
+    address: str
+    port: int
+    endpoint: str
+    listener: str
+    via: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One forward-path of an envelope: `mailbox` as given, `domain` in lower case A-labels."""
+
+    mailbox: str
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A whole message as a client handed it over. Made by the session at the end of data; read by policy.
+
+    Now true: syntax is sound, TLS is on, the client is authenticated as `username`. `reverse_path` is ""
+    for the null sender. `tls` reads like "TLSv1.3 TLS_AES_256_GCM_SHA384". Times are epoch seconds."""
+
+    session_id: str
+    client: Client
+    helo: str
+    tls: str
+    username: str
+    reverse_path: str
+    recipients: tuple[Recipient, ...]
+    content: bytes
+    received_at: float
+    body_8bit: bool = False
+    smtputf8: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """Which key signs for a configuration: SDID (`domain`), `selector`, and the key's id in the store."""
+
+    key_id: str
+    domain: str
+    selector: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A submission that every rule let pass. Made by policy; the queue stores it, then the client reads 250.
+
+    `trace` is what we prepend (Received, and Message-ID or Date where missing), CR LF lines."""
+
+    queue_id: str
+    submission: Submission
+    instance_id: str
+    smtp_config_id: str
+    signing_key: SigningKey
+    trace: bytes
+    message_id: str
+    header_from: str
+    subject: str
+    accepted_at: float
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where in the spool a message's record lies: segment number, its generation, byte offset, byte length."""
+
+    segment: int
+    generation: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecipient:
+    """A recipient within a job: its row id, mailbox, domain, and how many attempts it has had."""
+
+    id: int
+    mailbox: str
+    domain: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A message × one recipient domain × its due recipients, leased to this process. Made by the queue.
+
+    `content` is at hand when the message was accepted a moment ago, else None: read it at `location`."""
+
+    queue_id: str
+    instance_id: str
+    smtp_config_id: str
+    signing_key: SigningKey
+    reverse_path: str
+    domain: str
+    recipients: tuple[JobRecipient, ...]
+    location: Location
+    accepted_at: float
+    expires_at: float
+    body_8bit: bool
+    smtputf8: bool
+    trace: bytes | None = None
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job with everything that goes on the wire: `fields` (DKIM-Signature, trace) to prepend, `content`."""
+
+    job: Job
+    fields: bytes
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One place to try: an MX's name ("" for an address literal), its address and port."""
+
+    name: str
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a job goes. Made by routing. `site` names the set of MX hosts; `hosts` in the order to try;
+    `source` is the address to leave from or None; `reason` says why this route, for the trail."""
+
+    site: str
+    hosts: tuple[Host, ...]
+    source: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a delivery conversation: epoch seconds, what we did, the whole reply or error."""
+
+    at: float
+    did: str
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one attempt meant for one recipient. `code` 0 when no reply was read; `reason` is a class word
+    ("accepted", "bad-mailbox", "policy", "network", "dns", "tls", "timeout", …)."""
+
+    recipient_id: int
+    status: Status
+    code: int
+    enhanced: str
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at one job: where, from where, over what, each step, and an outcome per recipient."""
+
+    queue_id: str
+    site: str
+    host: str
+    address: str
+    source: str
+    tls: str
+    started_at: float
+    finished_at: float
+    route_reason: str
+    steps: tuple[Step, ...]
+    outcomes: tuple[Outcome, ...]
+    next_attempt_at: float | None = None
+    recipients: tuple[JobRecipient, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class StatusEvent:
+    """One fact in a message's life, for status, metrics and the trail. `recipient` is "" for the message."""
+
+    queue_id: str
+    at: float
+    kind: str
+    recipient: str
+    detail: str

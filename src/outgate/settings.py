@@ -1,0 +1,137 @@
+"""Every setting: its default and one sentence. Read from TOML (`--config`), then the environment.
+
+Standards: TOML 1.0; environment names `OUTGATE_<SECTION>__<NAME>`.
+Promises: an unknown or ill-typed setting is an error that names it; nothing else reads configuration.
+Dangers: files that hold secrets belong to the service's user only.
+Not here: what the laptop mode puts where (`app`), tenants' data (`store`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EndpointSettings(_Section):
+    """One submission endpoint and where its mail leaves from."""
+
+    host_name: str = Field("smtp.outgate.test", description="The name in the greeting and the certificate.")
+    outgoing_addresses: list[str] = Field(
+        ["127.0.0.1"], description="Addresses that deliveries leave from, and that SPF must allow."
+    )
+    ehlo_name: str = Field("out.outgate.test", description="The name our deliveries say in EHLO.")
+
+
+class RelaySettings(_Section):
+    """The submission relay."""
+
+    endpoint: EndpointSettings = EndpointSettings()  # pyright: ignore[reportCallIssue]
+    authorization: Literal["automatic", "manual"] = Field(
+        "manual", description="Whether a new configuration is authorised when created, or by a person."
+    )
+    spf_host: str = Field("spf.outgate.test", description="The name customers include in their SPF record.")
+    proxy_trusted: list[str] = Field(
+        [], description="Networks whose connections must begin with a PROXY header; all others must not."
+    )
+    max_message_bytes: int = Field(31_457_280, ge=65_536, description="Largest message, in bytes (SIZE).")
+    max_recipients: int = Field(50, ge=1, le=1000, description="Recipients per message (LIMITS RCPTMAX).")
+    bare_line_ends: Literal["refuse", "replace"] = Field(
+        "refuse", description="What becomes of a lone CR or LF in a message."
+    )
+    connections_per_address: int = Field(200, ge=1, description="Open sessions one address may have.")
+    command_timeout_s: float = Field(300.0, gt=0, description="Seconds a client may take for a command.")
+    data_timeout_s: float = Field(180.0, gt=0, description="Seconds without a byte while a message is sent.")
+    max_errors: int = Field(10, ge=1, description="Refused commands before a session is closed.")
+    queue_lifetime_s: float = Field(86_400.0, gt=0, description="Seconds a message is tried before it expires.")
+    retry_first_s: float = Field(60.0, gt=0, description="Seconds before the second attempt; doubles each time.")
+    retry_most_s: float = Field(7_200.0, gt=0, description="Longest pause between two attempts, in seconds.")
+    deliver_to: str = Field("", description="host:port that takes all mail instead of the MX; empty: route by MX.")
+    delivery_port: int = Field(25, ge=1, le=65535, description="Port of the receiving servers.")
+    delivery_tls: Literal["opportunistic", "none"] = Field(
+        "opportunistic", description="Whether deliveries use STARTTLS where it is offered."
+    )
+    connections_per_site: int = Field(20, ge=1, description="Connections we keep to one site at most.")
+    messages_per_connection: int = Field(1000, ge=1, description="Messages over one delivery connection.")
+    delivery_idle_s: float = Field(30.0, gt=0, description="Seconds an idle delivery connection is kept.")
+    delivery_timeout_s: float = Field(60.0, gt=0, description="Seconds a receiving server may take for a reply.")
+    signing_threads: int = Field(2, ge=1, le=16, description="Threads that sign.")
+
+
+class EgressSettings(_Section):
+    """The egress gateway."""
+
+    shared_addresses: list[str] = Field(["127.0.0.2"], description="Addresses that flexible egress leaves from.")
+    dedicated_addresses: list[str] = Field(["127.0.0.3"], description="Pool of dedicated addresses.")
+    vpn_address: str = Field("127.0.0.4", description="The VPN's local end.")
+    guard_exceptions: list[str] = Field([], description="Networks or names the guard lets through, audited.")
+    proxy_protocol_targets: list[str] = Field(
+        [], description="name:port of targets that get a PROXY v2 header; a bare name means any port."
+    )
+    connections_per_environment: int = Field(1000, ge=1, description="Connections of one environment at once.")
+    connections_alert: int = Field(750, ge=1, description="Connections from which an alert is logged.")
+    connect_timeout_s: float = Field(10.0, gt=0, description="Seconds to reach a target.")
+    idle_timeout_s: float = Field(600.0, gt=0, description="Seconds without a byte before a connection ends.")
+    drain_s: float = Field(60.0, gt=0, description="Seconds that withdrawn forwards let connections finish.")
+
+
+class StoreSettings(_Section):
+    """Durable state."""
+
+    segment_bytes: int = Field(67_108_864, ge=1_048_576, description="Size of a spool segment in bytes.")
+    ready_bytes: int = Field(
+        33_554_432, ge=0, description="Message bytes kept in memory between acceptance and delivery."
+    )
+
+
+class DevSettings(_Section):
+    """The laptop mode."""
+
+    domain: str = Field("shop.test", description="The domain that is verified from the start.")
+    dkim_key_file: str = Field("", description="PEM file with the RSA key that signs for the domain; empty: made.")
+    dkim_selector: str = Field("", description="Selector of that key; empty: a UUID.")
+
+
+class LogSettings(_Section):
+    """Logging."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+
+class Settings(BaseSettings):
+    """All of them."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OUTGATE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    relay: RelaySettings = RelaySettings()  # pyright: ignore[reportCallIssue]
+    egress: EgressSettings = EgressSettings()  # pyright: ignore[reportCallIssue]
+    store: StoreSettings = StoreSettings()  # pyright: ignore[reportCallIssue]
+    dev: DevSettings = DevSettings()  # pyright: ignore[reportCallIssue]
+    log: LogSettings = LogSettings()  # pyright: ignore[reportCallIssue]
+
+
+def load(file: Path | None, **sections: object) -> Settings:
+    """Return the settings of `file` (TOML) over the defaults, then `sections` (dicts) under both.
+
+    Raises `OSError` or `tomllib.TOMLDecodeError` for the file, `pydantic.ValidationError` for its contents.
+    """
+    values: dict[str, object] = {}
+    if file is not None:
+        values = tomllib.loads(file.read_text("utf-8"))
+    for name, defaults in sections.items():
+        section = values.setdefault(name, {})
+        if isinstance(section, dict) and isinstance(defaults, dict):
+            for key, value in defaults.items():
+                section.setdefault(key, value)  # pyright: ignore[reportUnknownMemberType]
+    return Settings(**values)  # pyright: ignore[reportArgumentType]
+
+

@@ -1,0 +1,326 @@
+"""Every table, described once: `control` (tenancy, access, egress) and `queue` (messages and their state).
+
+Standards: SQL as SQLite and PostgreSQL both speak it; times are epoch seconds (REAL), documents are JSON.
+Promises: the migrations under `migrations/` make exactly these tables (a test compares).
+Dangers: `sealed` columns hold AES-256-GCM boxes bound to table, column and row (`store.secrets`).
+Not here: statements (`control`, `sqlite`), message bodies (`spool`).
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+control = MetaData()
+queue = MetaData()
+
+meta = Table(
+    "meta",
+    control,
+    Column("key", String, primary_key=True),
+    Column("value", String, nullable=False),
+)
+
+accounts = Table(
+    "accounts",
+    control,
+    Column("id", String, primary_key=True),
+    Column("created_at", Float, nullable=False),
+)
+
+instances = Table(
+    "instances",
+    control,
+    Column("id", String, primary_key=True),
+    Column("account_id", String, ForeignKey("accounts.id"), nullable=False),
+    Column("region", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("attachments", Boolean, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+smtp_configurations = Table(
+    "smtp_configurations",
+    control,
+    Column("id", String, primary_key=True),
+    Column("instance_id", String, ForeignKey("instances.id"), nullable=False, index=True),
+    Column("name", String, nullable=False),
+    Column("description", String, nullable=False),
+    Column("domain", String, nullable=False, index=True),
+    Column("spf", String, nullable=False),
+    Column("dkim", String, nullable=False),
+    Column("authorization", String, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("deleted_at", Float),
+)
+
+dkim_keys = Table(
+    "dkim_keys",
+    control,
+    Column("id", String, primary_key=True),
+    Column("smtp_config_id", String, nullable=False, index=True),
+    Column("selector", String, nullable=False),
+    Column("algorithm", String, nullable=False),
+    Column("public", String, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+evidence = Table(
+    "evidence",
+    control,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("smtp_config_id", String, nullable=False, index=True),
+    Column("type", String, nullable=False),
+    Column("result", String, nullable=False),
+    Column("explanation", String, nullable=False),
+    Column("asked", JSON, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+credentials = Table(
+    "credentials",
+    control,
+    Column("id", String, primary_key=True),
+    Column("instance_id", String, ForeignKey("instances.id"), nullable=False),
+    Column("username", String, nullable=False, unique=True),
+    Column("verifier", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+smtp_users = Table(
+    "smtp_users",
+    control,
+    Column("id", String, primary_key=True),
+    Column("smtp_config_id", String, ForeignKey("smtp_configurations.id"), nullable=False, index=True),
+    Column("credential_id", String, ForeignKey("credentials.id"), nullable=False, index=True),
+    Column("description", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+zones = Table(
+    "zones",
+    control,
+    Column("id", String, primary_key=True),
+    Column("account_id", String, ForeignKey("accounts.id"), nullable=False),
+    Column("name", String, nullable=False),
+    Column("description", String, nullable=False),
+    Column("addresses", JSON, nullable=False),
+    Column("excluded", JSON, nullable=False),
+    Column("version", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("updated_by", String, nullable=False),
+    UniqueConstraint("account_id", "name"),
+)
+
+rules = Table(
+    "rules",
+    control,
+    Column("id", String, primary_key=True),
+    Column("account_id", String, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("description", String, nullable=False),
+    Column("document", JSON, nullable=False),
+    Column("enforcement", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("updated_by", String, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    control,
+    Column("id", String, primary_key=True),
+    Column("account_id", String, ForeignKey("accounts.id"), nullable=False),
+    Column("name", String, nullable=False),
+    Column("digest", String, nullable=False, unique=True),
+    Column("roles", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+)
+
+token_keys = Table(
+    "token_keys",
+    control,
+    Column("id", String, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+programs = Table(
+    "programs",
+    control,
+    Column("id", String, primary_key=True),
+    Column("org_id", String, nullable=False, index=True),
+    Column("tenant_id", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+environments = Table(
+    "environments",
+    control,
+    Column("id", String, primary_key=True),
+    Column("program_id", String, ForeignKey("programs.id"), nullable=False, index=True),
+    Column("name", String, nullable=False),
+    Column("type", String, nullable=False),
+    Column("region", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("tunnel_address", String, nullable=False),
+    Column("client_networks", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+network_infrastructures = Table(
+    "network_infrastructures",
+    control,
+    Column("id", String, primary_key=True),
+    Column("program_id", String, ForeignKey("programs.id"), nullable=False, index=True),
+    Column("kind", String, nullable=False),
+    Column("region", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("addresses", JSON, nullable=False),
+    Column("document", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+advanced_networking = Table(
+    "advanced_networking",
+    control,
+    Column("environment_id", String, ForeignKey("environments.id"), primary_key=True),
+    Column("infrastructure_id", String, ForeignKey("network_infrastructures.id"), nullable=False),
+    Column("port_forwards", JSON, nullable=False),
+    Column("non_proxy_hosts", JSON, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+variables = Table(
+    "variables",
+    control,
+    Column("id", String, primary_key=True),
+    Column("environment_id", String, ForeignKey("environments.id"), nullable=False),
+    Column("name", String, nullable=False),
+    Column("service", String, nullable=False),
+    Column("secret", Boolean, nullable=False),
+    Column("value", String, nullable=False),
+    Column("sealed", LargeBinary),
+    Column("status", String, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    UniqueConstraint("environment_id", "name", "service"),
+)
+
+audit = Table(
+    "audit",
+    control,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("target", String, nullable=False),
+    Column("detail", JSON, nullable=False),
+)
+
+messages = Table(
+    "messages",
+    queue,
+    Column("queue_id", String, primary_key=True),
+    Column("instance_id", String, nullable=False),
+    Column("smtp_config_id", String, nullable=False),
+    Column("username", String, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("key_domain", String, nullable=False),
+    Column("key_selector", String, nullable=False),
+    Column("session_id", String, nullable=False),
+    Column("client_address", String, nullable=False),
+    Column("client_port", Integer, nullable=False),
+    Column("endpoint", String, nullable=False),
+    Column("listener", String, nullable=False),
+    Column("via", String, nullable=False),
+    Column("helo", String, nullable=False),
+    Column("tls", String, nullable=False),
+    Column("reverse_path", String, nullable=False),
+    Column("header_from", String, nullable=False),
+    Column("message_id", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("body_8bit", Boolean, nullable=False),
+    Column("smtputf8", Boolean, nullable=False),
+    Column("received_at", Float, nullable=False),
+    Column("accepted_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    # Where the body lies; NULL once nobody needs it any more.
+    Column("segment", Integer),
+    Column("generation", Integer),
+    Column("offset", Integer),
+    Column("length", Integer),
+)
+Index("messages_by_config", messages.c.smtp_config_id, messages.c.accepted_at)
+Index("messages_by_message_id", messages.c.message_id)
+Index(
+    "messages_with_body", messages.c.segment, sqlite_where=messages.c.segment.is_not(None)
+)
+
+recipients = Table(
+    "recipients",
+    queue,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("queue_id", String, nullable=False, index=True),
+    Column("mailbox", String, nullable=False, index=True),
+    Column("domain", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    # When to try next; NULL when final or held. A lease is a next attempt that somebody has taken.
+    Column("due_at", Float),
+    Column("lease", String),
+    Column("reply", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+Index("recipients_due", recipients.c.due_at, sqlite_where=recipients.c.due_at.is_not(None))
+
+attempts = Table(
+    "attempts",
+    queue,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("queue_id", String, nullable=False, index=True),
+    Column("started_at", Float, nullable=False),
+    Column("finished_at", Float, nullable=False),
+    Column("site", String, nullable=False),
+    Column("host", String, nullable=False),
+    Column("address", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("tls", String, nullable=False),
+    Column("route_reason", String, nullable=False),
+    # JSON: {"steps": [[at, did, reply], …], "outcomes": [[recipient id, mailbox, status, code, enhanced, text, reason], …]}
+    Column("conversation", String, nullable=False),
+)
+
+segments = Table(
+    "segments",
+    queue,
+    Column("number", Integer, primary_key=True),
+    Column("generation", Integer, nullable=False),
+)
