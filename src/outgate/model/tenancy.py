@@ -67,6 +67,19 @@ class SmtpConfiguration:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one check of a configuration asked and found. `type` is spf, dkim, a or en_authorization; `result` is
+    the check's own word (pass, softfail, temperror, …); `asked` holds the look-ups with their answers."""
+
+    smtp_config_id: str
+    type: str
+    result: str
+    explanation: str
+    asked: tuple[object, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Credential:
     """A user name and its password's verifier (argon2id). Users point at it; clones share it."""
 

@@ -1,0 +1,207 @@
+"""Read the header of a message as it came: fields, addresses, dates; never write it anew.
+
+Standards: RFC 5322 sections 2.2 and 3.4 (fields, mailboxes), RFC 2047 (encoded words, for showing only).
+Promises: linear time; every function takes any bytes; what cannot be read raises `BadHeader` with a reason.
+Dangers: two readers of one header may see two senders: anything doubtful in From is refused, not guessed.
+Not here: MIME structure (`message.mime`), what a From means for us (`relay.policy`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.header import decode_header
+
+HEADER_LIMIT = 262_144
+
+
+class BadHeader(Exception):
+    """A header cannot be read the one way everybody would read it; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The fields of a message, in order, and where its body begins (offset behind the empty line)."""
+
+    fields: tuple[tuple[str, bytes], ...]
+    body_at: int
+
+    def all(self, name: str) -> list[bytes]:
+        """Return the values of every field called `name` (lower case), unfolded and stripped."""
+        return [unfold(value) for key, value in self.fields if key == name]
+
+    def first(self, name: str) -> bytes | None:
+        """Return the first field called `name` (lower case), unfolded and stripped, or None."""
+        for key, value in self.fields:
+            if key == name:
+                return unfold(value)
+        return None
+
+
+def read(content: bytes) -> Header:
+    """Read the header of wire-form `content`. Raises `BadHeader`.
+
+    The names come in lower case, the values raw: folded, with their line ends inside."""
+    if content.startswith(b"\r\n"):
+        return Header((), 2)
+    end = content.find(b"\r\n\r\n", 0, HEADER_LIMIT)
+    if end < 0:
+        if len(content) >= HEADER_LIMIT:
+            raise BadHeader("the header is longer than 262144 octets")
+        block, body_at = content, len(content)
+    else:
+        block, body_at = content[: end + 2], end + 4
+    return Header(tuple(_fields(block)), body_at)
+
+
+def _fields(block: bytes) -> Iterator[tuple[str, bytes]]:
+    name = ""
+    value = b""
+    for line in block.split(b"\r\n"):
+        if line[:1] in (b" ", b"\t"):
+            if not name:
+                raise BadHeader("the header begins with a continued line")
+            value += b"\r\n" + line
+            continue
+        if name:
+            yield name, value
+            name = ""
+        if not line:
+            continue
+        key, colon, value = line.partition(b":")
+        key = key.rstrip(b" \t")
+        if not colon or not key or any(not 33 <= sign <= 126 for sign in key):
+            raise BadHeader("a header line is not `Name: value`")
+        name = key.decode("ascii").lower()
+    if name:
+        yield name, value
+
+
+def unfold(value: bytes) -> bytes:
+    """Return a field's value on one line, stripped."""
+    return value.replace(b"\r\n", b"").strip(b" \t") if b"\r\n" in value else value.strip(b" \t")
+
+
+def shown(value: bytes) -> str:
+    """Return a value for people: encoded words decoded, controls as spaces, at most 500 signs."""
+    text = value.decode("utf-8", "replace")
+    if "=?" in text:
+        try:
+            text = "".join(
+                part.decode(charset or "ascii", "replace") if isinstance(part, bytes) else part
+                for part, charset in decode_header(text)
+            )
+        except (LookupError, ValueError):
+            pass
+    return "".join(sign if sign.isprintable() else " " for sign in text)[:500]
+
+
+_TOKEN = re.compile(
+    rb"""(?P<space>[ \t\r\n]+)
+       |(?P<quoted>"(?:[^"\\]|\\.)*")
+       |(?P<literal>\[[^\[\]\\]*\])
+       |(?P<atom>[^\x00-\x20()<>\[\]:;@\\,."\x7f]+)
+       |(?P<special>[<>:;@,.])""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def mailboxes(value: bytes) -> list[bytes]:
+    """Return the addresses (`local@domain`) of a mailbox list. Raises `BadHeader`; a group is refused."""
+    if len(value) > 16_384:
+        raise BadHeader("the address list is too long")
+    found: list[bytes] = []
+    entry: list[tuple[str, bytes]] = []
+    for token in _tokens(value):
+        if token == ("special", b","):
+            if entry:
+                found.append(_mailbox(entry))
+            entry = []
+        else:
+            entry.append(token)
+    if entry:
+        found.append(_mailbox(entry))
+    return found
+
+
+def _tokens(value: bytes) -> Iterator[tuple[str, bytes]]:
+    at = 0
+    while at < len(value):
+        if value[at : at + 1] == b"(":
+            at = _comment_end(value, at)
+            continue
+        match = _TOKEN.match(value, at)
+        if match is None or match.lastgroup is None:
+            raise BadHeader("the address holds a sign that does not belong there")
+        at = match.end()
+        if match.lastgroup != "space":
+            yield match.lastgroup, match[0]
+
+
+def _comment_end(value: bytes, at: int) -> int:
+    depth = 0
+    while at < len(value):
+        sign = value[at : at + 1]
+        if sign == b"\\":
+            at += 1
+        elif sign == b"(":
+            depth += 1
+        elif sign == b")":
+            depth -= 1
+            if depth == 0:
+                return at + 1
+        at += 1
+    raise BadHeader("a comment does not end")
+
+
+def _mailbox(entry: list[tuple[str, bytes]]) -> bytes:
+    """Return `local@domain` of one entry: an addr-spec, or a phrase and an addr-spec in angle brackets."""
+    specials = [text for kind, text in entry if kind == "special"]
+    if b":" in specials or b";" in specials:
+        raise BadHeader("a group is not a mailbox")
+    opening = [number for number, token in enumerate(entry) if token == ("special", b"<")]
+    if opening or b">" in specials:
+        if len(opening) != 1 or entry[-1] != ("special", b">") or specials.count(b">") != 1:
+            raise BadHeader("the angle brackets do not match")
+        phrase = entry[: opening[0]]
+        if any((kind == "special" and text != b".") or kind == "literal" for kind, text in phrase):
+            # An @ in an unquoted display name: some readers would show it as the address.
+            raise BadHeader("the display name holds an unquoted special sign")
+        entry = entry[opening[0] + 1 : -1]
+    return _addr_spec(entry)
+
+
+def _addr_spec(entry: list[tuple[str, bytes]]) -> bytes:
+    ats = [number for number, token in enumerate(entry) if token == ("special", b"@")]
+    if len(ats) != 1:
+        raise BadHeader("an address has one @")
+    local, domain = entry[: ats[0]], entry[ats[0] + 1 :]
+    dots_and_words = all(
+        (token == ("special", b".")) == (number % 2 == 1) and token[0] in ("atom", "quoted", "special")
+        for number, token in enumerate(local)
+    )
+    if not local or len(local) % 2 == 0 or not dots_and_words:
+        raise BadHeader("the part before the @ is not valid")
+    if len(domain) == 1 and domain[0][0] == "literal":
+        return b"".join(text for _, text in local) + b"@" + domain[0][1]
+    if len(domain) % 2 == 0 or not all(
+        (token == ("special", b".")) if number % 2 else token[0] == "atom" for number, token in enumerate(domain)
+    ):
+        raise BadHeader("the domain is not a name")
+    return b"".join(text for _, text in local) + b"@" + b"".join(text for _, text in domain)
+
+
+def without(content: bytes, header: Header, name: str) -> bytes:
+    """Return `content` without the fields called `name` (lower case); the rest stays as it came."""
+    if all(key != name for key, _ in header.fields):
+        return content
+    kept: list[bytes] = []
+    keep = True
+    block_end = max(header.body_at - 2, 0)
+    for line in content[:block_end].split(b"\r\n"):
+        if line[:1] not in (b" ", b"\t"):
+            keep = line.partition(b":")[0].rstrip(b" \t").lower() != name.encode("ascii")
+        if keep:
+            kept.append(line)
+    return b"\r\n".join(kept) + content[block_end:]

@@ -1,0 +1,131 @@
+"""Rule 3, the credential: is this name and password right, and what may its owner send for?
+
+Standards: RFC 4954; argon2id (RFC 9106) for the stored verifier, keyed BLAKE2b (RFC 7693) for the cache.
+Promises: the slow hash runs once per credential and process, in few threads with a bounded queue; unknown
+names cost the same and read the same as wrong passwords; any change to the control store empties the cache.
+Dangers: the cache's key is random and lives in memory only; a password is never kept or logged.
+Not here: the reply (`relay.session`), API keys as passwords (they join `check`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from argon2 import PasswordHasher
+from argon2.exceptions import Argon2Error, InvalidHashError
+
+from outgate.base.log import Log
+from outgate.model.tenancy import Sender
+
+_log = Log("outgate.credentials")
+_CACHED = 10_000
+
+
+class Senders(Protocol):
+    """Where senders are found by user name (`store.tenancy`)."""
+
+    def sender(self, username: str) -> Sender | None: ...
+
+
+def password_hasher() -> PasswordHasher:
+    """Return the argon2id profile for passwords: 19 MiB, two passes, one lane."""
+    return PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
+
+
+class Busy(Exception):
+    """More logins wait to be checked than we are ready to queue."""
+
+
+class Credentials:
+    """Check logins, off the event loop, and remember the right ones for a while."""
+
+    def __init__(self, senders: Senders, *, threads: int = 1, waiting: int = 200) -> None:
+        self._senders = senders
+        self._hasher = password_hasher()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
+        self._waiting = waiting
+        self._queued = 0
+        self._lock = threading.Lock()
+        self._key = secrets.token_bytes(32)
+        self._known: dict[bytes, Sender] = {}
+        self._current: dict[str, Sender | None] = {}
+        self._generation = 0
+        # Verified against for names nobody has, so that they take as long.
+        self._dummy = self._hasher.hash(secrets.token_hex(16))
+
+    def remembered(self, username: str, password: str) -> Sender | None:
+        """Return the sender if this very login was right since the last change, else None (not known)."""
+        return self._known.get(self._digest(username, password))
+
+    def check(self, username: str, password: str, done: Callable[[Sender | None, Exception | None], None]) -> None:
+        """Verify a login in the pool and call `done` there with the sender, or None if it is wrong.
+
+        Raises `Busy` if too many wait."""
+        with self._lock:
+            if self._queued >= self._waiting:
+                raise Busy
+            self._queued += 1
+        self._pool.submit(self._check, username, password, done)
+
+    def current(self, sender: Sender) -> Sender | None:
+        """Return what the store says now of a sender who logged in earlier, or None if that login is void.
+
+        Reads the store once after each change, else memory."""
+        username = sender.credential.username
+        try:
+            found = self._current[username]
+        except KeyError:
+            found = self._current[username] = self._senders.sender(username)
+        if found is None or found.credential.verifier != sender.credential.verifier:
+            return None
+        return found
+
+    def forget(self) -> None:
+        """Empty the cache: something in the control store has changed."""
+        with self._lock:
+            self._generation += 1
+            self._known = {}
+            self._current = {}
+
+    def close(self) -> None:
+        """Stop the threads; waiting checks are dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _check(self, username: str, password: str, done: Callable[[Sender | None, Exception | None], None]) -> None:
+        try:
+            generation = self._generation
+            sender = self._verify(username, password)
+        except Exception as error:
+            _log.exception("credential.check")
+            done(None, error)
+            return
+        finally:
+            with self._lock:
+                self._queued -= 1
+        if sender is not None:
+            with self._lock:
+                if generation == self._generation:  # else a change came while we looked
+                    if len(self._known) >= _CACHED:
+                        self._known.clear()
+                    self._known[self._digest(username, password)] = sender
+        done(sender, None)
+
+    def _verify(self, username: str, password: str) -> Sender | None:
+        sender = self._senders.sender(username)
+        verifier = self._dummy if sender is None else sender.credential.verifier
+        try:
+            self._hasher.verify(verifier, password)
+        except (Argon2Error, InvalidHashError):
+            return None
+        return sender
+
+    def _digest(self, username: str, password: str) -> bytes:
+        name = username.encode()
+        return hashlib.blake2b(
+            len(name).to_bytes(4, "big") + name + password.encode(), key=self._key, digest_size=32
+        ).digest()

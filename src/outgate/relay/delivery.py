@@ -1,0 +1,371 @@
+"""Deliver: from a leased job to an outcome per recipient, over connections that are kept per site.
+
+Standards: RFC 5321 sections 3.8 and 4.5.4, RFC 2920 (pipelining), RFC 3207 (opportunistic STARTTLS).
+Promises: every job ends in exactly one `Attempt`, whatever happens; connections per site, messages per
+connection and idle time are capped; a connection that died unused costs no attempt.
+Dangers: when the answer to the final dot is lost the message may have arrived: the outcome says so.
+Not here: what a reply means (`relay.outcome`), when to try again (`relay.queue`), bytes (`smtp.client`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from outgate.base.clock import Clock
+from outgate.base.log import Log
+from outgate.base.tasks import spawn
+from outgate.model.flow import Attempt, Host, Job, Outcome, Prepared, Route, Step
+from outgate.relay import outcome
+from outgate.relay.routing import Router, Unroutable
+from outgate.smtp.asyncio.client import ClientTimeouts, ConnectFailed, Connection, connect
+from outgate.smtp.client import Transaction, TransactionResult
+
+_log = Log("outgate.delivery")
+
+
+class Preparer(Protocol):
+    """Where jobs get their signature (`relay.signer`)."""
+
+    def prepare(self, job: Job, done: Callable[[Prepared | None, Exception | None], None]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryLimits:
+    """Caps per site and connection; seconds for idle and reply."""
+
+    connections_per_site: int = 20
+    messages_per_connection: int = 1000
+    idle: float = 30.0
+    reply: float = 60.0
+
+
+@dataclass(slots=True)
+class _Work:
+    """A job on its way: prepared, routed, and how often a dead connection has handed it back."""
+
+    job: Job
+    route: Route
+    started_at: float
+    prepared: Prepared | None = None
+    handed_back: int = 0
+
+
+class Delivery:
+    """All sites. `finished` takes each attempt; it decides on the next one."""
+
+    def __init__(
+        self,
+        *,
+        router: Router,
+        signer: Preparer,
+        finished: Callable[[Job, Attempt], None],
+        ehlo_name: str,
+        clock: Clock,
+        limits: DeliveryLimits,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        """`tls` None never uses STARTTLS."""
+        self._router = router
+        self._signer = signer
+        self._finished = finished
+        self._sites: dict[str, Site] = {}
+        self.ehlo_name = ehlo_name
+        self.clock = clock
+        self.limits = limits
+        self.tls = tls
+        self.busy = 0
+        """Jobs taken and not finished yet."""
+
+    def deliver(self, job: Job) -> None:
+        """Take a job (on the event loop); its `Attempt` comes to `finished` in the end."""
+        self.busy += 1
+        started = self.clock.now()
+        if self._router.fixed is not None:
+            self._routed(_Work(job, self._router.fixed, started))
+        else:
+            spawn(self._route(job, started), "route")
+
+    async def _route(self, job: Job, started: float) -> None:
+        try:
+            route = await self._router.route(job.domain)
+        except Unroutable as error:
+            self.unrouted(job, started, error)
+        except Exception as error:
+            _log.exception("route.failed", queue_id=job.queue_id)
+            self.unrouted(job, started, Unroutable(repr(error), permanent=False, reason="internal"))
+        else:
+            self._routed(_Work(job, route, started))
+
+    def _routed(self, work: _Work) -> None:
+        self._signer.prepare(work.job, functools.partial(self._prepared, work))
+
+    def _prepared(self, work: _Work, prepared: Prepared | None, error: Exception | None) -> None:
+        if prepared is None:
+            text = f"the message could not be prepared: {type(error).__name__}"
+            self.failed(work, text, "internal", (), Host("", "", 0))
+            return
+        work.prepared = prepared
+        site = self._sites.get(work.route.site)
+        if site is None:
+            site = self._sites[work.route.site] = Site(self, work.route.site)
+        site.add(work)
+
+    # -- ends -----------------------------------------------------------------------------------------------
+
+    def unrouted(self, job: Job, started: float, error: Unroutable) -> None:
+        """End a job for which there is no route."""
+        outcomes = tuple(
+            outcome.rejected(recipient, error.enhanced, str(error), error.reason)
+            if error.permanent
+            else outcome.failed(recipient, str(error), error.reason)
+            for recipient in job.recipients
+        )
+        route = Route("", (), None, str(error))
+        steps = (Step(started, f"look up MX of {job.domain}", str(error)),)
+        self.ended(_Work(job, route, started), outcomes, steps, Host("", "", 0), "", "")
+
+    def failed(self, work: _Work, text: str, reason: str, steps: tuple[Step, ...], host: Host) -> None:
+        """End a job that no server has answered for now."""
+        outcomes = tuple(outcome.failed(recipient, text, reason) for recipient in work.job.recipients)
+        self.ended(work, outcomes, steps, host, work.route.source or "", "")
+
+    def ended(
+        self,
+        work: _Work,
+        outcomes: tuple[Outcome, ...],
+        steps: tuple[Step, ...],
+        host: Host,
+        source: str,
+        tls: str,
+    ) -> None:
+        """Make the attempt of a job that has its outcomes and hand it on."""
+        self.busy -= 1
+        attempt = Attempt(
+            queue_id=work.job.queue_id,
+            site=work.route.site,
+            host=host.name,
+            address=f"{host.address}:{host.port}" if host.address else "",
+            source=source,
+            tls=tls,
+            started_at=work.started_at,
+            finished_at=self.clock.now(),
+            route_reason=work.route.reason,
+            steps=steps,
+            outcomes=outcomes,
+            recipients=work.job.recipients,
+        )
+        self._finished(work.job, attempt)
+
+    async def stop(self) -> None:
+        """Say goodbye on every idle connection; what is under way ends as deferred."""
+        for site in list(self._sites.values()):
+            await site.stop()
+
+    def site_empty(self, name: str) -> None:
+        """Forget a site without connections and work."""
+        self._sites.pop(name, None)
+
+
+class Site:
+    """The connections to one site and the work that waits for them."""
+
+    def __init__(self, delivery: Delivery, name: str) -> None:
+        self._delivery = delivery
+        self._name = name
+        self._waiting: deque[_Work] = deque()
+        self._connections: dict[Connection, _Kept] = {}
+        self._opening = 0
+
+    def add(self, work: _Work) -> None:
+        """Take prepared work and send it as soon as a connection is free."""
+        self._waiting.append(work)
+        self.pump()
+
+    def pump(self) -> None:
+        """Hand waiting work to connections that can take it; open another where that helps."""
+        limits = self._delivery.limits
+        while self._waiting:
+            kept = self._free()
+            if kept is None:
+                break
+            self._send(kept, self._waiting.popleft())
+        room = limits.connections_per_site - len(self._connections) - self._opening
+        # A connection takes work in a stream: open more only when work piles up behind those there are.
+        if self._waiting and room > 0 and len(self._waiting) > 8 * self._opening + (4 * len(self._connections)):
+            self._opening += 1
+            spawn(self._open(self._waiting[0].route), f"connect {self._name}")
+
+    def _free(self) -> _Kept | None:
+        best: _Kept | None = None
+        for kept in self._connections.values():
+            if kept.connection.ready and not kept.leaving:
+                if kept.connection.in_flight == 0:
+                    return kept
+                best = best or kept
+        return best
+
+    def _send(self, kept: _Kept, work: _Work) -> None:
+        prepared, job = work.prepared, work.job
+        assert prepared is not None
+        kept.begin()
+        transaction = Transaction(
+            reverse_path=job.reverse_path,
+            recipients=tuple(recipient.mailbox for recipient in job.recipients),
+            content=(prepared.fields, prepared.content),
+            body_8bit=job.body_8bit,
+            smtputf8=job.smtputf8,
+            size=len(prepared.fields) + len(prepared.content),
+        )
+        kept.connection.send(transaction, functools.partial(self._done, kept, work))
+
+    def _done(self, kept: _Kept, work: _Work, result: TransactionResult) -> None:
+        kept.end()
+        if result.error and not result.sent_all and kept.sent > 1 and work.handed_back < 2 and _unanswered(result):
+            # The connection had died while it was idle: that is not the message's failure.
+            work.handed_back += 1
+            self._waiting.appendleft(work)
+            self.pump()
+            return
+        steps = kept.steps(tuple(Step(*step) for step in result.steps))
+        outcomes = outcome.of_transaction(work.job.recipients, result)
+        connection = kept.connection
+        self._delivery.ended(work, outcomes, steps, kept.host, kept.source, connection.tls)
+        if kept.sent >= self._delivery.limits.messages_per_connection:
+            kept.leave()
+        self.pump()
+
+    async def _open(self, route: Route) -> None:
+        errors: list[str] = []
+        steps: list[Step] = []
+        last = Host("", "", 0)
+        reason = "network"
+        try:
+            for host in route.hosts:
+                last = host
+                try:
+                    connection = await self._connect(host, route.source, steps)
+                except ConnectFailed as error:
+                    errors.append(f"{host.name or host.address} [{host.address}]:{host.port}: {error}")
+                    reason = "tls" if error.stage == "tls" else ("timeout" if "time" in str(error) else "network")
+                    continue
+                self._opened(connection, host, route.source)
+                return
+        except Exception as error:
+            _log.exception("connect.failed", site=self._name)
+            errors.append(repr(error))
+        finally:
+            self._opening -= 1
+            if errors and not self._connections and not self._opening:
+                self._fail_waiting("; ".join(errors), reason, tuple(steps), last)
+        self.pump()
+
+    async def _connect(self, host: Host, source: str | None, steps: list[Step]) -> Connection:
+        delivery = self._delivery
+        tls = "opportunistic" if delivery.tls is not None else "none"
+        while True:
+            try:
+                return await connect(
+                    host.address,
+                    host.port,
+                    ehlo_name=delivery.ehlo_name,
+                    source=source,
+                    tls=tls,
+                    context=delivery.tls,
+                    server_name=host.name or None,
+                    timeouts=ClientTimeouts(connect=min(30.0, delivery.limits.reply), reply=delivery.limits.reply),
+                    clock=delivery.clock,
+                )
+            except ConnectFailed as error:
+                steps.extend(Step(*step) for step in error.steps)
+                if error.stage != "tls" or tls == "none":
+                    raise
+                tls = "none"  # opportunistic: a broken handshake must not keep mail from a server that takes it
+
+    def _opened(self, connection: Connection, host: Host, source: str | None) -> None:
+        kept = _Kept(connection, host, source or "", self._delivery.limits.idle, self._gone)
+        self._connections[connection] = kept
+        connection.on_closed = functools.partial(self._gone, connection)
+
+    def _gone(self, connection: Connection) -> None:
+        kept = self._connections.pop(connection, None)
+        if kept is not None:
+            kept.cancel()
+        self.pump()
+        if not self._connections and not self._waiting and not self._opening:
+            self._delivery.site_empty(self._name)
+
+    def _fail_waiting(self, text: str, reason: str, steps: tuple[Step, ...], host: Host) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for work in waiting:
+            self._delivery.failed(work, text, reason, steps, host)
+
+    async def stop(self) -> None:
+        """Close the connections; work that waits ends as deferred."""
+        self._fail_waiting("the service is stopping", "shutdown", (), Host("", "", 0))
+        for kept in list(self._connections.values()):
+            kept.cancel()
+            await kept.connection.quit()
+
+
+def _unanswered(result: TransactionResult) -> bool:
+    return result.mail is None and result.data is None and all(answer is None for answer in result.recipients)
+
+
+class _Kept:
+    """A connection that is kept: how much it has carried, and the timer that ends it when idle."""
+
+    __slots__ = ("_gone", "_idle", "_timer", "connection", "host", "leaving", "sent", "source")
+
+    def __init__(
+        self,
+        connection: Connection,
+        host: Host,
+        source: str,
+        idle: float,
+        gone: Callable[[Connection], None],
+    ) -> None:
+        self.connection = connection
+        self.host = host
+        self.source = source
+        self.sent = 0
+        self.leaving = False
+        self._idle = idle
+        self._gone = gone
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Note that a message goes out."""
+        self.sent += 1
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def end(self) -> None:
+        """Note that a message is done; start the idle timer when it was the last."""
+        if self.connection.in_flight == 0 and not self.connection.closed:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._idle, self.leave)
+
+    def leave(self) -> None:
+        """Say QUIT as soon as nothing is under way; take no more work."""
+        if not self.leaving:
+            self.leaving = True
+            spawn(self.connection.quit(), "quit")
+
+    def cancel(self) -> None:
+        """Stop the idle timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def steps(self, own: tuple[Step, ...]) -> tuple[Step, ...]:
+        """Return the conversation of a message: how the connection began, then its own steps."""
+        if self.sent > 1:
+            return own
+        return tuple(Step(*step) for step in self.connection.greeting_steps) + own

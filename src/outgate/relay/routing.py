@@ -1,0 +1,132 @@
+"""Where a recipient domain's mail goes: its MX hosts, or the one host that a setting names.
+
+Standards: RFC 5321 section 5.1 (MX, implicit MX, loops), RFC 7505 (null MX).
+Promises: hosts come in order of preference, equals in random order; an address the guard refuses is never
+tried; a look-up that fails for now is a deferral, a domain that cannot take mail a bounce.
+Dangers: DNS is told by strangers: the number of hosts and addresses is capped.
+Not here: connecting (`relay.delivery`), caching (`net.dns`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from outgate.model.flow import Host, Route
+
+_MX_HOSTS = 10
+_ADDRESSES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One MX: preference and host name, lower case, without a final dot ("" for the null MX)."""
+
+    preference: int
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeAnswer:
+    """What DNS says about a domain's MX: `status` "ok", "nodata", "nxdomain", or why it could not be asked."""
+
+    status: str
+    exchanges: tuple[Exchange, ...]
+
+
+class Names(Protocol):
+    """The look-ups that routing needs (`net.dns`)."""
+
+    async def exchanges(self, domain: str) -> ExchangeAnswer: ...
+
+    async def addresses(self, name: str) -> list[str]: ...
+
+
+class Unroutable(Exception):
+    """No route. `permanent` says whether trying later is of use; `reason` is a class word."""
+
+    def __init__(self, text: str, *, permanent: bool, reason: str, enhanced: str = "") -> None:
+        super().__init__(text)
+        self.permanent = permanent
+        self.reason = reason
+        self.enhanced = enhanced
+
+
+class Router:
+    """Find the route of a domain."""
+
+    def __init__(
+        self,
+        names: Names,
+        *,
+        port: int,
+        source: str | None,
+        deliver_to: str,
+        own_names: Iterable[str],
+        permitted: Callable[[str, str], bool],
+    ) -> None:
+        """`deliver_to` is `host:port` for all mail, or ""; `permitted` judges (name, address) before use."""
+        self._names = names
+        self._port = port
+        self._source = source
+        self._own = frozenset(own_names)
+        self._permitted = permitted
+        self._fixed = self._smart_host(deliver_to) if deliver_to else None
+
+    @property
+    def fixed(self) -> Route | None:
+        """Return the one route of all mail if a setting gives it."""
+        return self._fixed
+
+    def _smart_host(self, deliver_to: str) -> Route:
+        host, _, port = deliver_to.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(f"deliver_to is `address:port`, not {deliver_to!r}")
+        return Route(deliver_to, (Host("", host.strip("[]"), int(port)),), self._source, "setting deliver_to")
+
+    async def route(self, domain: str) -> Route:
+        """Return where to deliver mail for `domain` (A-labels). Raises `Unroutable`."""
+        if self._fixed is not None:
+            return self._fixed
+        answer = await self._names.exchanges(domain)
+        if answer.status == "nxdomain":
+            raise Unroutable(f"{domain} does not exist", permanent=True, reason="bad-domain", enhanced="5.1.2")
+        if answer.status not in ("ok", "nodata"):
+            raise Unroutable(f"MX of {domain}: {answer.status}", permanent=False, reason="dns")
+        exchanges = list(answer.exchanges)
+        if any(not exchange.host for exchange in exchanges):
+            raise Unroutable(
+                f"{domain} takes no mail (null MX)", permanent=True, reason="no-mail", enhanced="5.1.10"
+            )
+        implicit = not exchanges
+        if implicit:
+            exchanges = [Exchange(0, domain)]
+        exchanges = self._before_us(domain, exchanges)
+        random.shuffle(exchanges)
+        exchanges.sort(key=lambda exchange: exchange.preference)
+        hosts = await self._hosts(exchanges[:_MX_HOSTS])
+        if not hosts:
+            raise Unroutable(f"no mail host of {domain} has a usable address", permanent=False, reason="dns")
+        site = ",".join(sorted(exchange.host for exchange in exchanges))
+        reason = "implicit MX" if implicit else "MX " + ", ".join(f"{e.preference} {e.host}" for e in exchanges)
+        return Route(site, tuple(hosts), self._source, reason)
+
+    def _before_us(self, domain: str, exchanges: list[Exchange]) -> list[Exchange]:
+        """Drop ourselves and every host that is no better (RFC 5321 section 5.1): mail must not loop."""
+        ours = [exchange.preference for exchange in exchanges if exchange.host in self._own]
+        if not ours:
+            return exchanges
+        better = [exchange for exchange in exchanges if exchange.preference < min(ours)]
+        if not better:
+            raise Unroutable(f"mail for {domain} loops back to us", permanent=True, reason="loop", enhanced="5.4.6")
+        return better
+
+    async def _hosts(self, exchanges: list[Exchange]) -> list[Host]:
+        hosts: list[Host] = []
+        for exchange in exchanges:
+            for address in await self._names.addresses(exchange.host):
+                if len(hosts) < _ADDRESSES and self._permitted(exchange.host, address):
+                    hosts.append(Host(exchange.host, address, self._port))
+        return hosts

@@ -1,0 +1,312 @@
+"""A submission session: what the machine asks, answered from the rule book and the queue.
+
+Standards: RFC 6409; order of evaluation: design section 5.
+Promises: a message is answered 250 only from the queue's own call that says it is on disk; permissions are
+looked at again before every command; each refusal is logged with its reason and remedy.
+Dangers: answers may come late (password check, commit): the session may be gone by then, and then nothing
+is answered; the message, if it was stored, is delivered all the same (RFC 5321 section 4.5.3.2.6).
+Not here: the rules (`relay.policy`), bytes (`smtp.server`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from outgate.base.clock import Clock
+from outgate.base.ids import queue_id
+from outgate.base.log import Log
+from outgate.model.flow import Accepted, Client, Recipient, Submission
+from outgate.model.tenancy import Sender
+from outgate.relay import policy
+from outgate.relay.access import AccessTable
+from outgate.relay.credentials import Busy, Credentials
+from outgate.relay.policy import Facts, Refused
+from outgate.smtp.events import (
+    Aborted,
+    Authenticate,
+    Closed,
+    Connected,
+    Event,
+    MailFrom,
+    MessageReceived,
+    Question,
+    RcptTo,
+)
+from outgate.smtp.reply import reply
+from outgate.smtp.server import (
+    AUTH_FAILED,
+    AUTH_OK,
+    LATER,
+    RECIPIENT_OK,
+    SENDER_OK,
+    Limits,
+    ServerMachine,
+)
+
+_log = Log("outgate.session")
+_AUTH_LATER = reply(454, "4.7.0", "Temporary authentication failure")
+_TOO_MANY_LOGINS = reply(421, "4.7.0", "Too many failed logins, closing")
+_FAILED_LOGINS = 3
+
+
+class Acceptor(Protocol):
+    """Where accepted messages go (`relay.queue`)."""
+
+    def accept(self, accepted: Accepted, done: Callable[[Exception | None], None]) -> None:
+        """Store a message and call `done` on the event loop once it is on disk, or could not be."""
+        ...
+
+
+@dataclass(slots=True)
+class Relay:
+    """What all sessions share. `access` is replaced, never changed, when zones or rules change."""
+
+    host_name: str
+    shard: str
+    clock: Clock
+    access: AccessTable
+    credentials: Credentials
+    queue: Acceptor
+    limits: Limits
+    lifetime: float
+    call_soon: Callable[[Callable[[], None]], object]
+    """Run a callable on the event loop, from any thread."""
+    replace_bare_line_ends: bool = False
+
+
+class SubmissionSession:
+    """One session of one client."""
+
+    __slots__ = (
+        "_access",
+        "_ended",
+        "_failed_logins",
+        "_id",
+        "_mail",
+        "_recipients",
+        "_relay",
+        "_resume",
+        "_sender",
+        "_tls",
+        "_tls_text",
+        "client",
+        "machine",
+    )
+
+    def __init__(
+        self,
+        relay: Relay,
+        client: Client,
+        resume: Callable[[], None],
+        tls: Callable[[], str],
+        *,
+        implicit_tls: bool,
+    ) -> None:
+        """`resume` makes the connection go on after a late answer; `tls` tells protocol and cipher."""
+        self._relay = relay
+        self._resume = resume
+        self._tls = tls
+        self._tls_text = ""
+        self._access = relay.access
+        self._id = queue_id("S", relay.clock.now())
+        self._sender: Sender | None = None
+        self._mail: MailFrom | None = None
+        self._recipients: list[Recipient] = []
+        self._failed_logins = 0
+        self._ended = False
+        self.client = client
+        self.machine = ServerMachine(
+            relay.host_name,
+            limits=relay.limits,
+            tls=implicit_tls,
+            replace_bare_line_ends=relay.replace_bare_line_ends,
+        )
+
+    def handle(self, event: Event) -> None:
+        """Answer an event, now or later."""
+        if self._relay.access is not self._access and not self.still_welcome():
+            if isinstance(event, Question):
+                self.machine.answer(policy.WITHDRAWN)
+            return
+        match event:
+            case MailFrom():
+                self._mail_from(event)
+            case RcptTo():
+                self._rcpt_to(event)
+            case MessageReceived():
+                self._message(event)
+            case Connected():
+                self._connected()
+            case Authenticate():
+                self._authenticate(event)
+            case Aborted():
+                self._forget_mail()
+            case Closed():
+                self._ended = True
+            case _:  # TlsRequested is the shell's
+                pass
+
+    def still_welcome(self) -> bool:
+        """Look at the network rules again; say whether this client may stay."""
+        self._access = self._relay.access
+        client = self.client
+        if self._sender is None:
+            allowed = self._access.welcome(client.address, client.endpoint)
+        else:
+            allowed = self._access.decide(self._sender.instance.id, client.address, client.endpoint).allowed
+        if not allowed:
+            self._refused("session.withdrawn", Refused(policy.WITHDRAWN, "a zone or rule changed", ""))
+        return allowed
+
+    # -- the questions --------------------------------------------------------------------------------------
+
+    def _connected(self) -> None:
+        client = self.client
+        if self._access.welcome(client.address, client.endpoint):
+            self.machine.answer(reply(220, "", f"{self._relay.host_name} ESMTP Outgate"))
+            return
+        refused = Refused(
+            policy.NOT_WELCOME,
+            f"{client.address} ({client.endpoint}) is in no instance's zone",
+            "add the address to a network zone that an enabled rule for the SMTP API names",
+        )
+        self._refused("session.not_welcome", refused)
+        self.machine.answer(refused.reply)
+
+    def _authenticate(self, event: Authenticate) -> None:
+        login = event.login
+        if login.authorization not in ("", login.username):
+            self._login_done(login.username, None, None)
+            return
+        known = self._relay.credentials.remembered(login.username, login.password)
+        if known is not None:
+            self._login_done(login.username, known, None)
+            return
+
+        def done(sender: Sender | None, error: Exception | None) -> None:
+            self._relay.call_soon(functools.partial(self._login_late, login.username, sender, error))
+
+        try:
+            self._relay.credentials.check(login.username, login.password, done)
+        except Busy:
+            _log.warning("login.busy", session=self._id, client=self.client.address)
+            self.machine.answer(_AUTH_LATER)
+
+    def _login_late(self, username: str, sender: Sender | None, error: Exception | None) -> None:
+        if not self._ended:
+            self._login_done(username, sender, error)
+            self._resume()
+
+    def _login_done(self, username: str, sender: Sender | None, error: Exception | None) -> None:
+        client = self.client
+        if error is not None:
+            self.machine.answer(_AUTH_LATER)
+            return
+        if sender is None:
+            self._failed_logins += 1
+            _log.warning("login.failed", session=self._id, client=client.address, username=username)
+            self.machine.answer(AUTH_FAILED if self._failed_logins < _FAILED_LOGINS else _TOO_MANY_LOGINS)
+            return
+        decision = self._access.decide(sender.instance.id, client.address, client.endpoint)
+        if not decision.allowed:
+            remedy = f"let a rule of instance {sender.instance.id} name a zone that holds {client.address}"
+            self._refused("login.network", Refused(policy.NOT_ALLOWED, decision.reason, remedy))
+            self.machine.answer(policy.NOT_ALLOWED)
+            return
+        self._sender = sender
+        _log.debug("login.ok", session=self._id, username=username, rule=decision.rule_id)
+        self.machine.answer(AUTH_OK)
+
+    def _mail_from(self, event: MailFrom) -> None:
+        sender = self._current_sender()
+        if sender is None:
+            self.machine.answer(policy.WITHDRAWN)
+            return
+        refused = policy.reverse_path(sender, event.reverse_path)
+        if refused is not None:
+            self._refused("mail.refused", refused)
+            self.machine.answer(refused.reply)
+            return
+        self._forget_mail()
+        self._mail = event
+        self.machine.answer(SENDER_OK)
+
+    def _rcpt_to(self, event: RcptTo) -> None:
+        path = event.forward_path
+        refused = policy.forward_path(path)
+        if refused is not None:
+            self._refused("rcpt.refused", refused)
+            self.machine.answer(refused.reply)
+            return
+        self._recipients.append(Recipient(path.text, path.domain))
+        self.machine.answer(RECIPIENT_OK)
+
+    def _message(self, event: MessageReceived) -> None:
+        mail, sender, relay = self._mail, self._current_sender(), self._relay
+        if mail is None or sender is None:
+            self.machine.answer(policy.WITHDRAWN)
+            return
+        now = relay.clock.now()
+        submission = Submission(
+            session_id=self._id,
+            client=self.client,
+            helo=self.machine.hello,
+            tls=self._tls_text or self._ask_tls(),
+            username=sender.credential.username,
+            reverse_path=mail.reverse_path.text,
+            recipients=tuple(dict.fromkeys(self._recipients)),
+            content=event.content,
+            received_at=now,
+            body_8bit=mail.body_8bit,
+            smtputf8=mail.smtputf8,
+        )
+        self._forget_mail()
+        facts = Facts(sender, relay.host_name, queue_id(relay.shard, now), now, relay.lifetime)
+        verdict = policy.accept(submission, facts)
+        if isinstance(verdict, Refused):
+            self._refused("message.refused", verdict)
+            self.machine.answer(verdict.reply)
+            return
+        relay.queue.accept(verdict, functools.partial(self._stored, verdict))
+
+    def _stored(self, accepted: Accepted, error: Exception | None) -> None:
+        if error is not None:
+            _log.error("message.not_stored", queue_id=accepted.queue_id, error=repr(error))
+        if self._ended:
+            return
+        if error is None:
+            self.machine.answer(reply(250, "2.0.0", f"Ok: queued as {accepted.queue_id}"))
+        else:
+            self.machine.answer(LATER)
+        self._resume()
+
+    # -- small print ----------------------------------------------------------------------------------------
+
+    def _current_sender(self) -> Sender | None:
+        """Return the sender as the store knows it now: configurations change during long sessions."""
+        if self._sender is not None:
+            self._sender = self._relay.credentials.current(self._sender)
+        return self._sender
+
+    def _ask_tls(self) -> str:
+        self._tls_text = self._tls()
+        return self._tls_text
+
+    def _forget_mail(self) -> None:
+        self._mail = None
+        self._recipients = []
+
+    def _refused(self, event: str, refused: Refused) -> None:
+        _log.info(
+            event,
+            session=self._id,
+            client=self.client.address,
+            endpoint=self.client.endpoint,
+            username=self._sender.credential.username if self._sender else "",
+            reply=str(refused.reply),
+            reason=refused.reason,
+            remedy=refused.remedy,
+        )

@@ -1,0 +1,460 @@
+"""The server machine on real sockets: listeners, PROXY headers, TLS, deadlines.
+
+Standards: RFC 5321 section 4.5.3.2 (time-outs), RFC 3207, RFC 8314 (implicit TLS), PROXY protocol.
+Promises: a peer that must send a PROXY header is believed only with one, all others only without; what was
+received in the clear before a handshake is never read as if it had come through it; every wait has an end.
+Dangers: with `start_tls` the first encrypted bytes can arrive before the call returns; they are kept for the
+new transport. The header is read from the socket itself, to the byte, before any transport exists.
+Not here: what is answered (`Session`, handed in).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from outgate.base.log import Log
+from outgate.base.tasks import cancel, spawn
+from outgate.smtp.errors import RemoteProtocolError
+from outgate.smtp.events import Closed, Event, TlsRequested
+from outgate.smtp.proxy_header import V1_LIMIT, V2_LIMIT, BadHeader, ProxyHeader, parse
+from outgate.smtp.reply import Reply, reply
+from outgate.smtp.server import ServerMachine, State
+
+_log = Log("outgate.smtp")
+_TIMEOUT = reply(421, "4.4.2", "Timeout, closing")
+_SHUTDOWN = reply(421, "4.3.2", "Service closing, please try again")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is there: the client's address and port, and the trusted proxy that said so, or None."""
+
+    address: str
+    port: int
+    via: str | None = None
+
+
+class Session(Protocol):
+    """What a listener's owner does with the events of one session."""
+
+    machine: ServerMachine
+
+    def handle(self, event: Event) -> None:
+        """Take an event. A question is answered on the machine now, or later and then with `resume`."""
+        ...
+
+
+SessionFactory = Callable[[Peer, Callable[[], None]], Session | None]
+"""Make a session for a peer, or None to close without a word; the callable resumes after a late answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds a peer may take: for a command, between bytes of a message, for a handshake or PROXY header."""
+
+    command: float = 300.0
+    data: float = 180.0
+    handshake: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerOptions:
+    """How a listener treats connections. `trusted` says whether an address must send a PROXY header."""
+
+    context: ssl.SSLContext | None
+    implicit_tls: bool
+    timeouts: Timeouts
+    trusted: Callable[[str], bool]
+    welcome: Callable[[Peer], bool]
+    """Asked before an implicit-TLS handshake: False closes the connection without a byte."""
+    per_address: int = 200
+
+
+class Connection(asyncio.Protocol):
+    """One connection: moves bytes between its transport and its session's machine."""
+
+    __slots__ = (
+        "_closing",
+        "_early",
+        "_factory",
+        "_handshaking",
+        "_listener",
+        "_loop",
+        "_paused",
+        "_progress",
+        "_pumping",
+        "_timer",
+        "peer",
+        "session",
+        "transport",
+    )
+
+    def __init__(self, listener: Listener, peer: Peer, factory: SessionFactory) -> None:
+        self._listener = listener
+        self._factory = factory
+        self._loop = asyncio.get_running_loop()
+        self._handshaking = False
+        self._early: list[bytes] = []
+        self._paused = False
+        self._pumping = False
+        self._closing = False
+        self._progress = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self.peer = peer
+        self.session: Session | None = None
+        self.transport: asyncio.Transport | None = None
+
+    # -- asyncio.Protocol -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self.session is not None:  # the same connection again, through TLS; `_upgrade` goes on from there
+            return
+        self.transport = cast("asyncio.Transport", transport)
+        self.session = self._factory(self.peer, self.pump)
+        if self.session is None:
+            self.transport.close()
+            return
+        self._listener.opened(self)
+        self._watch()
+        self.pump()
+
+    def data_received(self, data: bytes) -> None:
+        if self._handshaking:
+            self._early.append(data)
+            return
+        if self.session is None:
+            return
+        machine = self.session.machine
+        try:
+            machine.receive(data)
+        except RemoteProtocolError as error:
+            self._abort(str(error))
+            return
+        if machine.state is State.DATA:
+            self._progress = self._loop.time()
+        self.pump()
+
+    def eof_received(self) -> bool:
+        if self.session is not None and not self._handshaking:
+            self.session.machine.receive_eof()
+            self.pump()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._listener.release(self)
+        self._closing = True
+        if self.session is not None:
+            self.session.machine.receive_eof()
+            self.pump()
+
+    def pause_writing(self) -> None:
+        # A client that does not read its replies gets no more of them made.
+        self._pause()
+
+    def resume_writing(self) -> None:
+        self._resume()
+
+    # -- the pump -------------------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Hand on events until the machine waits for bytes or an answer; send what it wants sent."""
+        session = self.session
+        if session is None or self._pumping:
+            return
+        self._pumping = True
+        machine = session.machine
+        try:
+            while (event := machine.next_event()) is not None:
+                kind = type(event)
+                if kind is TlsRequested:
+                    self._flush()
+                    self._start_tls()
+                else:
+                    session.handle(event)
+                    if kind is Closed:
+                        self._flush()
+                        self._close()
+        except RemoteProtocolError as error:
+            self._abort(str(error))
+            return
+        finally:
+            self._pumping = False
+        self._flush()
+        if machine.full:
+            self._pause()
+        elif self._paused:
+            self._resume()
+
+    def _flush(self) -> None:
+        if self.session is None or self.transport is None:
+            return
+        data = self.session.machine.outgoing()
+        if data:
+            self._progress = self._loop.time()  # a reply means that a command was whole: its clock starts anew
+            if not self.transport.is_closing():
+                self.transport.write(data)
+
+    def _start_tls(self) -> None:
+        # Nothing may be read between the 220 and the handshake: pause in this very step.
+        assert self.transport is not None
+        self.transport.pause_reading()
+        self._handshaking = True
+        spawn(self._upgrade(), "starttls")
+
+    async def _upgrade(self) -> None:
+        options = self._listener.options
+        assert self.transport is not None and options.context is not None and self.session is not None
+        try:
+            upgraded = await self._loop.start_tls(
+                self.transport,
+                self,
+                options.context,
+                server_side=True,
+                ssl_handshake_timeout=options.timeouts.handshake,
+            )
+        except (OSError, ssl.SSLError) as error:
+            self._abort(f"handshake failed: {error}")
+            return
+        if upgraded is None or self._closing:
+            self._abort("closed during the handshake")
+            return
+        self.transport = upgraded
+        self._handshaking = False
+        self.session.machine.tls_started()
+        early, self._early = self._early, []
+        for data in early:
+            self.session.machine.receive(data)
+        self.pump()
+
+    def _pause(self) -> None:
+        if not self._paused and self.transport is not None and not self._closing:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused and self.transport is not None and not self._closing:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def _close(self) -> None:
+        self._closing = True
+        if self.transport is not None:
+            self.transport.close()
+
+    def _abort(self, why: str) -> None:
+        _log.info("session.aborted", client=self.peer.address, reason=why)
+        self._closing = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def end(self, last: Reply = _SHUTDOWN) -> None:
+        """Close this connection from our side, with a 421 where the protocol has a place for it."""
+        if self.session is None or self._handshaking:
+            self._abort("ended")
+            return
+        self.session.machine.close(last)
+        self.pump()
+
+    # -- deadlines ------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        # One lazy timer per connection: it looks when it fires, instead of being moved with every byte.
+        self._timer = self._loop.call_later(self._allowed() or self._listener.options.timeouts.command, self._look)
+
+    def _allowed(self) -> float:
+        assert self.session is not None
+        timeouts = self._listener.options.timeouts
+        return {"command": timeouts.command, "data": timeouts.data, "handshake": 0.0}.get(
+            self.session.machine.deadline, 0.0
+        )
+
+    def _look(self) -> None:
+        allowed = self._allowed()
+        left = self._progress + allowed - self._loop.time()
+        if allowed and left <= 0:
+            _log.info("session.timeout", client=self.peer.address)
+            self.end(_TIMEOUT)
+            self._timer = self._loop.call_later(self._listener.options.timeouts.handshake, self._give_up)
+            return
+        self._timer = self._loop.call_later(max(left, 0.05) if allowed else 1.0, self._look)
+
+    def _give_up(self) -> None:
+        self._abort("the peer does not read")
+
+    @property
+    def tls(self) -> str:
+        """Return protocol and cipher like "TLSv1.3 TLS_AES_256_GCM_SHA384", or "" in the clear."""
+        if self.transport is None:
+            return ""
+        tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object")
+        if tls is None:
+            return ""
+        cipher = tls.cipher()
+        return f"{tls.version()} {cipher[0]}" if cipher else str(tls.version())
+
+
+class Listener:
+    """A listening socket and its open connections."""
+
+    def __init__(self, sock: socket.socket, options: ListenerOptions, factory: SessionFactory) -> None:
+        self._socket = sock
+        self._factory = factory
+        self._open: set[Connection] = set()
+        self._per_address: dict[str, int] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.options = options
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Return the address and port it listens on."""
+        name = self._socket.getsockname()
+        return name[0], name[1]
+
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """Return the connections that are open."""
+        return frozenset(self._open)
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._task = spawn(self._accept(), f"listener {self.address}")
+
+    async def stop(self) -> None:
+        """Stop accepting and end every session with a 421."""
+        await cancel(self._task)
+        self._socket.close()
+        for connection in list(self._open):
+            connection.end()
+
+    def opened(self, connection: Connection) -> None:
+        """Note that a connection has a session."""
+        self._open.add(connection)
+
+    def release(self, connection: Connection) -> None:
+        """Give back the place a connection took among those of its address."""
+        self._open.discard(connection)
+        address = connection.peer.address
+        left = self._per_address.get(address, 0) - 1
+        if left > 0:
+            self._per_address[address] = left
+        else:
+            self._per_address.pop(address, None)
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, name = await loop.sock_accept(self._socket)
+            except OSError as error:  # out of descriptors, or the peer left already: go on, but not in a spin
+                _log.warning("listener.accept", error=str(error))
+                await asyncio.sleep(0.05)
+                continue
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            spawn(self._admit(sock, Peer(_plain(name[0]), name[1])), "admit")
+
+    async def _admit(self, sock: socket.socket, peer: Peer) -> None:
+        """Read the PROXY header if one is due, then let the connection begin."""
+        try:
+            if self.options.trusted(peer.address):
+                async with asyncio.timeout(self.options.timeouts.handshake):
+                    header = await read_proxy_header(sock)
+                if header.source is not None:
+                    peer = Peer(_plain(header.source[0]), header.source[1], via=peer.address)
+        except (BadHeader, TimeoutError, OSError) as error:
+            _log.warning("listener.proxy_header", client=peer.address, error=str(error) or "none came in time")
+            sock.close()
+            return
+        if self._per_address.get(peer.address, 0) >= self.options.per_address:
+            _log.warning("listener.too_many", client=peer.address)
+            sock.close()
+        elif self.options.implicit_tls and not self.options.welcome(peer):
+            sock.close()
+        else:
+            await self._begin(sock, peer)
+
+    async def _begin(self, sock: socket.socket, peer: Peer) -> None:
+        options = self.options
+        context = options.context if options.implicit_tls else None
+        connection = Connection(self, peer, self._factory)
+        self._per_address[peer.address] = self._per_address.get(peer.address, 0) + 1
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,
+                sock,
+                ssl=context,
+                ssl_handshake_timeout=options.timeouts.handshake if context else None,
+            )
+        except (OSError, ssl.SSLError) as error:
+            _log.info("listener.handshake", client=peer.address, error=str(error))
+            if connection.transport is None:  # it never began, so `connection_lost` will not give the place back
+                self.release(connection)
+
+
+def _plain(address: str) -> str:
+    """Return an address without zone, and an IPv4-mapped one as IPv4."""
+    plain = address.partition("%")[0]
+    return plain[7:] if plain.startswith("::ffff:") and "." in plain else plain
+
+
+async def read_proxy_header(sock: socket.socket) -> ProxyHeader:
+    """Read a PROXY header from a non-blocking socket, to the octet: what follows stays in the socket.
+
+    Raises `BadHeader`, also when the peer closes before the header is whole."""
+    loop = asyncio.get_running_loop()
+    taken = b""
+    while True:
+        await _readable(loop, sock)
+        try:
+            seen = sock.recv(max(V1_LIMIT, V2_LIMIT), socket.MSG_PEEK)
+        except BlockingIOError:
+            continue
+        if not seen:
+            raise BadHeader("the peer closed before its header")
+        result = parse(taken + seen)
+        if result is None:  # all of it belongs to the header: take it, wait for the rest
+            taken += sock.recv(len(seen))
+            continue
+        header, length = result
+        left = length - len(taken)
+        while left:
+            left -= len(sock.recv(left))
+        return header
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(sock, wake)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(sock)
+
+
+def listening_socket(address: str, port: int) -> socket.socket:
+    """Return a listening TCP socket on `address`:`port` (0: any free one). Raises `OSError` if it is taken."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address, port))
+        sock.listen(1024)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,144 @@
+"""The bytes that came in and were not used yet: command lines, and message data up to its end.
+
+Standards: RFC 5321 sections 2.3.8 (only CR LF ends a line) and 4.5.2 (the final dot).
+Promises: only CR LF . CR LF ends data; feeding in any pieces gives the same lines and the same data;
+memory is bounded by the limits given.
+Dangers: a bare LF is never a line end here: it is reported, so that nobody downstream sees another message
+than we did (SMTP smuggling).
+Not here: meaning (`smtp.server`).
+"""
+
+from __future__ import annotations
+
+import re
+
+_END = b"\r\n.\r\n"
+_BARE = re.compile(rb"(?<!\r)\n(\.?)|\r(?!\n)(\.?)")
+
+
+class LineTooLong(Exception):
+    """A line is longer than allowed; it has been thrown away up to its end."""
+
+
+class BareLineEnd(Exception):
+    """A line ended in LF without CR, or held a lone CR; it has been thrown away."""
+
+
+class InputBuffer:
+    """Bytes in, lines out."""
+
+    __slots__ = ("_at", "_data", "_skipping")
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._at = 0
+        self._skipping = False
+
+    def __len__(self) -> int:
+        return len(self._data) - self._at
+
+    def feed(self, data: bytes) -> None:
+        """Append what was received."""
+        self._data = data if self._at >= len(self._data) else self._data[self._at :] + data
+        self._at = 0
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._data = b""
+        self._at = 0
+        self._skipping = False
+
+    def take(self) -> bytes:
+        """Return all that is left and forget it."""
+        data = self._data[self._at :] if self._at else self._data
+        self._data = b""
+        self._at = 0
+        return data
+
+    def line(self, limit: int) -> bytes | None:
+        """Return the next line without CR LF, or None if it is not there whole. `limit` is in octets with CR LF.
+
+        Raises `LineTooLong` (once, when the line's end is reached or skipped) and `BareLineEnd`."""
+        data, at = self._data, self._at
+        end = data.find(b"\n", at)
+        if end < 0:
+            if len(data) - at > limit:
+                self._skipping = True
+            if self._skipping:
+                self.clear()
+                self._skipping = True
+            return None
+        self._at = end + 1
+        if self._skipping or end + 1 - at > limit:
+            self._skipping = False
+            raise LineTooLong
+        if end == at or data[end - 1] != 13 or data.find(b"\r", at, end - 1) >= 0:
+            raise BareLineEnd
+        return data[at : end - 1]
+
+
+class DataCollector:
+    """Gather message data until the line that is a dot. Over `limit` octets it reads on but keeps nothing."""
+
+    __slots__ = ("_limit", "_pieces", "_size", "_tail", "too_large")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._tail = b"\r\n"  # the DATA command's own line end counts as the one before the dot
+        self.too_large = False
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take `data`; return what follows the final dot line once that has come, else None."""
+        tail = self._tail
+        # The end may lie across the seam of two pieces: look there first, then within the piece.
+        seam = (tail + data[:4]).find(_END)
+        if seam >= 0:
+            end = seam - len(tail) + 5
+            self._keep(data[: max(end - 3, 0)])
+            if end - 3 < 0:
+                self._drop_last(3 - end)
+            return data[end:]
+        found = data.find(_END)
+        if found >= 0:
+            self._keep(data[: found + 2])
+            return data[found + 5 :]
+        self._keep(data)
+        self._tail = (tail + data)[-4:] if len(data) < 4 else data[-4:]
+        return None
+
+    def _keep(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._limit:
+            self.too_large = True
+            self._pieces.clear()
+        elif data:
+            self._pieces.append(data)
+
+    def _drop_last(self, count: int) -> None:
+        """Take back the octets of the final dot line that an earlier piece had brought already."""
+        while count and self._pieces:
+            last = self._pieces.pop()
+            if len(last) > count:
+                self._pieces.append(last[:-count])
+            count = max(0, count - len(last))
+
+    def content(self) -> bytes:
+        """Return the data in wire form: dot-stuffed, ending in CR LF (or empty)."""
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+
+def has_bare_line_ends(content: bytes) -> bool:
+    """Say whether `content` holds a CR or LF that is not part of a CR LF."""
+    pairs = content.count(b"\r\n")
+    return content.count(b"\n") != pairs or content.count(b"\r") != pairs
+
+
+def replace_bare_line_ends(content: bytes) -> bytes:
+    """Make every lone CR or LF in wire-form `content` a CR LF, and stuff the dot a new line may begin with."""
+
+    def mend(match: re.Match[bytes]) -> bytes:
+        return b"\r\n.." if match[1] or match[2] else b"\r\n"
+
+    return _BARE.sub(mend, content)

@@ -1,0 +1,91 @@
+"""Any bytes, split anywhere: the server machine gives replies or RemoteProtocolError, always the same ones."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outgate.smtp.buffer import DataCollector, has_bare_line_ends, replace_bare_line_ends
+from outgate.smtp.errors import RemoteProtocolError
+from outgate.smtp.events import TlsRequested
+from support.dialogue import Dialogue, ScriptedSession, machine
+
+DIALOGUE = Dialogue("property", [], {"size": "200", "errors": "30"})
+WORDS = st.sampled_from(
+    [
+        b"EHLO c\r\n", b"HELO c\r\n", b"AUTH PLAIN AHVzZXIAc2VjcmV0\r\n", b"AUTH LOGIN\r\n", b"dXNlcg==\r\n", b"c2VjcmV0\r\n", b"*\r\n",
+        b"MAIL FROM:<a@b.example>\r\n", b"mail from: a@b.example\r\n", b"RCPT TO:<c@d.example>\r\n", b"DATA\r\n", b"x\r\n", b".\r\n",
+        b"..\r\n", b"\r\n.\r\n", b"\n.\n", b"\r.\r", b"\n", b"\r", b"RSET\r\n", b"NOOP\r\n", b"STARTTLS\r\n", b"QUIT\r\n", b"\0", b"GET / HTTP/1.1\r\n",
+    ]
+)  # fmt: skip
+STREAM = st.lists(st.one_of(WORDS, st.binary(max_size=12)), max_size=30).map(b"".join)
+
+
+def run(stream: bytes, cuts: list[int]) -> tuple[bytes, list[bytes], str]:
+    session = ScriptedSession(machine(DIALOGUE, tls=True))
+    server = session.machine
+    heard = bytearray()
+
+    def pump() -> None:
+        while (event := server.next_event()) is not None:
+            assert not isinstance(event, TlsRequested)
+            session.handle(event)
+        heard.extend(server.outgoing())
+
+    pump()
+    edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
+    try:
+        for start, end in itertools.pairwise(edges):
+            server.receive(stream[start:end])
+            pump()
+        server.receive_eof()
+        pump()
+    except RemoteProtocolError:
+        return bytes(heard), session.messages, "error"
+    return bytes(heard), session.messages, server.state.value
+
+
+@given(STREAM, st.lists(st.integers(0, 500), max_size=8))
+def test_splitting_changes_nothing(stream: bytes, cuts: list[int]) -> None:
+    prologue = (
+        b"EHLO c\r\nAUTH PLAIN AHVzZXIAc2VjcmV0\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
+    )
+    for whole in (stream, prologue + stream):
+        assert run(whole, cuts) == run(whole, [])
+
+
+@given(STREAM)
+def test_a_message_that_is_taken_holds_no_bare_line_end_and_no_early_end(stream: bytes) -> None:
+    prologue = (
+        b"EHLO c\r\nAUTH PLAIN AHVzZXIAc2VjcmV0\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
+    )
+    for message in run(prologue + stream, [])[1]:
+        assert not has_bare_line_ends(message)
+        assert b"\r\n.\r\n" not in b"\r\n" + message
+        assert message == b"" or message.endswith(b"\r\n")
+
+
+@given(st.binary(max_size=60).map(lambda b: b.replace(b"x", b"\r\n").replace(b"y", b".")))
+def test_replaced_line_ends_never_make_an_end(raw: bytes) -> None:
+    stuffed = (b"\r\n" + raw).replace(b"\r\n.", b"\r\n..")[2:]
+    mended = replace_bare_line_ends(stuffed)
+    assert not has_bare_line_ends(mended)
+    assert b"\r\n.\r\n" not in b"\r\n" + mended + b"\r\n" or b"\r\n.\r\n" in b"\r\n" + stuffed + b"\r\n"
+
+
+@given(st.binary(max_size=80), st.lists(st.integers(0, 80), max_size=6))
+def test_collector_finds_the_first_true_end(raw: bytes, cuts: list[int]) -> None:
+    data = raw.replace(b"a", b"\r\n").replace(b"b", b".") + b"\r\n.\r\nREST"
+    first = (b"\r\n" + data).find(b"\r\n.\r\n")
+    edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    collector = DataCollector(1000)
+    rest: bytes | None = None
+    for start, end in itertools.pairwise(edges):
+        if rest is None:
+            rest = collector.feed(data[start:end])
+        else:
+            rest += data[start:end]
+    assert rest == data[first + 3 :]
+    assert collector.content() == data[:first]
