@@ -39,6 +39,10 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 packages:
 	@sh tests/packages.sh
 
+# PEERS=postfix runs these beside Outgate and holds the ratios against their limits.
+bench: $(VENV)/.runtime
+	@$(BIN)/python bench/run.py --peers "$(PEERS)"
+
 lock: $(VENV)/bin/python
 	$(BIN)/pip install -q uv
 	cd requirements && for f in build runtime dev; do ../$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --universal --python-version 3.11 $$f.in -o $$f.txt; done

@@ -108,9 +108,7 @@ class LogSettings(_Section):
 class Settings(BaseSettings):
     """All of them."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="OUTGATE_", env_nested_delimiter="__", extra="forbid", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix="OUTGATE_", env_nested_delimiter="__", extra="forbid", frozen=True)
 
     relay: RelaySettings = RelaySettings()  # pyright: ignore[reportCallIssue]
     egress: EgressSettings = EgressSettings()  # pyright: ignore[reportCallIssue]
@@ -133,5 +131,3 @@ def load(file: Path | None, **sections: object) -> Settings:
             for key, value in defaults.items():
                 section.setdefault(key, value)  # pyright: ignore[reportUnknownMemberType]
     return Settings(**values)  # pyright: ignore[reportArgumentType]
-
-

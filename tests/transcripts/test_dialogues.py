@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trustme
 
 from outgate.smtp.asyncio.server import (
+    Connection,
     Listener,
     ListenerOptions,
     Peer,
@@ -53,7 +53,7 @@ async def _over(dialogue: Dialogue, authority: trustme.CA, *, implicit: bool) ->
     client_context = ssl.create_default_context()
     authority.configure_trust(client_context)
 
-    def factory(peer: Peer, resume: Callable[[], None]) -> ScriptedSession:
+    def factory(peer: Peer, connection: Connection) -> ScriptedSession:
         return ScriptedSession(machine(dialogue, tls=not dialogue.starttls))
 
     options = ListenerOptions(

@@ -1,0 +1,1 @@
+"""The controlled way out by environment: wanted (`plan`), put into force (`reconcile`), carried (`forwarder`)."""

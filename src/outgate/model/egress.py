@@ -76,7 +76,8 @@ class PortForward:
 
 @dataclass(frozen=True, slots=True)
 class AdvancedNetworking:
-    """What one environment asked for. `generation` grows with every PUT."""
+    """What one environment asked for. `generation` grows with every PUT; `reason` says why the last one is
+    not in force ("" if it is, or is still on its way)."""
 
     environment_id: str
     program_id: str
@@ -85,6 +86,7 @@ class AdvancedNetworking:
     port_forwards: tuple[PortForward, ...]
     non_proxy_hosts: tuple[str, ...]
     generation: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ Not here: what a reply means (`relay.outcome`), when to try again (`relay.queue`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,9 +25,10 @@ from outgate.model.flow import Attempt, Host, Job, Outcome, Prepared, Route, Ste
 from outgate.relay import outcome
 from outgate.relay.routing import Router, Unroutable
 from outgate.smtp.asyncio.client import ClientTimeouts, ConnectFailed, Connection, connect
-from outgate.smtp.client import Transaction, TransactionResult
+from outgate.smtp.transaction import Transaction, TransactionResult
 
 _log = Log("outgate.delivery")
+_GOODBYE_S = 5.0
 
 
 class Preparer(Protocol):
@@ -164,8 +166,7 @@ class Delivery:
 
     async def stop(self) -> None:
         """Say goodbye on every idle connection; what is under way ends as deferred."""
-        for site in list(self._sites.values()):
-            await site.stop()
+        await asyncio.gather(*(site.stop() for site in list(self._sites.values())))
 
     def site_empty(self, name: str) -> None:
         """Forget a site without connections and work."""
@@ -308,9 +309,18 @@ class Site:
     async def stop(self) -> None:
         """Close the connections; work that waits ends as deferred."""
         self._fail_waiting("the service is stopping", "shutdown", (), Host("", "", 0))
+        leaving: list[Awaitable[None]] = []
         for kept in list(self._connections.values()):
             kept.cancel()
-            await kept.connection.quit()
+            leaving.append(_quit(kept.connection))
+        await asyncio.gather(*leaving)
+
+
+async def _quit(connection: Connection) -> None:
+    """Say goodbye, but do not wait for ever: what is under way is tried again after the next start."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GOODBYE_S):
+            await connection.quit()
 
 
 def _unanswered(result: TransactionResult) -> bool:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 
 from outgate.model.flow import JobRecipient, Outcome, Status
-from outgate.smtp.client import TransactionResult
 from outgate.smtp.reply import Reply
+from outgate.smtp.transaction import TransactionResult
 
 # Enhanced code → reason class, most exact first; then the basic code.
 _ENHANCED = (
@@ -67,19 +67,9 @@ def of_reply(recipient: JobRecipient, reply: Reply) -> Outcome:
 def of_transaction(recipients: tuple[JobRecipient, ...], result: TransactionResult) -> tuple[Outcome, ...]:
     """Return an outcome per recipient of a transaction: the first reply that decides for each."""
     outcomes: list[Outcome] = []
-    for recipient, answer in zip(recipients, result.recipients, strict=True):
-        if result.mail is not None and not result.mail.ok:
-            deciding = result.mail
-        elif answer is not None and not answer.ok:
-            deciding = answer
-        elif result.final is not None:
-            deciding = result.final
-        elif result.data is not None and result.data.code >= 400:
-            deciding = result.data
-        else:
-            outcomes.append(_unfinished(recipient, result))
-            continue
-        outcomes.append(of_reply(recipient, deciding))
+    for index, recipient in enumerate(recipients):
+        deciding = result.reply_for(index)
+        outcomes.append(_unfinished(recipient, result) if deciding is None else of_reply(recipient, deciding))
     return tuple(outcomes)
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    and_,
 )
 
 control = MetaData()
@@ -66,6 +67,14 @@ smtp_configurations = Table(
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     Column("deleted_at", Float),
+)
+# A domain is configured once per instance; a deleted configuration does not stand in the way.
+Index(
+    "smtp_configurations_domain",
+    smtp_configurations.c.instance_id,
+    smtp_configurations.c.domain,
+    unique=True,
+    sqlite_where=smtp_configurations.c.deleted_at.is_(None),
 )
 
 dkim_keys = Table(
@@ -214,6 +223,8 @@ advanced_networking = Table(
     Column("port_forwards", JSON, nullable=False),
     Column("non_proxy_hosts", JSON, nullable=False),
     Column("generation", Integer, nullable=False),
+    # Why the last change is not in force; "" when it is, or is still on its way.
+    Column("reason", String, nullable=False),
     Column("updated_at", Float, nullable=False),
 )
 
@@ -277,7 +288,7 @@ messages = Table(
     Column("offset", Integer),
     Column("length", Integer),
 )
-Index("messages_by_config", messages.c.smtp_config_id, messages.c.accepted_at)
+Index("messages_by_instance", messages.c.instance_id, messages.c.accepted_at)
 Index("messages_by_message_id", messages.c.message_id)
 Index(
     "messages_with_body", messages.c.segment, sqlite_where=messages.c.segment.is_not(None)
@@ -299,7 +310,12 @@ recipients = Table(
     Column("reason", String, nullable=False),
     Column("updated_at", Float, nullable=False),
 )
-Index("recipients_due", recipients.c.due_at, sqlite_where=recipients.c.due_at.is_not(None))
+# Leased rows stay out: a hot message costs no entry, and looking for work never wades through what is under way.
+Index(
+    "recipients_due",
+    recipients.c.due_at,
+    sqlite_where=and_(recipients.c.due_at.is_not(None), recipients.c.lease.is_(None)),
+)
 
 attempts = Table(
     "attempts",
@@ -314,7 +330,8 @@ attempts = Table(
     Column("source", String, nullable=False),
     Column("tls", String, nullable=False),
     Column("route_reason", String, nullable=False),
-    # JSON: {"steps": [[at, did, reply], …], "outcomes": [[recipient id, mailbox, status, code, enhanced, text, reason], …]}
+    # JSON: {"steps": [[at, did, reply], …],
+    #        "outcomes": [[recipient id, mailbox, status, code, enhanced, text, reason], …]}
     Column("conversation", String, nullable=False),
 )
 

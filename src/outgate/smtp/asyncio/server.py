@@ -45,12 +45,12 @@ class Session(Protocol):
     machine: ServerMachine
 
     def handle(self, event: Event) -> None:
-        """Take an event. A question is answered on the machine now, or later and then with `resume`."""
+        """Take an event. A question is answered on the machine now, or later, followed by `Connection.pump`."""
         ...
 
 
-SessionFactory = Callable[[Peer, Callable[[], None]], Session | None]
-"""Make a session for a peer, or None to close without a word; the callable resumes after a late answer."""
+SessionFactory = Callable[[Peer, "Connection"], Session | None]
+"""Make a session for a peer, or None to close without a word. After a late answer call `Connection.pump`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
         if self.session is not None:  # the same connection again, through TLS; `_upgrade` goes on from there
             return
         self.transport = cast("asyncio.Transport", transport)
-        self.session = self._factory(self.peer, self.pump)
+        self.session = self._factory(self.peer, self)
         if self.session is None:
             self.transport.close()
             return

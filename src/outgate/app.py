@@ -1,0 +1,298 @@
+"""The only place where concrete parts are chosen and wired: the relay, the egress, the HTTP side.
+
+Standards: none.
+Promises: parts are started in the order they need each other and stopped in the reverse one; a change to the
+control store is noticed within a second.
+Dangers: everything here runs on one event loop; what blocks runs in a thread.
+Not here: what the parts do; the laptop mode's tenant and zone (`laptop`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from outgate.base.clock import Clock
+from outgate.base.log import Log
+from outgate.base.tasks import cancel, spawn
+from outgate.egress.audit import Audit
+from outgate.egress.forwarder import Forwarder
+from outgate.egress.reconcile import Reconciler
+from outgate.model.flow import Attempt, Client, Job
+from outgate.net import guard
+from outgate.net.dns import Resolver
+from outgate.relay.access import AccessTable
+from outgate.relay.credentials import Credentials
+from outgate.relay.delivery import Delivery, DeliveryLimits
+from outgate.relay.queue import Queue, Retry
+from outgate.relay.routing import Router
+from outgate.relay.session import Relay, SubmissionSession
+from outgate.relay.signer import Signer
+from outgate.settings import Settings
+from outgate.smtp.asyncio.server import (
+    Connection,
+    Listener,
+    ListenerOptions,
+    Peer,
+    Timeouts,
+    listening_socket,
+)
+from outgate.smtp.server import Limits
+from outgate.store.control import ControlStore
+from outgate.store.sqlite import QueueStore, open_queue
+
+_log = Log("outgate.app")
+_WATCH_S = 0.5
+_IN_FLIGHT = 2000
+"""Jobs that delivery holds at once; the rest waits in the store."""
+
+
+class StartFailed(Exception):
+    """The service cannot start; the text says cause and remedy."""
+
+
+class RelayService:
+    """The relay: queue, signer, delivery, sessions, listeners."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        data: Path,
+        control: ControlStore,
+        clock: Clock,
+        resolver: Resolver,
+        context: ssl.SSLContext,
+        permitted: Callable[[str, str], bool],
+    ) -> None:
+        """`context` is the listeners' TLS; `permitted` judges (name, address) of receiving servers."""
+        loop = asyncio.get_running_loop()
+        relay, endpoint = settings.relay, settings.relay.endpoint
+        self._settings = settings
+        self._control = control
+        self._context = context
+        self._trusted = [ipaddress.ip_network(network) for network in relay.proxy_trusted]
+        self.store: QueueStore = open_queue(
+            data,
+            shard="0",
+            clock=clock,
+            segment_bytes=settings.store.segment_bytes,
+            notify=loop.call_soon_threadsafe,
+        )
+        self.credentials = Credentials(control.tenancy)
+        self.signer = Signer(
+            threads=relay.signing_threads,
+            key_pem=control.tenancy.signing_key_pem,
+            load=self.store.load,
+            notify=loop.call_soon_threadsafe,
+        )
+        router = Router(
+            resolver,
+            port=relay.delivery_port,
+            source=endpoint.outgoing_addresses[0],
+            deliver_to=relay.deliver_to,
+            own_names=(endpoint.host_name, endpoint.ehlo_name),
+            permitted=permitted,
+        )
+        self.delivery = Delivery(
+            router=router,
+            signer=self.signer,
+            finished=self._finished,
+            ehlo_name=endpoint.ehlo_name,
+            clock=clock,
+            limits=DeliveryLimits(
+                relay.connections_per_site,
+                relay.messages_per_connection,
+                relay.delivery_idle_s,
+                relay.delivery_timeout_s,
+            ),
+            tls=opportunistic_context() if relay.delivery_tls == "opportunistic" else None,
+        )
+        self.queue = Queue(
+            self.store,
+            clock,
+            self.delivery.deliver,
+            lambda: _IN_FLIGHT - self.delivery.busy,
+            retry=Retry(relay.retry_first_s, relay.retry_most_s),
+            ready_bytes=settings.store.ready_bytes,
+        )
+        self.relay = Relay(
+            host_name=endpoint.host_name,
+            shard="0",
+            clock=clock,
+            access=AccessTable(control.access.snapshot()),
+            credentials=self.credentials,
+            queue=self.queue,
+            limits=Limits(
+                message=relay.max_message_bytes, recipients=relay.max_recipients, errors=relay.max_errors
+            ),
+            lifetime=relay.queue_lifetime_s,
+            call_soon=loop.call_soon_threadsafe,
+            replace_bare_line_ends=relay.bare_line_ends == "replace",
+        )
+        self._listeners: list[Listener] = []
+
+    def _finished(self, job: Job, attempt: Attempt) -> None:
+        settled = self.queue.record(job, attempt)
+        for outcome in settled.outcomes:
+            _log.debug("delivery.outcome", queue_id=job.queue_id, status=outcome.status, reason=outcome.reason)
+
+    def listen(self, address: str, port: int, name: str) -> int:
+        """Listen as "submission" (STARTTLS) or "submissions" (TLS); return the port. Raises `StartFailed`."""
+        try:
+            sock = listening_socket(address, port)
+        except OSError as error:
+            raise StartFailed(port_taken(name, address, port, error)) from None
+        relay = self._settings.relay
+        implicit = name == "submissions"
+        options = ListenerOptions(
+            context=self._context,
+            implicit_tls=implicit,
+            timeouts=Timeouts(relay.command_timeout_s, relay.data_timeout_s),
+            trusted=self._is_trusted,
+            welcome=lambda peer: self.relay.access.welcome(peer.address, "public"),
+            per_address=relay.connections_per_address,
+        )
+        listener = Listener(sock, options, functools.partial(self._session, name))
+        self._listeners.append(listener)
+        return listener.address[1]
+
+    def _session(self, name: str, peer: Peer, connection: Connection) -> SubmissionSession:
+        client = Client(peer.address, peer.port, "public", name, peer.via)
+        return SubmissionSession(
+            self.relay,
+            client,
+            connection.pump,
+            lambda: connection.tls,
+            implicit_tls=name == "submissions",
+        )
+
+    def _is_trusted(self, address: str) -> bool:
+        if not self._trusted:
+            return False
+        at = ipaddress.ip_address(address)
+        return any(at in network for network in self._trusted)
+
+    def start(self) -> None:
+        """Take up what an earlier run left and begin to accept."""
+        self.queue.start()
+        for listener in self._listeners:
+            listener.start()
+
+    def changed(self) -> None:
+        """Look at the control store again: zones, rules, users, configurations may have changed."""
+        self.credentials.forget()
+        self.relay.access = AccessTable(self._control.access.snapshot())
+        for listener in self._listeners:
+            for connection in listener.connections:
+                session = connection.session
+                if isinstance(session, SubmissionSession) and not session.still_welcome():
+                    connection.end()
+
+    async def stop(self) -> None:
+        """End sessions, then deliveries, then write what is left."""
+        for listener in self._listeners:
+            await listener.stop()
+        await self.delivery.stop()
+        await self.queue.stop()
+        self.signer.close()
+        self.credentials.close()
+        await asyncio.to_thread(self.store.close)
+
+
+@dataclass(slots=True)
+class EgressService:
+    """The egress: forwarder, its audit, and the reconciler that keeps it as the store wants it."""
+
+    audit: Audit
+    forwarder: Forwarder
+    reconciler: Reconciler
+
+    async def stop(self) -> None:
+        """Stop changing rules, end the connections, close the audit."""
+        await self.reconciler.stop()
+        await self.forwarder.stop()
+        self.audit.close()
+
+
+def opportunistic_context() -> ssl.SSLContext:
+    """Return TLS for delivery: any certificate will do, for the alternative is clear text (RFC 7435)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def guard_for(exceptions: list[str]) -> Callable[[str, str], bool]:
+    """Return a judge of (name, address): may it be dialled?"""
+    compiled = guard.compile_exceptions(exceptions)
+
+    def permitted(name: str, address: str) -> bool:
+        return guard.check(address, exceptions=compiled, name=name).allowed
+
+    return permitted
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn in our own loop: signals are the service's, not the HTTP server's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve_http(app: Any, sock: socket.socket) -> tuple[HttpServer, asyncio.Task[Any]]:
+    """Serve an ASGI application on a bound socket; return the server once it answers, and its task."""
+    config = uvicorn.Config(
+        app, log_config=None, lifespan="off", access_log=False, server_header=False, timeout_graceful_shutdown=3
+    )
+    server = HttpServer(config)
+    task = spawn(server.serve(sockets=[sock]), "http")
+    while not server.started and not task.done():
+        await asyncio.sleep(0.01)
+    return server, task
+
+
+class Watch:
+    """Notice changes to the control store, by whatever process, within a second."""
+
+    def __init__(self, control: ControlStore, changed: Callable[[], None]) -> None:
+        self._control = control
+        self._changed = changed
+        self._seen = control.data_version()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = spawn(self._run(), "watch")
+
+    async def stop(self) -> None:
+        """Stop looking."""
+        await cancel(self._task)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            try:
+                version = self._control.data_version()
+                if version != self._seen:
+                    self._changed()
+                    self._seen = version
+            except Exception:
+                _log.exception("watch.failed")
+
+
+def port_taken(name: str, address: str, port: int, error: OSError) -> str:
+    """Return the error for a port that cannot be had."""
+    option = f"--{name}-port"
+    return f"{name}: cannot listen on {address}:{port} ({error.strerror}); free it or choose another with {option} N (0: any)"

@@ -1,0 +1,309 @@
+"""Hand jobs to delivery when they are due: fresh ones at once, deferred ones by the clock.
+
+Standards: RFC 5321 section 4.5.4.1 (retry strategy).
+Promises: a message's jobs are handed on only after its 250 may be sent; what is due and fits is claimed,
+    oldest first; bodies in memory stay under `ready_bytes`, the rest is read from the spool when needed.
+Dangers: stop delivery first, then the queue, then close the store: an outcome that comes after its lease was
+    given back changes nothing but the trail, and the message is tried again.
+Not here: storing and leases (`store.sqlite`), connections and sites (`relay.delivery`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from outgate.base.clock import Clock
+from outgate.base.log import Log
+from outgate.base.tasks import spawn
+from outgate.model.flow import Accepted, Attempt, Job, Status
+from outgate.store.sqlite import QueueStore
+
+_log = Log("outgate.relay.queue")
+
+_SLEEP_MOST_S = 60.0
+"""Longest sleep between two looks: the clock may have been set meanwhile."""
+_TROUBLE_S = 1.0
+"""How soon to look again when there was no room, or the store failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The back-off: seconds before the second attempt, and the longest pause."""
+
+    first: float
+    most: float
+
+
+def next_attempt(attempts: int, now: float, first: float, most: float, jitter01: float) -> float:
+    """Return when to try again after `attempts` (1 or more) tries: `first` seconds, doubled each time up to
+    `most`, ten per cent less (`jitter01` 0) to ten per cent more (1), so that retries spread out."""
+    pause = min(first * 2.0 ** min(max(attempts - 1, 0), 60), most)
+    return now + pause * (0.9 + 0.2 * jitter01)
+
+
+def settle(attempt: Attempt, next_at: float, expires_at: float) -> Attempt:
+    """Return `attempt` with its next try, or with deferred recipients expired if that would come too late."""
+    if not any(outcome.status is Status.DEFERRED for outcome in attempt.outcomes):
+        return replace(attempt, next_attempt_at=None)
+    if next_at <= expires_at:
+        return replace(attempt, next_attempt_at=next_at)
+    outcomes = tuple(
+        replace(outcome, status=Status.EXPIRED) if outcome.status is Status.DEFERRED else outcome
+        for outcome in attempt.outcomes
+    )
+    return replace(attempt, outcomes=outcomes, next_attempt_at=None)
+
+
+@dataclass(slots=True)
+class _Ready:
+    """A message whose body is in memory: its bytes, and how many recipients still need it."""
+
+    size: int
+    recipients: int
+
+
+class Queue:
+    """The queue as the event loop sees it. All methods belong to the loop's thread.
+
+    `deliver` takes a job and must not block; `room` says how many more jobs it can take."""
+
+    def __init__(
+        self,
+        store: QueueStore,
+        clock: Clock,
+        deliver: Callable[[Job], object],
+        room: Callable[[], int],
+        *,
+        retry: Retry,
+        ready_bytes: int,
+        page: int = 100,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._deliver = deliver
+        self._room = room
+        self._retry = retry
+        self._ready_bytes = ready_bytes
+        self._page = page
+        self._jitter = jitter
+        self._undone: dict[int, Job] = {}
+        self._ready: dict[str, _Ready] = {}
+        self._held_bytes = 0
+        self._stopping = False
+        self._starved = False
+        self._look_again = False
+        self._looking: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    @property
+    def ready_bytes(self) -> int:
+        """Return the bytes of message bodies in memory now."""
+        return self._held_bytes
+
+    @property
+    def undone(self) -> int:
+        """Return the recipients that delivery has and has not answered yet."""
+        return len(self._undone)
+
+    def start(self) -> None:
+        """Begin to look for what is due, from an earlier run to begin with."""
+        self._look()
+
+    def accept(self, accepted: Accepted, done: Callable[[Exception | None], object]) -> None:
+        """Store a message, call `done(None)` once that is durable or `done(error)`, then deliver its jobs."""
+        self._store.submit(accepted, partial(self._stored, done))
+
+    def record(self, job: Job, attempt: Attempt) -> Attempt:
+        """Keep the outcome of a job, decide when its deferred recipients are next, and return it so.
+
+        A next attempt that `attempt` already names is kept; past the message's expiry it becomes EXPIRED."""
+        if not attempt.recipients:
+            attempt = replace(attempt, recipients=job.recipients)
+        next_at = attempt.next_attempt_at
+        if next_at is None:
+            tried = 1 + max((recipient.attempts for recipient in job.recipients), default=0)
+            retry = self._retry
+            next_at = next_attempt(tried, attempt.finished_at, retry.first, retry.most, self._jitter())
+        settled = settle(attempt, next_at, job.expires_at)
+        self._forget(job.queue_id, [outcome.recipient_id for outcome in settled.outcomes])
+        self._store.record(settled)
+        if settled.next_attempt_at is not None:
+            self._wake_at(settled.next_attempt_at)
+        self._resume()
+        return settled
+
+    def release(self, job: Job, due_at: float) -> None:
+        """Take a job back that was not tried; it is due again at `due_at`."""
+        self._forget(job.queue_id, [recipient.id for recipient in job.recipients])
+        self._store.release(job, due_at)
+        self._wake_at(due_at)
+        self._resume()
+
+    async def body(self, job: Job) -> tuple[bytes, bytes]:
+        """Return a job's (trace, content): at hand, or read from the spool in a thread.
+
+        Raises `store.sqlite.SpoolError` if the record is damaged: never send it; `OSError`: try later."""
+        if job.content is not None and job.trace is not None:
+            return job.trace, job.content
+        return await asyncio.to_thread(self._store.load, job)
+
+    async def poke(self) -> None:
+        """Look at once (the clock was moved) and return when all that is due has been handed on."""
+        if self._stopping:
+            return
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        self._look()
+        await waiting
+
+    async def stop(self) -> None:
+        """Claim nothing more, give back what delivery has not answered, and make all that durable."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._looking is not None:
+            await asyncio.wait([self._looking])
+        self._tell_waiting()
+        now = self._clock.now()
+        for job in dict.fromkeys(self._undone.values()):
+            rest = tuple(recipient for recipient in job.recipients if recipient.id in self._undone)
+            self._store.release(replace(job, recipients=rest), now)
+        self._undone.clear()
+        self._ready.clear()
+        self._held_bytes = 0
+        await asyncio.to_thread(self._store.flush)
+
+    # --- fresh mail ---
+
+    def _stored(
+        self, done: Callable[[Exception | None], object], error: Exception | None, jobs: tuple[Job, ...]
+    ) -> None:
+        try:
+            done(error)
+        finally:
+            if jobs:
+                self._hand_on_fresh(jobs)
+
+    def _hand_on_fresh(self, jobs: tuple[Job, ...]) -> None:
+        size = len(jobs[0].trace or b"") + len(jobs[0].content or b"")
+        keep = self._held_bytes + size <= self._ready_bytes
+        for job in jobs:
+            if self._stopping or self._room() <= 0:
+                self._store.release(job, job.accepted_at)
+                self._starve()
+            elif keep:
+                self._hold(job, size)
+                self._hand_on(job)
+            else:
+                self._hand_on(replace(job, trace=None, content=None))
+
+    def _hold(self, job: Job, size: int) -> None:
+        ready = self._ready.get(job.queue_id)
+        if ready is None:
+            self._ready[job.queue_id] = _Ready(size, len(job.recipients))
+            self._held_bytes += size
+        else:
+            ready.recipients += len(job.recipients)
+
+    def _hand_on(self, job: Job) -> None:
+        for recipient in job.recipients:
+            self._undone[recipient.id] = job
+        try:
+            self._deliver(job)
+        except Exception:
+            # The lease is kept: better late, after a restart, than round in circles.
+            _log.exception("queue.delivery_refused_job", queue_id=job.queue_id)
+
+    def _forget(self, queue_id: str, recipients: list[int]) -> None:
+        gone = sum(self._undone.pop(number, None) is not None for number in recipients)
+        ready = self._ready.get(queue_id)
+        if ready is not None:
+            ready.recipients -= gone
+            if ready.recipients <= 0:
+                self._held_bytes -= ready.size
+                del self._ready[queue_id]
+
+    # --- looking for what is due ---
+
+    def _look(self) -> None:
+        """Start a look, or have the one under way start over: it may have read the clock before."""
+        if self._stopping:
+            return
+        if self._looking is not None:
+            self._look_again = True
+            return
+        self._looking = spawn(self._claim_due(), "queue-look")
+        self._looking.add_done_callback(self._looked)
+
+    def _looked(self, _task: asyncio.Task[None]) -> None:
+        self._looking = None
+        if self._look_again:
+            self._look_again = False
+            self._look()
+
+    async def _claim_due(self) -> None:
+        try:
+            while not self._stopping:
+                limit = min(self._page, self._room())
+                if limit <= 0:
+                    self._starve()
+                    return
+                self._look_again = False
+                jobs = await asyncio.to_thread(self._store.claim, self._clock.now(), limit)
+                for job in jobs:
+                    if self._stopping:
+                        self._store.release(job, job.accepted_at)
+                    else:
+                        self._hand_on(job)
+                if not jobs and not self._look_again:
+                    break
+            due = await asyncio.to_thread(self._store.next_due)
+        except Exception as error:
+            _log.error("queue.claim_failed", error=repr(error))
+            self._wake_at(self._clock.now() + _TROUBLE_S)
+            return
+        if due is not None:
+            self._wake_at(due)
+        if not self._look_again:
+            self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def _starve(self) -> None:
+        """Remember that something waits for room; look when there is some."""
+        self._starved = True
+        self._wake_at(self._clock.now() + _TROUBLE_S)
+
+    def _resume(self) -> None:
+        if self._starved:
+            self._starved = False
+            # Delivery counts the room it has just made after this call returns.
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _wake_at(self, due: float) -> None:
+        """Have a look at `due` (epoch seconds), or before if one is planned already."""
+        if self._stopping:
+            return
+        loop = asyncio.get_running_loop()
+        at = loop.time() + min(max(due - self._clock.now(), 0.0), _SLEEP_MOST_S)
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = loop.call_at(at, self._timer_rang)
+
+    def _timer_rang(self) -> None:
+        self._timer = None
+        self._look()

@@ -1,0 +1,68 @@
+"""What both client shells share: their time-outs, the ways to TLS, and how a connection can fail to come about.
+
+Standards: RFC 5321 section 4.5.3.2 (time-outs), RFC 3207, RFC 8314.
+Promises: a failure names its stage, so that its owner knows whether another way is worth trying.
+Dangers: "opportunistic" is for delivery to strangers only; a mailer with a password needs one of the others.
+Not here: the shells (`smtp.asyncio.client`, `smtp.sync.client`).
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import Literal
+
+from outgate.smtp.reply import Reply
+from outgate.smtp.transaction import Step
+
+TlsMode = Literal["none", "opportunistic", "required", "implicit"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTimeouts:
+    """Seconds: to connect, for a handshake, for a reply, for the reply to the final dot, without progress
+    while content is sent, and for the reply to QUIT."""
+
+    connect: float = 30.0
+    handshake: float = 30.0
+    reply: float = 300.0
+    final: float = 600.0
+    content: float = 180.0
+    quit: float = 10.0
+
+    def for_reply(self, waited_for: str) -> float:
+        """Return the seconds for what a machine's `deadline` names."""
+        if waited_for == "final":
+            return self.final
+        if waited_for == "handshake":
+            return self.handshake
+        return self.quit if waited_for == "quit" else self.reply
+
+
+class ConnectFailed(Exception):
+    """No usable connection. `stage` is "connect", "greeting", "hello", "tls" or "auth"; `reply` the peer's, if
+    any; `certificate` says that the peer's certificate was the reason."""
+
+    def __init__(
+        self,
+        stage: str,
+        error: str,
+        reply: Reply | None = None,
+        steps: tuple[Step, ...] = (),
+        *,
+        certificate: bool = False,
+    ) -> None:
+        super().__init__(error)
+        self.stage = stage
+        self.reply = reply
+        self.steps = steps
+        self.certificate = certificate
+
+
+def why(error: BaseException) -> str:
+    """Say what an operating system's or TLS's error was, in its own words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate was not accepted: {error.verify_message}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

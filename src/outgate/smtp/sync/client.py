@@ -1,0 +1,341 @@
+"""The client machine on a blocking socket: connect, log in, send, quit.
+
+Standards: RFC 5321 section 4.5.3.2 (time-outs), RFC 3207 (STARTTLS), RFC 8314 (implicit TLS).
+Promises: `connect` gives a connection that has said EHLO, or `ConnectFailed`; `send` returns a result and
+never raises for what the network or the peer does; every wait has an end.
+Dangers: not for several threads at once. A peer may close while we are idle: ask `usable` before `send`.
+Not here: the conversation itself (`smtp.client`), the same without blocking (`smtp.asyncio.client`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TypeVar
+
+from outgate.base.clock import Clock, SystemClock
+from outgate.smtp.client import (
+    Authenticated,
+    ClientLimits,
+    ClientMachine,
+    Closing,
+    Done,
+    Event,
+    Greeting,
+    Hello,
+    State,
+    Step,
+    TlsReady,
+    TlsRefused,
+    Transaction,
+    TransactionResult,
+)
+from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, TlsMode, why
+from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
+from outgate.smtp.reply import Reply
+
+__all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "TlsMode", "connect"]
+
+_E = TypeVar("_E", bound=Event)
+_PIECE = 65_536  # octets sent at a time, so that the time-out is for progress and not for the whole
+
+
+def connect(
+    host: str,
+    port: int,
+    *,
+    ehlo_name: str,
+    tls: TlsMode,
+    context: ssl.SSLContext | None = None,
+    server_name: str | None = None,
+    source: str | None = None,
+    timeouts: ClientTimeouts | None = None,
+    limits: ClientLimits | None = None,
+    clock: Clock | None = None,
+) -> Connection:
+    """Connect to `host`:`port` (a name or an address) and return once EHLO is answered. Raises `ConnectFailed`.
+
+    `tls` is "none", "opportunistic" (STARTTLS if offered), "required" (STARTTLS or fail) or "implicit";
+    `server_name` is the name for SNI and for the check the `context` makes (`host` if None)."""
+    timeouts = timeouts or ClientTimeouts()
+    clock = clock or SystemClock()
+    if tls != "none" and context is None:
+        raise LocalProtocolError("TLS needs a context")
+    try:
+        sock = socket.create_connection((host, port), timeouts.connect, (source, 0) if source else None)
+    except (OSError, UnicodeError) as error:
+        text = "timeout: no connection in time" if isinstance(error, TimeoutError) else why(error)
+        steps = (Step(clock.now(), f"connect to {host}:{port}", text),)
+        raise ConnectFailed("connect", text, None, steps) from None
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    machine = ClientMachine(ehlo_name=ehlo_name, limits=limits, tls=tls == "implicit")
+    connection = Connection(sock, machine, f"{host}:{port}", timeouts, clock)
+    try:
+        connection.open(tls, context, server_name or host)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class Connection:
+    """One session with a server. Made by `connect`; a context manager that says QUIT."""
+
+    def __init__(
+        self, sock: socket.socket, machine: ClientMachine, peer: str, timeouts: ClientTimeouts, clock: Clock
+    ) -> None:
+        self._socket = sock
+        self._machine = machine
+        self._timeouts = timeouts
+        self._clock = clock
+        self._error = ""
+        self._steps: list[Step] = []
+        self.peer = peer
+        self.tls = ""
+
+    @property
+    def extensions(self) -> dict[str, str]:
+        """Return what the peer offers: keyword in capitals → parameters."""
+        return self._machine.extensions
+
+    @property
+    def greeting_steps(self) -> tuple[Step, ...]:
+        """Return how the session began: connect, EHLO, STARTTLS, the handshake, AUTH."""
+        return tuple(self._steps)
+
+    @property
+    def closed(self) -> bool:
+        """Say whether the session is over."""
+        return self._machine.state is State.CLOSED
+
+    # -- beginning ------------------------------------------------------------------------------------------
+
+    def open(self, tls: TlsMode, context: ssl.SSLContext | None, server_name: str) -> None:
+        """Run the session up to the answer to EHLO. Raises `ConnectFailed`."""
+        did = f"connect to {self.peer}"
+        if tls == "implicit" and context is not None:
+            self._handshake(context, server_name)
+            did = f"{did}, {self.tls}"
+        greeting = self._expect("greeting", (Greeting,)).reply
+        self._note(did, greeting)
+        if not greeting.ok:
+            self.quit()
+            raise self._failed("greeting", f"the server greeted with {greeting}", greeting)
+        self._hello()
+        if tls in ("opportunistic", "required") and context is not None:
+            self._starttls(context, server_name, required=tls == "required")
+
+    def _hello(self) -> None:
+        self._machine.ehlo()
+        answer = self._expect("hello", (Hello,)).reply
+        self._note("EHLO", answer)
+        if not answer.ok:
+            self.quit()
+            raise self._failed("hello", f"the server refused EHLO: {answer}", answer)
+
+    def _starttls(self, context: ssl.SSLContext, server_name: str, *, required: bool) -> None:
+        if "STARTTLS" not in self.extensions:
+            if required:
+                self.quit()
+                raise self._failed("tls", "the server does not offer STARTTLS")
+            return
+        self._machine.starttls()
+        event = self._expect("tls", (TlsReady, TlsRefused))
+        self._note("STARTTLS", event.reply)
+        if isinstance(event, TlsReady):
+            self._handshake(context, server_name)
+            self._machine.tls_started()
+            self._hello()
+        elif required:
+            self.quit()
+            raise self._failed("tls", f"the server refused STARTTLS: {event.reply}", event.reply)
+
+    def _handshake(self, context: ssl.SSLContext, server_name: str) -> None:
+        self._socket.settimeout(self._timeouts.handshake)
+        try:
+            secured = context.wrap_socket(self._socket, server_hostname=server_name)
+        except (OSError, ValueError) as error:
+            text = "timeout in the TLS handshake" if isinstance(error, TimeoutError) else why(error)
+            self._steps.append(Step(self._clock.now(), f"TLS handshake for {server_name}", text))
+            self._lose(text)
+            certificate = isinstance(error, ssl.SSLCertVerificationError)
+            raise ConnectFailed("tls", text, None, self.greeting_steps, certificate=certificate) from None
+        self._socket = secured
+        cipher = secured.cipher()
+        self.tls = f"{secured.version()} {cipher[0]}" if cipher else str(secured.version())
+
+    def login(self, user: str, password: str) -> Reply:
+        """Log in by PLAIN or LOGIN, whichever is offered; return the reply, 2xx or not.
+
+        Raises `ConnectFailed` (stage "auth") without TLS, if neither is offered, or if no reply comes."""
+        offered = self.extensions.get("AUTH", "").upper().split()
+        mechanism = next((name for name in ("PLAIN", "LOGIN") if name in offered), None)
+        if not self._machine.tls:
+            raise self._failed("auth", "no TLS, so the password was not sent")
+        if mechanism is None:
+            raise self._failed("auth", "the server offers neither AUTH PLAIN nor AUTH LOGIN")
+        try:
+            self._machine.auth(mechanism, user, password)
+        except LocalProtocolError as error:
+            raise self._failed("auth", str(error)) from None
+        answer = self._expect("auth", (Authenticated,)).reply
+        self._note(f"AUTH {mechanism}", answer)
+        return answer
+
+    # -- sending --------------------------------------------------------------------------------------------
+
+    def send(self, transaction: Transaction) -> TransactionResult:
+        """Make one transaction and return its result; a lost connection is an `error` in it.
+
+        Raises `LocalProtocolError` for what cannot go on the wire, or when the connection is closed."""
+        self._machine.send(transaction)
+        found: list[TransactionResult] = []
+
+        def ended(event: Event) -> bool:
+            if isinstance(event, Done):
+                found.append(event.result)
+            return bool(found)
+
+        self._wait(ended)
+        return found[0]
+
+    def usable(self) -> bool:
+        """Say whether the session is still open; notices a peer that closed or said 421 while idle."""
+        if self._machine.state is not State.READY:
+            return False
+        pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+        # A poll, for `select` cannot watch descriptors above 1023.
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if pending or poll.poll(0):
+            self._socket.settimeout(self._timeouts.quit)
+            self._receive()
+            while self._event() is not None:
+                pass
+        return self._machine.state is State.READY
+
+    def quit(self) -> None:
+        """Say QUIT if the session is in a state for it, wait for the answer, and close."""
+        try:
+            self._machine.quit()
+        except LocalProtocolError:
+            self.close()
+            return
+        self._wait(lambda event: isinstance(event, Closing))
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket at once."""
+        self._lose("the connection was closed")
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.quit()
+
+    # -- bytes ----------------------------------------------------------------------------------------------
+
+    def _expect(self, stage: str, kinds: tuple[type[_E], ...]) -> _E:
+        """Wait for an event of `kinds`. Raises `ConnectFailed` if the session ends first."""
+        found: list[_E] = []
+
+        def match(event: Event) -> bool:
+            if isinstance(event, kinds):
+                found.append(event)
+            return bool(found)
+
+        self._wait(match)
+        if not found:
+            raise self._failed(stage, self._error or "the server closed the session")
+        return found[0]
+
+    def _wait(self, wanted: Callable[[Event], bool]) -> None:
+        """Move bytes until an event is `wanted` or the session is over."""
+        self._flush()
+        state = self._machine.state
+        until = time.monotonic() + self._seconds()
+        while True:
+            while (event := self._event()) is not None:
+                if wanted(event):
+                    self._flush()
+                    return
+            if self.closed:
+                return
+            self._flush()
+            if self._machine.state is not state:  # it owes us something else now: its clock starts anew
+                state = self._machine.state
+                until = time.monotonic() + self._seconds()
+            left = until - time.monotonic()
+            if left <= 0:
+                self._lose(f"timeout: no answer ({self._machine.deadline}) within {self._seconds():g} s")
+                continue
+            self._socket.settimeout(left)
+            self._receive()
+
+    def _seconds(self) -> float:
+        return self._timeouts.for_reply(self._machine.deadline or "")
+
+    def _event(self) -> Event | None:
+        while True:
+            try:
+                return self._machine.next_event()
+            except RemoteProtocolError as error:  # what was open has ended; its events are still to come
+                self._error = str(error)
+
+    def _receive(self) -> None:
+        try:
+            data = self._socket.recv(_PIECE)
+            if data:
+                self._machine.receive(data, self._clock.now())
+            else:
+                self._lose("the peer closed the connection")
+        except RemoteProtocolError as error:
+            self._error = str(error)
+        except TimeoutError:
+            self._lose(f"timeout: no answer ({self._machine.deadline}) within {self._seconds():g} s")
+        except OSError as error:
+            self._lose(f"the connection was lost: {why(error)}")
+
+    def _flush(self) -> None:
+        buffers = self._machine.outgoing()
+        try:
+            for buffer in _joined(buffers):
+                view = memoryview(buffer)
+                for at in range(0, len(view), _PIECE):
+                    self._socket.settimeout(self._timeouts.content)
+                    self._socket.sendall(view[at : at + _PIECE])
+        except TimeoutError:
+            self._lose(f"timeout: nothing could be sent for {self._timeouts.content:g} s")
+        except OSError as error:
+            # The peer may have said why it left before it did.
+            self._socket.settimeout(self._timeouts.quit)
+            self._receive()
+            self._lose(f"the connection was lost: {why(error)}")
+
+    def _lose(self, error: str) -> None:
+        if not self.closed:
+            self._error = error
+            self._machine.receive_eof(error)
+
+    def _note(self, did: str, reply: Reply) -> None:
+        self._steps.append(Step(self._clock.now(), did, str(reply)))
+
+    def _failed(self, stage: str, text: str, reply: Reply | None = None) -> ConnectFailed:
+        return ConnectFailed(stage, text, reply, self.greeting_steps)
+
+
+def _joined(buffers: list[bytes]) -> list[bytes]:
+    """Join small buffers, so that a command or a small message is one packet."""
+    if len(buffers) > 1 and sum(map(len, buffers)) <= _PIECE:
+        return [b"".join(buffers)]
+    return buffers

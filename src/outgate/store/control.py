@@ -1,0 +1,49 @@
+"""The control database: everything but messages, behind one door.
+
+Standards: SQLite in WAL mode, synchronous=FULL.
+Promises: opening runs the missing migrations; all methods are thread-safe; `data_version()` differs after any
+    change by any process.
+Dangers: everything here blocks: on an event loop wrap it in `asyncio.to_thread`, but for start-up and snapshots.
+Not here: messages (`sqlite`), statements (`tenancy`, `access`, `identity`, `egress`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from outgate.base.clock import Clock
+from outgate.store.access import AccessQueries
+from outgate.store.database import Database
+from outgate.store.egress import EgressQueries
+from outgate.store.identity import IdentityQueries
+from outgate.store.migrations import upgrade_control
+from outgate.store.secrets import SecretBox
+from outgate.store.tenancy import TenancyQueries
+
+
+class ControlStore:
+    """The control database, by subject: `tenancy`, `access`, `identity`, `egress`."""
+
+    def __init__(self, database: Database, box: SecretBox, clock: Clock) -> None:
+        self._database = database
+        self.tenancy = TenancyQueries(database, box, clock)
+        self.access = AccessQueries(database, clock)
+        self.identity = IdentityQueries(database, box, clock)
+        self.egress = EgressQueries(database, box, clock)
+
+    def data_version(self) -> int:
+        """Return a number that differs from earlier ones once anything was committed; costs microseconds."""
+        return self._database.version()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._database.close()
+
+
+def open_control(path: Path, box: SecretBox, clock: Clock) -> ControlStore:
+    """Open the control database at `path`, made (0600) or migrated as needed.
+
+    Raises `migrations.SchemaError` if a newer release made it, `OSError`.
+    """
+    upgrade_control(path)
+    return ControlStore(Database(path), box, clock)

@@ -1,0 +1,407 @@
+"""Write the rows of one queue file: messages, recipients, attempts, segments.
+
+Standards: SQLite's SQL; multi-row `VALUES` and `UPDATE … FROM` (SQLite 3.33).
+Promises: no statement runs once per message: a batch is a handful of statements, whatever its size.
+Dangers: one thread owns the connection. Every statement gives the interpreter's lock away and must win it
+    back from the event loop, so statements, not rows, are what a batch costs.
+Not here: threads and batches (`sqlite`), bodies (`spool`), reads for people (`history`).
+"""
+
+# ruff: noqa: S608 - statements are put together from our own words only; every value is bound
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from outgate.model.flow import Accepted, Attempt, Job, JobRecipient, Location, Outcome, SigningKey, Status
+
+FINAL = tuple(status.value for status in Status if status.final)
+_FINAL_LIST = ", ".join(f"'{status}'" for status in FINAL)
+
+_MESSAGE_WIDTH = 29
+_ADD_MESSAGES = (
+    "INSERT INTO messages (queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector,"
+    " session_id, client_address, client_port, endpoint, listener, via, helo, tls, reverse_path, header_from,"
+    " message_id, subject, size, body_8bit, smtputf8, received_at, accepted_at, expires_at,"
+    ' segment, generation, "offset", length) VALUES {values}'
+)
+_ADD_RECIPIENTS = (
+    "INSERT INTO recipients (id, queue_id, mailbox, domain, status, attempts, due_at, lease, reply, reason,"
+    " updated_at) VALUES {values}"
+)
+_ADD_ATTEMPTS = (
+    "INSERT INTO attempts (queue_id, started_at, finished_at, site, host, address, source, tls, route_reason,"
+    " conversation) VALUES {values}"
+)
+_SETTLE = (
+    "WITH new(id, status, due_at, reply, reason, updated_at) AS (VALUES {values})"
+    " UPDATE recipients SET status = new.status, attempts = recipients.attempts + 1, due_at = new.due_at,"
+    " lease = NULL, reply = new.reply, reason = new.reason, updated_at = new.updated_at"
+    " FROM new WHERE recipients.id = new.id AND recipients.lease = ?"
+)
+_RELEASE = (
+    "WITH new(id, due_at) AS (VALUES {values})"
+    " UPDATE recipients SET due_at = new.due_at, lease = NULL"
+    " FROM new WHERE recipients.id = new.id AND recipients.lease = ?"
+)
+_DONE = (
+    " WHERE queue_id IN (VALUES {values}) AND segment IS NOT NULL"
+    " AND NOT EXISTS (SELECT 1 FROM recipients"
+    f" WHERE recipients.queue_id = messages.queue_id AND recipients.status NOT IN ({_FINAL_LIST}))"
+)
+_COUNT_DONE = f"SELECT segment, count(*), sum(length) FROM messages{_DONE} GROUP BY segment"
+_FREE_DONE = f'UPDATE messages SET segment = NULL, generation = NULL, "offset" = NULL, length = NULL{_DONE}'
+
+_DUE = (
+    "SELECT r.queue_id, r.domain FROM recipients AS r CROSS JOIN messages AS m ON m.queue_id = r.queue_id"
+    " WHERE r.due_at <= ? AND r.lease IS NULL AND m.segment IS NOT NULL ORDER BY r.due_at, r.id LIMIT ?"
+)
+_TAKE = (
+    "SELECT r.id, r.queue_id, r.mailbox, r.domain, r.attempts, m.instance_id, m.smtp_config_id, m.key_id,"
+    ' m.key_domain, m.key_selector, m.reverse_path, m.segment, m.generation, m."offset", m.length,'
+    " m.accepted_at, m.expires_at, m.body_8bit, m.smtputf8"
+    " FROM recipients AS r JOIN messages AS m ON m.queue_id = r.queue_id"
+    " WHERE r.queue_id IN (VALUES {values}) AND r.due_at <= ? AND r.lease IS NULL ORDER BY r.id"
+)
+_LEASE = "UPDATE recipients SET lease = ? WHERE id = ?"
+_RECOVER = (
+    "UPDATE recipients SET lease = NULL, due_at = min(coalesce(due_at, :now), :now),"
+    " status = CASE WHEN status != 'attempting' THEN status WHEN attempts = 0 THEN 'queued'"
+    " ELSE 'deferred' END"
+    " WHERE queue_id IN (SELECT queue_id FROM messages WHERE segment IS NOT NULL)"
+    f" AND (lease IS NOT NULL OR status = 'attempting') AND status NOT IN ({_FINAL_LIST})"
+)
+_MOVE = (
+    'UPDATE messages SET segment = ?, generation = ?, "offset" = ?, length = ? WHERE queue_id = ?'
+    ' AND segment = ? AND generation = ? AND "offset" = ?'
+)
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_sql_cache: dict[tuple[str, int, int], str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A lease given back without an attempt: these recipients are due again at `due_at`."""
+
+    recipients: tuple[JobRecipient, ...]
+    due_at: float
+
+
+class QueueRows:
+    """The one writing connection of a queue file. `lease` is this process's token."""
+
+    def __init__(self, path: Path, lease: str) -> None:
+        self._lease = lease
+        self._connection = connection = sqlite3.connect(
+            path, timeout=5.0, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=OFF",
+            "temp_store=MEMORY",
+            "cache_size=-8000",
+            # Pages of the hot indexes are written again with each batch; fewer checkpoints copy them less often.
+            "wal_autocheckpoint=4000",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        (highest,) = connection.execute("SELECT coalesce(max(id), 0) FROM recipients").fetchone()
+        self._next_id: int = highest + 1
+
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """Make everything inside durable at once, or nothing of it."""
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            # A full disk may have ended the transaction already.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        """Close the connection; SQLite then folds the log into the file."""
+        self._connection.close()
+
+    # --- at the start ---
+
+    def recover(self, now: float) -> int:
+        """Take back the leases of processes that are gone; return how many recipients are due again."""
+        with self.transaction():
+            return self._connection.execute(_RECOVER, {"now": now}).rowcount
+
+    def generations(self) -> dict[int, int]:
+        """Return the last durable generation of each segment."""
+        return dict(self._connection.execute("SELECT number, generation FROM segments").fetchall())
+
+    def live(self) -> dict[int, tuple[int, int]]:
+        """Return (records, bytes) that rows still point to, by segment."""
+        rows = self._connection.execute(
+            "SELECT segment, count(*), sum(length) FROM messages WHERE segment IS NOT NULL GROUP BY segment"
+        ).fetchall()
+        return {segment: (count, length) for segment, count, length in rows}
+
+    # --- inside a transaction ---
+
+    def add(self, stored: Sequence[tuple[Accepted, Location]]) -> list[tuple[Job, ...]]:
+        """Insert messages with their recipients, leased; return each one's jobs, content at hand."""
+        messages: list[tuple[Any, ...]] = []
+        recipients: list[tuple[Any, ...]] = []
+        jobs: list[tuple[Job, ...]] = []
+        for accepted, location in stored:
+            messages.append(_message_row(accepted, location))
+            by_domain: dict[str, list[JobRecipient]] = {}
+            at = accepted.accepted_at
+            for recipient in accepted.submission.recipients:
+                number = self._next_id
+                self._next_id = number + 1
+                mailbox, domain = recipient.mailbox, recipient.domain
+                recipients.append(
+                    (number, accepted.queue_id, mailbox, domain, "queued", 0, at, self._lease, "", "", at)
+                )
+                by_domain.setdefault(domain, []).append(JobRecipient(number, mailbox, domain, 0))
+            jobs.append(tuple(_fresh_job(accepted, location, domain, found) for domain, found in by_domain.items()))
+        self._many(_ADD_MESSAGES, messages)
+        self._many(_ADD_RECIPIENTS, recipients)
+        return jobs
+
+    def settle(self, attempts: Sequence[Attempt]) -> dict[int, tuple[int, int]]:
+        """Record attempts; return (records, bytes) by segment that nobody needs once this is durable."""
+        rows: list[tuple[Any, ...]] = []
+        settled: list[tuple[Any, ...]] = []
+        maybe_done: dict[str, None] = {}
+        for attempt in attempts:
+            rows.append(_attempt_row(attempt))
+            for outcome in attempt.outcomes:
+                status = outcome.status
+                if status.final:
+                    maybe_done[attempt.queue_id] = None
+                due = _due_at(attempt, status)
+                settled.append(
+                    (
+                        outcome.recipient_id,
+                        status.value,
+                        due,
+                        _reply(outcome),
+                        _text(outcome.reason),
+                        attempt.finished_at,
+                    )
+                )
+        self._many(_ADD_ATTEMPTS, rows)
+        self._many(_SETTLE, settled, (self._lease,))
+        freed: dict[int, tuple[int, int]] = {}
+        done = [(queue_id,) for queue_id in maybe_done]
+        for segment, count, length in self._many(_COUNT_DONE, done):
+            records, total = freed.get(segment, (0, 0))
+            freed[segment] = (records + count, total + length)
+        if freed:
+            self._many(_FREE_DONE, done)
+        return freed
+
+    def release(self, releases: Sequence[Release]) -> None:
+        """Give leases back."""
+        self._many(_RELEASE, [(r.id, given.due_at) for given in releases for r in given.recipients], (self._lease,))
+
+    def keep_generations(self, begun: Mapping[int, int]) -> None:
+        """Write down the generations that segments have reached."""
+        for number, generation in begun.items():
+            self._connection.execute("INSERT OR REPLACE INTO segments VALUES (?, ?)", (number, generation))
+
+    def move(self, moved: Iterable[tuple[str, Location, Location]]) -> None:
+        """Let rows point to the copies of their records: (queue id, old place, new place)."""
+        self._connection.executemany(
+            _MOVE,
+            (
+                (
+                    new.segment,
+                    new.generation,
+                    new.offset,
+                    new.length,
+                    queue_id,
+                    old.segment,
+                    old.generation,
+                    old.offset,
+                )
+                for queue_id, old, new in moved
+            ),
+        )
+
+    # --- on their own ---
+
+    def claim(self, now: float, limit: int) -> list[Job]:
+        """Lease what is due, oldest first, at most `limit` jobs; contents stay in the spool."""
+        groups = dict.fromkeys(self._connection.execute(_DUE, (now, limit)).fetchall())
+        if not groups:
+            return []
+        queue_ids = [(queue_id,) for queue_id in dict.fromkeys(queue_id for queue_id, _ in groups)]
+        found: dict[tuple[str, str], list[tuple[Any, ...]]] = {group: [] for group in groups}
+        for row in self._many(_TAKE, queue_ids, (now,)):
+            if (group := found.get((row[1], row[3]))) is not None:
+                group.append(row)
+        with self.transaction():
+            self._connection.executemany(_LEASE, [(self._lease, row[0]) for rows in found.values() for row in rows])
+        return [_claimed_job(rows) for rows in found.values()]
+
+    def next_due(self) -> float | None:
+        """Return when the next unleased recipient is due."""
+        (due,) = self._connection.execute(
+            "SELECT min(due_at) FROM recipients WHERE due_at IS NOT NULL AND lease IS NULL"
+        ).fetchone()
+        return due
+
+    def bodies(self, segment: int, limit: int) -> list[tuple[str, Location]]:
+        """Return the first `limit` live records of a segment: (queue id, place)."""
+        rows = self._connection.execute(
+            'SELECT queue_id, segment, generation, "offset", length FROM messages WHERE segment = ?'
+            ' ORDER BY "offset" LIMIT ?',
+            (segment, limit),
+        ).fetchall()
+        return [(queue_id, Location(*place)) for queue_id, *place in rows]
+
+    def _many(
+        self, template: str, rows: Sequence[tuple[Any, ...]], after: tuple[Any, ...] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Run `template` with all `rows` as its VALUES, in as few statements as sizes of 2^n allow."""
+        answers: list[tuple[Any, ...]] = []
+        done, total = 0, len(rows)
+        while done < total:
+            width = len(rows[done])
+            # Powers of two: few different statements, so each stays prepared.
+            size = 1 << (min(total - done, 960 // width).bit_length() - 1)
+            values = [value for row in rows[done : done + size] for value in row]
+            answers += self._connection.execute(_statement(template, width, size), (*values, *after)).fetchall()
+            done += size
+        return answers
+
+
+def _statement(template: str, width: int, size: int) -> str:
+    key = (template, width, size)
+    sql = _sql_cache.get(key)
+    if sql is None:
+        row = f"({','.join('?' * width)})"
+        sql = _sql_cache[key] = template.format(values=",".join([row] * size))
+    return sql
+
+
+def _text(text: str) -> str:
+    """Make text storable: a lone surrogate, from bytes that were no UTF-8, becomes an escape."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _message_row(accepted: Accepted, location: Location) -> tuple[Any, ...]:
+    submission = accepted.submission
+    client = submission.client
+    key = accepted.signing_key
+    return (
+        accepted.queue_id,
+        accepted.instance_id,
+        accepted.smtp_config_id,
+        submission.username,
+        key.key_id,
+        key.domain,
+        key.selector,
+        submission.session_id,
+        client.address,
+        client.port,
+        client.endpoint,
+        client.listener,
+        client.via or "",
+        _text(submission.helo),
+        submission.tls,
+        submission.reverse_path,
+        _text(accepted.header_from),
+        _text(accepted.message_id),
+        _text(accepted.subject),
+        len(submission.content),
+        submission.body_8bit,
+        submission.smtputf8,
+        submission.received_at,
+        accepted.accepted_at,
+        accepted.expires_at,
+        location.segment,
+        location.generation,
+        location.offset,
+        location.length,
+    )
+
+
+def _fresh_job(accepted: Accepted, location: Location, domain: str, recipients: list[JobRecipient]) -> Job:
+    submission = accepted.submission
+    return Job(
+        accepted.queue_id,
+        accepted.instance_id,
+        accepted.smtp_config_id,
+        accepted.signing_key,
+        submission.reverse_path,
+        domain,
+        tuple(recipients),
+        location,
+        accepted.accepted_at,
+        accepted.expires_at,
+        submission.body_8bit,
+        submission.smtputf8,
+        accepted.trace,
+        submission.content,
+    )
+
+
+def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
+    row = rows[0]
+    return Job(
+        queue_id=row[1],
+        instance_id=row[5],
+        smtp_config_id=row[6],
+        signing_key=SigningKey(row[7], row[8], row[9]),
+        reverse_path=row[10],
+        domain=row[3],
+        recipients=tuple(JobRecipient(r[0], r[2], r[3], r[4]) for r in rows),
+        location=Location(row[11], row[12], row[13], row[14]),
+        accepted_at=row[15],
+        expires_at=row[16],
+        body_8bit=bool(row[17]),
+        smtputf8=bool(row[18]),
+    )
+
+
+def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
+    mailboxes = {recipient.id: recipient.mailbox for recipient in attempt.recipients}
+    conversation = {
+        "steps": [[step.at, step.did, step.reply] for step in attempt.steps],
+        "outcomes": [
+            [o.recipient_id, mailboxes.get(o.recipient_id, ""), o.status, o.code, o.enhanced, o.text, o.reason]
+            for o in attempt.outcomes
+        ],
+    }
+    return (
+        attempt.queue_id,
+        attempt.started_at,
+        attempt.finished_at,
+        _text(attempt.site),
+        _text(attempt.host),
+        attempt.address,
+        attempt.source,
+        attempt.tls,
+        _text(attempt.route_reason),
+        _encode(conversation),
+    )
+
+
+def _due_at(attempt: Attempt, status: Status) -> float | None:
+    if status.final or status is Status.HELD:
+        return None
+    # An attempt without a next one would strand the recipient: try at once rather than never.
+    return attempt.finished_at if attempt.next_attempt_at is None else attempt.next_attempt_at
+
+
+def _reply(outcome: Outcome) -> str:
+    code = str(outcome.code) if outcome.code else ""
+    return _text(" ".join(part for part in (code, outcome.enhanced, outcome.text) if part))

@@ -1,0 +1,510 @@
+"""Keep the queue: store messages before they are acknowledged, lease them for delivery, record outcomes.
+
+Standards: RFC 5321 section 4.5.3 and 6.1 (a 250 takes over the responsibility for the message).
+Promises: `submit` reports success only after the body is synced in the spool and its rows are committed with
+    `synchronous=FULL`; every submission is answered exactly once; a recorded attempt is kept until a
+    transaction has it. All that waits is one sync and one transaction (group commit), in a thread of its own.
+Dangers: exactly one process may have a queue file open for writing: a lock file sees to it. A failed commit
+    may still turn up after a crash: the client was refused, so at worst a message arrives twice.
+Not here: segments (`spool`), statements (`queue_rows`), reads for people (`history`), when to try again
+    (`relay.queue`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+from outgate.base.clock import Clock
+from outgate.base.log import Log
+from outgate.model.flow import Accepted, Attempt, Job, Location, Status
+from outgate.store.history import AttemptRecord, History, MessageRecord, RecipientRecord
+from outgate.store.migrations import upgrade_queue
+from outgate.store.queue_rows import QueueRows, Release
+from outgate.store.spool import Record, Spool, SpoolError, Sync, Write, default_sync
+
+__all__ = [
+    "AttemptRecord",
+    "MessageRecord",
+    "QueueClosed",
+    "QueueLocked",
+    "QueueStore",
+    "RecipientRecord",
+    "SpoolError",
+    "open_queue",
+]
+
+_log = Log("outgate.store.queue")
+
+Done = Callable[[Exception | None, tuple[Job, ...]], None]
+Notify = Callable[[Callable[[], None]], object]
+
+_LINGER_S = 0.010
+"""How long outcomes alone wait for submissions to ride along with."""
+_GATHER_S = 0.001
+"""How long a batch waits for company when the one before had some."""
+_RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
+_COMPACT_REST_S = 5.0
+_COMPACT_PAUSE_S = 0.2
+_COMPACT_RECORDS = 64
+_COMPACT_BYTES = 4 * 1024 * 1024
+
+_T = TypeVar("_T")
+
+
+class QueueLocked(Exception):
+    """Another process has this queue file open."""
+
+
+class QueueClosed(Exception):
+    """The queue takes nothing any more: the process is shutting down."""
+
+
+@dataclass(slots=True)
+class _Submission:
+    accepted: Accepted
+    done: Done
+    error: Exception | None = None
+    jobs: tuple[Job, ...] = ()
+    settled: bool = False
+
+    def fail(self, error: Exception) -> None:
+        self.error, self.settled = error, True
+
+
+@dataclass(slots=True)
+class _Call(Generic[_T]):
+    """Something to do between two batches, in the commit thread."""
+
+    function: Callable[[], _T]
+    future: Future[_T] = field(default_factory=Future)
+
+    def run(self) -> None:
+        try:
+            self.future.set_result(self.function())
+        except Exception as error:
+            self.future.set_exception(error)
+
+
+def open_queue(
+    directory: Path,
+    *,
+    shard: str,
+    clock: Clock,
+    segment_bytes: int,
+    notify: Notify,
+    sync: Sync = default_sync,
+    write: Write = os.pwritev,
+) -> QueueStore:
+    """Open, making what is missing, `queue-<shard>.db` and `spool-<shard>/` in `directory`.
+
+    `notify` carries a callback to the caller's thread (`loop.call_soon_threadsafe`); `sync` and `write` are
+    what the spool calls. Raises `QueueLocked` if another process has the queue, `OSError`, `sqlite3.Error`."""
+    if not shard.isalnum():
+        raise ValueError("a shard is named by letters and digits")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = _lock(directory, shard)
+    try:
+        path = directory / f"queue-{shard}.db"
+        upgrade_queue(path)
+        rows = QueueRows(path, lease=secrets.token_hex(8))
+        try:
+            due = rows.recover(clock.now())
+            if due:
+                _log.info("queue.recovered", shard=shard, recipients=due)
+            spool = Spool(
+                directory / f"spool-{shard}",
+                segment_bytes,
+                generations=rows.generations(),
+                live=rows.live(),
+                sync=sync,
+                write=write,
+            )
+            return QueueStore(rows, spool, History(path), notify, lock)
+        except BaseException:
+            rows.close()
+            raise
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _lock(directory: Path, shard: str) -> int:
+    descriptor = os.open(directory / f"queue-{shard}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise QueueLocked(
+            f"another process is using queue-{shard}.db in {directory}: stop it, or choose another directory"
+        ) from error
+    return descriptor
+
+
+class QueueStore:
+    """The durable queue of one shard. Made by `open_queue`; all methods are thread-safe."""
+
+    def __init__(self, rows: QueueRows, spool: Spool, history: History, notify: Notify, lock: int) -> None:
+        self._rows = rows
+        self._spool = spool
+        self._history = history
+        self._notify = notify
+        self._lock = lock
+        self._inbox: SimpleQueue[_Submission | _Call[object] | None] = SimpleQueue()
+        self._outcomes: deque[Attempt | Release] = deque()
+        self._gate = threading.Lock()
+        self._closed = False
+        self._idle = False
+        self._crowded = False
+        self._retry_s = 0.0
+        self._retry_at = 0.0
+        self._compact_at = time.monotonic() + _COMPACT_REST_S
+        self._unreadable: set[int] = set()
+        self._thread = threading.Thread(target=self._run, name="queue-commit", daemon=True)
+        self._thread.start()
+
+    # --- the doors ---
+
+    def submit(self, accepted: Accepted, done: Done) -> None:
+        """Store a message; `done(None, jobs)` follows once it is durable, `done(error, ())` if it is not.
+
+        `done` is called through `notify`. The jobs, one per recipient domain, are leased to the caller."""
+        submission = _Submission(accepted, done)
+        with self._gate:
+            if not self._closed:
+                self._inbox.put(submission)
+                return
+        submission.fail(QueueClosed("the queue is closed"))
+        self._answer([submission])
+
+    def record(self, attempt: Attempt) -> None:
+        """Keep what an attempt meant for its recipients; durable with the next batch, see `flush`.
+
+        Leases end. A message whose recipients are all final gives its body back."""
+        self._add_outcome(attempt)
+
+    def release(self, job: Job, due_at: float) -> None:
+        """Give a job's lease back without an attempt; it is due again at `due_at` (epoch seconds)."""
+        self._add_outcome(Release(job.recipients, due_at))
+
+    def claim(self, now: float, limit: int) -> list[Job]:
+        """Lease and return at most `limit` jobs due by `now`, oldest first; blocks for a transaction."""
+        return self._ask(partial(self._rows.claim, now, limit)) if limit > 0 else []
+
+    def next_due(self) -> float | None:
+        """Return when the next unleased recipient is due, None if none waits; blocks for the batch before."""
+        return self._ask(self._rows.next_due)
+
+    def load(self, job: Job) -> tuple[bytes, bytes]:
+        """Return a job's (trace, content) from the spool; blocks for the disk.
+
+        Raises `SpoolError` if the record is not intact: never send it. `OSError`: try again later."""
+        location = job.location
+        while True:
+            try:
+                return self._spool.read(location, job.queue_id)
+            except SpoolError:
+                # The record may have been copied forward since the job was made.
+                moved = self._history.location(job.queue_id)
+                if moved is None or moved == location:
+                    raise
+                location = moved
+
+    def message(self, queue_id: str) -> MessageRecord | None:
+        """Return one message with its recipients and attempts, or None; blocks for the disk."""
+        return self._history.message(queue_id)
+
+    def messages(
+        self,
+        instance_id: str | None = None,
+        *,
+        queue_id: str | None = None,
+        message_id: str | None = None,
+        recipient: str | None = None,
+        status: Status | str | Sequence[Status] | None = None,
+        gte: float | None = None,
+        lte: float | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> tuple[int, list[MessageRecord]]:
+        """Search as `History.messages` does: (matches in all, one page, newest first); blocks for the disk."""
+        return self._history.messages(
+            instance_id,
+            queue_id=queue_id,
+            message_id=message_id,
+            recipient=recipient,
+            status=status,
+            gte=gte,
+            lte=lte,
+            limit=limit,
+            offset=offset,
+        )
+
+    def flush(self) -> None:
+        """Block until everything handed over so far is durable; raise `OSError` if it cannot be."""
+
+        def check() -> None:
+            if self._outcomes and self._retry_s:
+                raise OSError("outcomes could not be written; they are kept and will be tried again")
+
+        self._ask(check)
+
+    def compact(self) -> int:
+        """Copy live records out of segments that are mostly empty, as the thread does when it has time.
+
+        Return how many records moved; one bounded step, so call again until it returns 0."""
+        return self._ask(self._compact)
+
+    def live_segments(self) -> dict[int, tuple[int, int]]:
+        """Return (records, bytes) of each segment that messages still need."""
+        return self._ask(self._spool.live)
+
+    def close(self) -> None:
+        """Write everything handed over, stop the thread and give the files back. Blocks; repeatable."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+            self._inbox.put(None)
+        self._thread.join()
+        if self._outcomes:
+            _log.error("queue.outcomes_lost", attempts=len(self._outcomes), remedy="these are tried again")
+        self._history.close()
+        self._rows.close()
+        self._spool.close()
+        os.close(self._lock)
+
+    def _add_outcome(self, outcome: Attempt | Release) -> None:
+        self._outcomes.append(outcome)
+        if self._closed:
+            _log.error("queue.outcome_after_close", outcome=repr(outcome))
+        # The thread sets `_idle` before it looks at `_outcomes` for the last time, so one of us sees the other.
+        if self._idle:
+            self._inbox.put(None)
+
+    def _ask(self, function: Callable[[], _T]) -> _T:
+        call = _Call(function)
+        with self._gate:
+            if self._closed:
+                raise QueueClosed("the queue is closed")
+            self._inbox.put(call)  # pyright: ignore[reportArgumentType]  # the inbox does not care for its result
+        return call.future.result()
+
+    # --- the commit thread ---
+
+    def _run(self) -> None:
+        while True:
+            submissions, calls = self._next_batch()
+            try:
+                if submissions or self._outcomes:
+                    self._commit(submissions)
+            except Exception as error:
+                _log.exception("queue.batch_failed")
+                for submission in submissions:
+                    if not submission.settled:
+                        submission.fail(error)
+            self._answer(submissions)
+            for call in calls:
+                call.run()
+            if self._closed and self._inbox.empty():
+                return
+            self._compact_in_time()
+
+    def _next_batch(self) -> tuple[list[_Submission], list[_Call[object]]]:
+        """Wait for something to do; take all of it."""
+        submissions: list[_Submission] = []
+        calls: list[_Call[object]] = []
+        self._idle = True
+        patience = self._patience()
+        self._take(submissions, calls, patience)
+        self._idle = False
+        if self._closed:
+            return submissions, calls
+        if submissions:
+            if self._crowded:
+                # Others are about to arrive: a batch costs about as much for one message as for several.
+                time.sleep(_GATHER_S)
+                self._take(submissions, calls, 0.0)
+            self._crowded = len(submissions) > 1
+        elif self._outcomes and not calls and time.monotonic() >= self._retry_at:
+            self._take(submissions, calls, _LINGER_S)
+        return submissions, calls
+
+    def _patience(self) -> float | None:
+        """Return how long the thread may sleep: None for ever."""
+        if self._outcomes:
+            return max(0.0, self._retry_at - time.monotonic())
+        if self._compactable():
+            return max(0.0, self._compact_at - time.monotonic())
+        return None
+
+    def _take(self, submissions: list[_Submission], calls: list[_Call[object]], timeout: float | None) -> None:
+        inbox = self._inbox
+        try:
+            item = inbox.get(timeout=timeout) if timeout != 0.0 else inbox.get_nowait()
+            while True:
+                if isinstance(item, _Submission):
+                    submissions.append(item)
+                elif item is not None:
+                    calls.append(item)
+                item = inbox.get_nowait()
+        except Empty:
+            pass
+
+    def _commit(self, submissions: list[_Submission]) -> None:
+        outcomes = [self._outcomes.popleft() for _ in range(len(self._outcomes))]
+        try:
+            self._write(self._spooled(submissions), outcomes)
+        except BaseException:
+            self._outcomes.extendleft(reversed(outcomes))
+            raise
+
+    def _spooled(self, submissions: list[_Submission]) -> list[tuple[_Submission, Location]]:
+        """Sync the bodies; return the submissions that have one now, the others having failed."""
+        if not submissions:
+            return []
+        records: list[Record] = [
+            (s.accepted.queue_id, s.accepted.trace, s.accepted.submission.content) for s in submissions
+        ]
+        try:
+            locations = self._spool.append(records)
+        except Exception as error:
+            _log.error("queue.spool_failed", messages=len(submissions), error=repr(error))
+            for submission in submissions:
+                submission.fail(error)
+            return []
+        return list(zip(submissions, locations, strict=True))
+
+    def _write(self, stored: list[tuple[_Submission, Location]], outcomes: list[Attempt | Release]) -> None:
+        """Make rows durable in one transaction; where that cannot be, in one each."""
+        begun = self._spool.begun()
+        try:
+            with self._rows.transaction():
+                self._rows.keep_generations(begun)
+                jobs = self._rows.add([(submission.accepted, place) for submission, place in stored])
+                freed = self._rows.settle([o for o in outcomes if isinstance(o, Attempt)])
+                self._rows.release([o for o in outcomes if isinstance(o, Release)])
+        except Exception as error:
+            if len(stored) + len(outcomes) > 1 and not _of_the_disk(error):
+                # One of them is at fault: each gets its own verdict.
+                for one in stored:
+                    self._write([one], [])
+                for outcome in outcomes:
+                    self._write([], [outcome])
+                return
+            self._failed(stored, outcomes, error)
+            return
+        self._retry_s = self._retry_at = 0.0
+        self._spool.keep(begun)
+        for (submission, _), made in zip(stored, jobs, strict=True):
+            submission.jobs, submission.settled = made, True
+        for number, (count, length) in freed.items():
+            self._spool.release(number, count, length)
+
+    def _failed(
+        self,
+        stored: list[tuple[_Submission, Location]],
+        outcomes: list[Attempt | Release],
+        error: Exception,
+    ) -> None:
+        _log.error("queue.commit_failed", messages=len(stored), outcomes=len(outcomes), error=repr(error))
+        self._spool.discard(place for _, place in stored)
+        for submission, _ in stored:
+            submission.fail(error)
+        if outcomes and _of_the_disk(error):
+            self._outcomes.extendleft(reversed(outcomes))
+            self._retry_s = min(self._retry_s * 2 or _RETRY_FIRST_S, _RETRY_MOST_S)
+            self._retry_at = time.monotonic() + self._retry_s
+        elif outcomes:
+            # No repetition will help; the lease stands until the next start, which tries these again.
+            _log.error("queue.outcome_refused", outcome=repr(outcomes[0]))
+
+    def _answer(self, submissions: list[_Submission]) -> None:
+        if not submissions:
+            return
+        try:
+            self._notify(partial(_call_back, submissions))
+        except RuntimeError:
+            # The event loop is gone, and the sessions with it: nobody waits for these answers.
+            _log.warning("queue.answers_undelivered", messages=len(submissions))
+
+    # --- copying forward ---
+
+    def _compactable(self) -> list[int]:
+        return [number for number in self._spool.sparse() if number not in self._unreadable]
+
+    def _compact_in_time(self) -> None:
+        if time.monotonic() < self._compact_at:
+            return
+        moved = 0
+        try:
+            moved = self._compact()
+        except Exception as error:
+            _log.error("queue.compaction_failed", error=repr(error))
+        self._compact_at = time.monotonic() + (_COMPACT_PAUSE_S if moved else _COMPACT_REST_S)
+
+    def _compact(self) -> int:
+        """Copy some records of the emptiest segment into the current one and let their rows follow."""
+        numbers = self._compactable()
+        if not numbers:
+            return 0
+        records: list[Record] = []
+        places: list[Location] = []
+        total = 0
+        for queue_id, place in self._rows.bodies(numbers[0], _COMPACT_RECORDS):
+            try:
+                trace, content = self._spool.read(place, queue_id)
+            except SpoolError as error:
+                _log.error("spool.record_unreadable", queue_id=queue_id, error=str(error))
+                self._unreadable.add(numbers[0])
+                continue
+            records.append((queue_id, trace, content))
+            places.append(place)
+            total += place.length
+            if total >= _COMPACT_BYTES:
+                break
+        if records:
+            self._move(records, places)
+        return len(records)
+
+    def _move(self, records: list[Record], places: list[Location]) -> None:
+        copies = self._spool.append(records)
+        begun = self._spool.begun()
+        try:
+            with self._rows.transaction():
+                self._rows.keep_generations(begun)
+                self._rows.move(
+                    (record[0], old, new) for record, old, new in zip(records, places, copies, strict=True)
+                )
+        except BaseException:
+            self._spool.discard(copies)
+            raise
+        self._spool.keep(begun)
+        self._spool.discard(places)
+
+
+def _of_the_disk(error: Exception) -> bool:
+    """Say whether a failure is the file's (locked, full, broken) and not a row's."""
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.DataError | sqlite3.InterfaceError
+    )
+
+
+def _call_back(submissions: list[_Submission]) -> None:
+    for submission in submissions:
+        try:
+            submission.done(submission.error, submission.jobs)
+        except Exception:
+            _log.exception("queue.callback_failed", queue_id=submission.accepted.queue_id)

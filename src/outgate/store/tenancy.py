@@ -1,0 +1,501 @@
+"""Tenants in the control database: accounts, instances, SMTP configurations, keys, users, evidence.
+
+Standards: none; rules of the vendor's contract that need a transaction (five users, one domain) are kept here.
+Promises: every method is one transaction; a private key is sealed before it reaches the database; a deleted
+    configuration keeps its row and its key, because queued mail still has to be signed.
+Dangers: `signing_key_pem` returns a private key in clear.
+Not here: JSON (`api.event_notifications`), who may send (`relay.policy`), hashing (`passwords`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from outgate.base import ids
+from outgate.base.clock import Clock
+from outgate.model.tenancy import (
+    Credential,
+    DkimKey,
+    Evidence,
+    Instance,
+    Sender,
+    SmtpConfiguration,
+    SmtpUser,
+    Verification,
+)
+from outgate.store.database import Database
+from outgate.store.keys import NewKey, read_dkim_key
+from outgate.store.secrets import SecretBox
+from outgate.store.tables import (
+    accounts,
+    credentials,
+    dkim_keys,
+    evidence,
+    instances,
+    smtp_configurations,
+    smtp_users,
+)
+from outgate.store.tenancy_rows import (
+    MOST_USERS,
+    Conflict,
+    NotThere,
+    TooMany,
+    configuration_of,
+    configuration_query,
+    drop_unused_credentials,
+    find_instance,
+    insert_user,
+    instance_of,
+    room_for_user,
+    user_of,
+    user_query,
+)
+
+T = TypeVar("T")
+
+__all__ = ["MOST_USERS", "Conflict", "Found", "NotThere", "TenancyQueries", "TooMany"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
+    """One page of a search and how many match in all."""
+
+    total: int
+    items: tuple[T, ...]
+
+
+class TenancyQueries:
+    """Read and change tenants. Synchronous and thread-safe."""
+
+    def __init__(self, database: Database, box: SecretBox, clock: Clock) -> None:
+        self._database = database
+        self._box = box
+        self._clock = clock
+
+    # -- accounts and instances -------------------------------------------------------------------
+
+    def create_account(self, account_id: str | None = None) -> str:
+        """Make an account if there is none of that id, and return the id (32 hexadecimal digits if new)."""
+        account_id = account_id or ids.hex_id()
+        with self._database.writing() as connection:
+            if connection.scalar(select(accounts.c.id).where(accounts.c.id == account_id)) is None:
+                connection.execute(insert(accounts).values(id=account_id, created_at=self._clock.now()))
+        return account_id
+
+    def create_instance(
+        self,
+        account_id: str,
+        region: str,
+        name: str,
+        *,
+        attachments: bool = False,
+        instance_id: str | None = None,
+    ) -> Instance:
+        """Make a service instance of an account. Raises `NotThere` for an unknown account."""
+        instance = Instance(instance_id or ids.new_uuid(), account_id, region, name, attachments, self._clock.now())
+        with self._database.writing() as connection:
+            if connection.scalar(select(accounts.c.id).where(accounts.c.id == account_id)) is None:
+                raise NotThere(f"account {account_id}")
+            connection.execute(
+                insert(instances).values(
+                    id=instance.id,
+                    account_id=account_id,
+                    region=region,
+                    name=name,
+                    attachments=attachments,
+                    created_at=instance.created_at,
+                )
+            )
+        return instance
+
+    def instance(self, instance_id: str) -> Instance | None:
+        """Return an instance, or None."""
+        with self._database.reading() as connection:
+            return find_instance(connection, instance_id)
+
+    def instances(self, account_id: str | None = None) -> tuple[Instance, ...]:
+        """Return the instances of an account, or all, oldest first."""
+        query = select(instances).order_by(instances.c.created_at, instances.c.id)
+        if account_id is not None:
+            query = query.where(instances.c.account_id == account_id)
+        with self._database.reading() as connection:
+            return tuple(instance_of(row) for row in connection.execute(query))
+
+    def update_instance(
+        self, instance_id: str, *, name: str | None = None, attachments: bool | None = None
+    ) -> Instance:
+        """Change an instance's name or whether its mail may carry attachments. Raises `NotThere`."""
+        given = {"name": name, "attachments": attachments}
+        values = {key: value for key, value in given.items() if value is not None}
+        with self._database.writing() as connection:
+            if values:
+                connection.execute(update(instances).where(instances.c.id == instance_id).values(**values))
+            instance = find_instance(connection, instance_id)
+        if instance is None:
+            raise NotThere(f"instance {instance_id}")
+        return instance
+
+    # -- configurations ---------------------------------------------------------------------------
+
+    def create_configuration(
+        self,
+        instance_id: str,
+        *,
+        name: str,
+        domain: str,
+        description: str,
+        key: NewKey,
+        selector: str | None = None,
+        authorization: Verification = Verification.PENDING,
+    ) -> SmtpConfiguration:
+        """Make a configuration for a domain (lower-case A-labels) with its signing key; a UUID selector if none.
+
+        Raises `Conflict` (field "domain") if the instance has the domain already, `NotThere` for the instance.
+        """
+        now, config_id = self._clock.now(), ids.new_uuid()
+        stored = DkimKey(ids.new_uuid(), config_id, selector or ids.new_uuid(), key.algorithm, key.public)
+        try:
+            with self._database.writing() as connection:
+                if find_instance(connection, instance_id) is None:
+                    raise NotThere(f"instance {instance_id}")
+                connection.execute(
+                    insert(smtp_configurations).values(
+                        id=config_id,
+                        instance_id=instance_id,
+                        name=name,
+                        description=description,
+                        domain=domain,
+                        spf=Verification.PENDING,
+                        dkim=Verification.PENDING,
+                        authorization=authorization,
+                        key_id=stored.id,
+                        created_at=now,
+                        updated_at=now,
+                    )
+                )
+                self._insert_key(connection, stored, key.pem, now)
+        except IntegrityError as error:
+            raise Conflict("domain", f"this instance has a configuration for {domain} already") from error
+        pending = Verification.PENDING
+        return SmtpConfiguration(
+            config_id, instance_id, name, description, domain, pending, pending, authorization, stored, now, now
+        )
+
+    def configuration(self, instance_id: str, smtp_config_id: str) -> SmtpConfiguration | None:
+        """Return a configuration of that instance, or None if unknown or deleted."""
+        return self._one_configuration(
+            smtp_configurations.c.id == smtp_config_id, smtp_configurations.c.instance_id == instance_id
+        )
+
+    def configuration_by_domain(self, instance_id: str, domain: str) -> SmtpConfiguration | None:
+        """Return an instance's configuration for a domain, or None."""
+        return self._one_configuration(
+            smtp_configurations.c.domain == domain, smtp_configurations.c.instance_id == instance_id
+        )
+
+    def configurations(
+        self, instance_id: str, *, search: str | None = None, limit: int = 10, offset: int = 0
+    ) -> Found[SmtpConfiguration]:
+        """Return a page of an instance's configurations, oldest first; `search` is part of the name."""
+        wanted = [smtp_configurations.c.instance_id == instance_id, smtp_configurations.c.deleted_at.is_(None)]
+        if search is not None:
+            wanted.append(smtp_configurations.c.name.icontains(search, autoescape=True))
+        count = select(func.count()).select_from(smtp_configurations).where(*wanted)
+        page = (
+            configuration_query(*wanted)
+            .order_by(smtp_configurations.c.created_at, smtp_configurations.c.id)
+            .limit(limit)
+            .offset(offset)
+        )
+        with self._database.reading() as connection:
+            total = connection.scalar(count) or 0
+            return Found(total, tuple(configuration_of(row) for row in connection.execute(page)))
+
+    def all_configurations(self) -> tuple[SmtpConfiguration, ...]:
+        """Return every configuration of every instance that is not deleted (for the re-check)."""
+        query = configuration_query(smtp_configurations.c.deleted_at.is_(None))
+        with self._database.reading() as connection:
+            return tuple(configuration_of(row) for row in connection.execute(query))
+
+    def update_configuration(
+        self, instance_id: str, smtp_config_id: str, *, name: str | None = None, description: str | None = None
+    ) -> SmtpConfiguration:
+        """Change a configuration's name or description; None leaves it. Raises `NotThere`."""
+        given = {"name": name, "description": description}
+        values = {key: value for key, value in given.items() if value is not None}
+        with self._database.writing() as connection:
+            changed = connection.execute(
+                update(smtp_configurations)
+                .where(
+                    smtp_configurations.c.id == smtp_config_id,
+                    smtp_configurations.c.instance_id == instance_id,
+                    smtp_configurations.c.deleted_at.is_(None),
+                )
+                .values(updated_at=self._clock.now(), **values)
+            )
+            if changed.rowcount == 0:
+                raise NotThere(f"configuration {smtp_config_id}")
+            row = connection.execute(configuration_query(smtp_configurations.c.id == smtp_config_id)).one()
+            return configuration_of(row)
+
+    def delete_configuration(self, instance_id: str, smtp_config_id: str) -> None:
+        """Delete a configuration and its users; the row and the key stay for queued mail. Raises `NotThere`."""
+        with self._database.writing() as connection:
+            changed = connection.execute(
+                update(smtp_configurations)
+                .where(
+                    smtp_configurations.c.id == smtp_config_id,
+                    smtp_configurations.c.instance_id == instance_id,
+                    smtp_configurations.c.deleted_at.is_(None),
+                )
+                .values(deleted_at=self._clock.now())
+            )
+            if changed.rowcount == 0:
+                raise NotThere(f"configuration {smtp_config_id}")
+            connection.execute(delete(smtp_users).where(smtp_users.c.smtp_config_id == smtp_config_id))
+            drop_unused_credentials(connection)
+
+    def record_verification(
+        self,
+        smtp_config_id: str,
+        check: str,
+        state: Verification | None,
+        *,
+        result: str,
+        explanation: str,
+        asked: Sequence[object] = (),
+    ) -> None:
+        """Keep the evidence of a check ("spf", "dkim", "a" or "en_authorization") and set that check's state.
+
+        `state` None keeps the state (a resolver's failure); "a" has evidence only. Raises `NotThere`.
+        """
+        column = {"spf": "spf", "dkim": "dkim", "en_authorization": "authorization"}.get(check)
+        now = self._clock.now()
+        with self._database.writing() as connection:
+            mine = smtp_configurations.c.id == smtp_config_id
+            if connection.scalar(select(smtp_configurations.c.id).where(mine)) is None:
+                raise NotThere(f"configuration {smtp_config_id}")
+            connection.execute(
+                insert(evidence).values(
+                    smtp_config_id=smtp_config_id,
+                    type=check,
+                    result=result,
+                    explanation=explanation,
+                    asked=list(asked),
+                    at=now,
+                )
+            )
+            if state is not None and column is not None:
+                connection.execute(
+                    update(smtp_configurations).where(mine).values({column: state, "updated_at": now})
+                )
+
+    def evidence(self, smtp_config_id: str, limit: int = 20) -> tuple[Evidence, ...]:
+        """Return the latest evidence of a configuration, newest first."""
+        query = select(evidence).where(evidence.c.smtp_config_id == smtp_config_id)
+        query = query.order_by(evidence.c.id.desc()).limit(limit)
+        with self._database.reading() as connection:
+            return tuple(
+                Evidence(row.smtp_config_id, row.type, row.result, row.explanation, tuple(row.asked), row.at)
+                for row in connection.execute(query)
+            )
+
+    # -- keys -------------------------------------------------------------------------------------
+
+    def import_key(self, smtp_config_id: str, pem: bytes, selector: str) -> DkimKey:
+        """Make a configuration sign with this RSA key (PEM) and selector from now on; DKIM is pending again.
+
+        Raises `keys.BadKey`, `NotThere`. The former key stays for queued mail.
+        """
+        key = read_dkim_key(pem)
+        now = self._clock.now()
+        stored = DkimKey(ids.new_uuid(), smtp_config_id, selector, key.algorithm, key.public)
+        with self._database.writing() as connection:
+            changed = connection.execute(
+                update(smtp_configurations)
+                .where(smtp_configurations.c.id == smtp_config_id, smtp_configurations.c.deleted_at.is_(None))
+                .values(key_id=stored.id, dkim=Verification.PENDING, updated_at=now)
+            )
+            if changed.rowcount == 0:
+                raise NotThere(f"configuration {smtp_config_id}")
+            self._insert_key(connection, stored, key.pem, now)
+        return stored
+
+    def signing_key_pem(self, key_id: str) -> bytes:
+        """Return a private key in clear (PKCS#8, PEM). Raises `NotThere`, `secrets.SealError`."""
+        with self._database.reading() as connection:
+            sealed = connection.scalar(select(dkim_keys.c.sealed).where(dkim_keys.c.id == key_id))
+        if sealed is None:
+            raise NotThere(f"key {key_id}")
+        return self._box.open(sealed, table="dkim_keys", column="sealed", row=key_id)
+
+    def _insert_key(self, connection: Connection, key: DkimKey, pem: bytes, now: float) -> None:
+        connection.execute(
+            insert(dkim_keys).values(
+                id=key.id,
+                smtp_config_id=key.smtp_config_id,
+                selector=key.selector,
+                algorithm=key.algorithm,
+                public=key.public,
+                sealed=self._box.seal(pem, table="dkim_keys", column="sealed", row=key.id),
+                created_at=now,
+            )
+        )
+
+    # -- users and credentials --------------------------------------------------------------------
+
+    def create_user(
+        self,
+        instance_id: str,
+        smtp_config_id: str,
+        *,
+        description: str,
+        verifier: str,
+        username: str | None = None,
+    ) -> SmtpUser:
+        """Make a user with a new credential; `verifier` is the password's hash; a random name if none is given.
+
+        Raises `NotThere`, `TooMany` (five users), `Conflict` (field "username").
+        """
+        now, name = self._clock.now(), username or ids.smtp_username()
+        credential_id = ids.new_uuid()
+        try:
+            with self._database.writing() as connection:
+                domain = room_for_user(connection, instance_id, smtp_config_id)
+                connection.execute(
+                    insert(credentials).values(
+                        id=credential_id,
+                        instance_id=instance_id,
+                        username=name,
+                        verifier=verifier,
+                        created_at=now,
+                        updated_at=now,
+                    )
+                )
+                return insert_user(
+                    connection, SmtpUser("", smtp_config_id, credential_id, name, domain, description, now, now)
+                )
+        except IntegrityError as error:
+            raise Conflict("username", f"the user name {name} is taken") from error
+
+    def clone_user(self, instance_id: str, smtp_config_id: str, *, username: str, description: str) -> SmtpUser:
+        """Let an existing user name of the same instance send for this configuration too.
+
+        Raises `NotThere` (the configuration), `Conflict` (field "username_to_clone": unknown, or here already),
+        `TooMany`.
+        """
+        now = self._clock.now()
+        with self._database.writing() as connection:
+            domain = room_for_user(connection, instance_id, smtp_config_id)
+            credential_id = connection.scalar(
+                select(credentials.c.id).where(
+                    credentials.c.username == username, credentials.c.instance_id == instance_id
+                )
+            )
+            if credential_id is None:
+                raise Conflict("username_to_clone", "no configuration of this instance has that user")
+            here = select(smtp_users.c.id).where(
+                smtp_users.c.smtp_config_id == smtp_config_id, smtp_users.c.credential_id == credential_id
+            )
+            if connection.scalar(here) is not None:
+                raise Conflict("username_to_clone", "this configuration has that user already")
+            return insert_user(
+                connection, SmtpUser("", smtp_config_id, credential_id, username, domain, description, now, now)
+            )
+
+    def users(
+        self, smtp_config_id: str, *, search: str | None = None, limit: int = 10, offset: int = 0
+    ) -> Found[SmtpUser]:
+        """Return a page of a configuration's users, oldest first; `search` is part of name or description."""
+        wanted: list[ColumnElement[bool]] = [smtp_users.c.smtp_config_id == smtp_config_id]
+        if search is not None:
+            wanted.append(
+                or_(
+                    credentials.c.username.icontains(search, autoescape=True),
+                    smtp_users.c.description.icontains(search, autoescape=True),
+                )
+            )
+        matching = user_query(*wanted)
+        page = matching.order_by(smtp_users.c.created_at, smtp_users.c.id).limit(limit).offset(offset)
+        with self._database.reading() as connection:
+            total = connection.scalar(select(func.count()).select_from(matching.subquery())) or 0
+            return Found(total, tuple(user_of(row) for row in connection.execute(page)))
+
+    def user(self, smtp_config_id: str, user_id: str) -> SmtpUser | None:
+        """Return a user of a configuration, or None."""
+        query = user_query(smtp_users.c.id == user_id, smtp_users.c.smtp_config_id == smtp_config_id)
+        with self._database.reading() as connection:
+            row = connection.execute(query).one_or_none()
+            return None if row is None else user_of(row)
+
+    def update_user(self, smtp_config_id: str, user_id: str, *, description: str) -> SmtpUser:
+        """Change a user's description. Raises `NotThere`."""
+        mine = (smtp_users.c.id == user_id, smtp_users.c.smtp_config_id == smtp_config_id)
+        with self._database.writing() as connection:
+            connection.execute(
+                update(smtp_users).where(*mine).values(description=description, updated_at=self._clock.now())
+            )
+            row = connection.execute(user_query(*mine)).one_or_none()
+        if row is None:
+            raise NotThere(f"user {user_id}")
+        return user_of(row)
+
+    def delete_user(self, smtp_config_id: str, user_id: str) -> None:
+        """Delete a user; the credential goes with its last user. Raises `NotThere`."""
+        mine = (smtp_users.c.id == user_id, smtp_users.c.smtp_config_id == smtp_config_id)
+        with self._database.writing() as connection:
+            if connection.execute(delete(smtp_users).where(*mine)).rowcount == 0:
+                raise NotThere(f"user {user_id}")
+            drop_unused_credentials(connection)
+
+    def set_verifier(self, username: str, verifier: str) -> None:
+        """Give a credential another password's verifier. Raises `NotThere`."""
+        with self._database.writing() as connection:
+            changed = connection.execute(
+                update(credentials)
+                .where(credentials.c.username == username)
+                .values(verifier=verifier, updated_at=self._clock.now())
+            )
+            if changed.rowcount == 0:
+                raise NotThere(f"user name {username}")
+
+    def sender(self, username: str) -> Sender | None:
+        """Return what policy needs to know about a user name, or None if nobody has it."""
+        with self._database.reading() as connection:
+            credential = connection.execute(
+                select(credentials).where(credentials.c.username == username)
+            ).one_or_none()
+            if credential is None:
+                return None
+            instance = find_instance(connection, credential.instance_id)
+            query = configuration_query(
+                smtp_configurations.c.deleted_at.is_(None),
+                smtp_configurations.c.id.in_(
+                    select(smtp_users.c.smtp_config_id).where(smtp_users.c.credential_id == credential.id)
+                ),
+            )
+            found = [configuration_of(row) for row in connection.execute(query)]
+        if instance is None:
+            return None
+        return Sender(
+            Credential(
+                credential.id,
+                credential.instance_id,
+                credential.username,
+                credential.verifier,
+                credential.updated_at,
+            ),
+            instance,
+            {configuration.domain: configuration for configuration in found},
+        )
+
+    def _one_configuration(self, *wanted: ColumnElement[bool]) -> SmtpConfiguration | None:
+        query = configuration_query(smtp_configurations.c.deleted_at.is_(None), *wanted)
+        with self._database.reading() as connection:
+            row = connection.execute(query).one_or_none()
+            return None if row is None else configuration_of(row)

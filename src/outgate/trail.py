@@ -1,0 +1,112 @@
+"""A message's trail in lines for people: every hop with its time and result, from what the API tells.
+
+Standards: none; standard library only.
+Promises: nothing is made up: each line comes from the forwarder's audit or the relay's record; the lines are
+in the order things happened.
+Not here: asking the API (`connection`), the page (`console`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One line: RFC 3339 time, who ("forwarder", "relay", "delivery"), what came of it, and the details."""
+
+    at: str
+    hop: str
+    result: str
+    detail: str
+
+
+def hops(message: dict[str, Any]) -> list[Hop]:
+    """Return the hops of a message as `GET …/smtp/messages/{queue_id}` gives it, in order of time."""
+    found = [_carried(line) for line in message.get("egress", [])]
+    client = message["client"]
+    via = f" via {client['via']}" if client["via"] else ""
+    found.append(
+        Hop(
+            message["accepted_at"],
+            "relay",
+            "accepted",
+            f"{client['address']}:{client['port']}{via}, {client['listener']} ({client['endpoint']}), {client['tls']}, "
+            f"user {message['username']}, {message['size']} octets, 250 queued as {message['queue_id']}",
+        )
+    )
+    for attempt in message.get("attempts", []):
+        found.extend(_attempt(attempt))
+    return sorted(found, key=lambda hop: hop.at)
+
+
+def _carried(line: dict[str, Any]) -> Hop:
+    forward = line["forward"]
+    if line["event"] == "close":
+        return Hop(
+            line["at"],
+            "forwarder",
+            "closed",
+            f"{line['bytes_up']} octets up, {line['bytes_down']} down in {line['duration_s']:.3f} s: {line['reason']}",
+        )
+    where = f"{forward['portOrig']} → {forward['name']}:{forward['portDest']}"
+    if not line.get("target"):
+        return Hop(line["at"], "forwarder", "refused", f"{where} for {line['client']}: {line['reason']}")
+    header = ", PROXY v2 header" if line["proxy_header"] else ""
+    return Hop(
+        line["at"],
+        "forwarder",
+        "carried",
+        f"{where} for {line['client']}, to {line['target']} from {line['source']}{header}",
+    )
+
+
+def _attempt(attempt: dict[str, Any]) -> list[Hop]:
+    where = f"{attempt['host']} [{attempt['address']}]" if attempt["address"] else attempt["route_reason"]
+    tls = attempt["tls"] or "in the clear"
+    found = [Hop(attempt["started_at"], "delivery", "attempt", f"{where} by {attempt['route_reason']}")]
+    found.extend(
+        Hop(step["at"], "delivery", "said", f"{step['did']}  ⇒  {step['reply']}")
+        for step in attempt["conversation"]
+    )
+    found.extend(
+        Hop(
+            attempt["finished_at"],
+            "delivery",
+            outcome["status"],
+            f"{outcome['mailbox']}: {_reply(outcome)} ({tls})",
+        )
+        for outcome in attempt["outcomes"]
+    )
+    return found
+
+
+def _reply(outcome: dict[str, Any]) -> str:
+    words = [str(outcome["code"]) if outcome["code"] else "", outcome["enhanced"], outcome["text"]]
+    return " ".join(word for word in words if word)
+
+
+def line(hop: Hop, width: int = 0) -> str:
+    """Return a hop as one line; cut to `width` signs if that is greater than 0."""
+    text = f"{hop.at[11:23]}  {hop.hop:<10} {hop.result:<10} {hop.detail}"
+    return text if width <= 0 or len(text) <= width else text[: width - 1] + "…"
+
+
+def lines(message: dict[str, Any]) -> list[str]:
+    """Return the whole story of a message: head, hops, and where each recipient stands."""
+    told = [
+        f"{message['queue_id']}  {message['accepted_at'][:19]}Z",
+        f"  From:       {message['header_from']}  (reverse-path <{message['reverse_path']}>)",
+        f"  Subject:    {message['subject']}",
+        f"  Message-ID: {message['message_id']}",
+        "",
+    ]
+    told += [f"  {line(hop)}" for hop in hops(message)]
+    told.append("")
+    for recipient in message["recipients"]:
+        again = f", next attempt {recipient['next_attempt_at']}" if recipient["next_attempt_at"] else ""
+        told.append(
+            f"  {recipient['mailbox']}: {recipient['status']} after {recipient['attempts']} attempt(s){again}"
+        )
+    return told

@@ -1,0 +1,91 @@
+#!/bin/sh
+# Make sure that the system packages which the tests need are there; silent when they are.
+#
+#   sh tests/packages.sh                      what `make test` needs
+#   sh tests/packages.sh NEED=PACKAGE...      something else (the benchmark does this)
+#
+# NEED is a command, or a file when it begins with "/"; "a|b=package" is content with either. What is missing is
+# installed by apt when we are root, without questions and without starting a service. When we are not root, or
+# there is no apt, it says what to install and exits with 1.
+set -eu
+
+[ $# -gt 0 ] || set -- \
+    swaks=swaks \
+    openssl=openssl \
+    'chromium|chromium-browser|google-chrome=chromium' \
+    cc=gcc \
+    /usr/include/stdio.h=libc6-dev \
+    /usr/include/openssl/ssl.h=libssl-dev
+
+# Is one of the alternatives in $1 there? Daemons live in sbin, which is not on everybody's path.
+is_there() (
+    PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+    IFS='|'
+    for need in $1; do
+        case $need in
+        /*) [ -e "$need" ] && exit 0 ;;
+        *) command -v "$need" >/dev/null 2>&1 && exit 0 ;;
+        esac
+    done
+    exit 1
+)
+
+# Print the packages of all needs "$@" that are not met.
+missing_packages() {
+    for pair in "$@"; do
+        is_there "${pair%=*}" || printf '%s ' "${pair##*=}"
+    done
+}
+
+missing=$(missing_packages "$@")
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "These are needed and missing: ${missing}- install them with your system's package manager, then try again." >&2
+    exit 1
+fi
+if [ "$(id -u)" -ne 0 ]; then
+    echo "System packages are missing. Install them, then try again:" >&2
+    echo "    sudo apt-get install --no-install-recommends $missing" >&2
+    exit 1
+fi
+
+# Debian asks this file before it starts a freshly installed service; 101 means no. One that is already there is
+# the administrator's, and stays.
+guard=/usr/sbin/policy-rc.d
+log=$(mktemp)
+own_guard=
+# shellcheck disable=SC2317 # called by the trap
+clean_up() {
+    rm -f "$log"
+    [ -z "$own_guard" ] || rm -f "$guard"
+}
+trap clean_up EXIT
+trap 'exit 1' HUP INT TERM
+if [ ! -e "$guard" ]; then
+    own_guard=yes
+    printf '#!/bin/sh\nexit 101\n' >"$guard"
+    chmod 755 "$guard"
+fi
+
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+install_missing() {
+    # shellcheck disable=SC2086 # a list of package names
+    apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 \
+        -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold $missing </dev/null >"$log" 2>&1
+}
+
+echo "Installing system packages: $missing"
+# Package lists may be absent or too old to name files that still exist: refresh them only if the first try fails.
+if ! install_missing; then
+    if ! apt-get update </dev/null >"$log" 2>&1 || ! install_missing; then
+        tail -n 20 "$log" >&2
+        echo "apt-get could not install: $missing" >&2
+        exit 1
+    fi
+fi
+missing=$(missing_packages "$@")
+if [ -n "$missing" ]; then
+    echo "Installed, but what they should bring is still not there: $missing" >&2
+    exit 1
+fi

@@ -1,0 +1,487 @@
+"""The forwarder over real sockets: who gets through, whereto, from where, and what the audit says."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from support.egress_peers import Bench, Target, closed, dial, echo, forward, on_both_loops, tunnel_address
+
+from outgate.egress.forwarder import Limits, ListenError
+from outgate.smtp import proxy_header
+
+
+@on_both_loops
+async def test_a_connection_reaches_its_target_and_is_audited(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+        await bench.forwarder.apply("10", [forward(tunnel, 30465, "target.example", target.port)])
+        reader, writer = await dial(tunnel, 30465)
+        client = writer.get_extra_info("sockname")
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        assert bench.forwarder.connections("10") == 1
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+        # The source address is the plan's, and the audit names the very port.
+        assert target.peers[0][0] == "127.0.0.2"
+        await bench.forwarder.close()
+        (opened,), (ended,) = bench.lines("decision"), bench.lines("close")
+    assert opened["refusal"] == ""
+    assert opened["client"] == f"127.0.0.1:{client[1]}"
+    assert opened["target"] == f"127.0.0.1:{target.port}"
+    assert opened["source"] == f"127.0.0.2:{target.peers[0][1]}"
+    assert opened["exception"] == "127.0.0.0/8"
+    assert opened["forward"] == {"portOrig": 30465, "name": "target.example", "portDest": target.port}
+    assert (opened["program"], opened["environment"]) == ("4", "10")
+    assert ended["connection_id"] == opened["connection_id"]
+    assert (ended["bytes_up"], ended["bytes_down"], ended["reason"]) == (5, 5, "finished")
+    assert bench.audit.find("127.0.0.1", client[1], bench.clock.now()) == [opened, ended]
+    assert bench.forwarder.connections("10") == 0
+
+
+@on_both_loops
+async def test_a_client_outside_the_networks_is_reset_before_anything_is_resolved(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+        inside = forward(tunnel, 30001, "target.example", target.port, client_networks=("127.50.0.0/16",))
+        nobody = forward(tunnel, 30002, "target.example", target.port, client_networks=())
+        await bench.forwarder.apply("10", [inside, nobody])
+        for source, port in (("127.0.0.1", 30001), ("127.50.0.1", 30002)):
+            reader, writer = await dial(tunnel, port, source)
+            assert await closed(reader) == b""
+            writer.close()
+        assert [line["refusal"] for line in bench.lines("decision")] == ["client-network"] * 2
+        assert bench.asked == []
+        assert target.peers == []
+        assert bench.lines("close") == []
+        reader, writer = await dial(tunnel, 30001, "127.50.0.1")
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        writer.close()
+
+
+@on_both_loops
+async def test_the_guard_refuses_and_says_why(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    book = {
+        "rebound.example": ["10.0.0.7"],
+        "mapped.example": ["::ffff:127.0.0.1"],
+        "nat64.example": ["64:ff9b::7f00:1"],
+        "nowhere.example": [],
+        "broken.example": OSError("SERVFAIL"),
+    }
+    async with Bench(tmp_path, book, exceptions=()) as bench, Target(echo) as target:
+        names = [*book, "127.0.0.1"]
+        forwards = [forward(tunnel, 30000 + i, name, target.port) for i, name in enumerate(names)]
+        await bench.forwarder.apply("10", forwards)
+        for number in range(len(names)):
+            reader, writer = await dial(tunnel, 30000 + number)
+            writer.write(b"hello")
+            assert await closed(reader) == b""
+            writer.close()
+        lines = bench.lines("decision")
+        assert [line["refusal"] for line in lines] == ["guard", "guard", "guard", "dns", "dns", "guard"]
+        assert "10.0.0.7" in lines[0]["reason"]
+        assert "SERVFAIL" in lines[4]["reason"]
+        # An address is never asked of a resolver.
+        assert "127.0.0.1" not in bench.asked
+        assert target.peers == []
+
+
+@on_both_loops
+async def test_of_several_addresses_only_checked_ones_are_dialled(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    book = {"both.example": ["10.0.0.7", "127.0.0.1"]}
+    async with Bench(tmp_path, book) as bench, Target(echo) as target:
+        await bench.forwarder.apply("10", [forward(tunnel, 30000, "both.example", target.port)])
+        reader, writer = await dial(tunnel, 30000)
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        writer.close()
+        assert bench.asked == ["both.example"]
+        assert bench.lines("decision")[0]["target"] == f"127.0.0.1:{target.port}"
+
+
+@on_both_loops
+async def test_a_target_that_refuses_and_a_source_that_is_not_plumbed(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        dead = probe.getsockname()[1]
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+        await bench.forwarder.apply(
+            "10",
+            [
+                forward(tunnel, 30000, "target.example", dead),
+                forward(tunnel, 30001, "target.example", target.port, source_addresses=("192.0.2.1",)),
+                forward(tunnel, 30002, "target.example", target.port, source_addresses=("::1",)),
+            ],
+        )
+        for number in range(3):
+            reader, writer = await dial(tunnel, 30000 + number)
+            assert await closed(reader) == b""
+            writer.close()
+        lines = bench.lines("decision")
+        assert [line["refusal"] for line in lines] == ["refused", "source", "source"]
+        assert "192.0.2.1" in lines[1]["reason"]
+        assert target.peers == []
+
+
+@on_both_loops
+async def test_half_close_is_kept_in_both_directions(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    server_saw = asyncio.get_running_loop().create_future()
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Speak only after the client has said all it has to say."""
+        request = await reader.read()
+        writer.write(b"answer to " + request)
+        await writer.drain()
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """End our direction first, then read on."""
+        writer.write(b"greeting")
+        writer.write_eof()
+        server_saw.set_result(await reader.read())
+
+    async with Bench(tmp_path) as bench, Target(late) as first, Target(early) as second:
+        await bench.forwarder.apply(
+            "10",
+            [
+                forward(tunnel, 30000, "target.example", first.port),
+                forward(tunnel, 30001, "target.example", second.port),
+            ],
+        )
+        reader, writer = await dial(tunnel, 30000)
+        writer.write(b"request")
+        writer.write_eof()
+        assert await reader.read() == b"answer to request"
+        writer.close()
+        reader, writer = await dial(tunnel, 30001)
+        assert await reader.read() == b"greeting"
+        writer.write(b"and more")
+        writer.write_eof()
+        assert await server_saw == b"and more"
+        writer.close()
+
+
+@on_both_loops
+async def test_what_a_client_sends_before_the_target_is_reached_arrives_first(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    gate = asyncio.Event()
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+        inner = bench.resolve
+
+        async def slow(name: str) -> object:
+            await gate.wait()
+            return await inner(name)
+
+        bench.forwarder._resolve = slow  # type: ignore[assignment]
+        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        reader, writer = await dial(tunnel, 30000)
+        writer.write(b"early and ended")
+        writer.write_eof()
+        await asyncio.sleep(0)
+        gate.set()
+        assert await reader.read() == b"early and ended"
+        writer.close()
+
+
+@on_both_loops
+async def test_fifty_streams_of_a_megabyte_each_way_arrive_whole(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+
+        async def stream() -> None:
+            sent = os.urandom(1_000_000)
+            reader, writer = await dial(tunnel, 30000)
+            received = hashlib.sha256()
+
+            async def collect() -> None:
+                while data := await reader.read(65_536):
+                    received.update(data)
+
+            collecting = asyncio.ensure_future(collect())
+            writer.write(sent)
+            await writer.drain()
+            writer.write_eof()
+            await collecting
+            writer.close()
+            assert received.digest() == hashlib.sha256(sent).digest()
+
+        await asyncio.gather(*(stream() for _ in range(50)))
+        await bench.forwarder.close()
+        closes = bench.lines("close")
+        assert [(line["bytes_up"], line["bytes_down"]) for line in closes] == [(1_000_000, 1_000_000)] * 50
+
+
+@on_both_loops
+async def test_a_target_that_does_not_read_stops_the_client(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    go_on = asyncio.Event()
+    seen = asyncio.get_running_loop().create_future()
+
+    async def lazy(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await go_on.wait()
+        total = 0
+        while data := await reader.read(2**20):
+            total += len(data)
+        seen.set_result(total)
+
+    async with Bench(tmp_path) as bench, Target(lazy) as target:
+        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        _, writer = await dial(tunnel, 30000)
+        writer.transport.set_write_buffer_limits(high=0)
+        sent = 0
+        chunk = bytes(2**20)
+        while sent < 64:
+            writer.write(chunk)
+            sent += 1
+            try:
+                await asyncio.wait_for(writer.drain(), 0.5)
+            except TimeoutError:
+                break
+        # Kernel buffers of two connections and two of ours: far below what an unbounded pipe would have taken.
+        assert sent < 64
+        go_on.set()
+        await writer.drain()
+        writer.write_eof()
+        assert await seen == sent * len(chunk)
+        writer.close()
+
+
+@on_both_loops
+async def test_the_proxy_header_comes_first_and_names_the_client(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    saw = asyncio.get_running_loop().create_future()
+
+    async def record(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        saw.set_result(await reader.read())
+
+    async with Bench(tmp_path) as bench, Target(record) as target:
+        rule = forward(tunnel, 30465, "target.example", target.port, proxy_header=True)
+        await bench.forwarder.apply("10", [rule])
+        _, writer = await dial(tunnel, 30465, "127.77.0.9")
+        client = writer.get_extra_info("sockname")
+        writer.write(b"EHLO")
+        writer.write_eof()
+        found = proxy_header.parse(await saw)
+        assert found is not None
+        header, length = found
+        assert header.source == (client[0], client[1]) == ("127.77.0.9", client[1])
+        assert header.destination == (tunnel, 30465)
+        assert (await saw)[length:] == b"EHLO"
+        # The counts are the application's octets, without the header.
+        writer.close()
+        await bench.forwarder.close()
+        assert bench.lines("close")[0]["bytes_up"] == 4
+        assert bench.lines("decision")[0]["proxy_header"] is True
+
+
+@on_both_loops
+async def test_a_change_drains_old_connections_and_spares_the_others(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path) as bench, Target(echo) as one, Target(echo) as two:
+        kept = forward(tunnel, 30000, "target.example", one.port)
+        await bench.forwarder.apply("10", [kept, forward(tunnel, 30001, "target.example", one.port)])
+        stays, stays_writer = await dial(tunnel, 30000)
+        drains, drains_writer = await dial(tunnel, 30001)
+        for reader, writer in ((stays, stays_writer), (drains, drains_writer)):
+            writer.write(b"1")
+            assert await reader.readexactly(1) == b"1"
+        await bench.forwarder.apply("10", [kept, forward(tunnel, 30001, "target.example", two.port)])
+        assert await closed(drains) == b""
+        drains_writer.close()
+        stays_writer.write(b"2")
+        assert await stays.readexactly(1) == b"2"
+        stays_writer.close()
+        reader, writer = await dial(tunnel, 30001)
+        writer.write(b"3")
+        assert await reader.readexactly(1) == b"3"
+        writer.close()
+        assert len(two.peers) == 1
+        assert [line["reason"] for line in bench.lines("close")] == ["drained"]
+
+
+@on_both_loops
+async def test_a_withdrawn_forward_lets_its_connections_finish(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    limits = Limits(drain_s=3600.0)
+    async with Bench(tmp_path, limits=limits) as bench, Target(echo) as target:
+        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        reader, writer = await dial(tunnel, 30000)
+        writer.write(b"1")
+        assert await reader.readexactly(1) == b"1"
+        await bench.forwarder.apply("10", [])
+        assert bench.forwarder.forwards() == ()
+        with pytest.raises(ConnectionRefusedError):
+            await dial(tunnel, 30000)
+        writer.write(b"2")
+        assert await reader.readexactly(1) == b"2"
+        writer.close()
+
+
+@on_both_loops
+async def test_a_taken_port_leaves_all_old_forwards_in_force(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+        old = forward(tunnel, 30000, "target.example", target.port)
+        await bench.forwarder.apply("10", [old])
+        with socket.create_server((tunnel, 30002)):
+            new = [forward(tunnel, port, "target.example", target.port) for port in (30001, 30002)]
+            with pytest.raises(ListenError, match=f"{tunnel}:30002 is taken by another program"):
+                await bench.forwarder.apply("10", new)
+        assert bench.forwarder.forwards() == (old,)
+        with pytest.raises(ConnectionRefusedError):
+            await dial(tunnel, 30001)
+        reader, writer = await dial(tunnel, 30000)
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        writer.close()
+        with pytest.raises(ListenError, match=f"{tunnel}:30000 is taken by environment 10"):
+            await bench.forwarder.apply(
+                "11", [forward(tunnel, 30000, "target.example", target.port, environment_id="11")]
+            )
+        with pytest.raises(ListenError, match="an address that this host does not have"):
+            await bench.forwarder.apply("10", [forward("192.0.2.1", 30000, "target.example", target.port)])
+
+
+@on_both_loops
+async def test_a_port_given_up_can_be_taken_at_once(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+        for round_number in range(5):
+            environment = str(round_number % 2)
+            rule = forward(tunnel, 30000, "target.example", target.port, environment_id=environment)
+            await bench.forwarder.apply(environment, [rule])
+            await bench.forwarder.apply(environment, [])
+
+
+@on_both_loops
+async def test_the_limit_of_an_environment_is_kept_and_given_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tunnel = tunnel_address()
+    limits = Limits(connections_per_environment=3, connections_alert=2, drain_s=0.0)
+    async with Bench(tmp_path, limits=limits) as bench, Target(echo) as target:
+        other = forward(tunnel, 30001, "target.example", target.port, environment_id="11")
+        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        await bench.forwarder.apply("11", [other])
+        open_ones = [await dial(tunnel, 30000) for _ in range(3)]
+        for reader, writer in open_ones:
+            writer.write(b"x")
+            assert await reader.readexactly(1) == b"x"
+        reader, writer = await dial(tunnel, 30000)
+        assert await closed(reader) == b""
+        writer.close()
+        assert bench.lines("decision")[-1]["refusal"] == "limit"
+        assert sum("egress.many_connections" in record.message for record in caplog.records) == 1
+        reader, writer = await dial(tunnel, 30001)
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        writer.close()
+        reader, writer = open_ones.pop()
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+        while bench.forwarder.connections("10") > 2:
+            await asyncio.sleep(0)
+        reader, writer = await dial(tunnel, 30000)
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        writer.close()
+        for _, writer in open_ones:
+            writer.close()
+
+
+@on_both_loops
+async def test_an_idle_connection_ends_with_that_reason(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    limits = Limits(idle_timeout_s=0.05)
+    async with Bench(tmp_path, limits=limits) as bench, Target(echo) as target:
+        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        reader, writer = await dial(tunnel, 30000)
+        assert await closed(reader) == b""
+        writer.close()
+        assert bench.lines("close")[0]["reason"] == "idle"
+
+
+@on_both_loops
+async def test_a_target_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    with socket.socket() as full:
+        # A listener whose backlog is full does not answer a SYN.
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+            fillers.append(filler)
+        async with Bench(tmp_path, limits=Limits(connect_timeout_s=0.2)) as bench:
+            await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", port)])
+            reader, writer = await dial(tunnel, 30000)
+            assert await closed(reader) == b""
+            writer.close()
+            assert bench.lines("decision")[0]["refusal"] == "timeout"
+        for filler in fillers:
+            filler.close()
+
+
+@on_both_loops
+async def test_a_reset_by_the_target_ends_the_client_after_what_was_sent(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"bye")
+        await writer.drain()
+        await reader.readexactly(1)
+        writer.transport.abort()
+
+    async with Bench(tmp_path) as bench, Target(reset) as target:
+        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        reader, writer = await dial(tunnel, 30000)
+        assert await reader.readexactly(3) == b"bye"
+        writer.write(b"x")
+        assert await closed(reader) == b""
+        writer.close()
+        while bench.forwarder.connections("10"):
+            await asyncio.sleep(0)
+        assert bench.lines("close")[0]["reason"].startswith("target")
+
+
+@on_both_loops
+async def test_closing_ends_everything_also_what_is_still_being_reached(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+        asked = asyncio.Event()
+
+        async def never(_name: str) -> list[str]:
+            asked.set()
+            await asyncio.Event().wait()
+            return []
+
+        await bench.forwarder.apply(
+            "10",
+            [forward(tunnel, 30000, "127.0.0.1", target.port), forward(tunnel, 30001, "never.example", 1)],
+        )
+        bench.forwarder._resolve = never
+        joined = await dial(tunnel, 30000)
+        joined[1].write(b"x")
+        assert await joined[0].readexactly(1) == b"x"
+        reaching = await dial(tunnel, 30001)
+        await asked.wait()
+        await bench.forwarder.close()
+        for reader, writer in (joined, reaching):
+            assert await closed(reader) == b""
+            writer.close()
+        assert bench.forwarder.connections("10") == 0
+        assert [line["reason"] for line in bench.lines("close")] == ["shutdown"]

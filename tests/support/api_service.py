@@ -1,0 +1,174 @@
+"""The API on a loopback port, for clients that know nothing of its insides."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from outgate.api import event_notifications, identity, restrictions
+from outgate.api.event_notifications import SmtpRecords
+from outgate.api.event_notifications.hashing import PasswordHashing
+from outgate.api.identity.tokens import Authenticator, TokenIssuer
+from outgate.base.clock import Clock, OffsetClock
+from outgate.model.tenancy import Instance, SmtpConfiguration, Verification
+from outgate.store.control import ControlStore, open_control
+from outgate.store.secrets import open_box
+from outgate.store.sqlite import QueueStore, open_queue
+
+ALL_ROLES = ("reader", "writer", "manager")
+
+
+@dataclass
+class GivenVerifier:
+    """Answers what the test told it, and stores that as a real verifier does."""
+
+    store: ControlStore
+    results: dict[str, Verification] = field(default_factory=dict)
+    asked: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+
+    async def verify(self, configuration: SmtpConfiguration, types: Sequence[str]) -> Mapping[str, Verification]:
+        self.asked.append((configuration.domain, tuple(types)))
+        states = {check: self.results.get(check, Verification.FAILED) for check in types}
+        for check, state in states.items():
+            await asyncio.to_thread(
+                self.store.tenancy.record_verification,
+                configuration.id,
+                check,
+                state,
+                result=state.value,
+                explanation="as told",
+            )
+        return states
+
+
+@dataclass
+class Service:
+    """A running API with one account, one instance and one caller of every role."""
+
+    base: str
+    store: ControlStore
+    queue: QueueStore
+    clock: OffsetClock
+    tokens: TokenIssuer
+    verifier: GivenVerifier
+    account_id: str
+    instance: Instance
+    api_key: str
+    trail: list[tuple[str, int, float]]
+
+    @property
+    def en_url(self) -> str:
+        return f"{self.base}/event-notifications"
+
+    @property
+    def cbr_url(self) -> str:
+        return f"{self.base}/context-based-restrictions"
+
+    @property
+    def smtp_url(self) -> str:
+        return f"{self.en_url}/v1/instances/{self.instance.id}/smtp"
+
+    def token(self, *roles: str, account_id: str | None = None, lifetime_s: float | None = 3600) -> str:
+        return self.tokens.issue(
+            "iam-tester", account_id or self.account_id, roles or ALL_ROLES, "test", lifetime_s
+        )
+
+    def headers(self, *roles: str, account_id: str | None = None) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token(*roles, account_id=account_id)}"}
+
+
+@contextmanager
+def api_service(directory: Path, *, authorization: str = "automatic") -> Iterator[Service]:
+    """Run everything that is under test on a free loopback port, in a thread."""
+    clock = OffsetClock()
+    box = open_box(directory / "master.key")
+    store = open_control(directory / "control.db", box, clock)
+    queue = open_queue(directory, shard="A", clock=clock, segment_bytes=1 << 20, notify=lambda call: call())
+    account_id = store.tenancy.create_account()
+    instance = store.tenancy.create_instance(account_id, "eu-de", "test")
+    _, api_key = store.identity.create_api_key(account_id, "test", ALL_ROLES)
+    tokens = TokenIssuer(store, clock)
+    verifier = GivenVerifier(store)
+    hasher = PasswordHashing()
+    trail: list[tuple[str, int, float]] = []
+
+    def egress_trail(address: str, port: int, at: float) -> list[dict[str, Any]]:
+        trail.append((address, port, at))
+        return [{"event": "egress.decision", "client": address}]
+
+    authenticator = Authenticator(store, clock)
+    app = application(store, authenticator, tokens, verifier, hasher, queue, egress_trail, authorization, clock)
+    try:
+        with serving(app) as base:
+            yield Service(base, store, queue, clock, tokens, verifier, account_id, instance, api_key, trail)
+    finally:
+        hasher.close()
+        queue.close()
+        store.close()
+
+
+def application(
+    store: ControlStore,
+    authenticator: Authenticator,
+    tokens: TokenIssuer,
+    verifier: Any,
+    hasher: Any,
+    history: Any,
+    egress_trail: Any,
+    authorization: Any,
+    clock: Clock,
+) -> Starlette:
+    notifications = event_notifications.build(
+        store=store,
+        authenticator=authenticator,
+        verifier=verifier,
+        hasher=hasher,
+        records=SmtpRecords(spf_host="spf.outgate.test"),
+        history=history,
+        egress_trail=egress_trail,
+        authorization=authorization,
+        clock=clock,
+    )
+    tokens_api = identity.build(store=store, tokens=tokens, clock=clock)
+    return Starlette(
+        routes=[
+            Mount("/event-notifications", notifications),
+            Mount("/context-based-restrictions", restrictions.build(store=store, authenticator=authenticator)),
+            Mount("/iam", tokens_api),
+            Mount("/", tokens_api),
+        ]
+    )
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """Serve an ASGI application on a free loopback port and yield its base URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", loop="asyncio"))
+    ready = threading.Event()
+
+    async def run() -> None:
+        # Connections wait in the listener's backlog until the server accepts them, so no polling is needed.
+        ready.set()
+        await server.serve(sockets=[listener])
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), name="api-server")
+    thread.start()
+    ready.wait()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()

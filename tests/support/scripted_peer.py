@@ -1,0 +1,148 @@
+"""A small real SMTP server for tests of clients: it answers from a script, over real sockets and real TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trustme
+
+OFFER = ("PIPELINING", "SIZE 1000000", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
+
+
+def authority() -> tuple[trustme.CA, ssl.SSLContext]:
+    """Return a fresh CA and a client context that trusts it alone."""
+    ca = trustme.CA()
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    return ca, context
+
+
+def server_context(ca: trustme.CA, *names: str) -> ssl.SSLContext:
+    """Return a server context with a certificate for `names`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert(*names).configure_cert(context)
+    return context
+
+
+@dataclass
+class Peer:
+    """What the server does, and what it saw. `answers` maps a verb (or "dot", "greeting") to its reply."""
+
+    context: ssl.SSLContext | None = None
+    implicit: bool = False
+    answers: dict[str, bytes] = field(default_factory=dict)
+    after_tls_reply: bytes = b""
+    silent_at: str = ""
+    hang_up_at: str = ""
+    offer: tuple[str, ...] = OFFER
+    auth: str = ""
+    chunk: Callable[[], Awaitable[None]] | None = None
+    messages: list[bytes] = field(default_factory=list)
+    envelopes: list[list[str]] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+    logins: list[tuple[str, str]] = field(default_factory=list)
+    connections: int = 0
+    server_names: list[str | None] = field(default_factory=list)
+    port: int = 0
+
+    async def __aenter__(self) -> Peer:
+        if self.context is not None:
+            self.context.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server = await asyncio.start_server(
+            self._session, "127.0.0.1", 0, ssl=self.context if self.implicit else None, limit=2**24
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        await self._server.wait_closed()
+        while self._writers:
+            await asyncio.sleep(0)
+
+    async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.add(writer)
+        try:
+            await self._converse(reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            return
+        finally:
+            self._writers.discard(writer)
+            writer.transport.abort()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tls = self.implicit
+        if self._say(writer, "greeting", b"220 peer.test ESMTP\r\n"):
+            return
+        envelope: list[str] = []
+        while line := await reader.readuntil(b"\r\n"):
+            text = line[:-2].decode()
+            self.commands.append(text)
+            verb = text.split(" ")[0].upper()
+            if verb == "EHLO":
+                lines = ["peer.test", *self.offer]
+                lines += ["STARTTLS"] if self.context is not None and not tls else []
+                lines += [f"AUTH {self.auth}"] if self.auth else []
+                last = len(lines) - 1
+                reply = "".join(f"250{' ' if n == last else '-'}{word}\r\n" for n, word in enumerate(lines)).encode()
+            elif verb == "STARTTLS":
+                writer.write(self.answers.get(verb, b"220 2.0.0 go\r\n") + self.after_tls_reply)
+                await writer.drain()
+                if verb not in self.answers:
+                    if self.silent_at == "handshake":
+                        continue
+                    await writer.start_tls(self.context)
+                    tls = True
+                continue
+            elif verb == "AUTH":
+                reply = await self._login(reader, writer, text)
+            elif verb == "MAIL":
+                envelope = [text]
+                reply = b"250 2.1.0 Ok\r\n"
+            elif verb == "RCPT":
+                envelope.append(text)
+                reply = b"250 2.1.5 Ok\r\n"
+            elif verb == "QUIT":
+                writer.write(b"221 2.0.0 Bye\r\n")
+                await writer.drain()
+                return
+            else:
+                reply = b"354 go on\r\n" if verb == "DATA" else b"250 2.0.0 Ok\r\n"
+            if self._say(writer, verb, reply):
+                return
+            if verb == "DATA" and self.answers.get("DATA", b"3").startswith(b"3"):
+                if self.chunk is not None:
+                    await self.chunk()
+                content = await reader.readuntil(b"\r\n.\r\n")
+                self.messages.append(content[:-3])
+                self.envelopes.append(envelope)
+                number = len(self.messages)
+                if self._say(writer, "dot", b"250 2.0.0 Ok: queued as Q%d\r\n" % number):
+                    return
+
+    async def _login(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str) -> bytes:
+        from outgate.smtp.sasl import Exchange, Login  # the server's half, as our own server uses it
+
+        words = text.split(" ")
+        exchange = Exchange(words[1])
+        result = exchange.start(words[2].encode() if len(words) > 2 else None)
+        while not isinstance(result, Login):
+            writer.write(b"334 " + result + b"\r\n")
+            result = exchange.respond((await reader.readuntil(b"\r\n"))[:-2])
+        self.logins.append((result.username, result.password))
+        return b"235 2.7.0 Authentication successful\r\n"
+
+    def _say(self, writer: asyncio.StreamWriter, at: str, usual: bytes) -> bool:
+        """Answer, unless the script has the peer fall silent; say whether it hangs up now."""
+        if self.hang_up_at == at:
+            return True
+        if self.silent_at != at:
+            writer.write(self.answers.get(at, usual))
+        return False

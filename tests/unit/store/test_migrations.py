@@ -1,0 +1,126 @@
+"""The migrations make exactly the schema of `tables.py`, once, quickly and without side effects."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.script import ScriptDirectory
+
+from outgate.store import migrations, tables
+from outgate.store.migrations import CONTROL_HEAD, QUEUE_HEAD, SchemaError, upgrade_control, upgrade_queue
+
+LINES = [
+    pytest.param(upgrade_control, tables.control, "control", CONTROL_HEAD, id="control"),
+    pytest.param(upgrade_queue, tables.queue, "queue", QUEUE_HEAD, id="queue"),
+]
+
+
+def schema(path: Path) -> dict[str, Any]:
+    """Describe everything SQLite knows about a database, in a form that compares."""
+    found: dict[str, Any] = {}
+    with closing(sqlite3.connect(path)) as connection:
+        names = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%' AND name <> 'alembic_version'"
+        ).fetchall()
+        for (name,) in names:
+            columns = {row[1]: row[2:] for row in connection.execute(f"PRAGMA table_info({name})")}
+            keys = {row[2:5] for row in connection.execute(f"PRAGMA foreign_key_list({name})")}
+            indexes: set[tuple[Any, ...]] = set()
+            for row in connection.execute(f"PRAGMA index_list({name})").fetchall():
+                fields = tuple(entry[2] for entry in connection.execute(f"PRAGMA index_info({row[1]})"))
+                where = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (row[1],)).fetchone()[0]
+                tail = where.partition(" WHERE ")[2] if where else ""
+                named = row[1] if not row[1].startswith("sqlite_autoindex") else ""
+                indexes.add((named, fields, row[2], tail))
+            found[name] = (columns, keys, indexes)
+    return found
+
+
+@pytest.mark.parametrize(("upgrade", "metadata", "line", "head"), LINES)
+def test_migrated_schema_equals_tables(
+    upgrade: Callable[[Path], None], metadata: sa.MetaData, line: str, head: str, tmp_path: Path
+) -> None:
+    upgrade(tmp_path / "migrated.db")
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'described.db'}")
+    metadata.create_all(engine)
+    engine.dispose()
+    migrated, described = schema(tmp_path / "migrated.db"), schema(tmp_path / "described.db")
+    assert migrated.keys() == described.keys()
+    for name in described:
+        assert migrated[name] == described[name], name
+
+
+@pytest.mark.parametrize(("upgrade", "metadata", "line", "head"), LINES)
+def test_head_constant_is_the_line_s_only_head(
+    upgrade: Callable[[Path], None], metadata: sa.MetaData, line: str, head: str, tmp_path: Path
+) -> None:
+    here = Path(migrations.__file__).parent
+    script = ScriptDirectory(str(here), version_locations=[str(here / line / "versions")])
+    assert script.get_heads() == [head]
+    upgrade(tmp_path / "a.db")
+    assert migrations.current_revision(tmp_path / "a.db") == head
+
+
+@pytest.mark.parametrize(("upgrade", "metadata", "line", "head"), LINES)
+def test_second_upgrade_keeps_rows_and_needs_no_alembic(
+    upgrade: Callable[[Path], None], metadata: sa.MetaData, line: str, head: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.db"
+    upgrade(path)
+    table = "meta" if line == "control" else "segments"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"INSERT INTO {table} VALUES (1, 2)")
+        connection.commit()
+    code = (
+        "import sys, pathlib; from outgate.store import migrations as m; "
+        f"m.upgrade_{line}(pathlib.Path({str(path)!r})); print('alembic' in sys.modules, 'sqlalchemy' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", "False"]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,)
+
+
+def test_new_file_is_private_and_in_wal_mode(tmp_path: Path) -> None:
+    path = tmp_path / "100% sure.db"
+    upgrade_control(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_failed_migration_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as connection:
+        # The name is taken half way through the revision, so what came before it must be undone.
+        connection.execute("CREATE TABLE variables (a)")
+        connection.commit()
+    with pytest.raises(sa.exc.OperationalError):
+        upgrade_control(path)
+    assert schema(path).keys() == {"variables"}
+    assert migrations.current_revision(path) is None
+
+
+def test_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    upgrade_queue(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'q9999'")
+        connection.commit()
+    with pytest.raises(SchemaError, match="q9999"):
+        upgrade_queue(path)
+
+
+def test_migrating_leaves_logging_alone(tmp_path: Path) -> None:
+    before = (logging.root.handlers[:], logging.root.level, logging.getLogger("outgate").disabled)
+    upgrade_control(tmp_path / "a.db")
+    assert (logging.root.handlers[:], logging.root.level, logging.getLogger("outgate").disabled) == before
