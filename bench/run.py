@@ -103,9 +103,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--outgate", default=str(Path(sys.executable).parent / "outgate"), help="the command to measure"
     )
-    parser.add_argument(
-        "--works", default="", help="only these, by commas: " + ", ".join(w.key for w in report.WORKS)
-    )
+    parser.add_argument("--works", default="", help="only these, by commas: " + ", ".join(w.key for w in report.WORKS))
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--connections", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=2.5, help="length of one repetition, about")

@@ -8,6 +8,9 @@
  *
  * A closed loop on one thread (epoll, OpenSSL): each connection has one message in hand and takes the next one when
  * the server has answered for the last. Latency is therefore connections / rate once the server is busy.
+ *
+ * Long for one file, so that one compiler call builds it anywhere; its parts, in order: what was asked for, the message,
+ * connections, the sink, the report, the command line.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -100,9 +100,7 @@ class Load:
     size: int
 
 
-def hand_in(
-    binaries: Path, to: Submission, load: Load, sink: Sink, *, sender: str, limit_s: float
-) -> dict[str, Any]:
+def hand_in(binaries: Path, to: Submission, load: Load, sink: Sink, *, sender: str, limit_s: float) -> dict[str, Any]:
     """Run smtpload once and return its report, with `run_id` added.
 
     `limit_s` seconds at most for handing in, and as many again for the sink to have everything. Raises `BenchError`

@@ -9,6 +9,7 @@
 # listen on), SINK_HOST, SINK_PORT, DOMAIN, SELECTOR, DKIM_KEY, TLS_CERT, TLS_KEY, BENCH_USER, BENCH_PASSWORD.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/parts/processes.sh"
 PATH=$PATH:/usr/sbin:/sbin
 unpacked=$here/../bin/exim
 exim=$unpacked/usr/sbin/exim4
@@ -115,20 +116,6 @@ EOF
     chmod 755 "$dir"
 }
 
-# Run "$@" ten times a second until it succeeds, ten seconds at most.
-wait_until() {
-    tries=100
-    until "$@"; do
-        tries=$((tries - 1))
-        [ $tries -gt 0 ] || return 1
-        sleep 0.1
-    done
-}
-
-is_gone() {
-    ! kill -0 "$1" 2>/dev/null
-}
-
 verb=$1
 if [ "$verb" = install ]; then
     install_packages
@@ -143,15 +130,10 @@ start)
     wait_until test -s "$dir/exim.pid"
     ;;
 pids)
-    cat "$dir/exim.pid" 2>/dev/null || true
+    number_in "$dir/exim.pid"
     ;;
 stop)
-    [ -s "$dir/exim.pid" ] || exit 0
-    number=$(tr -dc 0-9 <"$dir/exim.pid")
-    if ! is_gone "$number"; then
-        kill "$number"
-        wait_until is_gone "$number"
-    fi
+    stop_by "$dir/exim.pid"
     ;;
 *)
     echo "usage: exim.sh install | start DIR | pids DIR | stop DIR" >&2

@@ -9,6 +9,7 @@
 # TLS_KEY, BENCH_USER, BENCH_PASSWORD.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/parts/processes.sh"
 home=$here/../bin/haraka
 
 install_packages() {
@@ -42,6 +43,8 @@ render() {
     cp "$DKIM_KEY" "$config/dkim/$DOMAIN/private"
     cp "$DKIM_KEY" "$config/dkim.private.key"
     echo "$SELECTOR" >"$config/dkim/$DOMAIN/selector"
+    # Haraka would make this at its first start, which takes minutes of CPU that are no message's.
+    openssl dhparam -dsaparam -out "$config/dhparams.pem" 2048 2>/dev/null
     echo "relay.$DOMAIN" >"$config/me"
     printf '%s\n' tls auth/flat_file dkim to_sink >"$config/plugins"
     printf 'listen=127.0.0.1:%s\nnodes=cpus\n' "$PORT" >"$config/smtp.ini"
@@ -68,20 +71,6 @@ exports.hook_get_mx = (next) => next(OK, { priority: 0, exchange: '$SINK_HOST', 
 EOF
 }
 
-# Run "$@" ten times a second until it succeeds, ten seconds at most.
-wait_until() {
-    tries=100
-    until "$@"; do
-        tries=$((tries - 1))
-        [ $tries -gt 0 ] || return 1
-        sleep 0.1
-    done
-}
-
-is_gone() {
-    ! kill -0 "$1" 2>/dev/null
-}
-
 verb=$1
 if [ "$verb" = install ]; then
     install_packages
@@ -97,15 +86,10 @@ start)
     echo $! >"$dir/pid"
     ;;
 pids)
-    cat "$dir/pid" 2>/dev/null || true
+    number_in "$dir/pid"
     ;;
 stop)
-    [ -s "$dir/pid" ] || exit 0
-    number=$(cat "$dir/pid")
-    if ! is_gone "$number"; then
-        kill "$number"
-        wait_until is_gone "$number" || kill -9 "$number"
-    fi
+    stop_by "$dir/pid"
     ;;
 *)
     echo "usage: haraka.sh install | start DIR | pids DIR | stop DIR" >&2

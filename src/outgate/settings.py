@@ -131,3 +131,8 @@ def load(file: Path | None, **sections: object) -> Settings:
             for key, value in defaults.items():
                 section.setdefault(key, value)  # pyright: ignore[reportUnknownMemberType]
     return Settings(**values)  # pyright: ignore[reportArgumentType]
+
+
+def with_relay(settings: Settings, **values: object) -> Settings:
+    """Return `settings` with some of the relay's replaced by what only a running service knows."""
+    return settings.model_copy(update={"relay": settings.relay.model_copy(update=values)})

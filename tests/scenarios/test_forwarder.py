@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 import os
 import socket
+import struct
 from pathlib import Path
 
 import pytest
-from support.egress_peers import Bench, Target, closed, dial, echo, forward, on_both_loops, tunnel_address
 
 from outgate.egress.forwarder import Limits, ListenError
 from outgate.smtp import proxy_header
+from support.egress_peers import Bench, Target, closed, dial, echo, forward, on_both_loops, tunnel_address
 
 
 @on_both_loops
@@ -444,6 +445,8 @@ async def test_a_reset_by_the_target_ends_the_client_after_what_was_sent(tmp_pat
         writer.write(b"bye")
         await writer.drain()
         await reader.readexactly(1)
+        opened = writer.get_extra_info("socket")
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
 
     async with Bench(tmp_path) as bench, Target(reset) as target:
@@ -455,7 +458,7 @@ async def test_a_reset_by_the_target_ends_the_client_after_what_was_sent(tmp_pat
         writer.close()
         while bench.forwarder.connections("10"):
             await asyncio.sleep(0)
-        assert bench.lines("close")[0]["reason"].startswith("target")
+        assert bench.lines("close")[0]["reason"] == "target reset"
 
 
 @on_both_loops

@@ -79,9 +79,7 @@ class Service:
         return f"{self.en_url}/v1/instances/{self.instance.id}/smtp"
 
     def token(self, *roles: str, account_id: str | None = None, lifetime_s: float | None = 3600) -> str:
-        return self.tokens.issue(
-            "iam-tester", account_id or self.account_id, roles or ALL_ROLES, "test", lifetime_s
-        )
+        return self.tokens.issue("iam-tester", account_id or self.account_id, roles or ALL_ROLES, "test", lifetime_s)
 
     def headers(self, *roles: str, account_id: str | None = None) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token(*roles, account_id=account_id)}"}

@@ -104,9 +104,7 @@ def machine(dialogue: Dialogue, *, tls: bool) -> ServerMachine:
         line=int(dialogue.options.get("line", "512")),
         errors=int(dialogue.options.get("errors", "10")),
     )
-    return ServerMachine(
-        "relay.example", limits=limits, tls=tls, replace_bare_line_ends="replace" in dialogue.options
-    )
+    return ServerMachine("relay.example", limits=limits, tls=tls, replace_bare_line_ends="replace" in dialogue.options)
 
 
 def play(dialogue: Dialogue, *, piece: int = 0) -> ScriptedSession:

@@ -140,9 +140,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         await writer.drain()
 
 
-async def dial(
-    address: str, port: int, source: str = "127.0.0.1"
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def dial(address: str, port: int, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect from a chosen address."""
     return await asyncio.open_connection(address, port, local_addr=(source, 0), limit=2**20)
 

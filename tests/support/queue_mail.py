@@ -43,9 +43,7 @@ def accepted(
 ) -> Accepted:
     """Make a message that policy let pass."""
     number = next(_numbers)
-    recipients = tuple(
-        Recipient(mailbox, mailbox.rpartition("@")[2]) for mailbox in mailboxes or ("anna@dest.test",)
-    )
+    recipients = tuple(Recipient(mailbox, mailbox.rpartition("@")[2]) for mailbox in mailboxes or ("anna@dest.test",))
     submission = Submission(
         session_id=f"session-{number}",
         client=Client("10.0.0.1", 4711, "public", "submission", "10.0.0.254"),

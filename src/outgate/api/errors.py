@@ -171,9 +171,7 @@ def install(app: FastAPI, more_info: str) -> None:
         assert isinstance(error, HTTPException)
         codes = {404: "not_found", 405: "method_not_allowed"}
         messages = {404: "there is no such resource", 405: "this resource does not have that method"}
-        problem = Problem(
-            codes.get(error.status_code, "bad_request"), messages.get(error.status_code, error.detail)
-        )
+        problem = Problem(codes.get(error.status_code, "bad_request"), messages.get(error.status_code, error.detail))
         body = envelope(error.status_code, trace_of(request), (problem,), more_info)
         return JSONResponse(body, error.status_code, error.headers)
 

@@ -45,9 +45,7 @@ def _plain(text: str) -> str:
 PlainText = Annotated[str, AfterValidator(_plain)]
 
 
-def json_body(
-    model: type[M], *, limit: int = BODY_LIMIT, optional: bool = False
-) -> Callable[[Request], Awaitable[M]]:
+def json_body(model: type[M], *, limit: int = BODY_LIMIT, optional: bool = False) -> Callable[[Request], Awaitable[M]]:
     """Return a dependency that reads the body as `model`; an empty body is `{}` if `optional`.
 
     Raises `BadRequest`, `TooLarge`, `UnsupportedMedia`.

@@ -11,7 +11,10 @@ Not here: who may connect whereto (`forwarder`).
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
+from typing import cast
 
 # Larger buffers halve the CPU per gigabyte: fewer pauses and resumptions for the same octets.
 _BUFFER = 256 * 1024
@@ -52,11 +55,12 @@ class Pipe:
         return self._loop.time() - self._began
 
     def join(self) -> None:
-        """Start copying, with what the client has sent meanwhile first. The target is connected by now."""
+        """Start copying, with what either side has sent meanwhile first. The target is connected by now."""
         self.joined = True
         self._last = self._loop.time()
         self._timer = self._loop.call_later(self._idle_s, self._check_idle)
         self.client.release()
+        self.target.release()
 
     def touched(self) -> None:
         """Note that octets moved just now."""
@@ -124,7 +128,8 @@ class Side(asyncio.Protocol):
         self.gone = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        # uvloop's transports have the methods but not the type.
+        transport = cast("asyncio.Transport", transport)
         self._transport = transport
         self.gone = False
         transport.set_write_buffer_limits(high=_BUFFER)
@@ -141,8 +146,9 @@ class Side(asyncio.Protocol):
         self.octets += len(data)
         pipe = self._pipe
         if not pipe.joined:
-            # A loop may hand over one read that was under way when it was told to pause.
+            # uvloop starts to read after `connection_made`, whatever that said: pause once more.
             self._waiting.append(data)
+            self._paused = False
             self._stop()
             return
         pipe.touched()
@@ -159,7 +165,7 @@ class Side(asyncio.Protocol):
         for data in self._waiting:
             self.other.write(data)
         self._waiting.clear()
-        if self.eof:
+        if self.eof and not self._pipe.ending:
             self._pass_end()
         self._go_on()
 
@@ -180,8 +186,11 @@ class Side(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Close now, dropping what is not out."""
+        """Reset the connection now, dropping what is not out."""
         if self._transport is not None and not self.gone:
+            # Without this the peer would read an ordinary end.
+            if (opened := self._transport.get_extra_info("socket")) is not None:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
 
     def _pass_end(self) -> None:

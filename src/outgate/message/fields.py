@@ -22,10 +22,13 @@ class BadHeader(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The fields of a message, in order, and where its body begins (offset behind the empty line)."""
+    """The fields of a message, in order, and where its body begins (offset behind the empty line).
+
+    `unseparated`: there is no empty line; the body begins with a line that cannot be a field."""
 
     fields: tuple[tuple[str, bytes], ...]
     body_at: int
+    unseparated: bool = False
 
     def all(self, name: str) -> list[bytes]:
         """Return the values of every field called `name` (lower case), unfolded and stripped."""
@@ -42,7 +45,8 @@ class Header:
 def read(content: bytes) -> Header:
     """Read the header of wire-form `content`. Raises `BadHeader`.
 
-    The names come in lower case, the values raw: folded, with their line ends inside."""
+    The names come in lower case, the values raw: folded, with their line ends inside. A line that is no field
+    ends the header where it stands, as old mailers and people at a terminal have it: `unseparated` says so."""
     if content.startswith(b"\r\n"):
         return Header((), 2)
     end = content.find(b"\r\n\r\n", 0, HEADER_LIMIT)
@@ -52,10 +56,14 @@ def read(content: bytes) -> Header:
         block, body_at = content, len(content)
     else:
         block, body_at = content[: end + 2], end + 4
-    return Header(tuple(_fields(block)), body_at)
+    fields: list[tuple[str, bytes]] = []
+    stray = _read_block(block, fields)
+    return Header(tuple(fields), body_at) if stray < 0 else Header(tuple(fields), stray, unseparated=True)
 
 
-def _fields(block: bytes) -> Iterator[tuple[str, bytes]]:
+def _read_block(block: bytes, fields: list[tuple[str, bytes]]) -> int:
+    """Gather the fields of `block`; return the offset of the first line that is none, or -1."""
+    at = 0
     name = ""
     value = b""
     for line in block.split(b"\r\n"):
@@ -63,19 +71,26 @@ def _fields(block: bytes) -> Iterator[tuple[str, bytes]]:
             if not name:
                 raise BadHeader("the header begins with a continued line")
             value += b"\r\n" + line
-            continue
-        if name:
-            yield name, value
-            name = ""
-        if not line:
-            continue
-        key, colon, value = line.partition(b":")
-        key = key.rstrip(b" \t")
-        if not colon or not key or any(not 33 <= sign <= 126 for sign in key):
-            raise BadHeader("a header line is not `Name: value`")
-        name = key.decode("ascii").lower()
+        elif line:
+            if name:
+                fields.append((name, value))
+            key, colon, value = line.partition(b":")
+            key = key.rstrip(b" \t")
+            if not colon or not key or any(not 33 <= sign <= 126 for sign in key):
+                return at
+            name = key.decode("ascii").lower()
+        at += len(line) + 2
     if name:
-        yield name, value
+        fields.append((name, value))
+    return -1
+
+
+def separated(content: bytes, header: Header) -> tuple[bytes, Header]:
+    """Return `content` with the empty line between header and body that it lacks, and the header to it."""
+    if not header.unseparated:
+        return content, header
+    at = header.body_at
+    return content[:at] + b"\r\n" + content[at:], Header(header.fields, at + 2)
 
 
 def unfold(value: bytes) -> bytes:

@@ -19,12 +19,10 @@ from typing import TypeVar
 import dns.asyncbackend
 import dns.asyncquery
 import dns.exception
-import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
 import dns.rdata
-import dns.rdataclass
 import dns.rdatatype
 import dns.rdtypes.ANY.MX
 import dns.rdtypes.ANY.TXT
@@ -157,21 +155,8 @@ class Resolver:
     async def _ask_server(self, question: Question, address: str, port: int) -> Answer:
         server = f"{address}:{port}"
         query = dns.message.make_query(wire_name(question.name), question.rdtype, use_edns=0, payload=_PAYLOAD)
-        backend = dns.asyncbackend.get_backend("asyncio")
         try:
-            # What does not belong to our question is dropped unread: it may be someone guessing at ports and ids.
-            response = await dns.asyncquery.udp(
-                query,
-                address,
-                timeout=self._timeout,
-                port=port,
-                ignore_unexpected=True,
-                ignore_errors=True,
-                raise_on_truncation=False,
-                backend=backend,
-            )
-            if response.flags & dns.flags.TC:
-                response = await dns.asyncquery.tcp(query, address, timeout=self._timeout, port=port, backend=backend)
+            response = await self._exchange(query, address, port)
         except (dns.exception.Timeout, TimeoutError):
             return Answer("timeout", server=server)
         except (OSError, EOFError):
@@ -179,6 +164,23 @@ class Resolver:
         except (dns.exception.DNSException, struct.error, ValueError):
             return Answer("malformed", server=server)
         return _read(response, question, server)
+
+    async def _exchange(self, query: dns.message.Message, address: str, port: int) -> dns.message.Message:
+        backend = dns.asyncbackend.get_backend("asyncio")
+        try:
+            # What does not belong to our question is dropped unread: it may be someone guessing at ports and ids.
+            return await dns.asyncquery.udp(
+                query,
+                address,
+                timeout=self._timeout,
+                port=port,
+                ignore_unexpected=True,
+                ignore_errors=True,
+                raise_on_truncation=True,
+                backend=backend,
+            )
+        except dns.message.Truncated:
+            return await dns.asyncquery.tcp(query, address, timeout=self._timeout, port=port, backend=backend)
 
 
 def _read(response: dns.message.Message, question: Question, server: str) -> Answer:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from outgate.message import trace
-from outgate.message.fields import BadHeader, Header, mailboxes, read, shown, without
+from outgate.message.fields import BadHeader, Header, mailboxes, read, separated, shown, without
 from outgate.model.flow import Accepted, SigningKey, Submission
 from outgate.model.tenancy import Sender, SmtpConfiguration, Verification
 from outgate.relay.content import attachment
@@ -73,6 +73,9 @@ def accept(submission: Submission, facts: Facts) -> Accepted | Refused:
         header = read(submission.content)
     except BadHeader as error:
         return Refused(HEADER_UNREADABLE, str(error), "send a message as RFC 5322 describes it")
+    if header.unseparated:
+        content, header = separated(submission.content, header)
+        submission = replace(submission, content=content)
     author = header_from(header)
     if isinstance(author, Refused):
         return author

@@ -11,29 +11,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
 from outgate.model.flow import Host, Route
+from outgate.net.dns import Exchange, ExchangeAnswer
 
 _MX_HOSTS = 10
 _ADDRESSES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One MX: preference and host name, lower case, without a final dot ("" for the null MX)."""
-
-    preference: int
-    host: str
-
-
-@dataclass(frozen=True, slots=True)
-class ExchangeAnswer:
-    """What DNS says about a domain's MX: `status` "ok", "nodata", "nxdomain", or why it could not be asked."""
-
-    status: str
-    exchanges: tuple[Exchange, ...]
 
 
 class Names(Protocol):

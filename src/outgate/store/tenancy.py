@@ -291,9 +291,7 @@ class TenancyQueries:
                 )
             )
             if state is not None and column is not None:
-                connection.execute(
-                    update(smtp_configurations).where(mine).values({column: state, "updated_at": now})
-                )
+                connection.execute(update(smtp_configurations).where(mine).values({column: state, "updated_at": now}))
 
     def evidence(self, smtp_config_id: str, limit: int = 20) -> tuple[Evidence, ...]:
         """Return the latest evidence of a configuration, newest first."""
@@ -467,9 +465,7 @@ class TenancyQueries:
     def sender(self, username: str) -> Sender | None:
         """Return what policy needs to know about a user name, or None if nobody has it."""
         with self._database.reading() as connection:
-            credential = connection.execute(
-                select(credentials).where(credentials.c.username == username)
-            ).one_or_none()
+            credential = connection.execute(select(credentials).where(credentials.c.username == username)).one_or_none()
             if credential is None:
                 return None
             instance = find_instance(connection, credential.instance_id)

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from outgate.api import event_notifications, restrictions
+from outgate.model.access import Address
 from support.api_service import Service, api_service
 
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -313,6 +314,7 @@ ZONES: list[tuple[str, dict[str, Any], str]] = [
     ("long description", {"name": "z", "addresses": [GOOD], "description": "x" * 301}, "description"),
     ("no addresses", {"name": "z", "addresses": []}, "addresses"),
     ("1001 addresses", {"name": "z", "addresses": [GOOD] * 1001}, "addresses"),
+    ("1000 addresses and 1 excluded", {"name": "z", "addresses": [GOOD] * 1000, "excluded": [GOOD]}, "addresses"),
     ("excluded vpc", {"name": "z", "addresses": [GOOD], "excluded": [{"type": "vpc", "value": "crn:v1:a"}]}, "excluded[0].type"),
 ]  # fmt: skip
 
@@ -380,6 +382,24 @@ def test_bad_rule(service: Service, http: httpx2.Client, zone_id: str, change: d
     }
     response = http.post(f"{service.cbr_url}/v1/rules", json=body, headers=service.headers())
     check_envelope(response, 400, "", names)
+
+
+def test_rule_over_more_than_1000_addresses(service: Service, http: httpx2.Client) -> None:
+    account = service.store.tenancy.create_account()
+    some = tuple(Address("ipAddress", f"192.0.2.{number}") for number in range(200))
+    zones = [
+        service.store.access.create_zone(account, name=f"z{n}", description="", addresses=some, excluded=(), by="me")
+        for n in range(6)
+    ]
+
+    def create(count: int) -> httpx2.Response:
+        condition = {"name": "networkZoneId", "value": ",".join(zone.id for zone in zones[:count])}
+        attributes = [{"name": "accountId", "value": account}, {"name": "serviceName", "value": "event-notifications"}]
+        body = {"contexts": [{"attributes": [condition]}], "resources": [{"attributes": attributes}]}
+        return http.post(f"{service.cbr_url}/v1/rules", json=body, headers=service.headers(account_id=account))
+
+    check_envelope(create(6), 400, "1000 addresses", "contexts")
+    assert create(5).status_code == 201
 
 
 def test_correlation_id_is_echoed_and_cleaned(service: Service, http: httpx2.Client) -> None:

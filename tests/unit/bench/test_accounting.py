@@ -29,9 +29,7 @@ def python(program: str, wrap: list[str] | None = None) -> Iterator[subprocess.P
 
 
 def test_a_tree_counts_a_child_that_has_ended() -> None:
-    program = (
-        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])\nprint(flush=True)\ninput()"
-    )
+    program = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])\nprint(flush=True)\ninput()"
     with python(program) as process:
         account = Tree(lambda: [process.pid])
         assert account.pids() == [process.pid]

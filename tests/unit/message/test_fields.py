@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outgate.message.fields import BadHeader, mailboxes, read, shown, without
+from outgate.message.fields import BadHeader, mailboxes, read, separated, shown, without
 
 
 def test_fields_keep_their_order_and_are_unfolded() -> None:
@@ -23,12 +23,20 @@ def test_body_begins_behind_the_empty_line() -> None:
     assert read(only).body_at == len(only)
 
 
-@pytest.mark.parametrize(
-    "content", [b" A: 1\r\n\r\n", b"no colon\r\n\r\n", b": x\r\n\r\n", b"A B: x\r\n\r\n", b"\xff: 1\r\n\r\n"]
-)
-def test_a_header_that_is_none_is_refused(content: bytes) -> None:
+@pytest.mark.parametrize("line", [b"no colon", b": x", b"A B: x", b"\xff: 1"])
+def test_a_line_that_is_no_field_ends_the_header(line: bytes) -> None:
+    """The vendor's documented dialogue has no empty line between header and body."""
+    content = b"Subject: x\r\n" + line + b"\r\nFrom: not@a.field\r\n"
+    header = read(content)
+    assert header.unseparated and [name for name, _ in header.fields] == ["subject"]
+    mended, header = separated(content, header)
+    assert mended == b"Subject: x\r\n\r\n" + line + b"\r\nFrom: not@a.field\r\n"
+    assert read(mended) == header and mended[header.body_at :].startswith(line)
+
+
+def test_a_header_that_begins_with_a_continued_line_is_refused() -> None:
     with pytest.raises(BadHeader):
-        read(content)
+        read(b" A: 1\r\n\r\n")
 
 
 def test_an_endless_header_is_refused() -> None:

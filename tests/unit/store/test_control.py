@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -220,27 +222,59 @@ def test_clone_refusals(store: ControlStore, instance: Instance, key: NewKey) ->
         assert refused.value.field == "username_to_clone"
 
 
-def test_five_users_at_most_even_when_all_come_at_once(store: ControlStore, instance: Instance, key: NewKey) -> None:
+def test_five_users_at_most_even_when_all_come_at_once(
+    tmp_path: Path, store: ControlStore, instance: Instance, key: NewKey
+) -> None:
     made = configure(store, instance, key)
-    together = threading.Barrier(8)
+    # A second store stands for a second process: only the file's own lock is between the two.
+    second = open_control(tmp_path / "control.db", open_box(tmp_path / "master.key"), FrozenClock())
+    together = threading.Barrier(12)
 
     def create(number: int) -> bool:
+        tenancy = (store, second)[number % 2].tenancy
         together.wait()
         try:
-            store.tenancy.create_user(instance.id, made.id, description=str(number), verifier="v")
+            tenancy.create_user(instance.id, made.id, description=str(number), verifier="v")
         except TooMany:
             return False
         return True
 
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(create, range(8))) == 5
-    users = store.tenancy.users(made.id)
-    assert users.total == 5
-    store.tenancy.update_user(made.id, users.items[0].id, description="kept")
-    store.tenancy.delete_user(made.id, users.items[1].id)
-    store.tenancy.create_user(instance.id, made.id, description="the slot is free again", verifier="v")
+    with ThreadPoolExecutor(12) as pool:
+        assert sum(pool.map(create, range(12))) == 5
+    second.close()
+    assert store.tenancy.users(made.id).total == 5
+
+
+def test_a_writer_shuts_others_out_from_its_first_statement(tmp_path: Path, store: ControlStore) -> None:
+    with (
+        store.tenancy._database.writing() as connection,
+        closing(sqlite3.connect(tmp_path / "control.db", timeout=0)) as other,
+    ):
+        connection.exec_driver_sql("SELECT count(*) FROM accounts")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+    with (
+        store.tenancy._database.reading() as connection,
+        closing(sqlite3.connect(tmp_path / "control.db", timeout=0)) as other,
+    ):
+        connection.exec_driver_sql("SELECT count(*) FROM accounts")
+        other.execute("BEGIN IMMEDIATE")
+
+
+def test_a_deleted_user_s_slot_is_free_again(
+    store: ControlStore, instance: Instance, key: NewKey, clock: FrozenClock
+) -> None:
+    made = configure(store, instance, key)
+    for number in range(5):
+        store.tenancy.create_user(instance.id, made.id, description=str(number), verifier="v")
+        clock.advance(1)
+    first, second = store.tenancy.users(made.id).items[:2]
+    store.tenancy.update_user(made.id, first.id, description="kept")
+    store.tenancy.delete_user(made.id, second.id)
+    store.tenancy.create_user(instance.id, made.id, description="new", verifier="v")
+    assert {user.description for user in store.tenancy.users(made.id).items} == {"kept", "2", "3", "4", "new"}
     with pytest.raises(NotThere):
-        store.tenancy.delete_user(made.id, users.items[1].id)
+        store.tenancy.delete_user(made.id, second.id)
 
 
 def test_data_version_tells_of_changes_here_and_in_other_processes(tmp_path: Path, store: ControlStore) -> None:

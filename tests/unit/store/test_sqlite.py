@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import random
 import shutil
@@ -13,14 +14,15 @@ import sys
 import threading
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
-from support.queue_mail import NOW, SEGMENT, TRACE, Desk, accepted, attempt, random_content
 
 from outgate.base.clock import FrozenClock
-from outgate.model.flow import Job, Location, Outcome, Recipient, Status
+from outgate.model.flow import Job, Outcome, Status
 from outgate.store.sqlite import QueueClosed, QueueLocked, SpoolError
+from support.queue_mail import NOW, SEGMENT, TRACE, Desk, accepted, attempt, random_content
 
 
 @pytest.fixture
@@ -72,18 +74,24 @@ def test_nothing_is_answered_before_the_sync_returns(desks, tmp_path):
     assert rows(tmp_path, "SELECT count(*) FROM messages") == [(1,)]
 
 
-def test_nothing_is_answered_before_the_rows_are_committed(desks, tmp_path):
-    desk = desks()
-    with closing(sqlite3.connect(tmp_path / "queue-0.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        message = accepted()
-        desk.submit(message)
-        # The commit waits for this lock; a copy of the files holds no row of the message.
-        assert rows(copy_of(tmp_path, tmp_path / "copy"), "SELECT count(*) FROM messages") == [(0,)]
-        assert not desk.answered()
-        other.execute("ROLLBACK")
-    desk.wait(1)
-    assert desk.answers[message.queue_id][0] is None
+def test_nothing_is_answered_before_the_rows_are_committed(desks):
+    order: list[str] = []
+
+    def sync(descriptor):
+        os.fdatasync(descriptor)
+        order.append("sync")
+
+    desk = desks(sync=sync)
+    desk.store._rows._connection.set_trace_callback(lambda sql: order.append(sql.split(" ")[0]))
+    carry = desk.store._notify
+    desk.store._notify = lambda callback: (order.append("notify"), carry(callback))
+    desk.store_all(accepted())
+    assert [word for word in order if word in ("sync", "INSERT", "COMMIT", "notify")] == [
+        "sync",
+        *["INSERT"] * 3,  # the segment's generation, the message, its recipient
+        "COMMIT",
+        "notify",
+    ]
 
 
 def test_commits_are_synced_to_the_disk(desks):
@@ -114,6 +122,23 @@ def test_all_that_waits_is_one_batch_and_one_notification(desks):
     assert desk.notified == 2
 
 
+def in_one_batch(desk: Desk, *submit) -> None:
+    """Call these while the commit thread is busy, so that it finds all of them waiting."""
+    busy, go_on = threading.Event(), threading.Event()
+
+    def stay_busy() -> None:
+        busy.set()
+        assert go_on.wait(30)
+
+    blocker = threading.Thread(target=desk.store._ask, args=(stay_busy,))
+    blocker.start()
+    assert busy.wait(30)
+    for one in submit:
+        one()
+    go_on.set()
+    blocker.join()
+
+
 def test_one_failing_callback_does_not_lose_the_others(desks):
     desk = desks()
     order = []
@@ -122,13 +147,15 @@ def test_one_failing_callback_does_not_lose_the_others(desks):
         order.append("failing")
         raise RuntimeError("a session's own trouble")
 
-    first_in = threading.Event()
-    desk.store.submit(accepted(), failing)
-    desk.store.submit(accepted(), lambda error, jobs: order.append(error))
-    desk.submit(accepted())
+    in_one_batch(
+        desk,
+        lambda: desk.store.submit(accepted(), failing),
+        lambda: desk.store.submit(accepted(), lambda error, jobs: order.append(error)),
+        lambda: desk.submit(accepted()),
+    )
     desk.wait(1)
     assert order == ["failing", None]
-    assert not first_in.is_set()
+    assert desk.notified == 1
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
@@ -214,14 +241,8 @@ def test_one_bad_message_does_not_take_its_batch_down(desks):
     twin = accepted()
     desk.store_all(twin)
     desk.answers.clear()
-    hold = threading.Event()
-    blocker = threading.Thread(target=desk.store._ask, args=(lambda: hold.wait(30),))
-    blocker.start()
     good, bad_text = accepted(), accepted("lone\ud800surrogate@dest.test")
-    for message in (good, twin, bad_text):
-        desk.submit(message)
-    hold.set()
-    blocker.join()
+    in_one_batch(desk, *(partial(desk.submit, message) for message in (good, twin, bad_text)))
     desk.wait(3)
     assert desk.answers[good.queue_id][0] is None
     assert isinstance(desk.answers[twin.queue_id][0], sqlite3.IntegrityError)
@@ -306,6 +327,17 @@ def test_claims_take_the_oldest_first_and_no_more_than_asked(desks):
     assert [job.queue_id for job in first] == [job.queue_id for job in reversed(jobs[2:])]
     assert [job.queue_id for job in desk.store.claim(NOW + 1000, 4)] == [jobs[1].queue_id, jobs[0].queue_id]
     assert desk.store.claim(NOW + 1000, 0) == []
+
+
+def test_a_claim_takes_only_those_of_a_message_that_are_due(desks):
+    desk = desks()
+    (job,) = desk.store_all(accepted("a@one.test", "b@one.test", "c@one.test"))
+    for number, next_at in ((0, NOW + 10), (1, NOW + 500)):
+        tried = attempt(job, Status.DEFERRED, next_at=next_at)
+        desk.store.record(replace(tried, outcomes=tried.outcomes[number : number + 1]))
+    (claimed,) = desk.store.claim(NOW + 10, 10)
+    assert [recipient.mailbox for recipient in claimed.recipients] == ["a@one.test"]
+    assert desk.store.next_due() == NOW + 500
 
 
 def test_a_released_job_is_due_again_without_an_attempt(desks):
@@ -524,21 +556,24 @@ def test_the_living_are_copied_forward_and_the_segment_is_used_again(desks):
 
 def test_a_damaged_record_is_not_copied_and_stops_no_other(desks, tmp_path):
     desk = desks()
-    jobs = desk.store_all(*(accepted(content=random_content(50_000, n)) for n in range(40)))
-    sealed = [job for job in jobs if job.location.segment == 1]
-    for job in sealed[2:]:
-        desk.store.record(attempt(job))
+    jobs = desk.store_all(*(accepted(content=random_content(50_000, n)) for n in range(60)))
+    first, second = ([job for job in jobs if job.location.segment == number] for number in (1, 2))
+    keep = [first[0], *second[:3]]  # the emptiest segment holds nothing but the damaged record
+    for job in first + second:
+        if job not in keep:
+            desk.store.record(attempt(job))
     desk.store.flush()
     path = tmp_path / "spool-0" / "seg-000001"
     with path.open("r+b") as file:
-        file.seek(sealed[0].location.offset + 200)
+        file.seek(first[0].location.offset + 200)
         file.write(b"\xff\x00\xff\x00")
-    assert desk.store.compact() == 1
-    assert desk.store.compact() == 0
-    assert desk.store.load(sealed[1]) == (TRACE, random_content(50_000, jobs.index(sealed[1])))
+    assert [desk.store.compact() for _ in range(3)] == [0, 3, 0]
+    for job in keep[1:]:
+        assert desk.store.load(job) == (TRACE, random_content(50_000, jobs.index(job)))
     with pytest.raises(SpoolError):
-        desk.store.load(sealed[0])
+        desk.store.load(first[0])
     assert desk.store.live_segments()[1][0] == 1
+    assert 2 not in desk.store.live_segments()
 
 
 # --- opening again ---
@@ -716,14 +751,15 @@ def test_killed_at_random_moments_every_acknowledged_message_is_there(desks, tmp
         assert child.stdout is not None
         lines = dice.randrange(20, 600)
         for _ in range(lines):
-            note(child.stdout.readline(), promised, ended)
+            line = child.stdout.readline()
+            assert line, "the child ended by itself"
+            note(line, promised, ended)
         child.send_signal(signal.SIGKILL)
         for line in child.stdout.read().splitlines(keepends=True):
-            note(line, promised, ended)
+            if line.endswith(b"\n"):
+                note(line, promised, ended)
         child.wait()
         child.stdout.close()
-    import hashlib
-
     desk = desks()
     claimed = {job.queue_id: job for job in desk.store.claim(4e9, 100_000)}
     assert len(promised) > 100
@@ -739,20 +775,8 @@ def test_killed_at_random_moments_every_acknowledged_message_is_there(desks, tmp
 
 
 def note(line: bytes, promised: dict[str, str], ended: set[str]) -> None:
-    assert line.endswith(b"\n"), "the child ended by itself"
     first, second = line.decode().split()
     if first == "done":
         ended.add(second)
     else:
         promised[first] = second
-
-
-def test_numbers_and_places_are_what_they_say(desks):
-    desk = desks()
-    message = accepted("a@b.test")
-    message = replace(message, submission=replace(message.submission, recipients=(Recipient("a@b.test", "b.test"),)))
-    (job,) = desk.store_all(message)
-    record = desk.store.message(job.queue_id)
-    assert record is not None
-    assert record.location == job.location
-    assert isinstance(record.location, Location)

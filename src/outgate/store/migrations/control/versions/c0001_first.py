@@ -149,9 +149,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index(
-        "ix_network_infrastructures_program_id", "network_infrastructures", ["program_id"], unique=False
-    )
+    op.create_index("ix_network_infrastructures_program_id", "network_infrastructures", ["program_id"], unique=False)
     op.create_table(
         "rules",
         sa.Column("id", sa.String(), nullable=False),
@@ -246,9 +244,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("ix_smtp_configurations_domain", "smtp_configurations", ["domain"], unique=False)
-    op.create_index(
-        "ix_smtp_configurations_instance_id", "smtp_configurations", ["instance_id"], unique=False
-    )
+    op.create_index("ix_smtp_configurations_instance_id", "smtp_configurations", ["instance_id"], unique=False)
     op.create_index(
         "smtp_configurations_domain",
         "smtp_configurations",

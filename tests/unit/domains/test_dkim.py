@@ -1,0 +1,103 @@
+"""The DKIM-Signature field: what it lists and how it looks."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from hashlib import sha256
+
+from outgate.domains import dkim
+
+CONTENT = (
+    b"To: b@x.test\r\nFrom: a@shop.test\r\nSubject: one\r\nto : c@x.test\r\nX-Other: no\r\nCC:\r\n\td@x.test\r\n\r\nbody\r\n"
+)
+
+
+def unsigned(content: bytes = CONTENT, trace: bytes = b"") -> dkim.Unsigned:
+    return dkim.prepare(
+        trace, content, domain="shop.test", selector="00000000-0000-0000-0000-000000000000", timestamp=1_800_000_000
+    )
+
+
+def tags(field: bytes) -> dict[bytes, bytes]:
+    value = field.removeprefix(b"DKIM-Signature:").replace(b"\r\n", b"")
+    pairs = (part.split(b"=", 1) for part in value.split(b";"))
+    return {key.strip(): b"".join(text.split()) for key, text in pairs}
+
+
+def test_tags() -> None:
+    found = tags(unsigned().finish(b"x" * 256))
+    assert {key: found[key] for key in (b"v", b"a", b"c", b"d", b"s", b"t")} == {
+        b"v": b"1", b"a": b"rsa-sha256", b"c": b"relaxed/relaxed", b"d": b"shop.test",
+        b"s": b"00000000-0000-0000-0000-000000000000", b"t": b"1800000000",
+    }  # fmt: skip
+    assert found[b"h"] == b"From:From:To:To:Cc:Subject"
+    assert found[b"bh"] == b64encode(sha256(b"body\r\n").digest())
+    assert len(found[b"b"]) == 344
+
+
+def test_repeated_fields_are_taken_from_the_bottom_in_relaxed_form() -> None:
+    signed = unsigned().signed
+    assert signed.startswith(
+        b"from:a@shop.test\r\nto:c@x.test\r\nto:b@x.test\r\ncc:d@x.test\r\nsubject:one\r\ndkim-signature:v=1; a="
+    )
+    assert signed.endswith(b" b=")
+
+
+def test_fields_of_the_trace_are_covered_and_received_is_not() -> None:
+    signed = unsigned(trace=b"Received: from x\r\n\tby y\r\nMessage-ID: <1@x>\r\nDate: today\r\n").signed
+    assert b"message-id:<1@x>\r\n" in signed
+    assert b"date:today\r\n" in signed
+    assert b"received" not in signed
+
+
+def test_every_field_worth_signing_is_covered_where_present() -> None:
+    names = [name.decode() for name in dkim.SIGNED]
+    content = "".join(f"{name}: x\r\n" for name in names).encode() + b"\r\n"
+    assert tags(unsigned(content).field)[b"h"].lower().decode().split(":") == ["from", *names]
+
+
+def test_lines_are_short_and_the_field_ends_in_one_line_end() -> None:
+    content = "".join(f"{name.decode()}: x\r\n" for name in dkim.SIGNED).encode() + b"\r\n"
+    field = unsigned(content).finish(b"\xff" * 256)
+    assert max(len(line) for line in field.split(b"\r\n")) <= 78
+    assert field.endswith(b"\r\n")
+    assert all(line[:1] == b" " for line in field.split(b"\r\n")[1:-1])
+
+
+def test_it_is_the_same_each_time() -> None:
+    assert unsigned() == unsigned()
+
+
+def test_body_hash_of_nothing_is_that_of_no_octets() -> None:
+    # RFC 6376 section 3.4.4 gives the value.
+    assert tags(unsigned(b"From: a\r\n\r\n").field)[b"bh"] == b"47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+    assert tags(unsigned(b"From: a\r\n\r\n\r\n\r\n").field)[b"bh"] == tags(unsigned(b"From: a\r\n\r\n").field)[b"bh"]
+
+
+def test_rfc_6376_section_3_4_5_examples() -> None:
+    assert dkim.relaxed_body(b" C \r\nD \t E\r\n\r\n\r\n") == b" C\r\nD E\r\n"
+    assert dkim.simple_body(b" C \r\nD \t E\r\n\r\n\r\n") == b" C \r\nD \t E\r\n"
+    assert dkim.relaxed_header(b"A", b" X") == b"a:X\r\n"
+    assert dkim.relaxed_header(b"B ", b" Y\t\r\n\tZ  ") == b"b:Y Z\r\n"
+    assert dkim.simple_header(b"B ", b" Y\t\r\n\tZ  ") == b"B : Y\t\r\n\tZ  \r\n"
+    assert dkim.simple_body(b"") == b"\r\n"
+    assert dkim.relaxed_body(b"") == b""
+
+
+def test_lone_line_ends_at_the_end_are_text() -> None:
+    assert dkim.relaxed_body(b"a\r\n\r\r\n\r\n") == b"a\r\n\r\r\n"
+
+
+def test_dots_are_taken_out_of_header_and_body() -> None:
+    with_dots = dkim.prepare(
+        b"", b"Subject: x\r\n\r\n..\r\n...a\r\n", domain="d.test", selector="s", timestamp=1
+    )
+    assert dkim.relaxed_body(b"..\r\n...a\r\n") == b".\r\n..a\r\n"
+    assert tags(with_dots.field)[b"bh"] == tags(
+        dkim.signature_input([], sha256(b".\r\n..a\r\n").digest(), domain="d", selector="s", timestamp=1).field
+    )[b"bh"]  # fmt: skip
+
+
+def test_a_message_without_a_header() -> None:
+    assert dkim.split(b"\r\nbody\r\n") == (b"", b"body\r\n")
+    assert dkim.split(b"From: a\r\n") == (b"From: a\r\n", b"")

@@ -1,0 +1,92 @@
+"""Each way in which a published key can be wrong has its own word."""
+
+from __future__ import annotations
+
+import base64
+import functools
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from support.names import answers
+
+from outgate.domains.ask import Question, answer_from
+from outgate.domains.dkim_key import check_key
+
+NAME = "sel._domainkey.shop.test"
+
+
+@functools.cache
+def key(number: int, form: PublicFormat = PublicFormat.SubjectPublicKeyInfo) -> str:
+    public = _pair(number).public_key().public_bytes(Encoding.DER, form)
+    return base64.b64encode(public).decode()
+
+
+@functools.cache
+def _pair(number: int) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=1024 if number else 2048)
+
+
+def result(*records: str, status: str = "") -> str:
+    zone = {(NAME, "TXT"): status or list(records), ("shop.test", "A"): ["127.0.0.1"]}
+    return answer_from(check_key("shop.test", "sel", key(0)), answers(zone)).result
+
+
+def test_our_key_in_every_legal_spelling() -> None:
+    bare = key(0, PublicFormat.PKCS1)
+    spaced = " ".join(key(0)[at : at + 50] for at in range(0, 400, 50))
+    for text in (
+        f"v=DKIM1; k=rsa; p={key(0)}",
+        f"v=DKIM1;k=rsa;p={key(0)};",
+        f" v = DKIM1 ; k = rsa ; p = {spaced} ",
+        f"p={key(0)}",
+        f"v=DKIM1; h=sha1:sha256; s=email; t=y; n=note; p={key(0)}",
+        f"v=DKIM1; p={bare}",
+    ):
+        assert result(text) == "ok", text
+
+
+@pytest.mark.parametrize(
+    ("record", "word"),
+    [
+        ("v=DKIM1; k=rsa; p=", "revoked"),
+        ("v=DKIM1; k=rsa; p={other}", "wrong-key"),
+        ("v=DKIM1; k=ed25519; p={ours}", "wrong-type"),
+        ("v=DKIM1; h=sha1; p={ours}", "wrong-type"),
+        ("v=DKIM1; s=tlsrpt; p={ours}", "wrong-type"),
+        ("v=DKIM1; k=rsa", "malformed"),
+        ("v=DKIM2; p={ours}", "malformed"),
+        ("k=rsa; v=DKIM1; p={ours}", "malformed"),
+        ("v=DKIM1; p={ours}; p={ours}", "malformed"),
+        ("v=DKIM1; p=not*base64", "malformed"),
+        ("v=DKIM1; p=AAAA", "malformed"),
+        ("v=spf1 -all", "malformed"),
+        ("", "malformed"),
+    ],
+)
+def test_wrong_records(record: str, word: str) -> None:
+    assert result(record.format(ours=key(0), other=key(1))) == word
+
+
+def test_missing_several_and_unknown() -> None:
+    assert result() == "missing"
+    assert result(f"v=DKIM1; p={key(0)}", "v=DKIM1; p=") == "several"
+    assert result(status="servfail") == "temperror"
+    assert result(status="timeout") == "temperror"
+
+
+def test_it_asks_for_the_selectors_name_once() -> None:
+    asked: list[Question] = []
+    answer_from(check_key("shop.test", "sel", key(0)), answers({}, asked))
+    assert asked == [Question(NAME, "TXT")]
+
+
+def test_a_name_that_cannot_be_asked_is_not_asked() -> None:
+    asked: list[Question] = []
+    found = answer_from(check_key("a" * 60 + ".test", "s" * 64, key(0)), answers({}, asked))
+    assert (found.result, asked) == ("malformed", [])
+
+
+def test_the_explanation_names_the_record() -> None:
+    found = answer_from(check_key("shop.test", "sel", key(0)), answers({}))
+    assert NAME in found.explanation
