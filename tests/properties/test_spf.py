@@ -86,7 +86,7 @@ terms = st.one_of(
 @st.composite
 def records(draw: st.DrawFn) -> str:
     chosen = draw(st.lists(terms, max_size=3))
-    if draw(st.integers(0, 9)) == 0:
+    if draw(st.integers(0, 19)) == 0:
         chosen.insert(draw(st.integers(0, len(chosen))), draw(broken))
     if draw(st.integers(0, 3)) == 0:
         chosen.append(f"redirect={draw(names)}")
@@ -97,10 +97,11 @@ def records(draw: st.DrawFn) -> str:
 def zones(draw: st.DrawFn) -> Zone:
     zone: Zone = {}
     for name in NAMES[:-1]:
-        if draw(st.integers(0, 9)) > 0:
-            zone[name, "TXT"] = draw(
-                st.one_of(st.lists(records(), min_size=1, max_size=1), st.lists(records(), max_size=2), st.just("servfail"))
-            )
+        kind = draw(st.integers(0, 19))
+        if kind > 1:
+            zone[name, "TXT"] = [draw(records())]
+        elif kind == 1:
+            zone[name, "TXT"] = draw(st.one_of(st.lists(records(), max_size=2), st.just("servfail")))
         zone[name, "A"] = draw(st.lists(st.sampled_from(ADDRESSES), max_size=2, unique=True))
         zone[name, "AAAA"] = draw(st.lists(st.sampled_from(ADDRESSES_6), max_size=2, unique=True))
         hosts = draw(st.lists(st.sampled_from(NAMES), max_size=2, unique=True))
@@ -134,10 +135,8 @@ def test_pyspf_agrees(zone: Zone, address: str, sender: str) -> None:
 
 
 @settings(max_examples=200)
-@given(st.text("slodiphv%{}r123-+.,/_=aT", max_size=25))
+@given(st.text("slodiphv%{}r123-+.,/_a", max_size=25))
 def test_pyspf_agrees_on_which_macro_strings_are_legal(spec: str) -> None:
-    if any(letter in spec for letter in "T=") or "0" in spec:
-        return
     zone: Zone = {("a.test", "TXT"): [f"v=spf1 +all exists:{spec}.test"]}
     ours, theirs = both(zone, "192.0.2.1", "bob@a.test", "helo.test")
     if ours == "pass":  # pyspf lets some broken macros pass as text, but must not refuse a legal one

@@ -11,6 +11,7 @@ import subprocess
 from email.message import EmailMessage
 
 import pytest
+
 from support.running import Running
 
 pytestmark = pytest.mark.scenario

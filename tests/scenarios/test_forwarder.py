@@ -307,7 +307,7 @@ async def test_a_change_drains_old_connections_and_spares_the_others(tmp_path: P
         assert await reader.readexactly(1) == b"3"
         writer.close()
         assert len(two.peers) == 1
-        assert [line["reason"] for line in bench.lines("close")] == ["drained"]
+        assert [line["reason"] for line in bench.lines("close")].count("drained") == 1
 
 
 @on_both_loops

@@ -3,17 +3,20 @@
 Standards: RFC 5322 sections 2.2 and 3.4 (fields, mailboxes), RFC 2047 (encoded words, for showing only).
 Promises: linear time; every function takes any bytes; what cannot be read raises `BadHeader` with a reason.
 Dangers: two readers of one header may see two senders: anything doubtful in From is refused, not guessed.
+Wire form hides a field behind a dot (`.From:`) that the next server takes away: names are read without it.
 Not here: MIME structure (`message.mime`), what a From means for us (`relay.policy`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.header import decode_header
 
 HEADER_LIMIT = 262_144
+_SHOWN = 2000
 
 
 class BadHeader(Exception):
@@ -42,8 +45,8 @@ class Header:
         return None
 
 
-def read(content: bytes) -> Header:
-    """Read the header of wire-form `content`. Raises `BadHeader`.
+def read(content: bytes, *, wire: bool = True) -> Header:
+    """Read the header of `content`, which is in wire form unless `wire` is False. Raises `BadHeader`.
 
     The names come in lower case, the values raw: folded, with their line ends inside. A line that is no field
     ends the header where it stands, as old mailers and people at a terminal have it: `unseparated` says so."""
@@ -57,31 +60,40 @@ def read(content: bytes) -> Header:
     else:
         block, body_at = content[: end + 2], end + 4
     fields: list[tuple[str, bytes]] = []
-    stray = _read_block(block, fields)
+    stray = _read_block(block, fields, b"." if wire else b"")
     return Header(tuple(fields), body_at) if stray < 0 else Header(tuple(fields), stray, unseparated=True)
 
 
-def _read_block(block: bytes, fields: list[tuple[str, bytes]]) -> int:
-    """Gather the fields of `block`; return the offset of the first line that is none, or -1."""
+def unstuffed(wire: bytes) -> bytes:
+    """Take the transparency dots out of wire-form lines (RFC 5321 section 4.5.2); `wire` begins a line."""
+    if wire.startswith(b"."):
+        wire = wire[1:]
+    return wire.replace(b"\r\n.", b"\r\n") if b"." in wire else wire
+
+
+def _read_block(block: bytes, fields: list[tuple[str, bytes]], dot: bytes) -> int:
+    """Gather the fields of `block`, whose lines may begin with a transparency `dot`; return the offset of the
+    first line that is none, or -1."""
     at = 0
     name = ""
-    value = b""
-    for line in block.split(b"\r\n"):
+    value: list[bytes] = []
+    for stuffed in block.split(b"\r\n"):
+        line = stuffed.removeprefix(dot)
         if line[:1] in (b" ", b"\t"):
             if not name:
                 raise BadHeader("the header begins with a continued line")
-            value += b"\r\n" + line
+            value.append(line)
         elif line:
             if name:
-                fields.append((name, value))
-            key, colon, value = line.partition(b":")
+                fields.append((name, b"\r\n".join(value)))
+            key, colon, first = line.partition(b":")
             key = key.rstrip(b" \t")
             if not colon or not key or any(not 33 <= sign <= 126 for sign in key):
                 return at
-            name = key.decode("ascii").lower()
-        at += len(line) + 2
+            name, value = key.decode("ascii").lower(), [first]
+        at += len(stuffed) + 2
     if name:
-        fields.append((name, value))
+        fields.append((name, b"\r\n".join(value)))
     return -1
 
 
@@ -100,15 +112,13 @@ def unfold(value: bytes) -> bytes:
 
 def shown(value: bytes) -> str:
     """Return a value for people: encoded words decoded, controls as spaces, at most 500 signs."""
-    text = value.decode("utf-8", "replace")
+    text = value[:_SHOWN].decode("utf-8", "replace")  # the decoder's time grows with the square of the length
     if "=?" in text:
-        try:
+        with contextlib.suppress(Exception):  # a stranger chose the charset, and each codec fails in its own way
             text = "".join(
                 part.decode(charset or "ascii", "replace") if isinstance(part, bytes) else part
                 for part, charset in decode_header(text)
             )
-        except (LookupError, ValueError):
-            pass
     return "".join(sign if sign.isprintable() else " " for sign in text)[:500]
 
 
@@ -215,8 +225,9 @@ def without(content: bytes, header: Header, name: str) -> bytes:
     keep = True
     block_end = max(header.body_at - 2, 0)
     for line in content[:block_end].split(b"\r\n"):
-        if line[:1] not in (b" ", b"\t"):
-            keep = line.partition(b":")[0].rstrip(b" \t").lower() != name.encode("ascii")
+        plain = line.removeprefix(b".")
+        if plain[:1] not in (b" ", b"\t"):
+            keep = plain.partition(b":")[0].rstrip(b" \t").lower() != name.encode("ascii")
         if keep:
             kept.append(line)
     return b"\r\n".join(kept) + content[block_end:]

@@ -11,14 +11,16 @@ Not here: which parts are allowed (`relay.content`).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from outgate.message.fields import BadHeader, Header, read
+from outgate.message.fields import BadHeader, Header, read, unstuffed
 
 DEPTH = 20
 PARTS = 1000
 _TYPE = re.compile(rb"\s*([A-Za-z0-9!#$&^_.+-]+)/([A-Za-z0-9!#$&^_.+-]+)\s*(?:;|$)")
-_PARAMETER = re.compile(rb";\s*([A-Za-z0-9!#$&^_.+*'%-]+)\s*=\s*(\"(?:[^\"\\]|\\.)*\"|[^\s;\"]*)", re.DOTALL)
+_PIECE = re.compile(rb"(\"(?:[^\"\\]|\\.)*+\")|([^\";]++)|(;)|\"", re.DOTALL)
+_QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _OCTETS = "application/octet-stream"
 
 
@@ -39,19 +41,23 @@ class Leaf:
 
 
 def leaves(content: bytes, header: Header) -> list[Leaf]:
-    """Return the leaf parts of a message. Raises `TooComplex`."""
+    """Return the leaf parts of a message in wire form. Raises `TooComplex`."""
+    kind, parameters = _content_type(header, ())
+    if not kind.startswith("multipart/"):
+        return [_leaf(kind, parameters, header, ())]
+    # Readers see the message without its transparency dots: a line `.--boundary` is a boundary to them.
     found: list[Leaf] = []
-    _walk(content, header, (), found)
+    _walk(unstuffed(content[header.body_at :]), header, (), found)
     return found
 
 
-def _walk(content: bytes, header: Header, within: tuple[str, ...], found: list[Leaf]) -> None:
+def _walk(body: bytes, header: Header, within: tuple[str, ...], found: list[Leaf]) -> None:
     if len(within) > DEPTH or len(found) >= PARTS:
         raise TooComplex
-    kind, parameters = _content_type(header)
+    kind, parameters = _content_type(header, within)
     boundary = parameters.get("boundary", b"")
     if kind.startswith("multipart/") and boundary:
-        parts = _split(content[header.body_at :], boundary)
+        parts = _split(body, boundary)
         if parts is not None:
             for part in parts:
                 _walk_part(part, (*within, kind), found)
@@ -61,11 +67,13 @@ def _walk(content: bytes, header: Header, within: tuple[str, ...], found: list[L
 
 def _walk_part(part: bytes, within: tuple[str, ...], found: list[Leaf]) -> None:
     try:
-        header = read(part)
+        header = read(part, wire=False)
     except BadHeader:
+        header = None
+    if header is None or header.unseparated:  # readers disagree about where this part's header ends
         found.append(Leaf(_OCTETS, False, False, False, within))
         return
-    _walk(part, header, within, found)
+    _walk(part[header.body_at :], header, within, found)
 
 
 def _leaf(kind: str, parameters: dict[str, bytes], header: Header, within: tuple[str, ...]) -> Leaf:
@@ -75,8 +83,10 @@ def _leaf(kind: str, parameters: dict[str, bytes], header: Header, within: tuple
     disposition = dispositions[0] if dispositions else b""
     word = disposition.partition(b";")[0].strip().lower()
     given = _parameters(disposition)
+    if given is None or len(dispositions) > 1:
+        kind, given = _OCTETS, {}
     return Leaf(
-        kind if len(dispositions) < 2 else _OCTETS,
+        kind,
         word not in (b"", b"inline"),
         any(name.startswith("filename") for name in given) or any(name.startswith("name") for name in parameters),
         header.first("content-id") is not None,
@@ -84,24 +94,58 @@ def _leaf(kind: str, parameters: dict[str, bytes], header: Header, within: tuple
     )
 
 
-def _content_type(header: Header) -> tuple[str, dict[str, bytes]]:
+def _content_type(header: Header, within: tuple[str, ...]) -> tuple[str, dict[str, bytes]]:
     values = header.all("content-type")
     if not values:
-        return "text/plain", {}
+        in_digest = bool(within) and within[-1] == "multipart/digest"
+        return "message/rfc822" if in_digest else "text/plain", {}
     match = _TYPE.match(values[0])
     if len(values) > 1 or match is None:
         return _OCTETS, {}
-    return f"{match[1].decode()}/{match[2].decode()}".lower(), _parameters(values[0])
+    kind = f"{match[1].decode()}/{match[2].decode()}".lower()
+    parameters = _parameters(values[0], once="boundary" if kind.startswith("multipart/") else "")
+    return (_OCTETS, {}) if parameters is None else (kind, parameters)
 
 
-def _parameters(value: bytes) -> dict[str, bytes]:
+def _parameters(value: bytes, *, once: str = "") -> dict[str, bytes] | None:
+    """Return the parameters of a field's value, the first of each name; None if a quoted string does not end.
+
+    None too if `once` is given and readers may disagree about it: it comes twice, or is not one plain word."""
     found: dict[str, bytes] = {}
-    for match in _PARAMETER.finditer(value):
-        text: bytes = match[2]
-        if text[:1] == b'"':
-            text = re.sub(rb"\\(.)", rb"\1", text[1:-1], flags=re.DOTALL)
-        found.setdefault(match[1].decode("ascii").lower(), text)
+    for number, segment in enumerate(_segments(value)):
+        if segment is None:
+            return None
+        head, equals, rest = segment[0].partition(b"=")
+        key = head.strip().lower().decode("latin-1")
+        words = [rest.strip(), *segment[1:]] if equals else []
+        words = [word for word in words if word.strip()]
+        if once and (any(b"(" in part for part in segment[::2]) or (once in key and (key != once or once in found))):
+            return None
+        if once and key == once and (len(words) != 1 or (words[0] == rest.strip() and len(words[0].split()) != 1)):
+            return None
+        if number and key:
+            found.setdefault(key, b"".join(words).strip())
     return found
+
+
+def _segments(value: bytes) -> Iterator[list[bytes] | None]:
+    """Cut at the semicolons outside quoted strings: each piece as [plain, quoted, plain, …], unescaped.
+
+    A quoted string that does not end gives None."""
+    segment = [b""]
+    for piece in _PIECE.finditer(value):
+        quoted, plain, semicolon = piece.groups()
+        if semicolon:
+            yield segment
+            segment = [b""]
+        elif quoted:
+            segment += [_QUOTED_PAIR.sub(rb"\1", quoted[1:-1]), b""]
+        elif plain:
+            segment[-1] += plain
+        else:
+            yield None
+            return
+    yield segment
 
 
 def _split(body: bytes, boundary: bytes) -> list[bytes] | None:
@@ -117,11 +161,10 @@ def _split(body: bytes, boundary: bytes) -> list[bytes] | None:
         if closing or not tail.strip(b" \t"):
             if start >= 0:
                 parts.append(body[start : at - 2] if at >= start + 2 else b"")
+            # Go on behind a closing line: a reader that does not take it for one sees parts there.
             start = -1 if closing or line_end < 0 else line_end + 2
             if len(parts) > PARTS:
                 raise TooComplex
-            if closing:
-                break
         at = _after(body.find(b"\r\n" + marker, max(at - 2, 0) + 1))
     if start >= 0:  # the closing line is missing: readers take the rest as a part
         parts.append(body[start:])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -27,7 +28,8 @@ def received(*, helo: str, address: str, by: str, tls: str, utf8: bool, queue_id
     """Write the Received field of a message that came authenticated over TLS. `at` is epoch seconds."""
     literal = f"IPv6:{address}" if ":" in address else address
     with_ = "UTF8SMTPSA" if utf8 else "ESMTPSA"
-    name = "".join(sign for sign in helo if sign not in "()\\") or "unknown"
+    # A quote, bracket, comment or semicolon in it could change how the rest of the field is read.
+    name = "".join(sign for sign in helo if sign in _NAME) or "unknown"
     return (
         f"Received: from {name} ([{literal}])\r\n"
         f"\tby {by} (Outgate) with {with_} id {queue_id}\r\n"

@@ -173,6 +173,15 @@ class Delivery:
         self._sites.pop(name, None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why no host of a route took us: text, reason class, and the host tried last."""
+
+    text: str
+    reason: str
+    host: Host
+
+
 class Site:
     """The connections to one site and the work that waits for them."""
 
@@ -242,29 +251,31 @@ class Site:
         self.pump()
 
     async def _open(self, route: Route) -> None:
-        errors: list[str] = []
         steps: list[Step] = []
-        last = Host("", "", 0)
-        reason = "network"
         try:
-            for host in route.hosts:
-                last = host
-                try:
-                    connection = await self._connect(host, route.source, steps)
-                except ConnectFailed as error:
-                    errors.append(f"{host.name or host.address} [{host.address}]:{host.port}: {error}")
-                    reason = "tls" if error.stage == "tls" else ("timeout" if "time" in str(error) else "network")
-                    continue
-                self._opened(connection, host, route.source)
-                return
+            failure = await self._try_hosts(route, steps)
         except Exception as error:
             _log.exception("connect.failed", site=self._name)
-            errors.append(repr(error))
-        finally:
-            self._opening -= 1
-            if errors and not self._connections and not self._opening:
-                self._fail_waiting("; ".join(errors), reason, tuple(steps), last)
+            failure = _Failure(repr(error), "internal", Host("", "", 0))
+        self._opening -= 1
+        if failure is not None and not self._connections and not self._opening:
+            self._fail_waiting(failure.text, failure.reason, tuple(steps), failure.host)
         self.pump()
+
+    async def _try_hosts(self, route: Route, steps: list[Step]) -> _Failure | None:
+        """Connect to the first host that takes us; return None, or why none did."""
+        errors: list[str] = []
+        reason = "network"
+        for host in route.hosts:
+            try:
+                connection = await self._connect(host, route.source, steps)
+            except ConnectFailed as error:
+                errors.append(f"{host.name or host.address} [{host.address}]:{host.port}: {error}")
+                reason = "tls" if error.stage == "tls" else ("timeout" if "timeout" in str(error) else "network")
+                continue
+            self._opened(connection, host, route.source)
+            return None
+        return _Failure("; ".join(errors), reason, route.hosts[-1])
 
     async def _connect(self, host: Host, source: str | None, steps: list[Step]) -> Connection:
         delivery = self._delivery

@@ -294,9 +294,7 @@ def main(*, keep: Path | None = None) -> int:
             print(f"\nNot as told: {error}", file=sys.stderr)
             log = data / "outgate.log"
             if log.exists():
-                print(
-                    "The service's last lines:\n" + "\n".join(log.read_text().splitlines()[-15:]), file=sys.stderr
-                )
+                print("The service's last lines:\n" + "\n".join(log.read_text().splitlines()[-15:]), file=sys.stderr)
             return 1
         finally:
             demo.stop()

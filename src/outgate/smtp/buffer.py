@@ -78,7 +78,9 @@ class InputBuffer:
 
 
 class DataCollector:
-    """Gather message data until the line that is a dot. Over `limit` octets it reads on but keeps nothing."""
+    """Gather message data until the line that is a dot. Over `limit` octets it reads on but keeps nothing.
+
+    `too_large` is certain once the end has come: the dot line itself does not count."""
 
     __slots__ = ("_limit", "_pieces", "_size", "_tail", "too_large")
 
@@ -99,10 +101,12 @@ class DataCollector:
             self._keep(data[: max(end - 3, 0)])
             if end - 3 < 0:
                 self._drop_last(3 - end)
+            self.too_large = self._size > self._limit
             return data[end:]
         found = data.find(_END)
         if found >= 0:
             self._keep(data[: found + 2])
+            self.too_large = self._size > self._limit
             return data[found + 5 :]
         self._keep(data)
         self._tail = (tail + data)[-4:] if len(data) < 4 else data[-4:]
@@ -110,14 +114,14 @@ class DataCollector:
 
     def _keep(self, data: bytes) -> None:
         self._size += len(data)
-        if self._size > self._limit:
-            self.too_large = True
+        if self._size > self._limit + 2:  # two octets may be the beginning of the final dot line
             self._pieces.clear()
         elif data:
             self._pieces.append(data)
 
     def _drop_last(self, count: int) -> None:
         """Take back the octets of the final dot line that an earlier piece had brought already."""
+        self._size -= count
         while count and self._pieces:
             last = self._pieces.pop()
             if len(last) > count:

@@ -79,7 +79,11 @@ TRANSITIONS: dict[State, dict[str, State]] = {
 _QUESTIONS = (Connected, Authenticate, MailFrom, RcptTo, MessageReceived)
 _ANYWHERE = frozenset({"NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT"})
 _KNOWN = frozenset(verb for row in TRANSITIONS.values() for verb in row if verb[0] != "(")
-_FOREIGN = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE", "PRI"})
+# Not ours: browsers made to talk to us, and PROXY headers (a version 2 header's third line is a NUL) from
+# peers that are not trusted with one.
+_FOREIGN = frozenset(
+    {"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE", "PRI", "PROXY", "\0"}
+)
 
 OK = reply(250, "2.0.0", "Ok")
 SENDER_OK = reply(250, "2.1.0", "Ok")
@@ -350,7 +354,7 @@ class ServerMachine:
                 self._anywhere(verb)
 
     def _out_of_order(self, verb: str) -> None:
-        if verb in _FOREIGN:  # another protocol's client, made to talk to us by somebody else's page
+        if verb in _FOREIGN:  # another protocol's client
             self._say(TOO_MANY_ERRORS)
             self._close()
         elif verb not in _KNOWN:
@@ -516,6 +520,8 @@ class ServerMachine:
 
     def _close(self) -> None:
         if self.state is not State.CLOSED:
+            if self.state in (State.MAIL, State.RCPT) or self._collector is not None:
+                self._events.append(Aborted())
             self.state = State.CLOSED
             self._question = None
             self._collector = None

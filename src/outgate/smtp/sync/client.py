@@ -16,7 +16,7 @@ import ssl
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from outgate.base.clock import Clock, SystemClock
 from outgate.smtp.client import (
@@ -112,6 +112,15 @@ class Connection:
     def closed(self) -> bool:
         """Say whether the session is over."""
         return self._machine.state is State.CLOSED
+
+    @property
+    def certificate_names(self) -> tuple[str, ...]:
+        """Return the names in the peer's certificate; empty without TLS or without a checked chain."""
+        if not isinstance(self._socket, ssl.SSLSocket):
+            return ()
+        certificate = self._socket.getpeercert() or {}
+        names = cast("tuple[tuple[str, str], ...]", certificate.get("subjectAltName", ()))
+        return tuple(name for kind, name in names if kind in ("DNS", "IP Address"))
 
     # -- beginning ------------------------------------------------------------------------------------------
 

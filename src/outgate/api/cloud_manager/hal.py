@@ -1,0 +1,171 @@
+"""Write programs, environments, networks and variables as the Cloud Manager API shows them.
+
+Standards: HAL (draft-kelly-json-hal); the vendor's models and relations.
+Promises: every id is a string; every href is a path that begins with /api, wherever the API is mounted;
+    a secret's value has no key at all.
+Dangers: clients compare ids with strict equality and put their own base before an href.
+Not here: reading bodies (`validation`), refusals (`problems`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outgate.base.clock import rfc3339
+from outgate.egress.plan import FORWARDER
+from outgate.egress.runtime import Runtime
+from outgate.model.egress import (
+    AdvancedNetworking,
+    Environment,
+    NetworkInfrastructure,
+    PortForward,
+    Program,
+    Variable,
+)
+
+_REL = "http://ns.adobe.com/adobecloud/rel/"
+
+Json = dict[str, object]
+
+
+def program_path(program_id: str) -> str:
+    """Return the path of a program."""
+    return f"/api/program/{program_id}"
+
+
+def environment_path(environment: Environment) -> str:
+    """Return the path of an environment."""
+    return f"{program_path(environment.program_id)}/environment/{environment.id}"
+
+
+def _links(path: str, **relations: str) -> Json:
+    links: Json = {"self": {"href": path, "templated": False}}
+    for name, href in relations.items():
+        links[_REL + name] = {"href": href, "templated": False}
+    return links
+
+
+def collection(name: str, entries: Sequence[Json], path: str, **relations: str) -> Json:
+    """Return a list with everything in it."""
+    return {
+        "_totalNumberOfItems": len(entries),
+        "_embedded": {name: list(entries)},
+        "_links": _links(path, **relations),
+    }
+
+
+def programs(entries: Sequence[Program]) -> Json:
+    """Return the list of programs, with the paging block that only this list has."""
+    listed = collection("programs", [program(entry) for entry in entries], "/api/programs")
+    listed["_page"] = {"start": 0, "limit": max(len(entries), 20), "orderBy": "+createdAt"}
+    return listed
+
+
+def program(entry: Program) -> Json:
+    """Return a program."""
+    path = program_path(entry.id)
+    return {
+        "id": entry.id,
+        "name": entry.name,
+        "enabled": True,
+        "tenantId": entry.tenant_id,
+        "imsOrgId": entry.org_id,
+        "status": "ready",
+        "type": "aem_cloud_service",
+        "capabilities": {"sandbox": False},
+        "createdAt": rfc3339(entry.created_at, milliseconds=True),
+        "updatedAt": rfc3339(entry.updated_at, milliseconds=True),
+        "_links": _links(
+            path, environments=f"{path}/environments", networkInfrastructures=f"{path}/networkInfrastructures"
+        ),
+    }
+
+
+def environment(entry: Environment) -> Json:
+    """Return an environment."""
+    path = environment_path(entry)
+    return {
+        "id": entry.id,
+        "programId": entry.program_id,
+        "name": entry.name,
+        "description": "",
+        "type": entry.type,
+        "status": entry.status,
+        "region": entry.region,
+        "availableLogOptions": [],
+        "createdAt": rfc3339(entry.created_at, milliseconds=True),
+        "updatedAt": rfc3339(entry.updated_at, milliseconds=True),
+        "_links": _links(
+            path,
+            program=program_path(entry.program_id),
+            variables=f"{path}/variables",
+            advancedNetworking=f"{path}/advancedNetworking",
+        ),
+    }
+
+
+def infrastructure(entry: NetworkInfrastructure) -> Json:
+    """Return a network infrastructure; its own addresses, which the vendor has no field for, beside."""
+    path = program_path(entry.program_id)
+    return {
+        **entry.document,
+        "id": entry.id,
+        "programId": entry.program_id,
+        "kind": entry.kind.value,
+        "region": entry.region,
+        "isPrimaryRegion": bool(entry.document.get("isPrimaryRegion", True)),
+        "status": entry.status,
+        "egressAddresses": list(entry.addresses),
+        "created": rfc3339(entry.created_at, milliseconds=True),
+        "updated": rfc3339(entry.updated_at, milliseconds=True),
+        "_links": _links(f"{path}/networkInfrastructure/{entry.id}", program=path),
+    }
+
+
+def port_forward(entry: PortForward) -> Json:
+    """Return one forward."""
+    return {"name": entry.name, "portDest": entry.port_dest, "portOrig": entry.port_orig}
+
+
+def networking(entry: AdvancedNetworking, place: Environment, addresses: Sequence[str]) -> Json:
+    """Return what an environment asked for, with what operators decide beside it, read-only."""
+    path = environment_path(place)
+    shown: Json = {
+        "programId": place.program_id,
+        "environmentId": place.id,
+        "networkInfrastructureId": entry.infrastructure_id,
+        "advancedNetworkingEnabled": True,
+        "portForwards": [port_forward(each) for each in entry.port_forwards],
+        "nonProxyHosts": list(entry.non_proxy_hosts),
+        "tunnelAddress": place.tunnel_address,
+        "egressAddresses": list(addresses),
+        "engine": FORWARDER,
+        "status": place.status,
+        "_links": _links(f"{path}/advancedNetworking", environment=path),
+    }
+    if entry.reason:
+        shown["statusDetails"] = {"message": entry.reason}
+    return shown
+
+
+def variable(entry: Variable, place: Environment) -> Json:
+    """Return a variable; a secret without its value."""
+    shown: Json = {"name": entry.name, "type": "secretString" if entry.secret else "string"}
+    if not entry.secret:
+        shown["value"] = entry.value
+    if entry.service:
+        shown["service"] = entry.service
+    shown["status"] = entry.status
+    shown["_links"] = _links(f"{environment_path(place)}/variables", environment=environment_path(place))
+    return shown
+
+
+def runtime(entry: Runtime) -> Json:
+    """Return what an application is started with, secrets in clear."""
+    return {
+        "variables": entry.variables,
+        "secrets": entry.secrets,
+        "reserved": entry.reserved,
+        "tunnelAddress": entry.tunnel_address,
+        "portForwards": [port_forward(each) for each in entry.port_forwards],
+    }

@@ -1,0 +1,221 @@
+"""Read and judge the two bodies that clients send: changes of variables, and advanced networking.
+
+Standards: RFC 8259; the vendor's OpenAPI constraints on Variable, PortForward and nonProxyHosts.
+Promises: pure; a body is read whole or refused with every field that is wrong, in the vendor's spelling.
+Dangers: a variable's value is never echoed, whatever its type: it may be a secret sent with the wrong one.
+Not here: rules that need what is stored: type changes, the count of variables (`store.egress`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import cast
+
+from outgate.api.cloud_manager.problems import Invalid, Violation, printable
+from outgate.egress.runtime import SERVICES
+from outgate.model.egress import Mode, PortForward
+from outgate.store.egress import VARIABLES_LIMIT, VariableChange
+
+PORT_ORIG = range(30000, 31001)
+VALUE_LIMIT = 2048
+SECRET_LIMIT = 499
+NAME_PATTERN = r"[a-zA-Z_][a-zA-Z_0-9]*"
+HOST_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_MASK = "****"
+_NAME = re.compile(NAME_PATTERN)
+_HOST = re.compile(HOST_PATTERN.removeprefix("^").removesuffix("$"))
+_IGNORED_PREFIXES = ("INTERNAL_", "ADOBE_", "CONST_")
+# Ours to set at run time: a customer's value would be overwritten, so it is shown as ignored.
+_IGNORED_NAMES = frozenset({"AEM_HTTP_PROXY_PORT", "AEM_HTTPS_PROXY_PORT"})
+_REFUSED_NAMES = frozenset({"AEM_PROXY_HOST"})
+_TYPES = {"string": False, "secretString": True}
+_VARIABLES = "patchEnvironmentVariables.arg2"
+_NETWORKING = "enableEnvironmentAdvancedNetworkingConfiguration.arg2"
+# What a client may send back as it got it, without effect.
+_READ_ONLY = frozenset(
+    {"programId", "environmentId", "networkInfrastructureId", "advancedNetworkingEnabled", "_links"}
+    | {"tunnelAddress", "egressAddresses", "engine", "status", "statusDetails"}
+)
+_WRITTEN = frozenset({"portForwards", "nonProxyHosts"})
+
+
+def variable_changes(body: object) -> tuple[VariableChange, ...]:
+    """Read the body of a PATCH of variables. Raises `Invalid`."""
+    if not isinstance(body, list):
+        raise Invalid([Violation(_VARIABLES, "type", "must be an array of variables")])
+    wrong: list[Violation] = []
+    changes: list[VariableChange] = []
+    seen: set[tuple[str, str]] = set()
+    for index, entry in enumerate(cast("list[object]", body)):
+        place = f"{_VARIABLES}[{index}]"
+        if not isinstance(entry, dict):
+            wrong.append(Violation(place, "type", "must be an object with name and value"))
+            continue
+        found: list[Violation] = []
+        change = _variable(place, cast("dict[str, object]", entry), found)
+        if not found and (change.name, change.service) in seen:
+            message = "must not be given twice for the same service"
+            found.append(Violation(f"{place}.name", "duplicate", message, change.name))
+        seen.add((change.name, change.service))
+        wrong += found
+        changes.append(change)
+    if sum(bool(change.value) for change in changes) > VARIABLES_LIMIT:
+        message = f"must not hold more than {VARIABLES_LIMIT} variables"
+        wrong.append(Violation(_VARIABLES, "size", message, len(changes)))
+    if wrong:
+        raise Invalid(wrong)
+    return tuple(changes)
+
+
+def _variable(place: str, entry: dict[str, object], wrong: list[Violation]) -> VariableChange:
+    name = _variable_name(place, entry.get("name"), wrong)
+    value = _variable_value(place, entry, wrong)
+    kind, service = entry.get("type"), entry.get("service")
+    secret: bool | None = None
+    if kind is not None or value:
+        # A deletion need not say the type; all else is a string unless it says so.
+        secret = _TYPES.get(kind if isinstance(kind, str) else "" if kind is not None else "string")
+        if secret is None:
+            wrong.append(Violation(f"{place}.type", "enum", f"must be one of {', '.join(_TYPES)}", kind))
+    if service is not None and service not in SERVICES:
+        message = f"must be one of {', '.join(SERVICES)}, or absent for all"
+        wrong.append(Violation(f"{place}.service", "enum", message, service))
+    most = SECRET_LIMIT if secret else VALUE_LIMIT
+    if len(value) > most:
+        kind_name = "secretString" if secret else "string"
+        message = f"must have at most {most} characters in a {kind_name}, not {len(value)}"
+        wrong.append(Violation(f"{place}.value", "size", message, _MASK))
+    ignored = name.startswith(_IGNORED_PREFIXES) or name in _IGNORED_NAMES
+    return VariableChange(name, service if isinstance(service, str) else "", secret, value, ignored)
+
+
+def _variable_name(place: str, name: object, wrong: list[Violation]) -> str:
+    field = f"{place}.name"
+    if not isinstance(name, str):
+        wrong.append(Violation(field, "required", "must be a string", name))
+        return ""
+    if not 2 <= len(name) <= 100:
+        wrong.append(Violation(field, "size", "size must be between 2 and 100", name[:200]))
+    elif _NAME.fullmatch(name) is None:
+        wrong.append(Violation(field, "pattern", f'must match "{NAME_PATTERN}"', printable(name)))
+    elif name in _REFUSED_NAMES:
+        wrong.append(Violation(field, "reserved", "is reserved: the environment's tunnel sets it", name))
+    return name
+
+
+def _variable_value(place: str, entry: dict[str, object], wrong: list[Violation]) -> str:
+    field = f"{place}.value"
+    value = entry.get("value")
+    if "value" not in entry or value is None:
+        wrong.append(Violation(field, "required", 'is required; "" deletes the variable', None))
+        return ""
+    if not isinstance(value, str):
+        # The vendor's command line sends what looks like JSON as JSON; what was typed is meant.
+        value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if "\0" in value or printable(value) != value:
+        message = "must be text without NUL and without unpaired surrogates"
+        wrong.append(Violation(field, "pattern", message, _MASK))
+        return ""
+    return value
+
+
+def networking(body: object, mode: Mode) -> tuple[tuple[PortForward, ...], tuple[str, ...]]:
+    """Read the body of a PUT of advanced networking: forwards and non-proxy hosts. Raises `Invalid`."""
+    if not isinstance(body, dict):
+        raise Invalid([Violation(_NETWORKING, "type", "must be an object; {} asks for no rules")])
+    document = cast("dict[str, object]", body)
+    wrong = [
+        Violation(f"{_NETWORKING}.{printable(name)}", "unknown", "is not a field of advanced networking")
+        for name in document
+        if name not in _WRITTEN and name not in _READ_ONLY
+    ]
+    forwards = _forwards(document.get("portForwards", []), wrong)
+    hosts = _hosts(document.get("nonProxyHosts", []), wrong)
+    if hosts and mode is Mode.FLEXIBLE:
+        message = "must be empty with flexiblePortEgress: there is no dedicated way out to spare"
+        wrong.append(Violation(f"{_NETWORKING}.nonProxyHosts", "mode", message, list(hosts)))
+    if wrong:
+        raise Invalid(wrong)
+    return forwards, hosts
+
+
+def _forwards(given: object, wrong: list[Violation]) -> tuple[PortForward, ...]:
+    place = f"{_NETWORKING}.portForwards"
+    if not isinstance(given, list):
+        wrong.append(Violation(place, "type", "must be an array", given))
+        return ()
+    forwards: list[PortForward] = []
+    first: dict[int, int] = {}
+    for index, entry in enumerate(cast("list[object]", given)):
+        field = f"{place}[{index}]"
+        if not isinstance(entry, dict):
+            wrong.append(Violation(field, "type", "must be an object with name, portOrig and portDest", entry))
+            continue
+        rule = cast("dict[str, object]", entry)
+        name = _host_name(f"{field}.name", rule.get("name"), wrong)
+        port_dest = _port(f"{field}.portDest", rule.get("portDest"), range(1, 65536), wrong)
+        port_orig = _port(f"{field}.portOrig", rule.get("portOrig"), PORT_ORIG, wrong)
+        if port_orig in first:
+            message = f"must be unique; portForwards[{first[port_orig]}] has it too"
+            wrong.append(Violation(f"{field}.portOrig", "duplicate", message, port_orig))
+        elif port_orig:
+            first[port_orig] = index
+        forwards.append(PortForward(name, port_orig, port_dest))
+    return tuple(forwards)
+
+
+def _host_name(field: str, name: object, wrong: list[Violation]) -> str:
+    if not isinstance(name, str) or not name:
+        wrong.append(Violation(field, "required", "is required: the host that the forward leads to", name))
+        return ""
+    if len(name) > 253 or any(len(label) > 63 for label in name.split(".")):
+        message = "must be a host name of at most 253 characters, 63 between dots"
+        wrong.append(Violation(field, "size", message, printable(name[:300])))
+    elif _HOST.fullmatch(name) is None:
+        wrong.append(Violation(field, "pattern", f'must match "{HOST_PATTERN}"', printable(name)))
+    return name
+
+
+def _port(field: str, port: object, allowed: range, wrong: list[Violation]) -> int:
+    # True is an int to Python, and 465.0 is not an integer to the schema.
+    if not isinstance(port, int) or isinstance(port, bool):
+        message = "is required" if port is None else "must be an integer"
+        wrong.append(Violation(field, "required" if port is None else "type", message, port))
+        return 0
+    if port not in allowed:
+        message = f"must be between {allowed.start} and {allowed.stop - 1}"
+        wrong.append(Violation(field, "range", message, port))
+        return 0
+    return port
+
+
+def _hosts(given: object, wrong: list[Violation]) -> tuple[str, ...]:
+    place = f"{_NETWORKING}.nonProxyHosts"
+    if not isinstance(given, list):
+        wrong.append(Violation(place, "type", "must be an array", given))
+        return ()
+    hosts: list[str] = []
+    for index, host in enumerate(cast("list[object]", given)):
+        plain = host.removeprefix("*.") if isinstance(host, str) else ""
+        if isinstance(host, str) and plain == host:
+            plain = host.removesuffix(".*")
+        if not isinstance(host, str) or len(host) > 253 or _HOST.fullmatch(plain) is None:
+            message = "must be a host name, *.name or name.*"
+            shown = printable(host[:300]) if isinstance(host, str) else host
+            wrong.append(Violation(f"{place}[{index}]", "pattern", message, shown))
+        else:
+            hosts.append(host)
+    return tuple(hosts)
+
+
+def service_of(body: object) -> str:
+    """Read the body of a runtime call: `{"service": "author"}`. Raises `Invalid`."""
+    place = "startEnvironmentRuntime.arg2"
+    if not isinstance(body, dict):
+        raise Invalid([Violation(place, "type", 'must be an object: {"service": "author"}')])
+    service = cast("dict[str, object]", body).get("service")
+    if not isinstance(service, str) or service not in SERVICES:
+        message = f"must be one of {', '.join(SERVICES)}"
+        raise Invalid([Violation(f"{place}.service", "enum", message, service)])
+    return service

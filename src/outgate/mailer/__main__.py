@@ -1,0 +1,114 @@
+"""`python -m outgate.mailer send`: one mail from the command line, as an application would send it.
+
+Standards: none.
+Promises: prints the server's reply and the queue id; exit 0 accepted, 1 refused by the server, 2 the
+configuration or the message is wrong, 3 no connection; no stack trace, no secret.
+Dangers: none of its own.
+Not here: everything that is done (`mailer.client`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mimetypes
+import sys
+from collections.abc import Sequence
+from email.message import EmailMessage
+from pathlib import Path
+
+from outgate.mailer.client import MailService, SendFailed, SendResult
+from outgate.mailer.values import ConfigError
+from outgate.mailer.wire import MessageError
+
+ACCEPTED, REFUSED, WRONG, NO_CONNECTION = range(4)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    given = _parser().parse_args(arguments)
+    try:
+        message = _message(given)
+        with MailService.load(
+            given.config,
+            given.run_modes.split(","),
+            tls_names="chain-only" if given.chain_only else "forward",
+            cafile=given.cafile,
+            classic=given.classic,
+        ) as service:
+            result = service.send(message)
+    except (ConfigError, MessageError) as error:
+        return _complain(error, WRONG)
+    except SendFailed as error:
+        return _complain(error, NO_CONNECTION)
+    except KeyboardInterrupt:
+        return _complain("interrupted", NO_CONNECTION)
+    _show(result, as_json=given.json)
+    return ACCEPTED if result.accepted else REFUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m outgate.mailer", description="Send mail as the application would.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    send = commands.add_parser("send", help="send one mail", allow_abbrev=False)
+    add = send.add_argument
+    add("--config", required=True, metavar="PATH", help="the cfg.json file, or a folder with config[.modes] folders")
+    add("--run-modes", default="", metavar="A,B", help="active run modes, for example author,dev")
+    add("--to", required=True, action="append", metavar="ADDRESS", help="a recipient; may be given again")
+    add("--from", dest="sender", metavar="ADDRESS", help="the From address (default: from.address)")
+    add("--subject", default="", help="the subject")
+    add("--body", help="the text (default: standard input)")
+    add("--attach", default=[], action="append", metavar="FILE", help="a file to attach; may be given again")
+    add("--cafile", metavar="FILE", help="CA certificates to trust (default: SSL_CERT_FILE, else the system's)")
+    add("--chain-only", action="store_true", help="do not check the name in the server's certificate")
+    add("--classic", action="store_true", help="do not force STARTTLS when smtp.ssl is off")
+    add("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def _message(given: argparse.Namespace) -> EmailMessage:
+    message = EmailMessage()
+    try:
+        if given.sender:
+            message["From"] = given.sender
+        message["To"] = ", ".join(given.to)
+        message["Subject"] = given.subject
+        message.set_content(sys.stdin.read() if given.body is None else given.body)
+    except (ValueError, IndexError) as error:  # what the email package says about line ends in a field, and such
+        raise MessageError(f"the message cannot be made: {error}") from None
+    for name in given.attach:
+        path = Path(name)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise MessageError(f"{path} cannot be read: {error.strerror}") from None
+        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        main_type, _, subtype = kind.partition("/")
+        message.add_attachment(data, maintype=main_type, subtype=subtype, filename=path.name)
+    return message
+
+
+def _show(result: SendResult, *, as_json: bool) -> None:
+    if as_json:
+        document = {
+            "reply": str(result.reply),
+            "queue_id": result.queue_id,
+            "recipients": {address: str(reply) for address, reply in result.recipients.items()},
+        }
+        print(json.dumps(document, ensure_ascii=False))
+        return
+    print(result.reply)
+    if result.queue_id:
+        print(f"queue id: {result.queue_id}")
+    for address, reply in result.recipients.items():
+        if not reply.ok and reply is not result.reply:
+            print(f"{address}: {reply}")
+
+
+def _complain(error: object, status: int) -> int:
+    print(f"outgate.mailer: {error}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

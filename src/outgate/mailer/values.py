@@ -1,0 +1,127 @@
+"""Typed values as an OSGi configuration knows them, and how text becomes one.
+
+Standards: OSGi Compendium chapter 104 (types of properties), chapter 707 (converter), as Apache Felix does it.
+Promises: a conversion gives a value of the named type within that type's range, or `ConversionError`.
+Dangers: a value may be a secret: neither `repr` nor an error shows one.
+Not here: files (`mailer.osgi`), placeholders (`mailer.interpolate`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from dataclasses import dataclass, field
+
+Scalar = str | int | float | bool
+
+_CANONICAL = {
+    "int": "Integer",
+    "long": "Long",
+    "float": "Float",
+    "double": "Double",
+    "byte": "Byte",
+    "short": "Short",
+    "char": "Character",
+    "boolean": "Boolean",
+}
+_SCALARS = frozenset({"String", *_CANONICAL.values()})
+_BITS = {"Byte": 8, "Short": 16, "Integer": 32, "Long": 64}
+_INTEGER = re.compile(r"[+-]?[0-9]{1,40}")
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?[dDfF]?")
+_NAMED = {"NaN": math.nan, "Infinity": math.inf, "+Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used as it is; the text says what to change, and shows no value."""
+
+
+class ConversionError(ConfigError):
+    """A value does not fit the type it shall have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value and the simple name of its Java type: "String", "Long", "Boolean[]", "Collection<Integer>", …
+
+    Arrays and collections are tuples."""
+
+    type: str
+    value: Scalar | tuple[Scalar, ...] = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """Return the value as Java would write it."""
+        if isinstance(self.value, tuple):
+            return "[" + ", ".join(as_text(item) for item in self.value) + "]"
+        return as_text(self.value)
+
+
+def as_text(value: Scalar) -> str:
+    """Return a scalar as Java would write it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def known(type_name: str) -> bool:
+    """Say whether a scalar or an array of that type exists."""
+    scalar = type_name.removesuffix("[]")
+    return scalar in _SCALARS or scalar in _CANONICAL
+
+
+def boxed(type_name: str) -> str:
+    """Return the type of the object that a scalar of the given type comes as: "int" gives "Integer".
+
+    Arrays of primitives stay what they are."""
+    return type_name if type_name.endswith("[]") else _CANONICAL.get(type_name, type_name)
+
+
+def convert(given: Scalar, type_name: str) -> Scalar:
+    """Turn a scalar into one of the named scalar type. Raises `ConversionError`."""
+    name = _CANONICAL.get(type_name, type_name)
+    if name == "String":
+        return as_text(given)
+    if name == "Boolean":
+        return given.lower() == "true" if isinstance(given, str) else bool(given)
+    if name == "Character":
+        text = as_text(given)
+        if len(text) != 1:
+            raise ConversionError(f"is not a single character, as {type_name} must be")
+        return text
+    return _integer(given, name) if name in _BITS else _floating(given, name)
+
+
+def _integer(given: Scalar, name: str) -> int:
+    if isinstance(given, str):
+        if _INTEGER.fullmatch(given) is None:
+            raise ConversionError(f"is not a number of type {name}")
+        number = int(given)
+    elif isinstance(given, float):
+        if not given.is_integer():
+            raise ConversionError(f"is not a whole number, as {name} must be")
+        number = int(given)
+    else:
+        number = int(given)
+    limit = 1 << (_BITS[name] - 1)
+    if not -limit <= number < limit:
+        raise ConversionError(f"is outside the range of {name}")
+    return number
+
+
+def _floating(given: Scalar, name: str) -> float:
+    if isinstance(given, str):
+        text = given.strip()
+        if text in _NAMED:
+            return _NAMED[text]
+        if _DECIMAL.fullmatch(text) is None:
+            raise ConversionError(f"is not a number of type {name}")
+        number = float(text.rstrip("dDfF"))
+    else:
+        number = float(given)
+    if name == "Double":
+        return number
+    try:
+        return struct.unpack("f", struct.pack("f", number))[0]
+    except OverflowError:
+        return math.copysign(math.inf, number)

@@ -1,0 +1,45 @@
+"""TLS contexts: what we offer as a server and what we ask for as a client.
+
+Standards: RFC 8446, RFC 5246, RFC 8996 (nothing older than TLS 1.2), RFC 7435 (opportunistic).
+Promises: TLS 1.2 at least; a verifying context also checks the name.
+Dangers: an opportunistic context believes any certificate: it hides from listeners, not from impostors.
+Not here: certificates of the laptop mode (`sandbox.ca`), handshakes (`smtp.asyncio`).
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+# TLS 1.2 with forward secrecy and authenticated encryption; TLS 1.3 has no others.
+_CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+def server_context(chain_file: Path | None = None, key_file: Path | None = None) -> ssl.SSLContext:
+    """Return a server's context with this certificate chain and key (PEM), or without one for a caller that
+    loads it. Raises `OSError` or `ssl.SSLError` for files that cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS_12)
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION
+    # One ticket is enough to resume; each costs time in every handshake.
+    context.num_tickets = 1
+    if chain_file is not None:
+        context.load_cert_chain(chain_file, key_file)
+    return context
+
+
+def verified_context(ca_file: Path | None = None) -> ssl.SSLContext:
+    """Return a client's context that checks chain and name, against `ca_file` (PEM) or the system's authorities."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def opportunistic_context() -> ssl.SSLContext:
+    """Return a client's context that encrypts to whoever answers."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,116 @@
+"""A control store with one program and its environments, and the Cloud Manager API over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from outgate.api.cloud_manager import build
+from outgate.api.errors import Unauthorized
+from outgate.api.identity.tokens import Caller
+from outgate.base.clock import FrozenClock
+from outgate.model.egress import Environment, Mode, NetworkInfrastructure, Program
+from outgate.store.control import ControlStore, open_control
+from outgate.store.secrets import open_box
+
+ORG = "ABC@AdobeOrg"
+ACCOUNT = "a" * 32
+
+
+@dataclass
+class World:
+    """A program with a flexible infrastructure and two environments."""
+
+    control: ControlStore
+    clock: FrozenClock
+    program: Program
+    way: NetworkInfrastructure
+    environment: Environment
+    other: Environment
+
+    @property
+    def store(self) -> Any:
+        return self.control.egress
+
+
+@contextmanager
+def world(directory: Path, *, kind: Mode = Mode.FLEXIBLE, tunnel: str = "127.1.0.1") -> Iterator[World]:
+    """Make the world in `directory`."""
+    clock = FrozenClock()
+    control = open_control(directory / "control.db", open_box(directory / "master.key"), clock)
+    store = control.egress
+    program = store.add_program(ORG, ACCOUNT, "Shop", program_id="4")
+    addresses = ("127.0.0.3",) if kind is Mode.DEDICATED else ()
+    way = store.add_infrastructure("4", kind, "va7", addresses=addresses, infrastructure_id="7")
+    made = [
+        store.add_environment(
+            "4",
+            name,
+            kind=name,
+            region="va7",
+            tunnel_address=tunnel,
+            client_networks=["127.0.0.0/8"],
+            environment_id=number,
+        )
+        for name, number in (("prod", "10"), ("stage", "11"))
+    ]
+    try:
+        yield World(control, clock, program, way, made[0], made[1])
+    finally:
+        control.close()
+
+
+class Tokens:
+    """Tokens by name: `good` has every role, `reader` one, `stranger` is of another account."""
+
+    def __init__(self) -> None:
+        everything = frozenset({"reader", "writer", "manager", "runtime"})
+        self.callers = {
+            "good": Caller("person", ACCOUNT, everything, "client"),
+            "reader": Caller("viewer", ACCOUNT, frozenset({"reader"}), "client"),
+            "manager": Caller("boss", ACCOUNT, frozenset({"manager"}), "client"),
+            "stranger": Caller("stranger", "b" * 32, everything, "client"),
+        }
+
+    async def authenticate(self, authorization: str | None) -> Caller:
+        caller = self.callers.get((authorization or "").removeprefix("Bearer "))
+        if caller is None:
+            raise Unauthorized("the bearer token is not one of ours")
+        return caller
+
+
+class Api:
+    """Calls to the API, with the headers that a client sends."""
+
+    def __init__(self, world: World) -> None:
+        self.pokes: list[int] = []
+        self.app = build(
+            store=world.store,
+            authenticator=Tokens(),
+            changed=lambda: self.pokes.append(1),
+            shared_addresses=["127.0.0.2"],
+        )
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None = "good",
+        headers: dict[str, str | None] | None = None,
+        app: Any = None,
+        **arguments: Any,
+    ) -> httpx2.Response:
+        sent: dict[str, str | None] = {"x-api-key": "client", "x-gw-ims-org-id": ORG}
+        if token is not None:
+            sent["authorization"] = f"Bearer {token}"
+        sent |= headers or {}
+        plain = {name: value for name, value in sent.items() if value is not None}
+        transport = httpx2.ASGITransport(app=app or self.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.request(method, path, headers=plain, **arguments)
