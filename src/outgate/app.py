@@ -16,7 +16,7 @@ import functools
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from outgate.egress.reconcile import Reconciler
 from outgate.model.flow import Attempt, Client, Job
 from outgate.net import guard
 from outgate.net.dns import Resolver
+from outgate.net.tls import opportunistic_context
 from outgate.relay.access import AccessTable
 from outgate.relay.credentials import Credentials
 from outgate.relay.delivery import Delivery, DeliveryLimits
@@ -140,9 +141,7 @@ class RelayService:
             access=AccessTable(control.access.snapshot()),
             credentials=self.credentials,
             queue=self.queue,
-            limits=Limits(
-                message=relay.max_message_bytes, recipients=relay.max_recipients, errors=relay.max_errors
-            ),
+            limits=Limits(message=relay.max_message_bytes, recipients=relay.max_recipients, errors=relay.max_errors),
             lifetime=relay.queue_lifetime_s,
             call_soon=loop.call_soon_threadsafe,
             replace_bare_line_ends=relay.bare_line_ends == "replace",
@@ -284,14 +283,6 @@ def tame_memory() -> None:
             libc.mallopt(parameter, value)
 
 
-def opportunistic_context() -> ssl.SSLContext:
-    """Return TLS for delivery: any certificate will do, for the alternative is clear text (RFC 7435)."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def guard_for(exceptions: list[str]) -> Callable[[str, str], bool]:
     """Return a judge of (name, address): may it be dialled?"""
     compiled = guard.compile_exceptions(exceptions)
@@ -306,7 +297,7 @@ class HttpServer(uvicorn.Server):
     """uvicorn in our own loop: signals are the service's, not the HTTP server's."""
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Generator[None]:
         yield
 
 

@@ -85,7 +85,8 @@ def dev(
     config: Annotated[Path | None, typer.Option("--config", help="Settings (TOML).", show_default=False)] = None,
 ) -> None:
     """Run everything on loopback: relay, egress, DNS, inbox, a ready tenant. Port 0 means any free port."""
-    from outgate.app import DevPorts, StartFailed, run_dev
+    from outgate.app import StartFailed
+    from outgate.laptop import DevPorts, run_dev
 
     ports = DevPorts(http_port, submission_port, submissions_port, dns_port, inbox_port, proxy_port)
     try:
@@ -152,9 +153,7 @@ def message_show(queue_id: str, data: _Data = None, as_json: _Json = False) -> N
 
 @message.command("list")
 def message_list(
-    recipient: Annotated[
-        str | None, typer.Option(help="Only messages to this address.", show_default=False)
-    ] = None,
+    recipient: Annotated[str | None, typer.Option(help="Only messages to this address.", show_default=False)] = None,
     status: Annotated[
         str | None, typer.Option(help="Only messages with a recipient in this state.", show_default=False)
     ] = None,

@@ -235,7 +235,7 @@ class _Vault:
 
 def _memory() -> Path:
     """Return a place in memory if the system has one that is ours to use, else the temporary directory."""
-    for name in (os.environ.get("XDG_RUNTIME_DIR", ""), "/dev/shm"):
+    for name in (os.environ.get("XDG_RUNTIME_DIR", ""), "/dev/shm"):  # noqa: S108 - our names in it are random
         if name and os.path.isdir(name) and os.access(name, os.W_OK | os.X_OK):
             return Path(name)
     return Path(tempfile.gettempdir())

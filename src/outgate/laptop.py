@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import functools
 import gc
 import json
 import os
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,12 @@ from fastapi import FastAPI
 
 from outgate import settings as settings_module
 from outgate.api import cloud_manager, event_notifications, identity, restrictions
+from outgate.api.event_notifications import documents
 from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.api.messages.documents import message_document, summary_document
 from outgate.app import (
+    EgressService,
     HttpServer,
     RelayService,
     StartFailed,
@@ -42,23 +46,26 @@ from outgate.base import log
 from outgate.base.clock import OffsetClock
 from outgate.base.log import Log
 from outgate.console import views
-from outgate.model.tenancy import SmtpConfiguration, Verification
+from outgate.model.tenancy import SmtpConfiguration
 from outgate.net.dns import Resolver
 from outgate.relay.onboarding import Verifier
 from outgate.sandbox import api as sandbox_api
 from outgate.sandbox import tenant as tenants
-from outgate.sandbox.ca import Authority
+from outgate.sandbox.ca import SandboxCa, ServerNames
 from outgate.sandbox.inbox import Inbox
 from outgate.sandbox.judges import Judges
 from outgate.sandbox.local import LocalOnly
+from outgate.sandbox.nameserver import NameServer
 from outgate.sandbox.zone import Zone
 from outgate.settings import Settings
 from outgate.smtp.asyncio.server import listening_socket
 from outgate.store.control import ControlStore, open_control
+from outgate.store.keys import BadKey
 from outgate.store.secrets import open_box
 
 _log = Log("outgate.laptop")
 HOST = "127.0.0.1"
+EXCHANGE = "mx.outgate.test"
 EGRESS_ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 LOOPBACK = "127.0.0.0/8"
 
@@ -142,46 +149,358 @@ class Laptop:
         self._ports = ports
         self._settings = settings
         self._clock = OffsetClock(data / "clock")
-        self._stops: list[Any] = []
+        self._stops: list[Callable[[], Awaitable[None] | None]] = []
         self.dev: dict[str, Any] = {}
 
     async def start(self) -> None:
         """Start everything, in the order the parts need each other. Raises `StartFailed`."""
-        data, settings, clock = self._data, self._settings, self._clock
+        data, clock = self._data, self._clock
         (data / "dev.json").unlink(missing_ok=True)
         tenant = tenants.choose(data / "tenant.json")
         control = open_control(data / "control.db", open_box(data / "master.key"), clock)
-        self._stops.append(_closing(control))
-        zone = Zone(data / "zone.json")
-        dns_port = await self._nameserver(zone)
-        resolver = Resolver([(HOST, dns_port)], clock)
-        authority = Authority(data)
+        self._stop_last(control.close)
         hasher = PasswordHashing()
-        self._stops.append(_closing(hasher))
-        configuration = await asyncio.to_thread(self._tenant, control, tenant)
+        self._stop_last(hasher.close)
+        configuration = await self._tenant(control, tenant, hasher)
+
+        zone = Zone(data / "zone.json", exchange=EXCHANGE, address=HOST)
         self._records(zone, configuration)
-        inbox_port = await self._inbox(zone, authority, dns_port)
-        settings = settings_module.with_relay(settings, delivery_port=inbox_port)
-        relay = self._relay(control, zone, authority, resolver, settings)
+        dns_port = await self._name_server(zone)
+        resolver = Resolver([(HOST, dns_port)], clock)
+        authority = SandboxCa(data)
+        inbox, inbox_port = self._inbox(authority, dns_port)
+
+        settings = settings_module.with_relay(self._settings, delivery_port=inbox_port)
+        relay = self._relay(settings, control, authority, zone, resolver)
         submission = relay.listen(HOST, self._ports.submission, "submission")
         submissions = relay.listen(HOST, self._ports.submissions, "submissions")
         relay.listen_also("::1", submission, "submission")
         relay.listen_also("::1", submissions, "submissions")
-        self._stops.append(relay.stop)
-        verifier = self._verifier(control, resolver)
-        if not configuration.verified:
-            await verifier.verify(configuration, ("spf", "dkim", "en_authorization"))
-        egress = await egress_service(
-            settings,
-            data=data,
-            control=control,
-            resolver=resolver,
+        verifier = Verifier(
+            resolver,
+            control.tenancy,
+            outgoing_addresses=settings.relay.endpoint.outgoing_addresses,
+            ehlo_name=settings.relay.endpoint.ehlo_name,
             clock=clock,
-            header_to=(f"{HOST}:{submission}", f"{HOST}:{submissions}"),
         )
-        self._stops.append(egress.stop)
+        if not configuration.verified:
+            await verifier.verify(configuration, ("spf", "dkim"))
+        header_to = (f"{HOST}:{submission}", f"{HOST}:{submissions}")
+        egress = await egress_service(
+            settings, data=data, control=control, resolver=resolver, clock=clock, header_to=header_to
+        )
+        self._stop_last(egress.stop)
         relay.changed()
         relay.start()
         watch = Watch(control, relay.changed)
         watch.start()
-        self._stops.append(watch.stop)
+        self._stop_last(watch.stop)
+
+        http = self._socket("http", self._ports.http)
+        url = f"http://{HOST}:{http.getsockname()[1]}"
+        proxy_port = self._ports.proxy or _free_port()
+        issuer = TokenIssuer(control, clock)
+        self.dev = describe(data, url, tenant, configuration, settings) | {
+            "token": issuer.issue(
+                "iam-ServiceId-laptop", tenant.account_id, tenants.ALL_ROLES, tenants.CLIENT_ID, None
+            ),
+            "submission": f"{HOST}:{submission}",
+            "submissions": f"{HOST}:{submissions}",
+            "dns": f"{HOST}:{dns_port}",
+            "inbox": f"{HOST}:{inbox_port}",
+            "http_proxy": f"{HOST}:{proxy_port}",
+        }
+        parts = _Parts(settings, control, clock, zone, inbox, relay, egress, verifier, hasher, issuer)
+        server, task = await serve_http(LocalOnly(http_application(parts, self.dev, proxy_port)), http)
+        self._stop_last(functools.partial(_stop_http, server, task))
+        self._write_dev_json()
+
+    async def stop(self) -> None:
+        """Stop what was started, last first; each part's trouble is logged and the next is stopped."""
+        while self._stops:
+            try:
+                ended = self._stops.pop()()
+                if ended is not None:
+                    await ended
+            except Exception:
+                _log.exception("stop.failed")
+        (self._data / "dev.json").unlink(missing_ok=True)
+
+    def _stop_last(self, stop: Callable[[], Awaitable[None] | None]) -> None:
+        self._stops.append(stop)
+
+    # -- the parts ------------------------------------------------------------------------------------------
+
+    async def _tenant(
+        self, control: ControlStore, tenant: tenants.Tenant, hasher: PasswordHashing
+    ) -> SmtpConfiguration:
+        dev = self._settings.dev
+        key_pem = None
+        if dev.dkim_key_file:
+            try:
+                key_pem = await asyncio.to_thread(Path(dev.dkim_key_file).read_bytes)
+            except OSError as error:
+                raise StartFailed(f"dev.dkim_key_file {dev.dkim_key_file}: {error.strerror}") from None
+        try:
+            configuration = await asyncio.to_thread(
+                functools.partial(
+                    tenants.make_relay_side,
+                    control,
+                    tenant,
+                    domain=dev.domain,
+                    key_pem=key_pem,
+                    selector=dev.dkim_selector,
+                    verifier=await hasher.hash(tenant.smtp_password),
+                )
+            )
+        except BadKey as error:
+            raise StartFailed(f"dev.dkim_key_file {dev.dkim_key_file}: {error}") from None
+        await asyncio.to_thread(tenants.make_egress_side, control, tenant)
+        return configuration
+
+    def _records(self, zone: Zone, configuration: SmtpConfiguration) -> None:
+        """Put the names that everything here needs into the zone, unless somebody has put something there."""
+        relay = self._settings.relay
+        domain = configuration.domain
+        allowed = " ".join(
+            f"{'ip6' if ':' in address else 'ip4'}:{address}" for address in relay.endpoint.outgoing_addresses
+        )
+        wanted = (
+            (relay.spf_host, "TXT", f"v=spf1 {allowed} -all"),
+            (relay.endpoint.host_name, "A", HOST),
+            (relay.endpoint.ehlo_name, "A", HOST),
+            (domain, "A", HOST),
+            (domain, "TXT", documents.spf_text(documents.SmtpRecords(relay.spf_host))),
+            (documents.dkim_name(configuration), "TXT", documents.dkim_text(configuration)),
+        )
+        for name, rdtype, value in wanted:
+            if zone.get(name, rdtype) is None:
+                zone.put(name, rdtype, [value])
+
+    async def _name_server(self, zone: Zone) -> int:
+        server = NameServer(zone)
+        try:
+            _, port = await server.start(HOST, self._ports.dns)
+        except OSError as error:
+            raise StartFailed(port_taken("dns", HOST, self._ports.dns, error)) from None
+        self._stop_last(server.stop)
+        return port
+
+    def _inbox(self, authority: SandboxCa, dns_port: int) -> tuple[Inbox, int]:
+        inbox = Inbox(
+            self._data / "inbox",
+            clock=self._clock,
+            context=authority.context([EXCHANGE]),
+            judges=Judges((HOST, dns_port), self._clock),
+            host_name=EXCHANGE,
+        )
+        _, port = inbox.start(self._socket("inbox", self._ports.inbox))
+        self._stop_last(inbox.stop)
+        return inbox, port
+
+    def _relay(
+        self, settings: Settings, control: ControlStore, authority: SandboxCa, zone: Zone, resolver: Resolver
+    ) -> RelayService:
+        names = ServerNames(authority, [settings.relay.endpoint.host_name], lambda name: HOST in zone.addresses(name))
+        relay = RelayService(
+            settings,
+            data=self._data,
+            control=control,
+            clock=self._clock,
+            resolver=resolver,
+            context=names.context,
+            permitted=guard_for(settings.egress.guard_exceptions),
+        )
+        self._stop_last(relay.stop)
+        return relay
+
+    def _socket(self, name: str, port: int) -> socket.socket:
+        try:
+            return listening_socket(HOST, port)
+        except OSError as error:
+            raise StartFailed(port_taken(name, HOST, port, error)) from None
+
+    def _write_dev_json(self) -> None:
+        temporary = self._data / "dev.json.tmp"
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            json.dump(self.dev, out, indent=1)
+        os.replace(temporary, self._data / "dev.json")
+
+
+def describe(
+    data: Path, url: str, tenant: tenants.Tenant, configuration: SmtpConfiguration, settings: Settings
+) -> dict[str, Any]:
+    """Return the keys of `dev.json` that do not depend on a port but HTTP's."""
+    return {
+        "pid": os.getpid(),
+        "console_url": f"{url}/",
+        "event_notifications_url": f"{url}/event-notifications",
+        "restrictions_url": f"{url}/context-based-restrictions",
+        "cloud_manager_url": f"{url}/cloud-manager",
+        "identity_url": f"{url}/iam",
+        "vpc_url": f"{url}/vpc/v1",
+        "sandbox_url": f"{url}/sandbox",
+        "api_key": tenant.api_key,
+        "token": "",
+        "account_id": tenant.account_id,
+        "instance_id": tenant.instance_id,
+        "org_id": tenant.org_id,
+        "program_id": tenant.program_id,
+        "environment_id": tenant.environment_id,
+        "submission": "",
+        "submissions": "",
+        "dns": "",
+        "inbox": "",
+        "tunnel_address": HOST,
+        "http_proxy": "",
+        "ca_file": str((data / "ca.pem").absolute()),
+        "domain": configuration.domain,
+        "smtp_config_id": configuration.id,
+        "smtp_user": tenant.smtp_user,
+        "smtp_password": tenant.smtp_password,
+        "smtp_host_name": settings.relay.endpoint.host_name,
+        "vpc_id": tenant.vpc_id,
+        "vpc_crn": tenant.vpc_crn,
+        "subnet_id": tenant.subnet_id,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the HTTP side is made of."""
+
+    settings: Settings
+    control: ControlStore
+    clock: OffsetClock
+    zone: Zone
+    inbox: Inbox
+    relay: RelayService
+    egress: EgressService
+    verifier: Verifier
+    hasher: PasswordHashing
+    issuer: TokenIssuer
+
+
+def http_application(parts: _Parts, dev: dict[str, Any], proxy_port: int) -> FastAPI:
+    """Return everything that HTTP serves: the vendors' APIs, identity, the sandbox calls, the page."""
+    control, clock, settings = parts.control, parts.clock, parts.settings
+    authenticator = Authenticator(control, clock)
+    root = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    root.mount(
+        "/event-notifications",
+        event_notifications.build(
+            store=control,
+            authenticator=authenticator,
+            verifier=parts.verifier,
+            hasher=parts.hasher,
+            records=event_notifications.SmtpRecords(settings.relay.spf_host),
+            history=parts.relay.store,
+            egress_trail=parts.egress.audit.find,
+            authorization=settings.relay.authorization,
+            clock=clock,
+        ),
+    )
+    root.mount("/context-based-restrictions", restrictions.build(store=control, authenticator=authenticator))
+    root.mount(
+        "/cloud-manager",
+        cloud_manager.build(
+            store=control.egress,
+            authenticator=authenticator,
+            changed=parts.egress.reconciler.poke,
+            shared_addresses=settings.egress.shared_addresses,
+            http_proxy_port=proxy_port,
+        ),
+    )
+    tokens = identity.build(store=control, tokens=parts.issuer, clock=clock)
+    root.mount("/iam", tokens)
+    root.mount("/identity", _below("/identity", tokens))
+
+    async def advance(seconds: float) -> float:
+        now = clock.advance(seconds)
+        await parts.relay.queue.poke()
+        return now
+
+    root.mount("/sandbox", sandbox_api.build(parts.zone, parts.inbox, advance, authenticator))
+    root.mount("/", views.build(_console_data(parts, dev)))
+    return root
+
+
+def _console_data(parts: _Parts, dev: dict[str, Any]) -> views.ConsoleData:
+    store, egress, history = parts.control.egress, parts.control.egress, parts.relay.store
+
+    def message(queue_id: str) -> dict[str, Any] | None:
+        record = history.message(queue_id)
+        if record is None:
+            return None
+        carried = parts.egress.audit.find(record.client_address, record.client_port, record.received_at)
+        return message_document(record, carried)
+
+    def networking() -> dict[str, Any]:
+        found = egress.networking(dev["environment_id"])
+        forwards = () if found is None else found.port_forwards
+        return {
+            "tunnelAddress": dev["tunnel_address"],
+            "mode": "flexiblePortEgress" if found is None else found.mode.value,
+            "portForwards": [
+                {"name": each.name, "portOrig": each.port_orig, "portDest": each.port_dest} for each in forwards
+            ],
+        }
+
+    def variables() -> list[dict[str, Any]]:
+        return [
+            {
+                "name": each.name,
+                "value": each.value,
+                "type": "secretString" if each.secret else "string",
+                "service": each.service,
+            }
+            for each in store.variables(dev["environment_id"])
+        ]
+
+    return views.ConsoleData(
+        dev=lambda: dev,
+        inbox=_NewestFirst(parts.inbox),
+        messages=lambda: [summary_document(record) for record in history.messages(limit=50)[1]],
+        message=message,
+        variables=variables,
+        networking=networking,
+        clock_offset=lambda: parts.clock.offset,
+    )
+
+
+class _NewestFirst:
+    """The inbox as the page wants it."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    def items(self) -> list[dict[str, Any]]:
+        return self._inbox.items()[::-1]
+
+    def raw(self, item_id: str) -> bytes | None:
+        return self._inbox.raw(item_id)
+
+
+def _below(prefix: str, app: FastAPI) -> Callable[..., Awaitable[None]]:
+    """Return `app` for mounting at one of its own prefixes: it sees the whole path again."""
+
+    async def whole(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "root_path": scope.get("root_path", "").removesuffix(prefix)}
+        await app(scope, receive, send)
+
+    return whole
+
+
+async def _stop_http(server: HttpServer, task: asyncio.Task[Any]) -> None:
+    server.should_exit = True
+    await asyncio.wait([task])
+
+
+def _free_port() -> int:
+    """Return a port that nobody listens on now: where the HTTP proxy will be, and is closed until it is there."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]

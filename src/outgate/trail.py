@@ -63,12 +63,11 @@ def _carried(line: dict[str, Any]) -> Hop:
 
 
 def _attempt(attempt: dict[str, Any]) -> list[Hop]:
-    where = f"{attempt['host']} [{attempt['address']}]" if attempt["address"] else attempt["route_reason"]
+    where = f"{attempt['host']} [{attempt['address']}] by ".lstrip() if attempt["address"] else ""
     tls = attempt["tls"] or "in the clear"
-    found = [Hop(attempt["started_at"], "delivery", "attempt", f"{where} by {attempt['route_reason']}")]
+    found = [Hop(attempt["started_at"], "delivery", "attempt", f"{where}{attempt['route_reason']}")]
     found.extend(
-        Hop(step["at"], "delivery", "said", f"{step['did']}  ⇒  {step['reply']}")
-        for step in attempt["conversation"]
+        Hop(step["at"], "delivery", "said", f"{step['did']}  ⇒  {step['reply']}") for step in attempt["conversation"]
     )
     found.extend(
         Hop(
@@ -106,7 +105,5 @@ def lines(message: dict[str, Any]) -> list[str]:
     told.append("")
     for recipient in message["recipients"]:
         again = f", next attempt {recipient['next_attempt_at']}" if recipient["next_attempt_at"] else ""
-        told.append(
-            f"  {recipient['mailbox']}: {recipient['status']} after {recipient['attempts']} attempt(s){again}"
-        )
+        told.append(f"  {recipient['mailbox']}: {recipient['status']} after {recipient['attempts']} attempt(s){again}")
     return told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,7 +95,7 @@ def test_splitting_changes_nothing(stream: bytes, cuts: list[int], starttls: boo
     whole.feed(stream)
     pieces = Owner(starttls=starttls)
     edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         pieces.feed(stream[start:end])
     assert _told(pieces) == _told(whole)
     if whole.machine.state is not State.CLOSED:

@@ -329,6 +329,64 @@ async def test_a_withdrawn_forward_lets_its_connections_finish(tmp_path: Path) -
 
 
 @on_both_loops
+async def test_what_is_still_being_reached_when_its_forward_goes_is_not_opened(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    asked, gate = asyncio.Event(), asyncio.Event()
+
+    async def slow(_name: str) -> list[str]:
+        asked.set()
+        await gate.wait()
+        return ["127.0.0.1"]
+
+    async with Bench(tmp_path, limits=Limits(drain_s=3600.0)) as bench, Target(echo) as target:
+        bench.forwarder._resolve = slow
+        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        reader, writer = await dial(tunnel, 30000)
+        await asked.wait()
+        await bench.forwarder.apply("10", [])
+        gate.set()
+        assert await closed(reader) == b""
+        writer.close()
+        assert [line["refusal"] for line in bench.lines("decision")] == ["withdrawn"]
+
+
+@on_both_loops
+async def test_the_address_family_without_a_way_out_hides_no_other_failure(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    book = {"both.example": ["127.0.0.1", "::1"], "six.example": ["::1"]}
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        dead = probe.getsockname()[1]
+    async with Bench(tmp_path, book, exceptions=("127.0.0.0/8", "::1")) as bench:
+        names = ("both.example", "six.example")
+        await bench.forwarder.apply("10", [forward(tunnel, 30000 + i, name, dead) for i, name in enumerate(names)])
+        for number in range(2):
+            reader, writer = await dial(tunnel, 30000 + number)
+            assert await closed(reader) == b""
+            writer.close()
+        assert [line["refusal"] for line in bench.lines("decision")] == ["refused", "source"]
+
+
+@on_both_loops
+async def test_an_address_that_gets_the_header_under_any_name(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    saw = asyncio.get_running_loop().create_future()
+
+    async def record(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        saw.set_result(await reader.read())
+
+    async with Bench(tmp_path) as bench, Target(record) as target:
+        bench.forwarder._header_to = frozenset({f"127.0.0.1:{target.port}"})
+        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        _, writer = await dial(tunnel, 30000)
+        writer.write_eof()
+        found = proxy_header.parse(await saw)
+        assert found is not None
+        assert found[0].source == writer.get_extra_info("sockname")
+        writer.close()
+        assert bench.lines("decision")[0]["proxy_header"] is True
+
+
+@on_both_loops
 async def test_a_taken_port_leaves_all_old_forwards_in_force(tmp_path: Path) -> None:
     tunnel = tunnel_address()
     async with Bench(tmp_path) as bench, Target(echo) as target:

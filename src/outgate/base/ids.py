@@ -27,8 +27,8 @@ def _base32(number: int, width: int) -> str:
 
 
 def queue_id(shard: str, now: float) -> str:
-    """Return a new queue id: shard sign, 10 signs of milliseconds, 5 random signs; 16 in all, `[0-9A-Z]`."""
-    return shard + _base32(int(now * 1000), 10) + _base32(secrets.randbits(25), 5)
+    """Return a new queue id: shard sign, 10 signs of milliseconds, 7 random signs; 18 in all, `[0-9A-Z]`."""
+    return shard + _base32(int(now * 1000), 10) + _base32(secrets.randbits(35), 7)
 
 
 def new_uuid() -> str:

@@ -15,8 +15,8 @@ import errno
 import socket
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from outgate.base import ids
@@ -67,6 +67,7 @@ class _Listener:
     forward: Forward
     networks: tuple[IPv4Network | IPv6Network, ...]
     server: asyncio.Server | None = None
+    withdrawn: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -88,13 +89,22 @@ class Forwarder:
     """Carry forwards. Lives on one event loop; made by `app`, fed by `reconcile`."""
 
     def __init__(
-        self, *, resolve: Resolve, exceptions: guard.Exceptions, audit: Audit, limits: Limits, clock: Clock
+        self,
+        *,
+        resolve: Resolve,
+        exceptions: guard.Exceptions,
+        audit: Audit,
+        limits: Limits,
+        clock: Clock,
+        header_to: Collection[str] = (),
     ) -> None:
+        """`header_to` are checked addresses (`address:port`) that get a PROXY header under whatever name."""
         self._resolve = resolve
         self._exceptions = exceptions
         self._audit = audit
         self._limits = limits
         self._clock = clock
+        self._header_to = frozenset(header_to)
         self._listeners: dict[Key, _Listener] = {}
         self._calls: set[_Call] = set()
         self._open: Counter[str] = Counter()
@@ -168,6 +178,7 @@ class Forwarder:
 
     def _drop(self, key: Key) -> None:
         listener = self._listeners.pop(key)
+        listener.withdrawn = True
         if listener.server is not None:
             listener.server.close()
 
@@ -222,9 +233,7 @@ class Forwarder:
         if self._open[environment] == self._limits.connections_alert and environment not in self._alerted:
             self._alerted.add(environment)
             most = self._limits.connections_per_environment
-            _log.warning(
-                "egress.many_connections", environment=environment, open=self._open[environment], most=most
-            )
+            _log.warning("egress.many_connections", environment=environment, open=self._open[environment], most=most)
         call.task = spawn(self._reach(call), f"egress {call.id}")
 
     async def _reach(self, call: _Call) -> None:
@@ -236,11 +245,14 @@ class Forwarder:
             return
         client, forward = endpoint(*call.client), call.forward
         source = endpoint(*_plain(reached.getsockname()))
-        known = Connection(call.id, forward, client, endpoint(address, forward.port), source, exception)
-        if call.pipe.ending or call.listener.forward != forward:
+        if call.pipe.ending or call.listener.withdrawn or call.listener.forward != forward:
             reached.close()
             self._refuse(call, _Refused("withdrawn", "the client or the forward went away meanwhile"))
             return
+        target = endpoint(address, forward.port)
+        if target in self._header_to:
+            forward = replace(forward, proxy_header=True)
+        known = Connection(call.id, forward, client, target, source, exception)
         try:
             loop = asyncio.get_running_loop()
             await loop.create_connection(lambda: call.pipe.target, sock=reached)
@@ -262,21 +274,23 @@ class Forwarder:
         """Return a connected socket, the address it is connected to and the guard's exception, if one was used."""
         addresses = await self._addresses(forward)
         failure: _Refused | None = None
-        allowed: list[tuple[str, str]] = []
+        tries: list[tuple[str, str, str]] = []
         for address in addresses:
             verdict = guard.check(address, exceptions=self._exceptions, name=forward.name)
-            if verdict.allowed:
-                allowed.append((address, verdict.exception))
-            else:
-                failure = failure or _Refused("guard", f"{forward.name} is {address}: {verdict.reason}")
-        tries = allowed[:_ADDRESSES_TRIED]
-        for address, exception in tries:
             try:
-                source = self._source(forward, address)
-                seconds = self._limits.connect_timeout_s / len(tries)
+                if not verdict.allowed:
+                    raise _Refused("guard", f"{forward.name} is {address}: {verdict.reason}")
+                tries.append((address, self._source(forward, address), verdict.exception))
+            except _Refused as refused:
+                failure = failure or refused
+        if tries:
+            failure = None  # what could be tried tells more than what could not
+        for address, source, exception in tries[:_ADDRESSES_TRIED]:
+            seconds = self._limits.connect_timeout_s / min(len(tries), _ADDRESSES_TRIED)
+            try:
                 return await _connected(address, forward.port, source, seconds), address, exception
             except _Refused as refused:
-                failure = refused
+                failure = failure or refused
         raise failure or _Refused("dns", f"{forward.name} has no address")
 
     async def _addresses(self, forward: Forward) -> Sequence[str]:

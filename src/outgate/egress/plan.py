@@ -95,9 +95,7 @@ def _sources(target: EgressTarget, shared: tuple[str, ...]) -> tuple[tuple[str, 
     return (), "the program's network infrastructure is not ready"
 
 
-def _forward(
-    target: EgressTarget, wanted: PortForward, sources: tuple[str, ...], header: frozenset[str]
-) -> Forward:
+def _forward(target: EgressTarget, wanted: PortForward, sources: tuple[str, ...], header: frozenset[str]) -> Forward:
     name = wanted.name.lower().rstrip(".")
     needs_header = name in header or f"{name}:{wanted.port_dest}" in header
     return Forward(

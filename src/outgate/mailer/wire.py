@@ -35,7 +35,10 @@ class Envelope:
 
 def prepare(message: EmailMessage, from_address: str) -> EmailMessage:
     """Return a copy with From (`from_address` if it has none), Date and Message-ID. Raises `MessageError`."""
-    ready = copy.copy(message)  # deletions and additions in a copy leave the original's fields alone
+    ready = copy.copy(message)
+    # Return-Path is the receiver's to write. Deleting also gives the copy a list of fields of its own: one
+    # that is only added to would still be the original's.
+    del ready["Return-Path"]
     if not ready.get("From"):
         if not from_address:
             raise MessageError("From address required: set it in the message or as from.address")

@@ -25,10 +25,13 @@ from outgate.model.flow import Attempt, Host, Job, Outcome, Prepared, Route, Ste
 from outgate.relay import outcome
 from outgate.relay.routing import Router, Unroutable
 from outgate.smtp.asyncio.client import ClientTimeouts, ConnectFailed, Connection, connect
+from outgate.smtp.errors import LocalProtocolError
 from outgate.smtp.transaction import Transaction, TransactionResult
+from outgate.store.spool import SpoolError
 
 _log = Log("outgate.delivery")
 _GOODBYE_S = 5.0
+_STOPPING = "the service is stopping"
 
 
 class Preparer(Protocol):
@@ -77,10 +80,12 @@ class Delivery:
         self._signer = signer
         self._finished = finished
         self._sites: dict[str, Site] = {}
+        self._stopped = False
         self.ehlo_name = ehlo_name
         self.clock = clock
         self.limits = limits
         self.tls = tls
+        self.stopping = False
         self.busy = 0
         """Jobs taken and not finished yet."""
 
@@ -108,11 +113,20 @@ class Delivery:
         self._signer.prepare(work.job, functools.partial(self._prepared, work))
 
     def _prepared(self, work: _Work, prepared: Prepared | None, error: Exception | None) -> None:
+        if isinstance(error, SpoolError):
+            # What lies in the spool is not what was accepted: it must not go out, and a person must look.
+            _log.error("message.damaged", queue_id=work.job.queue_id, error=str(error))
+            held = tuple(outcome.held(recipient, "the stored message is damaged") for recipient in work.job.recipients)
+            self.ended(work, held, (), Host("", "", 0), "", "")
+            return
         if prepared is None:
             text = f"the message could not be prepared: {type(error).__name__}"
             self.failed(work, text, "internal", (), Host("", "", 0))
             return
         work.prepared = prepared
+        if self.stopping:
+            self.failed(work, _STOPPING, "shutdown", (), Host("", "", 0))
+            return
         site = self._sites.get(work.route.site)
         if site is None:
             site = self._sites[work.route.site] = Site(self, work.route.site)
@@ -148,6 +162,8 @@ class Delivery:
     ) -> None:
         """Make the attempt of a job that has its outcomes and hand it on."""
         self.busy -= 1
+        if self._stopped:  # the queue has given the job back already
+            return
         attempt = Attempt(
             queue_id=work.job.queue_id,
             site=work.route.site,
@@ -165,8 +181,10 @@ class Delivery:
         self._finished(work.job, attempt)
 
     async def stop(self) -> None:
-        """Say goodbye on every idle connection; what is under way ends as deferred."""
+        """Say goodbye on every connection; what was not sent yet is nobody's attempt and stays queued."""
+        self.stopping = True
         await asyncio.gather(*(site.stop() for site in list(self._sites.values())))
+        self._stopped = True
 
     def site_empty(self, name: str) -> None:
         """Forget a site without connections and work."""
@@ -206,15 +224,16 @@ class Site:
                 break
             self._send(kept, self._waiting.popleft())
         room = limits.connections_per_site - len(self._connections) - self._opening
+        staying = sum(not kept.leaving for kept in self._connections.values())
         # A connection takes work in a stream: open more only when work piles up behind those there are.
-        if self._waiting and room > 0 and len(self._waiting) > 8 * self._opening + (4 * len(self._connections)):
+        if self._waiting and room > 0 and len(self._waiting) > 8 * self._opening + 4 * staying:
             self._opening += 1
             spawn(self._open(self._waiting[0].route), f"connect {self._name}")
 
     def _free(self) -> _Kept | None:
         best: _Kept | None = None
         for kept in self._connections.values():
-            if kept.connection.ready and not kept.leaving:
+            if kept.connection.ready and not kept.leaving and kept.sent < self._delivery.limits.messages_per_connection:
                 if kept.connection.in_flight == 0:
                     return kept
                 best = best or kept
@@ -232,13 +251,20 @@ class Site:
             smtputf8=job.smtputf8,
             size=len(prepared.fields) + len(prepared.content),
         )
-        kept.connection.send(transaction, functools.partial(self._done, kept, work))
+        try:
+            kept.connection.send(transaction, functools.partial(self._done, kept, work))
+        except LocalProtocolError as error:
+            kept.end()
+            self._delivery.failed(work, f"the message cannot be sent: {error}", "internal", (), kept.host)
 
     def _done(self, kept: _Kept, work: _Work, result: TransactionResult) -> None:
         kept.end()
-        if result.error and not result.sent_all and kept.sent > 1 and work.handed_back < 2 and _unanswered(result):
-            # The connection had died while it was idle: that is not the message's failure.
+        if result.error and kept.sent > 1 and work.handed_back < 2 and _unanswered(result):
+            # The connection had ended while it was idle: that is not the message's failure.
             work.handed_back += 1
+            if self._delivery.stopping:
+                self._delivery.failed(work, _STOPPING, "shutdown", (), kept.host)
+                return
             self._waiting.appendleft(work)
             self.pump()
             return
@@ -261,6 +287,7 @@ class Site:
         if failure is not None and not self._connections and not self._opening:
             self._fail_waiting(failure.text, failure.reason, tuple(steps), failure.host)
         self.pump()
+        self._forget_if_empty()
 
     async def _try_hosts(self, route: Route, steps: list[Step]) -> _Failure | None:
         """Connect to the first host that takes us; return None, or why none did."""
@@ -271,9 +298,12 @@ class Site:
                 connection = await self._connect(host, route.source, steps)
             except ConnectFailed as error:
                 errors.append(f"{host.name or host.address} [{host.address}]:{host.port}: {error}")
-                reason = "tls" if error.stage == "tls" else ("timeout" if "timeout" in str(error) else "network")
+                reason = _reason(error)
                 continue
-            self._opened(connection, host, route.source)
+            if connection.closed:  # before it took anything: another host may do better
+                errors.append(f"{host.name or host.address} [{host.address}]:{host.port}: closed after EHLO")
+                continue
+            self._opened(connection, host, route.source, tuple(steps))
             return None
         return _Failure("; ".join(errors), reason, route.hosts[-1])
 
@@ -299,16 +329,23 @@ class Site:
                     raise
                 tls = "none"  # opportunistic: a broken handshake must not keep mail from a server that takes it
 
-    def _opened(self, connection: Connection, host: Host, source: str | None) -> None:
-        kept = _Kept(connection, host, source or "", self._delivery.limits.idle, self._gone)
+    def _opened(self, connection: Connection, host: Host, source: str | None, before: tuple[Step, ...]) -> None:
+        if self._delivery.stopping:
+            connection.abort()
+            return
+        kept = _Kept(connection, host, source or "", self._delivery.limits.idle, before)
         self._connections[connection] = kept
         connection.on_closed = functools.partial(self._gone, connection)
+        kept.end()  # others may have taken the work meanwhile: then it is idle from the beginning
 
     def _gone(self, connection: Connection) -> None:
         kept = self._connections.pop(connection, None)
         if kept is not None:
             kept.cancel()
         self.pump()
+        self._forget_if_empty()
+
+    def _forget_if_empty(self) -> None:
         if not self._connections and not self._waiting and not self._opening:
             self._delivery.site_empty(self._name)
 
@@ -319,7 +356,7 @@ class Site:
 
     async def stop(self) -> None:
         """Close the connections; work that waits ends as deferred."""
-        self._fail_waiting("the service is stopping", "shutdown", (), Host("", "", 0))
+        self._fail_waiting(_STOPPING, "shutdown", (), Host("", "", 0))
         leaving: list[Awaitable[None]] = []
         for kept in list(self._connections.values()):
             kept.cancel()
@@ -335,13 +372,22 @@ async def _quit(connection: Connection) -> None:
 
 
 def _unanswered(result: TransactionResult) -> bool:
-    return result.mail is None and result.data is None and all(answer is None for answer in result.recipients)
+    """Say whether the server ended the session before it looked at this message (421: it was about to leave)."""
+    if result.sent_all or result.data is not None or any(answer is not None for answer in result.recipients):
+        return False
+    return result.mail is None or result.mail.code == 421
+
+
+def _reason(error: ConnectFailed) -> str:
+    if error.stage == "tls":
+        return "tls"
+    return "timeout" if str(error).startswith("timeout") else "network"
 
 
 class _Kept:
     """A connection that is kept: how much it has carried, and the timer that ends it when idle."""
 
-    __slots__ = ("_gone", "_idle", "_timer", "connection", "host", "leaving", "sent", "source")
+    __slots__ = ("_before", "_idle", "_timer", "connection", "host", "leaving", "sent", "source")
 
     def __init__(
         self,
@@ -349,26 +395,26 @@ class _Kept:
         host: Host,
         source: str,
         idle: float,
-        gone: Callable[[Connection], None],
+        before: tuple[Step, ...],
     ) -> None:
+        """`before` are the steps that failed on other ways to the site before this one was found."""
         self.connection = connection
         self.host = host
         self.source = source
         self.sent = 0
         self.leaving = False
         self._idle = idle
-        self._gone = gone
+        self._before = before
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """Note that a message goes out."""
         self.sent += 1
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.cancel()
 
     def end(self) -> None:
         """Note that a message is done; start the idle timer when it was the last."""
+        self.cancel()
         if self.connection.in_flight == 0 and not self.connection.closed:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._idle, self.leave)
@@ -389,4 +435,4 @@ class _Kept:
         """Return the conversation of a message: how the connection began, then its own steps."""
         if self.sent > 1:
             return own
-        return tuple(Step(*step) for step in self.connection.greeting_steps) + own
+        return self._before + tuple(Step(*step) for step in self.connection.greeting_steps) + own

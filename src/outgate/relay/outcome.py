@@ -88,3 +88,8 @@ def failed(recipient: JobRecipient, text: str, reason_class: str) -> Outcome:
 def rejected(recipient: JobRecipient, enhanced: str, text: str, reason_class: str) -> Outcome:
     """Return a bounce that we decide ourselves, for example for a domain that takes no mail (null MX)."""
     return Outcome(recipient.id, Status.BOUNCED, 550, enhanced, text[:1000], reason_class)
+
+
+def held(recipient: JobRecipient, text: str) -> Outcome:
+    """Return an outcome that waits for a person."""
+    return Outcome(recipient.id, Status.HELD, 0, "", text[:1000], "incident")

@@ -55,7 +55,7 @@ class Router:
         self._names = names
         self._port = port
         self._source = source
-        self._own = frozenset(own_names)
+        self._own = frozenset(name.lower().removesuffix(".") for name in own_names)
         self._permitted = permitted
         self._fixed = self._smart_host(deliver_to) if deliver_to else None
 
@@ -81,9 +81,7 @@ class Router:
             raise Unroutable(f"MX of {domain}: {answer.status}", permanent=False, reason="dns")
         exchanges = list(answer.exchanges)
         if any(not exchange.host for exchange in exchanges):
-            raise Unroutable(
-                f"{domain} takes no mail (null MX)", permanent=True, reason="no-mail", enhanced="5.1.10"
-            )
+            raise Unroutable(f"{domain} takes no mail (null MX)", permanent=True, reason="no-mail", enhanced="5.1.10")
         implicit = not exchanges
         if implicit:
             exchanges = [Exchange(0, domain)]

@@ -127,9 +127,11 @@ class SubmissionSession:
 
     def handle(self, event: Event) -> None:
         """Answer an event, now or later."""
-        if self._relay.access is not self._access and not self.still_welcome():
-            if isinstance(event, Question):
-                self.machine.answer(policy.WITHDRAWN)
+        if isinstance(event, Closed):
+            self._ended = True
+            return
+        if isinstance(event, Question) and not self._allowed_on():
+            self.machine.answer(policy.WITHDRAWN)
             return
         match event:
             case MailFrom():
@@ -144,10 +146,11 @@ class SubmissionSession:
                 self._authenticate(event)
             case Aborted():
                 self._forget_mail()
-            case Closed():
-                self._ended = True
             case _:  # TlsRequested is the shell's
                 pass
+
+    def _allowed_on(self) -> bool:
+        return self._relay.access is self._access or self.still_welcome()
 
     def still_welcome(self) -> bool:
         """Look at the network rules again; say whether this client may stay."""

@@ -91,7 +91,10 @@ class Signer:
         self._woken = False
         while self._ready:
             done, prepared, error = self._ready.popleft()
-            done(prepared, error)
+            try:
+                done(prepared, error)
+            except Exception:  # the others that are ready must not wait for the next message
+                _log.exception("message.not_handed_on")
 
     def sign(self, job: Job) -> Prepared:
         """Return `job` with its DKIM-Signature. Raises what reading the spool or the key raises."""

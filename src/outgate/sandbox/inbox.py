@@ -35,6 +35,7 @@ from outgate.smtp.server import LATER, RECIPIENT_OK, SENDER_OK, Limits, ServerMa
 
 _log = Log("outgate.sandbox.inbox")
 _MOST = 5000
+_PATIENCE_S = 30.0
 _PENDING = {"result": "pending"}
 
 
@@ -125,9 +126,11 @@ class Inbox:
             self._drop(item_id)
 
     async def settled(self) -> None:
-        """Return once every message that has been received is judged."""
-        while self._judging:
-            await asyncio.wait(self._judging)
+        """Return once every message that has been received is judged, or after half a minute."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _PATIENCE_S
+        while self._judging and (left := deadline - loop.time()) > 0:
+            await asyncio.wait(self._judging, timeout=left)
 
     async def store(self, received: Received) -> str:
         """Keep a message on disk and have it judged; return its id. Raises `OSError`."""

@@ -37,9 +37,7 @@ NULL_PATH = Mailbox("", "", "", False, True)
 
 # Local-part "@" ( Domain / address-literal ); a quoted string may hold anything printable.
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\u00a0-\U0010ffff]+"
-_LOCAL = re.compile(
-    rf"(?:{_ATOM}(?:\.{_ATOM})*|\"(?:[\x20\x21\x23-\x5b\x5d-\x7e\u00a0-\U0010ffff]|\\[\x20-\x7e])*\")"
-)
+_LOCAL = re.compile(rf"(?:{_ATOM}(?:\.{_ATOM})*|\"(?:[\x20\x21\x23-\x5b\x5d-\x7e\u00a0-\U0010ffff]|\\[\x20-\x7e])*\")")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 # "<" [ source-route ":" ] mailbox ">" or a bare mailbox; then the parameters.

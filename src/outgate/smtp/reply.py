@@ -38,8 +38,7 @@ class Reply:
         prefix = f"{self.enhanced} " if self.enhanced else ""
         last = len(self.lines) - 1
         wire = "".join(
-            f"{self.code}{' ' if number == last else '-'}{prefix}{line}\r\n"
-            for number, line in enumerate(self.lines)
+            f"{self.code}{' ' if number == last else '-'}{prefix}{line}\r\n" for number, line in enumerate(self.lines)
         )
         return wire.encode("utf-8")
 

@@ -367,9 +367,7 @@ class EgressQueries:
     ) -> None:
         if row is not None and change.secret is not None and change.secret != row.secret:
             has = "secretString" if row.secret else "string"
-            message = (
-                f"cannot be changed: {change.name} is a {has}; send that type, or delete it and create it again"
-            )
+            message = f"cannot be changed: {change.name} is a {has}; send that type, or delete it and create it again"
             raise VariableRefused(index, "type", message)
         if not change.value:
             if row is not None:
@@ -430,9 +428,7 @@ class EgressQueries:
             found = connection.execute(query).all()
         return tuple(AuditRow(row.at, row.actor, row.action, row.target, dict(row.detail)) for row in found)
 
-    def _audit(
-        self, connection: Connection, actor: str, action: str, target: str, detail: dict[str, object]
-    ) -> None:
+    def _audit(self, connection: Connection, actor: str, action: str, target: str, detail: dict[str, object]) -> None:
         values = {"at": self._clock.now(), "actor": actor, "action": action, "target": target, "detail": detail}
         connection.execute(insert(t.audit).values(**values))
 

@@ -131,9 +131,7 @@ class History:
 
     def location(self, queue_id: str) -> Location | None:
         """Return where a message's body lies now."""
-        rows = self._rows(
-            'SELECT segment, generation, "offset", length FROM messages WHERE queue_id = ?', (queue_id,)
-        )
+        rows = self._rows('SELECT segment, generation, "offset", length FROM messages WHERE queue_id = ?', (queue_id,))
         return Location(*rows[0]) if rows and rows[0][0] is not None else None
 
     def message(self, queue_id: str) -> MessageRecord | None:
@@ -251,9 +249,7 @@ def _attempt(fields: list[Any]) -> AttemptRecord:
     )
 
 
-def _message(
-    row: tuple[Any, ...], recipients: list[RecipientRecord], attempts: list[AttemptRecord]
-) -> MessageRecord:
+def _message(row: tuple[Any, ...], recipients: list[RecipientRecord], attempts: list[AttemptRecord]) -> MessageRecord:
     (queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector, *rest) = row
     (session_id, address, port, endpoint, listener, via, helo, tls, reverse_path, *rest) = rest
     (header_from, message_id, subject, size, body_8bit, smtputf8, *rest) = rest

@@ -159,9 +159,7 @@ class Spool:
             or trace_length + content_length != len(body)
             or crc != zlib.crc32(body)
         ):
-            raise SpoolError(
-                f"{queue_id}: the record at {location.offset} of {_name(location.segment)} is not its own"
-            )
+            raise SpoolError(f"{queue_id}: the record at {location.offset} of {_name(location.segment)} is not its own")
         return bytes(body[:trace_length]), bytes(body[trace_length:])
 
     def sparse(self) -> tuple[int, ...]:

@@ -485,9 +485,7 @@ class QueueStore:
         try:
             with self._rows.transaction():
                 self._rows.keep_generations(begun)
-                self._rows.move(
-                    (record[0], old, new) for record, old, new in zip(records, places, copies, strict=True)
-                )
+                self._rows.move((record[0], old, new) for record, old, new in zip(records, places, copies, strict=True))
         except BaseException:
             self._spool.discard(copies)
             raise

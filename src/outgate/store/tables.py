@@ -290,9 +290,7 @@ messages = Table(
 )
 Index("messages_by_instance", messages.c.instance_id, messages.c.accepted_at)
 Index("messages_by_message_id", messages.c.message_id)
-Index(
-    "messages_with_body", messages.c.segment, sqlite_where=messages.c.segment.is_not(None)
-)
+Index("messages_with_body", messages.c.segment, sqlite_where=messages.c.segment.is_not(None))
 
 recipients = Table(
     "recipients",

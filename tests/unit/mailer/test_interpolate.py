@@ -178,7 +178,15 @@ class TestTypes:
 
     @pytest.mark.parametrize(
         ("given", "type_name"),
-        [("128", "byte"), ("2147483648", "int"), (" 5", "int"), ("", "int"), ("5.0", "long"), ("ab", "char"), ("x", "float")],
+        [
+            ("128", "byte"),
+            ("2147483648", "int"),
+            (" 5", "int"),
+            ("", "int"),
+            ("5.0", "long"),
+            ("ab", "char"),
+            ("x", "float"),
+        ],
     )
     def test_what_does_not_fit(self, given: str, type_name: str) -> None:
         with pytest.raises(InterpolationError) as caught:

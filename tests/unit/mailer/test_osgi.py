@@ -9,7 +9,7 @@ from outgate.mailer.values import Value
 
 
 def one(value: str, key: str = "p") -> Value:
-    return read('{"%s": %s}' % (key, value))[key.split(":")[0]]
+    return read(f'{{"{key}": {value}}}')[key.split(":")[0]]
 
 
 class TestUntyped:
@@ -89,7 +89,7 @@ class TestTyped:
     @pytest.mark.parametrize("second", ["a", "A", "a:Integer"])
     def test_clashes_name_both(self, second: str) -> None:
         with pytest.raises(OsgiError, match='same property as "a" in line 2') as caught:
-            read('{\n "a": 1,\n\n "%s": 2}' % second)
+            read(f'{{\n "a": 1,\n\n "{second}": 2}}')
         assert (caught.value.line, caught.value.column) == (4, 2)
 
 
@@ -120,7 +120,7 @@ class TestErrors:
             ("{\n  smtp.host: 1}", 2, 3, "double quotes, found 's'"),
             ("{'a': 1}", 1, 2, "single quotes"),
             ("{\n# comment\n}", 2, 1, "comments begin with //"),
-            ('{"a": \'x\'}', 1, 7, "expected a value, found .* single quotes"),
+            ("{\"a\": 'x'}", 1, 7, "expected a value, found .* single quotes"),
             ('{"a": [1, 2}', 1, 12, "expected ,"),
             ('{"a": "x\ny"}', 1, 9, "line end or control"),
             ('{"a": "x', 1, 7, "closing quote"),
@@ -148,5 +148,5 @@ class TestErrors:
 
 
 def test_plain_json_reads_the_same() -> None:
-    document = {"b": True, "s": "täxt \" \\ //", "n": -3, "l": ["x"]}
+    document = {"b": True, "s": 'täxt " \\ //', "n": -3, "l": ["x"]}
     assert {name: value.value for name, value in read(json.dumps(document)).items()} == {**document, "l": ("x",)}

@@ -78,9 +78,7 @@ def test_a_network_opens_exactly_itself_and_is_named() -> None:
 
 def test_a_name_opens_private_addresses_for_itself_only() -> None:
     exceptions = guard.compile_exceptions(["Relay.Corp.example.", "*.inner.example"])
-    assert guard.check("10.0.0.1", exceptions=exceptions, name="relay.corp.example").exception == (
-        "relay.corp.example"
-    )
+    assert guard.check("10.0.0.1", exceptions=exceptions, name="relay.corp.example").exception == ("relay.corp.example")
     assert guard.check("10.0.0.1", exceptions=exceptions, name="A.Inner.example.").exception == "*.inner.example"
     assert not guard.check("10.0.0.1", exceptions=exceptions, name="inner.example").allowed
     assert not guard.check("10.0.0.1", exceptions=exceptions, name="evilinner.example").allowed

@@ -1,7 +1,6 @@
 """The client machine, as dialogues."""
 
 import pytest
-from support.client_transcript import play
 
 from outgate.smtp.client import (
     TRANSITIONS,
@@ -20,6 +19,7 @@ from outgate.smtp.client import (
 )
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
 from outgate.smtp.reply import Reply
+from support.client_transcript import play
 
 OFFERED = "PIPELINING"
 MAIL = Transaction("a@x.test", ("b@y.test",), (b"Subject: hi\r\n\r\n", b"text\r\n"))

@@ -11,6 +11,7 @@ Not here: what is answered (`Session`, handed in).
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from outgate.smtp.server import ServerMachine, State
 _log = Log("outgate.smtp")
 _TIMEOUT = reply(421, "4.4.2", "Timeout, closing")
 _SHUTDOWN = reply(421, "4.3.2", "Service closing, please try again")
+_FAILED = reply(421, "4.3.0", "Temporary failure, closing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_progress",
         "_pumping",
+        "_released",
+        "_slow",
         "_timer",
         "peer",
         "session",
@@ -102,7 +106,9 @@ class Connection(asyncio.Protocol):
         self._early: list[bytes] = []
         self._paused = False
         self._pumping = False
+        self._slow = False
         self._closing = False
+        self._released = False
         self._progress = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self.peer = peer
@@ -115,7 +121,13 @@ class Connection(asyncio.Protocol):
         if self.session is not None:  # the same connection again, through TLS; `_upgrade` goes on from there
             return
         self.transport = cast("asyncio.Transport", transport)
-        self.session = self._factory(self.peer, self)
+        if self._released:  # the listener was stopped meanwhile
+            self.transport.abort()
+            return
+        try:
+            self.session = self._factory(self.peer, self)
+        except Exception:
+            _log.exception("session.not_made", client=self.peer.address)
         if self.session is None:
             self.transport.close()
             return
@@ -146,20 +158,25 @@ class Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._released:
+            return
+        self._released = True
         self._listener.release(self)
         self._closing = True
         if self.session is not None:
             self.session.machine.receive_eof()
             self.pump()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def pause_writing(self) -> None:
         # A client that does not read its replies gets no more of them made.
+        self._slow = True
         self._pause()
 
     def resume_writing(self) -> None:
-        self._resume()
+        self._slow = False
+        self.pump()
 
     # -- the pump -------------------------------------------------------------------------------------------
 
@@ -177,7 +194,7 @@ class Connection(asyncio.Protocol):
                     self._flush()
                     self._start_tls()
                 else:
-                    session.handle(event)
+                    self._handle(session, event)
                     if kind is Closed:
                         self._flush()
                         self._close()
@@ -187,10 +204,18 @@ class Connection(asyncio.Protocol):
         finally:
             self._pumping = False
         self._flush()
-        if machine.full:
+        if machine.full or self._slow:
             self._pause()
         elif self._paused:
             self._resume()
+
+    def _handle(self, session: Session, event: Event) -> None:
+        try:
+            session.handle(event)
+        except Exception:
+            # Whoever waits for this answer would wait for ever.
+            _log.exception("session.failed", client=self.peer.address)
+            session.machine.close(_FAILED)
 
     def _flush(self) -> None:
         if self.session is None or self.transport is None:
@@ -220,10 +245,10 @@ class Connection(asyncio.Protocol):
                 ssl_handshake_timeout=options.timeouts.handshake,
             )
         except (OSError, ssl.SSLError) as error:
-            self._abort(f"handshake failed: {error}")
+            self._lost_in_handshake(f"handshake failed: {error}")
             return
         if upgraded is None or self._closing:
-            self._abort("closed during the handshake")
+            self._lost_in_handshake("closed during the handshake")
             return
         self.transport = upgraded
         self._handshaking = False
@@ -232,6 +257,11 @@ class Connection(asyncio.Protocol):
         for data in early:
             self.session.machine.receive(data)
         self.pump()
+
+    def _lost_in_handshake(self, why: str) -> None:
+        # A transport that ends inside the handshake does not always tell us.
+        self._abort(why)
+        self.connection_lost(None)
 
     def _pause(self) -> None:
         if not self._paused and self.transport is not None and not self._closing:
@@ -247,6 +277,9 @@ class Connection(asyncio.Protocol):
         self._closing = True
         if self.transport is not None:
             self.transport.close()
+        if self._timer is not None:  # what is not read by then never will be
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._listener.options.timeouts.handshake, self._give_up)
 
     def _abort(self, why: str) -> None:
         _log.info("session.aborted", client=self.peer.address, reason=why)
@@ -281,7 +314,6 @@ class Connection(asyncio.Protocol):
         if allowed and left <= 0:
             _log.info("session.timeout", client=self.peer.address)
             self.end(_TIMEOUT)
-            self._timer = self._loop.call_later(self._listener.options.timeouts.handshake, self._give_up)
             return
         self._timer = self._loop.call_later(max(left, 0.05) if allowed else 1.0, self._look)
 
@@ -309,6 +341,7 @@ class Listener:
         self._open: set[Connection] = set()
         self._per_address: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
+        self._admitting: set[asyncio.Task[None]] = set()
         self.options = options
 
     @property
@@ -330,6 +363,8 @@ class Listener:
         """Stop accepting and end every session with a 421."""
         await cancel(self._task)
         self._socket.close()
+        for task in list(self._admitting):
+            await cancel(task)
         for connection in list(self._open):
             connection.end()
 
@@ -352,13 +387,15 @@ class Listener:
         while True:
             try:
                 sock, name = await loop.sock_accept(self._socket)
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:  # out of descriptors, or the peer left already: go on, but not in a spin
                 _log.warning("listener.accept", error=str(error))
                 await asyncio.sleep(0.05)
                 continue
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            spawn(self._admit(sock, Peer(_plain(name[0]), name[1])), "admit")
+            task = spawn(self._admit(sock, Peer(_plain(name[0]), name[1])), "admit")
+            self._admitting.add(task)
+            task.add_done_callback(self._admitting.discard)
 
     async def _admit(self, sock: socket.socket, peer: Peer) -> None:
         """Read the PROXY header if one is due, then let the connection begin."""
@@ -372,6 +409,9 @@ class Listener:
             _log.warning("listener.proxy_header", client=peer.address, error=str(error) or "none came in time")
             sock.close()
             return
+        except asyncio.CancelledError:
+            sock.close()
+            raise
         if self._per_address.get(peer.address, 0) >= self.options.per_address:
             _log.warning("listener.too_many", client=peer.address)
             sock.close()
@@ -394,14 +434,18 @@ class Listener:
             )
         except (OSError, ssl.SSLError) as error:
             _log.info("listener.handshake", client=peer.address, error=str(error))
-            if connection.transport is None:  # it never began, so `connection_lost` will not give the place back
-                self.release(connection)
+        finally:
+            if connection.transport is None:  # it never began, so nobody else gives its place back
+                connection.connection_lost(None)
+                sock.close()
 
 
 def _plain(address: str) -> str:
     """Return an address without zone, and an IPv4-mapped one as IPv4."""
     plain = address.partition("%")[0]
-    return plain[7:] if plain.startswith("::ffff:") and "." in plain else plain
+    if not plain.startswith("::ffff:"):
+        return plain
+    return str(ipaddress.IPv6Address(plain).ipv4_mapped or plain)
 
 
 async def read_proxy_header(sock: socket.socket) -> ProxyHeader:

@@ -1,0 +1,195 @@
+"""From a folder of configuration files to the ten properties."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from outgate.mailer import config
+from outgate.mailer.config import FILE_NAME, Forward, find, forwards_from, load
+from outgate.mailer.osgi import OsgiError
+from outgate.mailer.values import ConfigError
+
+EXAMPLE = (
+    Path(__file__).parents[3] / "examples/wknd/ui.config/src/jcr_root/apps/wknd-examples/osgiconfig/config" / FILE_NAME
+)
+
+
+def put(folder: Path, **properties: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / FILE_NAME
+    file.write_text(json.dumps({name.replace("_", "."): value for name, value in properties.items()}))
+    return file
+
+
+def settings(tmp_path: Path, *, env: dict[str, str] | None = None, classic: bool = False, **properties: object):
+    file = put(tmp_path, **({"smtp_host": "mx.test"} | properties))
+    return load(file, env=env or {}, secrets={}, classic=classic)
+
+
+class TestExample:
+    def test_the_vendors_newest_revision(self) -> None:
+        given = load(
+            EXAMPLE, env={"EMAIL_USERNAME": "u", "AEM_PROXY_HOST": "10.0.0.1"}, secrets={"EMAIL_PASSWORD": "p"}
+        )
+        assert (given.host, given.port, given.user, given.password) == ("10.0.0.1", 30465, "u", "p")
+        assert (given.from_address, given.tls, given.oauth) == ("noreply@wknd.site", "implicit", False)
+
+    def test_defaults(self) -> None:
+        given = load(EXAMPLE, env={}, secrets={"EMAIL_PASSWORD": "p"})
+        assert (given.host, given.user) == ("proxy.tunnel", "myApiKey")
+
+    def test_a_password_that_is_not_set_is_an_error_and_no_password(self) -> None:
+        with pytest.raises(ConfigError, match=r"smtp.password: nothing is set for \$\[secret:EMAIL_PASSWORD\]"):
+            load(EXAMPLE, env={}, secrets={})
+
+
+class TestProperties:
+    @pytest.mark.parametrize("port", ["30465", 30465, "$[env:P]", "$[env:P;type=Integer]"])
+    def test_port(self, tmp_path, port: object) -> None:
+        assert settings(tmp_path, env={"P": "30465"}, smtp_port=port).port == 30465
+
+    @pytest.mark.parametrize("port", ["", "x", 24, 65536, "465 ", 1.5, "$[env:NONE]", ["1"], "４６５"])
+    def test_bad_port(self, tmp_path, port: object) -> None:
+        with pytest.raises(ConfigError, match=r"smtp.port"):
+            settings(tmp_path, smtp_port=port)
+
+    @pytest.mark.parametrize("host", ["", "  ", "$[env:NONE]", "$[env:LOOP]", "a b", "a\r\nb"])
+    def test_bad_host(self, tmp_path, host: str) -> None:
+        with pytest.raises(ConfigError, match=r"smtp.host"):
+            settings(tmp_path, env={"LOOP": "$[env:LOOP]"}, smtp_host=host)
+
+    @pytest.mark.parametrize("name", ["smtp_user", "from_address"])
+    def test_other_literal_placeholders(self, tmp_path, name: str) -> None:
+        with pytest.raises(ConfigError, match=name.replace("_", ".")):
+            settings(tmp_path, **{name: "$[env:NONE]"})
+
+    @pytest.mark.parametrize(("given", "expected"), [(True, True), ("true", True), ("FALSE", False), ("", False)])
+    def test_flags_may_be_text(self, tmp_path, given: object, expected: bool) -> None:
+        assert settings(tmp_path, smtp_ssl=given).ssl is expected
+
+    def test_bad_flag(self, tmp_path) -> None:
+        with pytest.raises(ConfigError, match=r"smtp.ssl: expected true or false"):
+            settings(tmp_path, smtp_ssl="yes")
+
+    def test_names_are_not_case_sensitive(self, tmp_path) -> None:
+        file = tmp_path / "x.cfg.json"
+        file.write_text('{"SMTP.Host": "mx.test", "smtp.PORT": 587}')
+        given = load(file, env={}, secrets={})
+        assert (given.host, given.port) == ("mx.test", 587)
+
+    @pytest.mark.parametrize(
+        ("ssl", "starttls", "requiretls", "cloud", "classic"),
+        [
+            (True, False, False, "implicit", "implicit"),
+            (True, True, True, "implicit", "implicit"),
+            (False, True, False, "opportunistic", "opportunistic"),
+            (False, False, True, "required", "required"),
+            (False, True, True, "required", "required"),
+            (False, False, False, "opportunistic", "none"),
+        ],
+    )
+    def test_tls(self, tmp_path, ssl: bool, starttls: bool, requiretls: bool, cloud: str, classic: str) -> None:
+        given = {"smtp_ssl": ssl, "smtp_starttls": starttls, "smtp_requiretls": requiretls}
+        assert settings(tmp_path, **given).tls == cloud
+        assert settings(tmp_path, classic=True, **given).tls == classic
+
+    def test_oauth_is_refused_clearly(self, tmp_path) -> None:
+        with pytest.raises(ConfigError, match=r"oauth.flow"):
+            settings(tmp_path, oauth_flow=True)
+
+    def test_a_user_needs_a_password(self, tmp_path) -> None:
+        with pytest.raises(ConfigError, match=r"smtp.password"):
+            settings(tmp_path, smtp_user="u")
+
+    def test_an_error_names_file_and_place(self, tmp_path) -> None:
+        file = tmp_path / FILE_NAME
+        file.write_text('{\n  "smtp.host": "x"\n  "smtp.port": 1\n}')
+        with pytest.raises(OsgiError) as caught:
+            load(file, env={}, secrets={})
+        assert str(caught.value).startswith(f"{file}: line 3, column 3: expected ,")
+        assert (caught.value.line, caught.value.column) == (3, 3)
+
+    def test_wrong_encoding_has_a_place(self, tmp_path) -> None:
+        file = tmp_path / FILE_NAME
+        file.write_bytes(b'{\n"a": "\xe4"}')
+        with pytest.raises(OsgiError, match=r"line 2, column 7.*UTF-8"):
+            load(file, env={}, secrets={})
+
+    def test_a_secret_file_that_is_no_text(self, tmp_path) -> None:
+        (tmp_path / "S").write_bytes(b"\xff\xfe")
+        file = put(tmp_path, smtp_host="$[secret:S]")
+        with pytest.raises(ConfigError, match="UTF-8"):
+            load(file, env={}, secrets=config.secrets_from(tmp_path, {}))
+
+
+class TestRunModes:
+    @pytest.mark.parametrize(
+        ("folders", "modes", "winner"),
+        [
+            (["config", "config.author"], ["author"], "config.author"),
+            (["config", "config.author"], ["publish"], "config"),
+            (["config", "config.author", "config.author.dev"], ["author", "dev"], "config.author.dev"),
+            (["config", "config.author.stage"], ["author", "dev"], "config"),
+            (["config", "config.publish"], ["preview"], "config.publish"),
+            (["config.dev", "config.rde"], ["rde"], "config.rde"),
+            (["config", "config.dev"], ["rde"], "config.dev"),
+            (["config", "configuration.author"], ["author"], "config"),
+            (["config"], [], "config"),
+        ],
+    )
+    def test_the_most_modes_win(self, tmp_path, folders: list[str], modes: list[str], winner: str) -> None:
+        for folder in folders:
+            put(tmp_path / folder)
+        assert find(tmp_path, modes).parent.name == winner
+
+    def test_the_whole_file_counts_without_merging(self, tmp_path) -> None:
+        put(tmp_path / "config", smtp_host="base.test", smtp_port=2525)
+        put(tmp_path / "config.author", smtp_host="author.test")
+        given = load(tmp_path, ["author"], env={}, secrets={})
+        assert (given.host, given.port) == ("author.test", 25)
+
+    def test_a_tie_names_both(self, tmp_path) -> None:
+        for folder in ("config.author", "config.dev"):
+            put(tmp_path / folder)
+        with pytest.raises(ConfigError, match=r"config\.author and config\.dev"):
+            find(tmp_path, ["author", "dev"])
+
+    def test_none(self, tmp_path) -> None:
+        put(tmp_path / "config.publish")
+        with pytest.raises(ConfigError, match="run modes author"):
+            find(tmp_path, ["author"])
+        with pytest.raises(ConfigError, match="does not exist"):
+            find(tmp_path / "nowhere")
+
+    def test_the_config_folder_itself(self, tmp_path) -> None:
+        assert find(put(tmp_path / "config").parent) == tmp_path / "config" / FILE_NAME
+
+
+ENTRY = {"name": "smtp.mymail.com", "portDest": 465, "portOrig": 30465}
+
+
+class TestForwards:
+    @pytest.mark.parametrize("wrapped", [True, False])
+    def test_file(self, tmp_path, wrapped: bool) -> None:
+        file = tmp_path / "forwards.json"
+        document = {"tunnelAddress": "127.0.0.1", "portForwards": [ENTRY]} if wrapped else [ENTRY]
+        file.write_text(json.dumps(document))
+        found = forwards_from(None, {"OUTGATE_FORWARDS": str(file)})
+        assert found.by_port == {30465: Forward(30465, "smtp.mymail.com", 465)}
+        assert found.tunnel == ("127.0.0.1" if wrapped else "")
+
+    def test_none(self) -> None:
+        assert forwards_from(None, {}).by_port == {}
+
+    @pytest.mark.parametrize(
+        "bad", [[{"name": "x"}], [5], "text", 7, {"portForwards": 3}, [{**ENTRY, "portOrig": True}]]
+    )
+    def test_bad(self, bad: object, tmp_path) -> None:
+        with pytest.raises(ConfigError):
+            forwards_from(bad, {})
+
+    def test_bad_file_has_a_place(self, tmp_path) -> None:
+        (tmp_path / "f").write_text("[\n{]")
+        with pytest.raises(ConfigError, match="line 2, column 2"):
+            forwards_from(tmp_path / "f", {})

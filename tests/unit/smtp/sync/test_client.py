@@ -1,0 +1,140 @@
+"""The blocking shell against a real server: time-outs and losses become results, TLS is checked."""
+
+import asyncio
+import ssl
+
+import pytest
+
+from outgate.smtp.client import Transaction
+from outgate.smtp.connecting import ClientTimeouts, ConnectFailed
+from outgate.smtp.sync.client import Connection, connect
+from support.scripted_peer import Peer, authority, server_context
+
+MAIL = Transaction("a@x.test", ("b@y.test",), (b"one\r\n", b"two\r\n"))
+QUICK = ClientTimeouts(connect=5, handshake=5, reply=5, final=5, content=5, quit=5)
+
+
+def dial(peer: Peer, *, timeouts: ClientTimeouts = QUICK, **options: object) -> Connection:
+    return connect("127.0.0.1", peer.port, ehlo_name="me.test", timeouts=timeouts, **({"tls": "none"} | options))
+
+
+async def test_several_messages_on_one_connection() -> None:
+    async with Peer() as peer:
+
+        def talk() -> list[str]:
+            with dial(peer, source="127.0.0.2") as connection:
+                assert connection.usable()
+                return [connection.send(MAIL).final.text for _ in range(3)]
+
+        assert await asyncio.to_thread(talk) == [f"Ok: queued as Q{number}" for number in (1, 2, 3)]
+        assert peer.messages == [b"one\r\ntwo\r\n"] * 3
+        assert peer.commands[-1] == "QUIT" and peer.connections == 1
+
+
+async def test_a_large_message_arrives_whole() -> None:
+    async with Peer() as peer:
+        line = b"x" * 998 + b"\r\n"
+        large = Transaction("a@x.test", ("b@y.test",), (line * 3000, line * 3000))
+
+        def talk() -> bool:
+            with dial(peer) as connection:
+                return connection.send(large).final.ok
+
+        assert await asyncio.to_thread(talk)
+        assert peer.messages == [line * 6000]
+
+
+@pytest.mark.parametrize("mode", ["required", "opportunistic", "implicit"])
+async def test_tls(mode: str) -> None:
+    ca, context = authority()
+    async with Peer(context=server_context(ca, "mx.test"), implicit=mode == "implicit", auth="LOGIN") as peer:
+
+        def talk() -> None:
+            with dial(peer, tls=mode, context=context, server_name="mx.test") as connection:
+                assert connection.tls.startswith("TLSv1.3 ") and connection.certificate_names == ("mx.test",)
+                assert connection.login("u", "p").ok
+                assert connection.send(MAIL).final.ok
+                assert not any(step.did == "p" for step in connection.greeting_steps)
+
+        await asyncio.to_thread(talk)
+        assert peer.logins == [("u", "p")]
+
+
+@pytest.mark.parametrize("mode", ["required", "implicit"])
+async def test_a_wrong_name_ends_it(mode: str) -> None:
+    ca, context = authority()
+    async with Peer(context=server_context(ca, "other.test"), implicit=mode == "implicit") as peer:
+        with pytest.raises(ConnectFailed, match=r"not valid for 'mx\.test'") as caught:
+            await asyncio.to_thread(lambda: dial(peer, tls=mode, context=context, server_name="mx.test"))
+        assert caught.value.stage == "tls" and caught.value.certificate
+
+
+async def test_bytes_behind_the_220() -> None:
+    ca, context = authority()
+    async with Peer(context=server_context(ca, "mx.test"), after_tls_reply=b"250 forged\r\n") as peer:
+        with pytest.raises(ConnectFailed) as caught:
+            await asyncio.to_thread(lambda: dial(peer, tls="required", context=context, server_name="mx.test"))
+        assert caught.value.stage == "tls"
+
+
+@pytest.mark.parametrize(("at", "stage"), [("greeting", "greeting"), ("EHLO", "hello"), ("handshake", "tls")])
+async def test_a_silent_peer(at: str, stage: str) -> None:
+    ca, context = authority()
+    async with Peer(context=server_context(ca, "mx.test"), silent_at=at) as peer:
+        soon = ClientTimeouts(connect=5, handshake=0.1, reply=0.1, final=0.1, content=1, quit=0.1)
+        with pytest.raises(ConnectFailed, match="timeout") as caught:
+            await asyncio.to_thread(
+                lambda: dial(peer, timeouts=soon, tls="required", context=context, server_name="mx.test")
+            )
+        assert caught.value.stage == stage
+
+
+async def test_silence_after_the_dot_is_unknown() -> None:
+    async with Peer(silent_at="dot") as peer:
+
+        def talk() -> None:
+            soon = ClientTimeouts(connect=5, handshake=5, reply=5, final=0.1, content=5, quit=0.1)
+            connection = dial(peer, timeouts=soon)
+            result = connection.send(MAIL)
+            assert result.sent_all and result.final is None and result.error.startswith("timeout")
+            assert connection.closed and not connection.usable()
+            connection.close()
+
+        await asyncio.to_thread(talk)
+
+
+async def test_a_peer_that_leaves_while_idle_is_noticed() -> None:
+    async with Peer() as peer:
+        connection = await asyncio.to_thread(dial, peer)
+        for writer in peer._writers:
+            writer.write(b"421 4.4.2 idle\r\n")
+            await writer.drain()
+        await asyncio.to_thread(_until_unusable, connection)
+        connection.close()
+
+
+def _until_unusable(connection: Connection) -> None:
+    while connection.usable():
+        pass
+
+
+@pytest.mark.parametrize(("mode", "stage"), [("required", "tls"), ("none", "auth")])
+async def test_no_tls_no_password(mode: str, stage: str) -> None:
+    async with Peer(auth="PLAIN") as peer:
+
+        def talk() -> None:
+            with dial(peer, tls=mode, context=ssl.create_default_context()) as connection:
+                connection.login("u", "p")
+
+        with pytest.raises(ConnectFailed) as caught:
+            await asyncio.to_thread(talk)
+        assert caught.value.stage == stage
+        assert not any(command.startswith("AUTH") for command in peer.commands)
+
+
+async def test_refused_greeting_carries_the_reply() -> None:
+    async with Peer(answers={"greeting": b"554 5.7.1 go away\r\n"}) as peer:
+        with pytest.raises(ConnectFailed) as caught:
+            await asyncio.to_thread(dial, peer)
+        assert caught.value.reply.code == 554 and caught.value.stage == "greeting"
+        assert peer.commands == ["QUIT"]
