@@ -105,23 +105,17 @@ def demo(
     raise typer.Exit(run_demo(keep=keep))
 
 
-@environment.command(
-    "run",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
-)
+@environment.command("run")
 def environment_run(
-    context: typer.Context,
     program: Annotated[str, typer.Argument(help="Program id.")],
     environment_id: Annotated[str, typer.Argument(metavar="ENVIRONMENT", help="Environment id.")],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="What to run, behind a `--`.")],
     service: Annotated[str, typer.Option(help="author, publish or preview.")] = "author",
     data: _Data = None,
 ) -> None:
     """Start a command with what its environment gives it: `outgate environment run P E -- COMMAND …`."""
     from outgate.environment import run
 
-    command = [word for number, word in enumerate(context.args) if not (number == 0 and word == "--")]
-    if not command:
-        fail("name the command to run: outgate environment run PROGRAM ENVIRONMENT -- COMMAND …", 2)
     api = _api(data)
     raise typer.Exit(
         run(

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from outgate.base.clock import rfc3339
+
 
 @dataclass(frozen=True, slots=True)
 class Hop:
@@ -42,20 +44,20 @@ def hops(message: dict[str, Any]) -> list[Hop]:
 
 
 def _carried(line: dict[str, Any]) -> Hop:
-    forward = line["forward"]
+    forward, at = line["forward"], rfc3339(line["at"], milliseconds=True)
     if line["event"] == "close":
         return Hop(
-            line["at"],
+            at,
             "forwarder",
             "closed",
             f"{line['bytes_up']} octets up, {line['bytes_down']} down in {line['duration_s']:.3f} s: {line['reason']}",
         )
     where = f"{forward['portOrig']} → {forward['name']}:{forward['portDest']}"
     if not line.get("target"):
-        return Hop(line["at"], "forwarder", "refused", f"{where} for {line['client']}: {line['reason']}")
+        return Hop(at, "forwarder", "refused", f"{where} for {line['client']}: {line['reason']}")
     header = ", PROXY v2 header" if line["proxy_header"] else ""
     return Hop(
-        line["at"],
+        at,
         "forwarder",
         "carried",
         f"{where} for {line['client']}, to {line['target']} from {line['source']}{header}",

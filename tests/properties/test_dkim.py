@@ -23,9 +23,7 @@ def _key() -> rsa.RSAPrivateKey:
 
 @functools.cache
 def _record() -> bytes:
-    der = _key().public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    der = _key().public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return b"v=DKIM1; k=rsa; p=" + base64.b64encode(der)
 
 
@@ -40,9 +38,7 @@ def stuffed(text: bytes) -> bytes:
 
 
 def sign(trace: bytes, content_wire: bytes) -> bytes:
-    unsigned = dkim.prepare(
-        trace, content_wire, domain="shop.test", selector="sel-1", timestamp=int(time.time())
-    )
+    unsigned = dkim.prepare(trace, content_wire, domain="shop.test", selector="sel-1", timestamp=int(time.time()))
     return unsigned.finish(_key().sign(unsigned.signed, padding.PKCS1v15(), hashes.SHA256()))
 
 

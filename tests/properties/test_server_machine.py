@@ -49,18 +49,14 @@ def run(stream: bytes, cuts: list[int]) -> tuple[bytes, list[bytes], str]:
 
 @given(STREAM, st.lists(st.integers(0, 500), max_size=8))
 def test_splitting_changes_nothing(stream: bytes, cuts: list[int]) -> None:
-    prologue = (
-        b"EHLO c\r\nAUTH PLAIN AHVzZXIAc2VjcmV0\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
-    )
+    prologue = b"EHLO c\r\nAUTH PLAIN AHVzZXIAc2VjcmV0\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
     for whole in (stream, prologue + stream):
         assert run(whole, cuts) == run(whole, [])
 
 
 @given(STREAM)
 def test_a_message_that_is_taken_holds_no_bare_line_end_and_no_early_end(stream: bytes) -> None:
-    prologue = (
-        b"EHLO c\r\nAUTH PLAIN AHVzZXIAc2VjcmV0\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
-    )
+    prologue = b"EHLO c\r\nAUTH PLAIN AHVzZXIAc2VjcmV0\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
     for message in run(prologue + stream, [])[1]:
         assert not has_bare_line_ends(message)
         assert b"\r\n.\r\n" not in b"\r\n" + message

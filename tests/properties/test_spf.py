@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import spf as pyspf
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
-from support.names import answers
 
 from outgate.domains.ask import Question, answer_from
 from outgate.domains.spf import check_host
+from support.names import answers
 
 Zone = dict[tuple[str, str], "list[str] | str"]
 
@@ -60,7 +60,14 @@ qualifiers = st.sampled_from(["", "+", "-", "~", "?"])
 names = st.sampled_from([*NAMES, "%{d}", "%{o}", "%{d1}.test", "%{l}.test", "%{ir}.%{v}.test"])
 cidrs = st.sampled_from(["", "", "/32", "/31", "/24", "/0", "//64", "/24//48", "//128"])
 networks = st.sampled_from(
-    ["ip4:192.0.2.1", "ip4:192.0.2.0/25", "ip4:198.51.100.0/24", "ip6:2001:db8::/48", "ip6:2001:db8::1", "ip4:0.0.0.0/0"]
+    [
+        "ip4:192.0.2.1",
+        "ip4:192.0.2.0/25",
+        "ip4:198.51.100.0/24",
+        "ip6:2001:db8::/48",
+        "ip6:2001:db8::1",
+        "ip4:0.0.0.0/0",
+    ]
 )
 broken = st.sampled_from(
     ["ip4:192.0.2.300", "ip4:192.0.2.1/33", "ip6:zz::", "all:x", "foo", "a:b.test/129", "exists", "include", "a:%{x}.test",
@@ -122,7 +129,9 @@ def near_a_limit(zone: Zone, address: str, sender: str) -> bool:
 
 @settings(max_examples=400)
 @given(zones(), st.sampled_from(ADDRESSES + ADDRESSES_6), st.sampled_from(["bob@a.test", "a.b@b.test"]))
-@example({("a.test", "TXT"): ["v=spf1 include:b.test -all"], ("b.test", "TXT"): ["v=spf1 ~all"]}, "192.0.2.1", "x@a.test")
+@example(
+    {("a.test", "TXT"): ["v=spf1 include:b.test -all"], ("b.test", "TXT"): ["v=spf1 ~all"]}, "192.0.2.1", "x@a.test"
+)
 def test_pyspf_agrees(zone: Zone, address: str, sender: str) -> None:
     ours, theirs = both(zone, address, sender, "helo.test")
     if near_a_limit(zone, address, sender):

@@ -98,8 +98,12 @@ class Peer:
                 if verb not in self.answers:
                     if self.silent_at == "handshake":
                         continue
+                    clear = writer.transport
                     await writer.start_tls(self.context)
                     tls = True
+                    if writer.transport is None:  # what 3.11 leaves when the client goes during the handshake
+                        writer._transport = clear
+                        return
                 continue
             elif verb == "AUTH":
                 reply = await self._login(reader, writer, text)

@@ -56,9 +56,7 @@ async def _over(dialogue: Dialogue, authority: trustme.CA, *, implicit: bool) ->
     def factory(peer: Peer, connection: Connection) -> ScriptedSession:
         return ScriptedSession(machine(dialogue, tls=not dialogue.starttls))
 
-    options = ListenerOptions(
-        context, implicit, Timeouts(), trusted=lambda address: False, welcome=lambda peer: True
-    )
+    options = ListenerOptions(context, implicit, Timeouts(), trusted=lambda address: False, welcome=lambda peer: True)
     listener = Listener(listening_socket("127.0.0.1", 0), options, factory)
     listener.start()
     host, port = listener.address

@@ -120,6 +120,8 @@ def _embedded(place: IPv4Address | IPv6Address) -> IPv4Address | None:
     if isinstance(place, IPv4Address):
         return None
     number = int(place)
+    if number <= 1:
+        return None  # :: and ::1 lie among the IPv4-compatible addresses and lead nowhere else
     if place in _NAT64 or place in _TRANSLATED or place in _COMPATIBLE:
         return IPv4Address(number & 0xFFFFFFFF)
     if place.sixtofour is not None:

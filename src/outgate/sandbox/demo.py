@@ -106,7 +106,7 @@ class Demo:
         api.call("PUT", api.environment("advancedNetworking"), {"portForwards": [forward]})
         dev = api.dev
         url = f"{dev['cloud_manager_url']}/api/program/{dev['program_id']}/environment/{dev['environment_id']}"
-        status = wait_for(lambda: api.call("GET", url)["status"], lambda got: got in ("ready", "failed"))
+        status = wait_for(lambda: str(api.call("GET", url)["status"]), ("ready", "failed").__contains__)
         if status != "ready":
             raise DemoFailed(f"the environment is {status} after PUT …/advancedNetworking")
         step("5", "PUT …/advancedNetworking", f"{PORT_ORIG} → {SERVER}:{port}, environment {status}")
@@ -133,7 +133,7 @@ class Demo:
     def _trail(self, api: Api, queue_id: str) -> None:
         message = wait_for(
             lambda: api.call("GET", api.messages(queue_id)),
-            lambda got: all(recipient["status"] in ("delivered", "bounced") for recipient in got["recipients"]),
+            _settled,
         )
         heading(f"The trail of {queue_id}, as the audit, the record and the inbox tell it")
         told = hops(message)
@@ -167,7 +167,7 @@ class Demo:
                     return cast("dict[str, Any]", item)
             return None
 
-        found = wait_for(find, lambda item: item is not None)
+        found = wait_for(find, bool)
         assert found is not None
         return found
 
@@ -195,6 +195,10 @@ class Demo:
                 self.service.kill()
         if self.service is not None and self.service.stdout is not None:
             self.service.stdout.close()
+
+
+def _settled(message: dict[str, Any]) -> bool:
+    return all(recipient["status"] in ("delivered", "bounced") for recipient in message["recipients"])
 
 
 def heading(text: str) -> None:

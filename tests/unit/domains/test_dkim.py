@@ -7,9 +7,7 @@ from hashlib import sha256
 
 from outgate.domains import dkim
 
-CONTENT = (
-    b"To: b@x.test\r\nFrom: a@shop.test\r\nSubject: one\r\nto : c@x.test\r\nX-Other: no\r\nCC:\r\n\td@x.test\r\n\r\nbody\r\n"
-)
+CONTENT = b"To: b@x.test\r\nFrom: a@shop.test\r\nSubject: one\r\nto : c@x.test\r\nX-Other: no\r\nCC:\r\n\td@x.test\r\n\r\nbody\r\n"
 
 
 def unsigned(content: bytes = CONTENT, trace: bytes = b"") -> dkim.Unsigned:
@@ -89,9 +87,7 @@ def test_lone_line_ends_at_the_end_are_text() -> None:
 
 
 def test_dots_are_taken_out_of_header_and_body() -> None:
-    with_dots = dkim.prepare(
-        b"", b"Subject: x\r\n\r\n..\r\n...a\r\n", domain="d.test", selector="s", timestamp=1
-    )
+    with_dots = dkim.prepare(b"", b"Subject: x\r\n\r\n..\r\n...a\r\n", domain="d.test", selector="s", timestamp=1)
     assert dkim.relaxed_body(b"..\r\n...a\r\n") == b".\r\n..a\r\n"
     assert tags(with_dots.field)[b"bh"] == tags(
         dkim.signature_input([], sha256(b".\r\n..a\r\n").digest(), domain="d", selector="s", timestamp=1).field

@@ -8,10 +8,10 @@ import functools
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from support.names import answers
 
 from outgate.domains.ask import Question, answer_from
 from outgate.domains.dkim_key import check_key
+from support.names import answers
 
 NAME = "sel._domainkey.shop.test"
 

@@ -6,13 +6,13 @@ import asyncio
 import socket
 
 import pytest
-from support.names import served
 
 from outgate.base.clock import FrozenClock
 from outgate.domains.ask import Answer, Question
 from outgate.net.dns import Exchange, ExchangeAnswer, Resolver, answer_all
 from outgate.sandbox.nameserver import respond
 from outgate.sandbox.zone import Zone
+from support.names import served
 
 
 @pytest.fixture

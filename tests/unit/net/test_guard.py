@@ -101,6 +101,11 @@ def test_opening_nat64_does_not_open_what_lies_behind_it() -> None:
     assert guard.check("64:ff9b::10.0.0.1", exceptions=both).allowed
 
 
+def test_the_ipv6_loopback_can_be_opened_too() -> None:
+    assert guard.check("::1", exceptions=guard.compile_exceptions(["::1"])).exception == "::1/128"
+    assert guard.check("::1", exceptions=guard.compile_exceptions(["a.example"]), name="a.example").allowed
+
+
 @pytest.mark.parametrize("entry", ["", "*", "a b", "10.0.0.0/33", "*.", "http://x"])
 def test_an_entry_that_means_nothing_is_an_error_that_quotes_it(entry: str) -> None:
     with pytest.raises(ValueError, match="is not a network"):

@@ -180,19 +180,16 @@ async def test_the_spf_judge(record: str, result: str, tmp_path: Path) -> None:
         assert run.inbox.items()[0]["spf"]["result"] == result
 
 
-async def test_the_judges_when_dns_fails_or_the_message_was_changed(tmp_path: Path) -> None:
+async def test_the_judges_when_dns_fails(tmp_path: Path) -> None:
     clock = OffsetClock()
     async with running(tmp_path, clock=clock) as run:
         signed = sign(run.zone, MESSAGE, int(clock.now()))
-        await run.mail(message=signed.replace(b"body", b"nobody"))
         run.zone.put_failure("sel._domainkey.shop.test", "TXT", "SERVFAIL")
         run.zone.put_failure("shop.test", "TXT", "SERVFAIL")
-        await run.inbox.settled()
         await run.mail(message=signed)
         await run.inbox.settled()
-        changed, unknown = run.inbox.items()
-        assert changed["dkim"]["result"] in ("fail", "temperror")
-        assert (unknown["dkim"]["result"], unknown["spf"]["result"]) == ("temperror", "temperror")
+        (item,) = run.inbox.items()
+        assert (item["dkim"]["result"], item["spf"]["result"]) == ("temperror", "temperror")
 
 
 async def test_a_changed_message_fails(tmp_path: Path) -> None:
@@ -210,9 +207,7 @@ async def test_a_changed_message_fails(tmp_path: Path) -> None:
 
 async def test_refusals_by_recipient_and_turns(tmp_path: Path) -> None:
     async with running(tmp_path) as run:
-        run.inbox.behaviours.put(
-            [{"recipient": "*@SLOW.test", "at": "rcpt", "reply": "451 4.7.1 later", "times": 2}]
-        )
+        run.inbox.behaviours.put([{"recipient": "*@SLOW.test", "at": "rcpt", "reply": "451 4.7.1 later", "times": 2}])
         for _ in range(2):
             with pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
                 await run.mail("b@slow.test")

@@ -1,0 +1,243 @@
+"""The submission session: who is let in, what is taken, and what happens when the world changes meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from outgate.model.flow import Client
+from outgate.relay.credentials import Busy
+from support.submission import PASSWORD, USER, access, configuration, desk, sender
+
+MESSAGE = ("From: a@shop.test", "To: b@other.test", "Subject: hello", "", "text")
+
+
+def test_a_message_is_answered_only_when_the_queue_has_it() -> None:
+    d = desk()
+    assert d.pump().startswith("220 relay.test")
+    assert d.login() == "235 2.7.0 Authentication successful\r\n"
+    assert d.mail(*MESSAGE) == ""
+    assert d.say("NOOP") == ""  # the parser waits
+    d.queue.store()
+    queue_id = d.queue.taken[0].queue_id
+    assert d.pump() == f"250 2.0.0 Ok: queued as {queue_id}\r\n250 2.0.0 Ok\r\n"
+    assert d.resumed == 2  # the password and the commit came late, and each made the connection go on
+
+
+def test_a_failed_commit_is_a_451_and_the_session_goes_on() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.mail(*MESSAGE)
+    d.queue.store(OSError("disk full"))
+    assert d.pump() == "451 4.3.0 Temporary failure, please try again\r\n"
+    d.mail(*MESSAGE)
+    d.queue.store()
+    assert d.pump().startswith("250 2.0.0")
+
+
+def test_a_stranger_reads_554_and_is_gone() -> None:
+    d = desk(client=Client("192.0.2.1", 1, "public", "submission"))
+    assert d.pump() == "554 5.7.1 Access denied\r\n"
+    assert d.session.machine.state.value == "closed"
+
+
+def test_the_right_password_from_an_address_that_the_instance_does_not_allow() -> None:
+    d = desk()
+    d.pump()
+    d.credentials.known = replace(sender(), instance=replace(sender().instance, id="another"))
+    assert d.login() == "550 5.7.1 Not authorised\r\n"
+    assert d.say("MAIL FROM:<a@shop.test>").startswith("530 ")
+
+
+def test_wrong_password_thrice_closes() -> None:
+    d = desk()
+    d.pump()
+    assert d.login(password="x").startswith("535 5.7.8")
+    assert d.login(user="zzzzzzzzzzzzzzzzzz00").startswith("535 5.7.8")
+    assert d.login(password="y").startswith("421 4.7.0")
+    assert d.session.machine.state.value == "closed"
+
+
+def test_acting_for_somebody_else_is_refused_without_a_look_at_the_password() -> None:
+    d = desk()
+    d.pump()
+    assert d.login(authzid="somebody").startswith("535 ")
+    assert d.credentials.checked == []
+    assert d.login(authzid=USER).startswith("235 ")
+
+
+def test_when_too_many_wait_the_login_is_to_be_tried_later() -> None:
+    d = desk()
+    d.pump()
+    d.credentials.refuse = Busy()
+    assert d.say("EHLO c") and d.login().startswith("454 4.7.0")
+    d.credentials.refuse, d.credentials.error = None, RuntimeError("store")
+    assert d.login().startswith("454 4.7.0")
+
+
+def test_a_late_password_check_for_a_client_that_left_is_dropped() -> None:
+    d = desk()
+    d.pump()
+    d.say("EHLO c", "AUTH LOGIN", "dXNlcg==", "cGFzcw==")
+    assert len(d.credentials.waiting) == 1
+    d.session.machine.receive_eof()
+    assert d.pump() == ""
+    assert d.settle() == ""
+    assert d.resumed == 0
+
+
+def test_a_late_commit_for_a_client_that_left_is_no_error_and_the_message_stays() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.mail(*MESSAGE)
+    d.session.machine.receive_eof()
+    d.pump()
+    d.queue.store()
+    assert d.pump() == ""
+    assert len(d.queue.taken) == 1
+
+
+def test_a_late_commit_after_the_client_left_and_its_network_was_withdrawn() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.mail(*MESSAGE)
+    d.relay.access = access("10.0.0.0/8")
+    d.session.machine.receive_eof()
+    d.pump()
+    d.queue.store()
+    assert d.pump() == ""
+
+
+@pytest.mark.parametrize("command", ["MAIL FROM:<a@shop.test>", "AUTH PLAIN AGEAYg=="])
+def test_a_withdrawn_network_ends_the_session_at_the_next_question(command: str) -> None:
+    d = desk()
+    d.pump()
+    if command.startswith("MAIL"):
+        d.login()
+    else:
+        d.say("EHLO c")
+    d.relay.access = access("10.0.0.0/8")
+    assert d.say(command) == "421 4.7.0 Access withdrawn, closing\r\n"
+
+
+def test_a_reset_does_not_use_up_the_news_of_a_withdrawal() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.say("MAIL FROM:<a@shop.test>")
+    d.relay.access = access("10.0.0.0/8")
+    d.say("RSET")  # an Aborted event, and no question
+    assert d.say("MAIL FROM:<a@shop.test>").startswith("421 4.7.0")
+
+
+def test_a_withdrawal_during_data_refuses_the_message() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.say("MAIL FROM:<a@shop.test>", "RCPT TO:<b@other.test>", "DATA")
+    d.relay.access = access("10.0.0.0/8")
+    assert d.say(*MESSAGE, ".").startswith("421 4.7.0")
+    assert d.queue.taken == []
+
+
+def test_a_change_that_still_allows_goes_unnoticed() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.relay.access = access("127.0.0.0/16")
+    assert d.session.still_welcome()
+    assert d.say("MAIL FROM:<a@shop.test>") == "250 2.1.0 Ok\r\n"
+
+
+@pytest.mark.parametrize("when", ["mail", "data"])
+def test_a_login_that_became_void_ends_the_session(when: str) -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    if when == "data":
+        d.say("MAIL FROM:<a@shop.test>", "RCPT TO:<b@other.test>", "DATA")
+    d.credentials.gone = True
+    said = d.say("MAIL FROM:<a@shop.test>") if when == "mail" else d.say(*MESSAGE, ".")
+    assert said.startswith("421 4.7.0")
+    assert d.queue.taken == []
+
+
+def test_configurations_are_looked_up_anew_for_each_message() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.credentials.known = sender(configuration("new.test"))
+    assert d.say("MAIL FROM:<a@shop.test>").startswith("550 5.7.1")
+    assert d.say("MAIL FROM:<a@new.test>") == "250 2.1.0 Ok\r\n"
+
+
+def test_reverse_path_of_a_foreign_domain_and_a_recipient_literal_are_refused() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    refused = d.say("MAIL FROM:<a@other.test>")
+    assert refused.startswith("550 5.7.1") and "other.test" not in refused
+    assert d.say("MAIL FROM:<>", "RCPT TO:<a@[127.0.0.1]>").splitlines()[1].startswith("553 5.1.3")
+
+
+def test_recipients_are_kept_once_each_in_order() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.mail(*MESSAGE, to=("b@x.test", "c@x.test", "b@x.test"))
+    assert [r.mailbox for r in d.queue.taken[0].submission.recipients] == ["b@x.test", "c@x.test"]
+
+
+def test_a_transaction_that_was_reset_leaves_nothing_behind() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.say("MAIL FROM:<a@shop.test>", "RCPT TO:<old@x.test>", "EHLO again")
+    d.mail(*MESSAGE, to=("new@x.test",))
+    assert [r.mailbox for r in d.queue.taken[0].submission.recipients] == ["new@x.test"]
+
+
+def test_one_session_may_send_one_message_after_another() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    for to in ("b@x.test", "c@x.test"):
+        d.mail(*MESSAGE, to=(to,))
+        d.queue.store()
+        d.pump()
+    assert [a.submission.recipients[0].mailbox for a in d.queue.taken] == ["b@x.test", "c@x.test"]
+    assert len({a.queue_id for a in d.queue.taken}) == 2
+
+
+def test_what_was_said_about_the_session_is_in_the_submission() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.say("MAIL FROM:<> BODY=8BITMIME SMTPUTF8", "RCPT TO:<b@x.test>", "DATA")
+    d.say(*MESSAGE, ".")
+    taken = d.queue.taken[0].submission
+    assert (taken.helo, taken.username, taken.reverse_path) == ("client.example", USER, "")
+    assert taken.tls == "TLSv1.3 TLS_AES_256_GCM_SHA384"
+    assert taken.body_8bit and taken.smtputf8
+    assert PASSWORD not in repr(taken)
+
+
+def test_a_refused_message_is_answered_at_once_and_not_stored() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    assert d.mail("From: ceo@bank.test", "", "x").startswith("550 5.7.1 From address")
+    assert d.queue.taken == []
+
+
+def test_a_subject_no_decoder_can_read_does_not_end_the_session() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.mail("From: a@shop.test", "Subject: =?utf-8?b?a?=", "", "x")
+    d.queue.store()
+    assert d.pump().startswith("250 2.0.0")
