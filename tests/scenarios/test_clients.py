@@ -9,6 +9,7 @@ import smtplib
 import ssl
 import subprocess
 from email.message import EmailMessage
+from email.policy import SMTP
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_smtplib(running: Running, listener: str) -> None:
         message = letter(running, f"smtplib {listener}")
         client.mail(f"bounces@{running.dev['domain']}")
         client.rcpt("you@customer.test")
-        code, text = client.data(message.as_bytes())
+        code, text = client.data(message.as_bytes(policy=SMTP))
     assert code == 250
     told = check_trail(running, queued_as(f"{code} {text.decode()}"))
     assert listener in told and "MAIL FROM:<bounces@" in told

@@ -94,6 +94,7 @@ class Api:
             authenticator=Tokens(),
             changed=lambda: self.pokes.append(1),
             shared_addresses=["127.0.0.2"],
+            account_of_key={"own-key": ACCOUNT, "other-key": "b" * 32}.get,
         )
 
     async def call(

@@ -99,11 +99,12 @@ class Peer:
                     if self.silent_at == "handshake":
                         continue
                     clear = writer.transport
-                    await writer.start_tls(self.context)
-                    tls = True
-                    if writer.transport is None:  # what 3.11 leaves when the client goes during the handshake
+                    try:
+                        await writer.start_tls(self.context)
+                    except AttributeError:  # Python 3.11, when the client leaves during the handshake
                         writer._transport = clear
                         return
+                    tls = True
                 continue
             elif verb == "AUTH":
                 reply = await self._login(reader, writer, text)

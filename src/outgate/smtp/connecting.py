@@ -8,7 +8,7 @@ Not here: the shells (`smtp.asyncio.client`, `smtp.sync.client`).
 
 from __future__ import annotations
 
-import ssl
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,8 +61,11 @@ class ConnectFailed(Exception):
 
 def why(error: BaseException) -> str:
     """Say what an operating system's or TLS's error was, in its own words."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate was not accepted: {error.verify_message}"
+    refused: str = getattr(error, "verify_message", "")  # `ssl.SSLCertVerificationError` alone has one
+    if refused:
+        return f"the certificate was not accepted: {refused}"
+    if type(error).__module__ == "builtins" and isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)  # event loops put their own words into `strerror`
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

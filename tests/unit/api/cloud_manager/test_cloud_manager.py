@@ -104,6 +104,7 @@ class TestGateway:
             ("wrong", {}, 401, "401013"),
             ("good", {"x-api-key": None}, 403, "403000"),
             ("good", {"x-api-key": "another"}, 403, "403003"),
+            ("good", {"x-api-key": "other-key"}, 403, "403003"),
             ("good", {"x-gw-ims-org-id": None}, 403, "403010"),
             ("good", {"x-gw-ims-org-id": "other@AdobeOrg"}, 403, "403025"),
             ("stranger", {}, 403, "403025"),
@@ -122,6 +123,9 @@ class TestGateway:
     async def test_another_account_sees_no_programs_of_the_same_organisation(self, api: Api) -> None:
         answer = await api.call("GET", "/api/programs", token="stranger")
         assert answer.json()["_embedded"]["programs"] == []
+
+    async def test_an_api_key_of_the_account_is_as_good_as_the_client(self, api: Api) -> None:
+        assert (await api.call("GET", VARIABLES, headers={"x-api-key": "own-key"})).status_code == 200
 
     async def test_roles(self, api: Api) -> None:
         for method, path, body in (("PATCH", VARIABLES, []), ("PUT", NETWORKING, {}), ("DELETE", NETWORKING, None)):

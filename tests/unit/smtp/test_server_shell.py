@@ -1,0 +1,558 @@
+"""The listener on real sockets: PROXY headers, TLS, deadlines, back-pressure, and places given back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import trustme
+import uvloop
+
+from outgate.smtp.asyncio.server import (
+    Connection,
+    Listener,
+    ListenerOptions,
+    Peer,
+    Timeouts,
+    listening_socket,
+)
+from outgate.smtp.events import Closed, Event, MessageReceived
+from outgate.smtp.proxy_header import encode_v2
+from outgate.smtp.reply import reply
+from outgate.smtp.server import Limits, ServerMachine
+from support.dialogue import ScriptedSession
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    return asyncio.DefaultEventLoopPolicy() if request.param == "asyncio" else uvloop.EventLoopPolicy()
+
+
+@pytest.fixture(scope="module")
+def contexts() -> Iterator[tuple[ssl.SSLContext, ssl.SSLContext]]:
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("relay.example").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    yield server, client
+
+
+@dataclass
+class Waiting(ScriptedSession):
+    """Leaves messages unanswered, so that the test can answer late, and tells when the session is over."""
+
+    connection: Connection | None = None
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    hold: bool = False
+    broken: bool = False
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def handle(self, event: Event) -> None:
+        if isinstance(event, Closed):
+            self.over.set()
+        if isinstance(event, MessageReceived):
+            if self.broken:
+                raise RuntimeError("a bug")
+            if self.hold:
+                self.messages.append(event.content)
+                self.asked.set()
+                return
+        super().handle(event)
+
+
+@dataclass
+class Served:
+    listener: Listener
+    sessions: list[Waiting]
+    peers: list[Peer]
+    born: asyncio.Queue[Waiting]
+
+    @property
+    def port(self) -> int:
+        return self.listener.address[1]
+
+    async def dial(self, **options: object) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port, **options)  # type: ignore[arg-type]
+
+    async def all_given_back(self) -> None:
+        """Wait until no connection holds a place."""
+        while self.listener._per_address or self.listener.connections:
+            await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def served(
+    context: ssl.SSLContext | None = None,
+    *,
+    implicit: bool = False,
+    timeouts: Timeouts | None = None,
+    trusted: Callable[[str], bool] = lambda address: False,
+    welcome: Callable[[Peer], bool] = lambda peer: True,
+    per_address: int = 200,
+    limits: Limits | None = None,
+    hold: bool = False,
+    broken: bool = False,
+) -> AsyncIterator[Served]:
+    sessions: list[Waiting] = []
+    peers: list[Peer] = []
+    born: asyncio.Queue[Waiting] = asyncio.Queue()
+
+    def factory(peer: Peer, connection: Connection) -> Waiting:
+        machine = ServerMachine(
+            "relay.example",
+            limits=limits or Limits(),
+            tls=implicit,
+            offer_tls=context is not None,
+            tls_required=False,
+            auth_required=False,
+        )
+        session = Waiting(machine, connection=connection, hold=hold, broken=broken)
+        sessions.append(session)
+        peers.append(peer)
+        born.put_nowait(session)
+        return session
+
+    options = ListenerOptions(context, implicit, timeouts or Timeouts(), trusted, welcome, per_address)
+    listener = Listener(listening_socket("127.0.0.1", 0), options, factory)
+    listener.start()
+    made = Served(listener, sessions, peers, born)
+    try:
+        yield made
+    finally:
+        await listener.stop()
+        for connection in listener.connections:
+            connection._abort("the test is over")
+        await made.all_given_back()
+
+
+ENVELOPE = b"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
+
+
+async def read_until(reader: asyncio.StreamReader, end: bytes) -> bytes:
+    return await reader.readuntil(end)
+
+
+# -- PROXY headers --------------------------------------------------------------------------------------------
+
+
+async def test_a_trusted_proxy_is_believed(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    async with served(trusted=lambda address: address == "127.0.0.1") as s:
+        reader, writer = await s.dial()
+        writer.write(encode_v2(("192.0.2.7", 4711), ("127.0.0.1", 25)) + b"EHLO c\r\n")
+        assert (await reader.readline()).startswith(b"220 ")
+        assert s.peers == [Peer("192.0.2.7", 4711, via="127.0.0.1")]
+        assert await read_until(reader, b"RCPTMAX=50\r\n")
+        writer.close()
+
+
+async def test_a_header_in_pieces_of_one_octet() -> None:
+    async with served(trusted=lambda address: True) as s:
+        reader, writer = await s.dial()
+        writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for octet in b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 25\r\nEHLO c\r\n":
+            writer.write(bytes([octet]))
+            await asyncio.sleep(0)
+        assert (await reader.readline()).startswith(b"220 ")
+        assert s.peers[0].address == "192.0.2.7"
+        assert (await reader.readline()) == b"250-relay.example\r\n"
+        writer.close()
+
+
+async def test_a_mapped_address_is_the_ipv4_address() -> None:
+    async with served(trusted=lambda address: True) as s:
+        reader, writer = await s.dial()
+        writer.write(encode_v2(("192.0.2.7", 1), ("::1", 25)))
+        await reader.readline()
+        assert s.peers[0].address == "192.0.2.7"
+        writer.close()
+
+
+async def test_the_proxys_own_health_check_is_the_proxy() -> None:
+    async with served(trusted=lambda address: True) as s:
+        reader, writer = await s.dial()
+        writer.write(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")
+        await reader.readline()
+        assert s.peers == [Peer("127.0.0.1", writer.get_extra_info("sockname")[1])]
+        writer.close()
+
+
+async def test_header_and_client_hello_in_one_packet(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server, client = contexts
+    async with served(server, implicit=True, trusted=lambda address: True) as s:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client.wrap_bio(incoming, outgoing, server_hostname="relay.example")
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        reader, writer = await s.dial()
+        writer.write(encode_v2(("192.0.2.7", 1), ("127.0.0.1", 25)) + outgoing.read())
+
+        async def until(step: Callable[[], object]) -> object:
+            while True:
+                try:
+                    result = step()
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    data = await reader.read(65536)
+                    assert data, "closed"
+                    incoming.write(data)
+                else:
+                    writer.write(outgoing.read())
+                    return result
+
+        await until(tls.do_handshake)
+        assert (await until(lambda: tls.read(100))) == b"220 relay.example ESMTP\r\n"
+        assert s.peers[0].address == "192.0.2.7"
+        writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"EHLO c\r\n", b"\x16\x03\x01", b"PROXY TCP4 a b c d\r\n"])
+async def test_a_trusted_peer_without_a_header_is_cut_off(sent: bytes) -> None:
+    async with served(trusted=lambda address: True) as s:
+        reader, writer = await s.dial()
+        writer.write(sent)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        assert s.sessions == []
+        writer.close()
+
+
+async def test_a_header_that_never_comes_has_a_deadline() -> None:
+    async with served(trusted=lambda address: True, timeouts=Timeouts(handshake=0.01)) as s:
+        reader, writer = await s.dial()
+        assert await reader.read() == b""
+        assert s.sessions == []
+        writer.close()
+
+
+async def test_a_peer_that_leaves_within_its_header() -> None:
+    async with served(trusted=lambda address: True) as s:
+        reader, writer = await s.dial()
+        writer.write(b"PROXY TCP4 ")
+        writer.write_eof()
+        assert await reader.read() == b""
+        assert s.sessions == []
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "header", [b"PROXY TCP4 192.0.2.7 127.0.0.1 1 25\r\n", encode_v2(("192.0.2.7", 1), ("127.0.0.1", 25))]
+)
+async def test_a_header_from_anybody_else_is_a_protocol_error(header: bytes) -> None:
+    async with served() as s:
+        reader, writer = await s.dial()
+        writer.write(header + b"EHLO c\r\n")
+        said = await reader.read()
+        assert said.splitlines()[-1].startswith(b"421 ")
+        assert s.peers[0].address == "127.0.0.1"
+        writer.close()
+
+
+# -- TLS ------------------------------------------------------------------------------------------------------
+
+
+async def test_implicit_tls_sends_no_octet_to_whom_nobody_welcomes(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    async with served(contexts[0], implicit=True, welcome=lambda peer: False) as s:
+        reader, writer = await s.dial()
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        assert s.sessions == []
+        writer.close()
+
+
+async def test_fifty_hasty_clients_lose_nothing(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server, client = contexts
+
+    async def talk(port: int) -> bytes:
+        """Speak from memory: EHLO leaves in the same packet as the handshake's last message."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await reader.readline()
+        writer.write(b"EHLO c\r\n")
+        await reader.readuntil(b"STARTTLS\r\n")
+        writer.write(b"STARTTLS\r\n")
+        assert (await reader.readline()).startswith(b"220 ")
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client.wrap_bio(incoming, outgoing, server_hostname="relay.example")
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                data = await reader.read(65536)
+                assert data, "closed in the handshake"
+                incoming.write(data)
+        tls.write(b"EHLO again\r\n")
+        tls.write(b"NOOP\r\nQUIT\r\n")
+        writer.write(outgoing.read())
+        heard = b""
+        while b"221" not in heard:
+            try:
+                heard += tls.read(65536)
+            except ssl.SSLWantReadError:
+                data = await reader.read(65536)
+                assert data, f"closed after {heard!r}"
+                incoming.write(data)
+        writer.close()
+        return heard
+
+    async with served(server) as s:
+        heard = await asyncio.gather(*(talk(s.port) for _ in range(50)))
+        for said in heard:
+            assert said.startswith(b"250-relay.example\r\n")
+            assert b"STARTTLS" not in said
+            assert said.endswith(b"250 2.0.0 Ok\r\n221 2.0.0 Bye\r\n")
+        await s.all_given_back()
+        assert all(session.machine.tls for session in s.sessions)
+
+
+@pytest.mark.parametrize("packets", [1, 2])
+async def test_nothing_behind_starttls_is_ever_obeyed(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], packets: int
+) -> None:
+    async with served(contexts[0]) as s:
+        reader, writer = await s.dial()
+        await reader.readline()
+        writer.write(b"EHLO c\r\n")
+        await reader.readuntil(b"STARTTLS\r\n")
+        injected = b"MAIL FROM:<injected@b.example>\r\n"
+        if packets == 1:
+            writer.write(b"STARTTLS\r\n" + injected)
+        else:
+            writer.write(b"STARTTLS\r\n")
+            assert (await reader.readline()).startswith(b"220 ")
+            writer.write(injected)
+        with contextlib.suppress(ConnectionResetError):
+            while await reader.read(65536):
+                pass
+        await s.sessions[0].over.wait()
+        assert not s.sessions[0].machine.tls
+        assert "MailFrom" not in [type(event).__name__ for event in s.sessions[0].events]
+        await s.all_given_back()
+        writer.close()
+
+
+@pytest.mark.parametrize("how", ["fin", "rst", "silent", "garbage"])
+@pytest.mark.parametrize("implicit", [False, True])
+async def test_a_handshake_that_fails_gives_its_place_back(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], how: str, implicit: bool
+) -> None:
+    async with served(contexts[0], implicit=implicit, timeouts=Timeouts(handshake=0.02), per_address=1) as s:
+        reader, writer = await s.dial()
+        if not implicit:
+            await reader.readline()
+            writer.write(b"EHLO c\r\n")
+            await reader.readuntil(b"STARTTLS\r\n")
+            writer.write(b"STARTTLS\r\n")
+            assert (await reader.readline()).startswith(b"220 ")
+        if how == "fin":
+            writer.close()
+        elif how == "rst":
+            option = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+            writer.transport.abort()
+        elif how == "garbage":
+            writer.write(b"this is no client hello\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            while how in ("silent", "garbage") and await reader.read(65536):
+                pass
+        writer.close()
+        await s.all_given_back()
+
+
+# -- deadlines and back-pressure ------------------------------------------------------------------------------
+
+
+async def test_a_silent_client_reads_a_421() -> None:
+    async with served(timeouts=Timeouts(command=0.02)) as s:
+        reader, writer = await s.dial()
+        assert (await reader.read()).splitlines()[-1].startswith(b"421 4.4.2")
+        await s.all_given_back()
+        writer.close()
+
+
+async def test_octet_by_octet_is_no_progress_for_a_command() -> None:
+    async with served(timeouts=Timeouts(command=0.05)) as s:
+        reader, writer = await s.dial()
+        await reader.readline()
+        said = asyncio.ensure_future(reader.read())
+        for octet in itertools.cycle(b"NOOP "):
+            if said.done():
+                break
+            writer.write(bytes([octet]))
+            await asyncio.sleep(0)
+        assert (await said).startswith((b"421 4.4.2", b"500 "))
+        writer.close()
+
+
+async def test_data_has_its_own_deadline() -> None:
+    async with served(timeouts=Timeouts(command=300.0, data=0.02)) as s:
+        reader, writer = await s.dial()
+        writer.write(ENVELOPE + b"half a li")
+        assert (await reader.read()).splitlines()[-1].startswith(b"421 4.4.2")
+        assert s.sessions[0].messages == []
+        writer.close()
+
+
+async def test_while_we_owe_an_answer_no_clock_runs() -> None:
+    async with served(timeouts=Timeouts(command=0.01, data=0.01, handshake=0.01), hold=True) as s:
+        reader, writer = await s.dial()
+        writer.write(ENVELOPE + b"x\r\n.\r\n")
+        session = await s.born.get()
+        await session.asked.wait()
+        loop = asyncio.get_running_loop()
+        later: asyncio.Future[None] = loop.create_future()
+        loop.call_later(0.1, later.set_result, None)  # ten deadlines long
+        await later
+        assert not session.over.is_set()
+        session.machine.answer(reply(250, "2.0.0", "late"))
+        assert session.connection is not None
+        session.connection.pump()
+        said = b""
+        while b"late" not in said:
+            said += await reader.readline()
+        writer.close()
+
+
+async def test_a_flood_behind_an_open_question_is_left_in_the_socket() -> None:
+    async with served(hold=True) as s:
+        reader, writer = await s.dial()
+        writer.write(ENVELOPE + b"x\r\n.\r\n")
+        session = await s.born.get()
+        await session.asked.wait()
+        flood = b"NOOP\r\n" * 2_000_000
+        writer.write(flood)
+        machine = session.machine
+        while not machine.full:
+            await asyncio.sleep(0)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert len(machine._input) < 65_536 + 2 * 262_144
+        assert writer.transport.get_write_buffer_size() > 0
+        writer.transport.abort()
+        await session.over.wait()
+
+
+async def test_a_client_that_does_not_read_gets_no_more_replies_made() -> None:
+    async with served(timeouts=Timeouts(command=0.2, handshake=0.02)) as s:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(sock, ("127.0.0.1", s.port))
+        reader, writer = await asyncio.open_connection(sock=sock, limit=1024)
+        writer.write(b"NOOP\r\n" * 3_000_000)
+        session = await s.born.get()
+        connection = session.connection
+        assert connection is not None and connection.transport is not None
+        most = 0
+        while not session.over.is_set():
+            most = max(most, connection.transport.get_write_buffer_size())
+            await asyncio.sleep(0)
+        assert 65_536 < most < 3_000_000
+        assert writer.transport.get_write_buffer_size() > 0  # we did not even read all of it
+        await s.all_given_back()  # and do not wait for ever for it to read its 421
+        writer.transport.abort()
+
+
+async def test_a_late_reader_gets_everything() -> None:
+    async with served() as s:
+        reader, writer = await s.dial(limit=1024)
+        count = 200_000
+        writer.write(b"NOOP\r\n" * count + b"QUIT\r\n")
+        session = await s.born.get()
+        while not session.connection._slow:  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+        said = await reader.read()
+        assert said.count(b"250 2.0.0 Ok\r\n") == count
+        assert said.endswith(b"221 2.0.0 Bye\r\n")
+        writer.close()
+
+
+# -- ends -----------------------------------------------------------------------------------------------------
+
+
+async def test_connection_lost_while_a_commit_is_under_way() -> None:
+    async with served(hold=True) as s:
+        _, writer = await s.dial()
+        writer.write(ENVELOPE + b"x\r\n.\r\n")
+        session = await s.born.get()
+        await session.asked.wait()
+        writer.transport.abort()
+        await session.over.wait()
+        session.connection.pump()  # type: ignore[union-attr]
+        await s.all_given_back()
+        assert session.messages == [b"x\r\n"]
+
+
+async def test_a_bug_in_the_session_is_a_421_and_not_silence() -> None:
+    async with served(broken=True) as s:
+        reader, writer = await s.dial()
+        writer.write(ENVELOPE + b"x\r\n.\r\n")
+        assert (await reader.read()).splitlines()[-1].startswith(b"421 4.3.0")
+        await s.all_given_back()
+        writer.close()
+
+
+@pytest.mark.parametrize("how", ["quit", "fin", "rst", "errors"])
+async def test_each_end_gives_the_place_back(how: str) -> None:
+    async with served(per_address=1) as s:
+        for _ in range(3):
+            reader, writer = await s.dial()
+            assert (await reader.readline()).startswith(b"220 ")
+            if how == "quit":
+                writer.write(b"QUIT\r\n")
+            elif how == "errors":
+                writer.write(b"FROB\r\n" * 10)
+            elif how == "fin":
+                writer.write_eof()
+            else:
+                option = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+                writer.transport.abort()
+            if how != "rst":
+                await reader.read()
+            writer.close()
+            await s.all_given_back()
+
+
+async def test_one_address_cannot_have_all_the_places() -> None:
+    async with served(per_address=2) as s:
+        kept = [await s.dial() for _ in range(2)]
+        for reader, _ in kept:
+            assert (await reader.readline()).startswith(b"220 ")
+        reader, writer = await s.dial()
+        assert await reader.read() == b""
+        writer.close()
+        other = await s.dial(local_addr=("127.0.0.9", 0))
+        assert (await other[0].readline()).startswith(b"220 ")
+        for _, writer in (*kept, other):
+            writer.close()
+
+
+async def test_stop_says_421_and_takes_nobody_in_afterwards() -> None:
+    async with served(trusted=lambda address: address == "127.0.0.9") as s:
+        reader, writer = await s.dial()
+        await reader.readline()
+        late_reader, late = await s.dial(local_addr=("127.0.0.9", 0))  # its header is still to come
+        while not s.listener._admitting:
+            await asyncio.sleep(0)
+        await s.listener.stop()
+        assert (await reader.read()).startswith(b"421 4.3.2")
+        with contextlib.suppress(ConnectionError):
+            late.write(encode_v2(("192.0.2.7", 1), ("127.0.0.1", 25)))
+            assert await late_reader.read() == b""
+        assert len(s.sessions) == 1
+        with pytest.raises(OSError):
+            await s.dial()
+        writer.close()
+        late.close()
