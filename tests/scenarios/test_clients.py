@@ -164,6 +164,7 @@ def test_openssl_s_client_as_the_vendor_documents_it(running: Running) -> None:
         "Subject: IBM Cloud Event Notifications SMTP interface\nGet the all events securely from IBM EN SMTP Interface\n"
     )
     answer = say(".")
+    assert say("quit").startswith("221 ")
     client.stdin.close()
     client.stdout.close()
     client.wait(timeout=30)

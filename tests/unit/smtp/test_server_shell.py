@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import pytest
 import trustme
-import uvloop
 
 from outgate.smtp.asyncio.server import (
     Connection,
@@ -28,11 +27,6 @@ from outgate.smtp.proxy_header import encode_v2
 from outgate.smtp.reply import reply
 from outgate.smtp.server import Limits, ServerMachine
 from support.dialogue import ScriptedSession
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    return asyncio.DefaultEventLoopPolicy() if request.param == "asyncio" else uvloop.EventLoopPolicy()
 
 
 @pytest.fixture(scope="module")

@@ -202,10 +202,11 @@ class _Operations:
         try:
             await asyncio.to_thread(patch, place.id, changes, actor=visit.caller.subject)
         except VariableRefused as refused:
-            field = "patchEnvironmentVariables.arg2"
+            field, sent = "patchEnvironmentVariables.arg2", str(len(changes))
             if refused.index is not None:
                 field += f"[{refused.index}].{refused.attribute}"
-            raise Invalid([Violation(field, "state", refused.message)]) from refused
+                sent = "secretString" if changes[refused.index].secret else "string"
+            raise Invalid([Violation(field, "state", refused.message, sent)]) from refused
         return Response(status_code=204)
 
     async def networking(self, _request: Request, visit: _Visit, program_id: str, environment_id: str) -> Response:

@@ -72,8 +72,11 @@ def printable(text: str) -> str:
 
 
 def _shown(value: object) -> object:
-    """Return what was sent in a form that is short and can be written."""
-    if value is None or isinstance(value, (bool, float)):
+    """Return what was sent in a form that is short, can be written, and is never "nothing" to JavaScript."""
+    if not value:
+        # The vendor's client leaves out the field's name when the value is null, 0, false or empty.
+        return json.dumps(value)
+    if isinstance(value, (bool, float)):
         return value
     if isinstance(value, int) and abs(value) < 2**53:
         return value

@@ -41,6 +41,8 @@ def errors_of(answer: httpx2.Response) -> dict[str, Any]:
     for field, entry in body["errors"].items():
         assert entry["field"] == field
         assert set(entry) == {"field", "code", "message", "invalidValue"}
+        # The vendor's client shows the field only beside a value that JavaScript takes for true.
+        assert entry["invalidValue"]
     return body["errors"]
 
 
