@@ -52,6 +52,7 @@ class Peer:
         if self.context is not None:
             self.context.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._server = await asyncio.start_server(
             self._session, "127.0.0.1", 0, ssl=self.context if self.implicit else None, limit=2**24
         )
@@ -63,18 +64,23 @@ class Peer:
         for writer in list(self._writers):
             writer.transport.abort()
         await self._server.wait_closed()
-        while self._writers:
-            await asyncio.sleep(0)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         try:
             await self._converse(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             return
         finally:
             self._writers.discard(writer)
+            self._tasks.discard(task)
             writer.transport.abort()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

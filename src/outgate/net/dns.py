@@ -127,8 +127,9 @@ class Resolver:
         return replace(entry[1], ttl=left, server="cache")
 
     def _asked(self, question: Question, task: asyncio.Task[Answer]) -> None:
-        if self._asking.get(question) is task:
-            del self._asking[question]
+        if self._asking.get(question) is not task:  # a fresher one is under way: its answer counts
+            return
+        del self._asking[question]
         if task.cancelled() or task.exception() is not None:
             return
         answer = task.result()

@@ -125,7 +125,7 @@ def _inbox_calls(app: FastAPI, inbox: Inbox) -> None:
     @app.put("/inbox/behaviour", response_model=None)
     async def behaviour(request: Request) -> Response:
         try:
-            return JSONResponse(inbox.behaviours.put(await _json(request, _EXAMPLE["behaviour"])))
+            return JSONResponse(inbox.behave(await _json(request, _EXAMPLE["behaviour"])))
         except BadBehaviour as error:
             raise _Refused(400, str(error), _EXAMPLE["behaviour"]) from None
 

@@ -31,12 +31,13 @@ from outgate.sandbox.judges import Judgement, Judges
 from outgate.smtp.asyncio.server import Connection, Listener, ListenerOptions, Peer, Timeouts
 from outgate.smtp.events import Aborted, Closed, Connected, Event, MailFrom, MessageReceived, RcptTo
 from outgate.smtp.reply import Reply, reply
-from outgate.smtp.server import LATER, RECIPIENT_OK, SENDER_OK, Limits, ServerMachine
+from outgate.smtp.server import LATER, RECIPIENT_OK, SENDER_OK, Limits, ServerMachine, State
 
 _log = Log("outgate.sandbox.inbox")
 _MOST = 5000
 _PATIENCE_S = 30.0
 _PENDING = {"result": "pending"}
+_IDLE = (State.GREETED, State.READY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,17 @@ class Inbox:
 
     def _session(self, peer: Peer, connection: Connection) -> _Session:
         return _Session(self, peer, connection)
+
+    def behave(self, documents: object) -> list[dict[str, Any]]:
+        """Replace the behaviours by JSON values and return them as in force. Raises `BadBehaviour`.
+
+        Sessions that idle are ended when there is something new at `connect`: their client has to come again."""
+        in_force = self.behaviours.put(documents)
+        if self._listener is not None and any(entry["at"] == "connect" for entry in in_force):
+            for connection in self._listener.connections:
+                if connection.session is not None and connection.session.machine.state in _IDLE:
+                    connection.end()
+        return in_force
 
     # -- the messages ---------------------------------------------------------------------------------------
 

@@ -184,6 +184,35 @@ async def test_answers_of_strangers_are_not_taken(zone: Zone) -> None:
         transport.close()
 
 
+async def test_an_older_answer_that_comes_late_does_not_replace_a_fresher_one(zone: Zone) -> None:
+    loop = asyncio.get_running_loop()
+    queries: list[tuple[bytes, tuple[str, int]]] = []
+    arrived = asyncio.Event()
+
+    class Slow(asyncio.DatagramProtocol):
+        def datagram_received(self, data, addr):
+            queries.append((data, addr))
+            arrived.set()
+
+    transport, _ = await loop.create_datagram_endpoint(Slow, local_addr=("127.0.0.1", 0))
+    try:
+        resolver = Resolver([transport.get_extra_info("sockname")], FrozenClock(), timeout=5)
+        first = asyncio.ensure_future(resolver.ask(Question("a.example", "AAAA")))
+        await arrived.wait()
+        arrived.clear()
+        second = asyncio.ensure_future(resolver.ask(Question("a.example", "AAAA"), fresh=True))
+        await arrived.wait()
+        old = respond(zone, queries[0][0], 1232)
+        zone.put("a.example", "AAAA", ["2001:db8::2"], 60)
+        transport.sendto(respond(zone, queries[1][0], 1232), queries[1][1])
+        assert (await second).records == ("2001:db8::2",)
+        transport.sendto(old, queries[0][1])
+        assert (await first).records == ("2001:db8::1",)
+        assert (await resolver.ask(Question("a.example", "AAAA"))).records == ("2001:db8::2",)
+    finally:
+        transport.close()
+
+
 async def test_answer_all_drives_an_evaluation(zone: Zone) -> None:
     def evaluation():
         first: Answer = yield Question("a.example", "AAAA")

@@ -260,6 +260,17 @@ async def test_delays(at: str, tmp_path: Path) -> None:
         assert len(run.inbox.items()) == 1
 
 
+async def test_a_behaviour_at_connect_meets_clients_that_kept_their_connection(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        client = await asyncio.to_thread(lambda: smtplib.SMTP("127.0.0.1", run.port, timeout=10))
+        await asyncio.to_thread(client.ehlo)
+        run.inbox.behave([{"at": "rcpt", "drop": True}])
+        assert (await asyncio.to_thread(client.noop))[0] == 250
+        run.inbox.behave([{"at": "connect", "reply": "421 4.3.2 busy"}])
+        assert (await asyncio.to_thread(client.getreply))[0] == 421
+        client.close()
+
+
 async def test_a_friendly_reply_of_its_own_at_the_dot_still_stores(tmp_path: Path) -> None:
     async with running(tmp_path) as run:
         run.inbox.behaviours.put([{"recipient": "*", "at": "dot", "reply": "250 2.6.0 thanks"}])

@@ -459,6 +459,7 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
         text = self._error or f"the server closed the session: {event.reply}"
         if not self._opened.done():
+            self._step(f"wait for the peer ({self._stage})", text)
             failed = ConnectFailed(
                 self._stage, text, event.reply, self.greeting_steps, certificate=self._bad_certificate
             )

@@ -265,7 +265,9 @@ class Connection:
 
         self._wait(match)
         if not found:
-            raise self._failed(stage, self._error or "the server closed the session")
+            text = self._error or "the server closed the session"
+            self._steps.append(Step(self._clock.now(), f"wait for the peer ({stage})", text))
+            raise self._failed(stage, text)
         return found[0]
 
     def _wait(self, wanted: Callable[[Event], bool]) -> None:
