@@ -52,6 +52,7 @@ class Peer:
         if self.context is not None:
             self.context.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._readers: dict[asyncio.StreamWriter, asyncio.StreamReader] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._server = await asyncio.start_server(
             self._session, "127.0.0.1", 0, ssl=self.context if self.implicit else None, limit=2**24
@@ -71,6 +72,7 @@ class Peer:
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.add(writer)
+        self._readers[writer] = reader
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -85,7 +87,7 @@ class Peer:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tls = self.implicit
-        if self._say(writer, "greeting", b"220 peer.test ESMTP\r\n"):
+        if await self._say(writer, "greeting", b"220 peer.test ESMTP\r\n"):
             return
         envelope: list[str] = []
         while line := await reader.readuntil(b"\r\n"):
@@ -121,12 +123,12 @@ class Peer:
                 envelope.append(text)
                 reply = b"250 2.1.5 Ok\r\n"
             elif verb == "QUIT":
-                writer.write(b"221 2.0.0 Bye\r\n")
+                await self._say(writer, verb, b"221 2.0.0 Bye\r\n")
                 await writer.drain()
                 return
             else:
                 reply = b"354 go on\r\n" if verb == "DATA" else b"250 2.0.0 Ok\r\n"
-            if self._say(writer, verb, reply):
+            if await self._say(writer, verb, reply):
                 return
             if verb == "DATA" and self.answers.get("DATA", b"3").startswith(b"3"):
                 if self.chunk is not None:
@@ -135,7 +137,7 @@ class Peer:
                 self.messages.append(content[:-3])
                 self.envelopes.append(envelope)
                 number = len(self.messages)
-                if self._say(writer, "dot", b"250 2.0.0 Ok: queued as Q%d\r\n" % number):
+                if await self._say(writer, "dot", b"250 2.0.0 Ok: queued as Q%d\r\n" % number):
                     return
 
     async def _login(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str) -> bytes:
@@ -150,10 +152,12 @@ class Peer:
         self.logins.append((result.username, result.password))
         return b"235 2.7.0 Authentication successful\r\n"
 
-    def _say(self, writer: asyncio.StreamWriter, at: str, usual: bytes) -> bool:
-        """Answer, unless the script has the peer fall silent; say whether it hangs up now."""
+    async def _say(self, writer: asyncio.StreamWriter, at: str, usual: bytes) -> bool:
+        """Answer, or fall silent for good if the script says so; say whether the peer hangs up now."""
         if self.hang_up_at == at:
             return True
-        if self.silent_at != at:
-            writer.write(self.answers.get(at, usual))
+        if self.silent_at == at:
+            await self._readers[writer].read(-1)  # until the client goes
+            return True
+        writer.write(self.answers.get(at, usual))
         return False

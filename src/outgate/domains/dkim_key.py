@@ -113,6 +113,6 @@ def _element(der: bytes, tag: int) -> tuple[bytes, bytes]:
     if length & 0x80:
         at += length & 0x7F
         length = int.from_bytes(der[2:at], "big")
-    if at > 6 or at + length > len(der):
+    if at + length > len(der):
         raise _Malformed("p= is cut short")
     return der[at : at + length], der[at + length :]

@@ -31,7 +31,6 @@ from outgate.store.spool import SpoolError
 
 _log = Log("outgate.delivery")
 _GOODBYE_S = 5.0
-_STOPPING = "the service is stopping"
 
 
 class Preparer(Protocol):
@@ -125,7 +124,7 @@ class Delivery:
             return
         work.prepared = prepared
         if self.stopping:
-            self.failed(work, _STOPPING, "shutdown", (), Host("", "", 0))
+            self.unsent()
             return
         site = self._sites.get(work.route.site)
         if site is None:
@@ -179,6 +178,10 @@ class Delivery:
             recipients=work.job.recipients,
         )
         self._finished(work.job, attempt)
+
+    def unsent(self) -> None:
+        """Let go of a job that nobody has tried, because the service stops: the queue gives it back."""
+        self.busy -= 1
 
     async def stop(self) -> None:
         """Say goodbye on every connection; what was not sent yet is nobody's attempt and stays queued."""
@@ -263,7 +266,7 @@ class Site:
             # The connection had ended while it was idle: that is not the message's failure.
             work.handed_back += 1
             if self._delivery.stopping:
-                self._delivery.failed(work, _STOPPING, "shutdown", (), kept.host)
+                self._delivery.unsent()
                 return
             self._waiting.appendleft(work)
             self.pump()
@@ -355,8 +358,10 @@ class Site:
             self._delivery.failed(work, text, reason, steps, host)
 
     async def stop(self) -> None:
-        """Close the connections; work that waits ends as deferred."""
-        self._fail_waiting(_STOPPING, "shutdown", (), Host("", "", 0))
+        """Close the connections; work that waits stays queued."""
+        while self._waiting:
+            self._waiting.pop()
+            self._delivery.unsent()
         leaving: list[Awaitable[None]] = []
         for kept in list(self._connections.values()):
             kept.cancel()

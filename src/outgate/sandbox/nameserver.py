@@ -85,9 +85,7 @@ def respond(zone: Zone, wire: bytes, limit: int | None) -> bytes | None:
     """Return the answer to a query in wire form, or None if it gets none. `limit` None: no limit but TCP's."""
     try:
         query = dns.message.from_wire(wire)
-        if query.flags & dns.flags.QR:
-            return None
-        response = zone.answer(query)
+        response = zone.answer(query)  # raises for what is itself a response
     except dns.exception.DNSException as error:
         _log.debug("dns.malformed", error=str(error))
         return None

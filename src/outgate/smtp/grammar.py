@@ -112,7 +112,7 @@ def domain(text: str) -> str:
 
 def address_literal(text: str) -> str:
     """Return `[192.0.2.1]` or `[IPv6:…]` in its plain spelling. Raises `BadSyntax`."""
-    inner = text[1:-1] if text.endswith("]") else ""
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else ""
     try:
         if inner[:5].lower() == "ipv6:":
             return f"[IPv6:{ipaddress.IPv6Address(inner[5:])}]"

@@ -279,6 +279,21 @@ def test_an_included_explanation_is_not_used_but_a_redirects_is() -> None:
     assert redirected.explanation == "192.0.2.1 is not one of ex2.example.com's hosts"
 
 
+def test_an_included_explanation_is_not_even_asked_for() -> None:
+    asked: list[Question] = []
+    zone = {
+        ("me.example.com", "TXT"): ["v=spf1 include:ex2.example.com -all"],
+        ("ex2.example.com", "TXT"): ["v=spf1 -all exp=ex.example.com"],
+    }
+    answer_from(check_host("192.0.2.1", "me.example.com", "", ""), answers(zone, asked))
+    assert [question.name for question in asked] == ["me.example.com", "ex2.example.com"]
+
+
+def test_an_explanation_that_breaks_a_limit_changes_nothing() -> None:
+    result = check("v=spf1 a:gone.example.com a:gone2.example.com -all exp=%{p}.gone.example.com", "192.0.2.77")
+    assert (result.result, result.explanation) == ("fail", "")
+
+
 def test_evidence_is_everything_asked() -> None:
     zone = {**ZONE, ("me.example.com", "TXT"): ["v=spf1 a:gone.example.com mx:example.com -all"]}
     result, asked = answer_from(witnessed(check_host("192.0.2.1", "me.example.com", "", "")), answers(zone))

@@ -168,6 +168,11 @@ class Connection(asyncio.Protocol):
             self.pump()
         if self._timer is not None:
             self._timer.cancel()
+        # A connection and its session know each other, and the transport has TLS buffers of 300 KiB: without the
+        # cut they would all wait for the garbage collector's rare full round.
+        self._timer = None
+        self.session = None
+        self.transport = None
 
     def pause_writing(self) -> None:
         # A client that does not read its replies gets no more of them made.
@@ -299,7 +304,9 @@ class Connection(asyncio.Protocol):
 
     def _watch(self) -> None:
         # One lazy timer per connection: it looks when it fires, instead of being moved with every byte.
-        self._timer = self._loop.call_later(self._allowed() or self._listener.options.timeouts.command, self._look)
+        # What the peer owes may change meanwhile, so it looks as often as the shortest time asks for.
+        timeouts = self._listener.options.timeouts
+        self._timer = self._loop.call_later(min(timeouts.command, timeouts.data), self._look)
 
     def _allowed(self) -> float:
         assert self.session is not None
@@ -315,7 +322,9 @@ class Connection(asyncio.Protocol):
             _log.info("session.timeout", client=self.peer.address)
             self.end(_TIMEOUT)
             return
-        self._timer = self._loop.call_later(max(left, 0.05) if allowed else 1.0, self._look)
+        timeouts = self._listener.options.timeouts
+        wait = min(left if allowed else 1.0, timeouts.command, timeouts.data)
+        self._timer = self._loop.call_later(max(wait, 0.01), self._look)
 
     def _give_up(self) -> None:
         self._abort("the peer does not read")

@@ -253,10 +253,8 @@ class TestEndings:
             assert results[0].error == "the connection was aborted" and connection.closed
 
     async def test_quit_does_not_wait_for_ever(self) -> None:
-        async with Peer(silent_at="NOTHING", answers={}) as peer:
+        async with Peer(silent_at="QUIT") as peer:
             connection = await dial(peer, timeouts=SOON)
-            peer.silent_at = "QUIT"
-            peer.answers["QUIT"] = b""
             await asyncio.wait_for(connection.quit(), 5)
             assert connection.closed
 
