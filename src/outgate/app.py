@@ -88,6 +88,7 @@ class RelayService:
         self._settings = settings
         self._control = control
         self._context = context
+        self._is_trusted = functools.lru_cache(maxsize=4096)(self._in_trusted)
         self._trusted = [ipaddress.ip_network(network) for network in relay.proxy_trusted]
         self.store: QueueStore = open_queue(
             data,
@@ -188,9 +189,7 @@ class RelayService:
             implicit_tls=name == "submissions",
         )
 
-    def _is_trusted(self, address: str) -> bool:
-        if not self._trusted:
-            return False
+    def _in_trusted(self, address: str) -> bool:
         at = ipaddress.ip_address(address)
         return any(at in network for network in self._trusted)
 

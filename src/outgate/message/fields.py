@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from email.header import decode_header
 
 HEADER_LIMIT = 262_144
+_NAME_SIGNS = bytes(range(33, 127))
 _SHOWN = 2000
 
 
@@ -88,7 +89,7 @@ def _read_block(block: bytes, fields: list[tuple[str, bytes]], dot: bytes) -> in
                 fields.append((name, b"\r\n".join(value)))
             key, colon, first = line.partition(b":")
             key = key.rstrip(b" \t")
-            if not colon or not key or any(not 33 <= sign <= 126 for sign in key):
+            if not colon or not key or key.translate(None, _NAME_SIGNS):
                 return at
             name, value = key.decode("ascii").lower(), [first]
         at += len(stuffed) + 2

@@ -157,8 +157,10 @@ def _split(body: bytes, boundary: bytes) -> list[bytes] | None:
     while at >= 0:
         line_end = body.find(b"\r\n", at)
         tail = body[at + len(marker) : line_end if line_end >= 0 else len(body)]
-        closing = tail.startswith(b"--")
-        if closing or not tail.strip(b" \t"):
+        ending = tail.startswith(b"--")
+        # Python's reader takes a closing line right behind a boundary line for one more of those.
+        closing = ending and at != start
+        if ending or not tail.strip(b" \t"):
             if start >= 0:
                 parts.append(body[start : at - 2] if at >= start + 2 else b"")
             # Go on behind a closing line: a reader that does not take it for one sees parts there.

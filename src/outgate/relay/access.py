@@ -12,9 +12,11 @@ from __future__ import annotations
 import ipaddress
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 
 from outgate.model.access import Address, Context, Rule, Snapshot, Zone
 
+_REMEMBERED = 10_000
 _Ranges = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -25,6 +27,11 @@ class Decision:
     allowed: bool
     rule_id: str
     reason: str
+
+
+@lru_cache(maxsize=4096)
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    return ipaddress.ip_address(address)
 
 
 class _Network:
@@ -75,27 +82,46 @@ def _within(ranges: _Ranges, number: int) -> bool:
 class AccessTable:
     """All zones and rules of one moment, ready to be asked."""
 
-    __slots__ = ("_instances", "_networks", "_rules", "generation")
+    __slots__ = ("_decided", "_instances", "_networks", "_rules", "_welcomed", "generation")
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.generation = snapshot.generation
         self._networks = {zone.id: _Network(zone) for zone in snapshot.zones}
         self._rules = tuple(rule for rule in snapshot.rules if rule.smtp)
         self._instances = {instance: (account, region) for instance, account, region in snapshot.instances}
+        # What was asked before: a table never changes, so neither does an answer.
+        self._welcomed: dict[tuple[str, str], bool] = {}
+        self._decided: dict[tuple[str, str, str], Decision] = {}
 
     def welcome(self, address: str, endpoint: str) -> bool:
         """Say whether some instance would let this address in: all that is known at connect."""
-        at = ipaddress.ip_address(address)
+        key = (address, endpoint)
+        if key not in self._welcomed:
+            if len(self._welcomed) >= _REMEMBERED:
+                self._welcomed.clear()
+            self._welcomed[key] = self._welcome(address, endpoint)
+        return self._welcomed[key]
+
+    def _welcome(self, address: str, endpoint: str) -> bool:
+        at = _parsed(address)
         if not any(
             rule.enforcement == "enabled" and self._allows(rule, at, endpoint) is not None for rule in self._rules
         ):
             return False
-        return any(self.decide(instance, address, endpoint).allowed for instance in self._instances)
+        return any(self._decide(instance, address, endpoint).allowed for instance in self._instances)
 
     def decide(self, instance_id: str, address: str, endpoint: str) -> Decision:
         """Decide for one instance: every enabled rule that applies must allow, and one at least must apply."""
+        key = (instance_id, address, endpoint)
+        if key not in self._decided:
+            if len(self._decided) >= _REMEMBERED:
+                self._decided.clear()
+            self._decided[key] = self._decide(instance_id, address, endpoint)
+        return self._decided[key]
+
+    def _decide(self, instance_id: str, address: str, endpoint: str) -> Decision:
         account, region = self._instances.get(instance_id, ("", ""))
-        at = ipaddress.ip_address(address)
+        at = _parsed(address)
         last = ""
         for rule in self._rules:
             if rule.enforcement != "enabled" or not _applies(rule, instance_id, account, region):

@@ -9,7 +9,7 @@ Not here: when a reply is given (`smtp.server`, `relay.policy`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,17 @@ class Reply:
     code: int
     enhanced: str
     lines: tuple[str, ...]
+    wire: bytes = field(init=False, repr=False, compare=False)
+    """The reply as it is sent. Made once: most replies are constants."""
 
     def __post_init__(self) -> None:
-        if any(sign in line for line in self.lines for sign in "\r\n\0"):
+        prefix = f"{self.enhanced} " if self.enhanced else ""
+        last = len(self.lines) - 1
+        texts = [f"{self.code}{' ' if number == last else '-'}{prefix}{line}" for number, line in enumerate(self.lines)]
+        whole = "".join(texts)
+        if "\r" in whole or "\n" in whole or "\0" in whole:
             raise ValueError("a reply's line holds a control character")
+        object.__setattr__(self, "wire", ("\r\n".join(texts) + "\r\n").encode("utf-8"))
 
     @property
     def text(self) -> str:
@@ -35,15 +42,10 @@ class Reply:
         return 200 <= self.code < 300
 
     def __bytes__(self) -> bytes:
-        prefix = f"{self.enhanced} " if self.enhanced else ""
-        last = len(self.lines) - 1
-        wire = "".join(
-            f"{self.code}{' ' if number == last else '-'}{prefix}{line}\r\n" for number, line in enumerate(self.lines)
-        )
-        return wire.encode("utf-8")
+        return self.wire
 
     def __str__(self) -> str:
-        return bytes(self).decode("utf-8").rstrip("\r\n").replace("\r\n", " / ")
+        return self.wire.decode("utf-8").rstrip("\r\n").replace("\r\n", " / ")
 
 
 def reply(code: int, enhanced: str, *lines: str) -> Reply:

@@ -506,7 +506,7 @@ class ServerMachine:
         self._recipients = 0
 
     def _say(self, answer: Reply) -> None:
-        self._out.append(bytes(answer))
+        self._out.append(answer.wire)
 
     def _refuse(self, answer: Reply) -> None:
         self._say(answer)

@@ -38,6 +38,7 @@ HIDDEN = {
     "behind a transparency dot": MIXED + b"--b\r\n" + TEXT + b".--b\r\n" + PDF + b"--b--\r\n",
     "in a part's stuffed field": MIXED + b"--b\r\n.Content-Type: application/pdf\r\n\r\nx\r\n--b--\r\n",
     "behind a closing line that is none": MIXED + b"--b\r\n" + TEXT + b"--b--junk\r\n--b\r\n" + PDF + b"--b--\r\n",
+    "behind a closing line that follows a boundary line": MIXED + b"--b\r\n--b--\r\n" + PDF,
     "behind the closing line": MIXED + b"--b\r\n" + TEXT + b"--b--\r\n--b\r\n" + PDF + b"--b--\r\n",
     "behind white space on the boundary line": MIXED + b"--b\r\n" + TEXT + b"--b \t\r\n" + PDF + b"--b--\r\n",
     "without a closing line": MIXED + b"--b\r\n" + TEXT + b"--b\r\n" + PDF,

@@ -1,0 +1,114 @@
+"""Where mail goes, and where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from outgate.net.dns import Exchange, ExchangeAnswer
+from outgate.relay.routing import Router, Unroutable
+
+
+@dataclass
+class Names:
+    answer: ExchangeAnswer = field(default_factory=lambda: ExchangeAnswer("nodata", ()))
+    hosts: dict[str, list[str]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    async def exchanges(self, domain: str) -> ExchangeAnswer:
+        return self.answer
+
+    async def addresses(self, name: str) -> list[str]:
+        self.asked.append(name)
+        return self.hosts.get(name, [])
+
+
+def mx(*exchanges: tuple[int, str]) -> ExchangeAnswer:
+    return ExchangeAnswer("ok", tuple(Exchange(*exchange) for exchange in exchanges))
+
+
+def router(names: Names, *, permitted: Callable[[str, str], bool] = lambda n, a: True, deliver_to: str = "") -> Router:
+    return Router(names, port=2525, source="127.0.0.5", deliver_to=deliver_to, own_names=("Relay.Test.", "out.test"), permitted=permitted)  # fmt: skip
+
+
+async def failure(names: Names, **options: object) -> Unroutable:
+    with pytest.raises(Unroutable) as caught:
+        await router(names, **options).route("x.test")  # type: ignore[arg-type]
+    return caught.value
+
+
+async def test_hosts_in_order_of_preference() -> None:
+    names = Names(mx((20, "b.test"), (10, "a.test")), {"a.test": ["192.0.2.1", "2001:db8::1"], "b.test": ["192.0.2.2"]})
+    route = await router(names).route("x.test")
+    assert [(h.name, h.address, h.port) for h in route.hosts] == [
+        ("a.test", "192.0.2.1", 2525), ("a.test", "2001:db8::1", 2525), ("b.test", "192.0.2.2", 2525),
+    ]  # fmt: skip
+    assert (route.site, route.source) == ("a.test,b.test", "127.0.0.5")
+    assert route.reason == "MX 10 a.test, 20 b.test"
+
+
+async def test_equals_come_in_any_order_but_the_site_is_one() -> None:
+    names = Names(mx(*((10, f"h{n}.test") for n in range(5))), {f"h{n}.test": [f"192.0.2.{n}"] for n in range(5)})
+    routes = [await router(names).route("x.test") for _ in range(40)]
+    assert len({route.hosts[0].name for route in routes}) > 1
+    assert len({route.site for route in routes}) == 1
+
+
+async def test_implicit_mx() -> None:
+    route = await router(Names(hosts={"x.test": ["192.0.2.9"]})).route("x.test")
+    assert (route.hosts[0].name, route.reason) == ("x.test", "implicit MX")
+
+
+async def test_with_mx_records_the_domain_itself_is_no_host() -> None:
+    names = Names(mx((10, "a.test")), {"x.test": ["192.0.2.9"]})
+    assert not (await failure(names)).permanent
+    assert names.asked == ["a.test"]
+
+
+async def test_null_mx_and_nxdomain_bounce() -> None:
+    null = await failure(Names(mx((0, ""))))
+    assert (null.permanent, null.reason, null.enhanced) == (True, "no-mail", "5.1.10")
+    gone = await failure(Names(ExchangeAnswer("nxdomain", ())))
+    assert (gone.permanent, gone.reason, gone.enhanced) == (True, "bad-domain", "5.1.2")
+
+
+@pytest.mark.parametrize("status", ["servfail", "timeout", "refused", "malformed", "unreachable"])
+async def test_a_look_up_that_fails_is_a_deferral(status: str) -> None:
+    error = await failure(Names(ExchangeAnswer(status, ())))
+    assert not error.permanent and error.reason == "dns" and status in str(error)
+
+
+async def test_mail_does_not_loop() -> None:
+    loop = await failure(Names(mx((10, "relay.test"), (20, "b.test"))))
+    assert (loop.permanent, loop.reason, loop.enhanced) == (True, "loop", "5.4.6")
+    names = Names(mx((10, "a.test"), (20, "relay.test"), (20, "c.test"), (30, "b.test")), {n: ["192.0.2.1"] for n in ("a.test", "b.test", "c.test")})  # fmt: skip
+    assert [h.name for h in (await router(names).route("x.test")).hosts] == ["a.test"]
+    with pytest.raises(Unroutable, match="loops"):
+        await router(Names(hosts={"out.test": ["192.0.2.1"]})).route("out.test")
+
+
+async def test_addresses_the_guard_refuses_are_left_out() -> None:
+    names = Names(mx((10, "a.test"), (20, "b.test")), {"a.test": ["10.0.0.1", "192.0.2.1"], "b.test": ["10.0.0.2"]})
+    route = await router(names, permitted=lambda name, address: not address.startswith("10.")).route("x.test")
+    assert [h.address for h in route.hosts] == ["192.0.2.1"]
+    assert not (await failure(names, permitted=lambda name, address: False)).permanent
+
+
+async def test_strangers_cannot_make_us_ask_or_try_without_end() -> None:
+    many = {f"h{n}.test": [f"192.0.2.{a}" for a in range(50)] for n in range(50)}
+    names = Names(mx(*((n, f"h{n}.test") for n in range(50))), many)
+    route = await router(names).route("x.test")
+    assert len(names.asked) == 10 and len(route.hosts) == 20
+
+
+async def test_a_smart_host_takes_all() -> None:
+    one = router(Names(), deliver_to="127.0.0.1:2600")
+    assert one.fixed is await one.route("x.test")
+    assert (one.fixed.hosts[0].address, one.fixed.hosts[0].port) == ("127.0.0.1", 2600)
+    six = router(Names(), deliver_to="[::1]:2600").fixed
+    assert six is not None and six.hosts[0].address == "::1"
+    for wrong in ("127.0.0.1", ":25", "host:port"):
+        with pytest.raises(ValueError, match="deliver_to"):
+            router(Names(), deliver_to=wrong)

@@ -1,0 +1,70 @@
+"""A message's trail in lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from outgate.trail import Hop, hops, line, lines
+
+FORWARD = {"portOrig": 30465, "name": "smtp.mymail.com", "portDest": 465}
+MESSAGE: dict[str, Any] = {
+    "queue_id": "0QUEUE", "accepted_at": "2026-11-21T07:03:01.000Z", "username": "user", "size": 123,
+    "client": {"address": "127.0.0.1", "port": 5, "via": "127.0.0.2", "listener": "submissions", "endpoint": "public", "tls": "TLSv1.3 X"},
+    "header_from": "a@shop.test", "reverse_path": "r@shop.test", "subject": "hi", "message_id": "<1@x>",
+    "egress": [
+        {"at": 1795244580.0, "event": "open", "forward": FORWARD, "client": "127.0.0.1:5", "target": "127.0.0.1:465", "source": "127.0.0.2", "proxy_header": True},
+        {"at": 1795244589.0, "event": "close", "forward": FORWARD, "bytes_up": 10, "bytes_down": 20, "duration_s": 9.0, "reason": "client closed"},
+        {"at": 1795244520.0, "event": "open", "forward": FORWARD, "client": "192.0.2.1:5", "target": "", "reason": "not a client network"},
+    ],
+    "attempts": [
+        {
+            "started_at": "2026-11-21T07:03:02.000Z", "finished_at": "2026-11-21T07:03:03.000Z", "host": "mx.test", "address": "127.0.0.1:25",
+            "route_reason": "MX 10 mx.test", "tls": "", "conversation": [{"at": "2026-11-21T07:03:02.500Z", "did": "EHLO", "reply": "250 hi"}],
+            "outcomes": [{"mailbox": "b@x.test", "status": "delivered", "code": 250, "enhanced": "2.0.0", "text": "Ok"}],
+        },
+        {
+            "started_at": "2026-11-21T07:03:04.000Z", "finished_at": "2026-11-21T07:03:04.000Z", "host": "", "address": "",
+            "route_reason": "MX of y: servfail", "tls": "", "conversation": [],
+            "outcomes": [{"mailbox": "c@y.test", "status": "deferred", "code": 0, "enhanced": "", "text": "no answer"}],
+        },
+    ],
+    "recipients": [{"mailbox": "b@x.test", "status": "delivered", "attempts": 1, "next_attempt_at": None}, {"mailbox": "c@y.test", "status": "deferred", "attempts": 1, "next_attempt_at": "2026-11-21T07:04:04Z"}],
+}  # fmt: skip
+
+
+def test_hops_are_in_order_of_time_and_say_who_and_what() -> None:
+    found = hops(MESSAGE)
+    assert [(hop.hop, hop.result) for hop in found] == [
+        ("forwarder", "refused"), ("forwarder", "carried"), ("relay", "accepted"), ("delivery", "attempt"), ("delivery", "said"),
+        ("delivery", "delivered"), ("delivery", "attempt"), ("delivery", "deferred"), ("forwarder", "closed"),
+    ]  # fmt: skip
+    told = {hop.result: hop.detail for hop in found}
+    assert "not a client network" in told["refused"]
+    assert "PROXY v2 header" in told["carried"] and "from 127.0.0.2" in told["carried"]
+    assert "127.0.0.1:5 via 127.0.0.2" in told["accepted"] and "queued as 0QUEUE" in told["accepted"]
+    assert told["delivered"] == "b@x.test: 250 2.0.0 Ok (in the clear)"
+    assert told["deferred"] == "c@y.test: no answer (in the clear)"
+    attempts = [hop.detail for hop in found if hop.result == "attempt"]
+    assert attempts == ["mx.test [127.0.0.1:25] by MX 10 mx.test", "MX of y: servfail"]
+
+
+def test_a_message_that_came_without_the_forwarder() -> None:
+    bare = {key: value for key, value in MESSAGE.items() if key not in ("egress", "attempts")}
+    assert [hop.result for hop in hops(bare)] == ["accepted"]
+
+
+def test_a_line_can_be_cut() -> None:
+    hop = Hop("2026-11-21T07:03:01.000Z", "relay", "accepted", "x" * 100)
+    assert line(hop).startswith("07:03:01.000  relay      accepted   xxx")
+    assert len(line(hop, 40)) == 40 and line(hop, 40).endswith("…")
+    assert line(hop, 500) == line(hop)
+
+
+def test_the_whole_story() -> None:
+    told = lines(MESSAGE)
+    assert told[0] == "0QUEUE  2026-11-21T07:03:01Z"
+    assert "  From:       a@shop.test  (reverse-path <r@shop.test>)" in told
+    assert told[-2:] == [
+        "  b@x.test: delivered after 1 attempt(s)",
+        "  c@y.test: deferred after 1 attempt(s), next attempt 2026-11-21T07:04:04Z",
+    ]
