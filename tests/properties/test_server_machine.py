@@ -85,3 +85,9 @@ def test_collector_finds_the_first_true_end(raw: bytes, cuts: list[int]) -> None
             rest += data[start:end]
     assert rest == data[first + 3 :]
     assert collector.content() == data[:first]
+
+
+@given(st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b"x", b"\x0b", b"\x85", b"\0"]), max_size=12).map(b"".join))
+def test_bare_line_ends_are_counted_right(content: bytes) -> None:
+    without_pairs = content.replace(b"\r\n", b"")
+    assert has_bare_line_ends(content) == (b"\r" in without_pairs or b"\n" in without_pairs)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 import string
+import threading
 import uuid
 
 _BASE32 = "0123456789ABCDFGHJKLMNPQRSTVWXYZ"  # ascending in ASCII, so ids sort by time
@@ -28,7 +29,28 @@ def _base32(number: int, width: int) -> str:
 
 def queue_id(shard: str, now: float) -> str:
     """Return a new queue id: shard sign, 10 signs of milliseconds, 7 random signs; 18 in all, `[0-9A-Z]`."""
-    return shard + _base32(int(now * 1000), 10) + _base32(secrets.randbits(35), 7)
+    return shard + _base32(int(now * 1000), 10) + _base32(_POOL.number(5) >> 5, 7)
+
+
+class _Pool:
+    """Random octets taken from the operating system many at a time: a call for each id costs more than the id."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._octets = b""
+        self._at = 0
+
+    def number(self, octets: int) -> int:
+        """Return a random number of that many octets."""
+        with self._lock:
+            if self._at + octets > len(self._octets):
+                self._octets = secrets.token_bytes(4096)
+                self._at = 0
+            self._at += octets
+            return int.from_bytes(self._octets[self._at - octets : self._at], "big")
+
+
+_POOL = _Pool()
 
 
 def new_uuid() -> str:
