@@ -36,6 +36,9 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	$(BIN)/pip install -q --require-hashes -r requirements/dev.txt
 	@touch $@
 
+docs: $(VENV)/.runtime
+	$(BIN)/python docs/draw.py
+
 packages:
 	@sh tests/packages.sh
 

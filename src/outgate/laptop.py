@@ -411,6 +411,7 @@ def http_application(parts: _Parts, dev: dict[str, Any], proxy_port: int) -> Fas
             changed=parts.egress.reconciler.poke,
             shared_addresses=settings.egress.shared_addresses,
             http_proxy_port=proxy_port,
+            account_of_key=lambda clear: (key := control.identity.find_api_key(clear)) and key.account_id,
         ),
     )
     tokens = identity.build(store=control, tokens=parts.issuer, clock=clock)

@@ -14,6 +14,8 @@ import hashlib
 from base64 import b64encode
 from dataclasses import dataclass
 
+from outgate.message.fields import unstuffed
+
 # In the order in which h= lists them; `From` comes first.
 SIGNED = (
     b"from",
@@ -34,7 +36,6 @@ SIGNED = (
 _SIGNED = frozenset(SIGNED)
 _SHOWN = {name: name.title().replace(b"Id", b"ID").replace(b"Mime", b"MIME") for name in SIGNED}
 _WIDTH = 76
-_FEW_DOTS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +100,6 @@ def split(content: bytes) -> tuple[bytes, bytes]:
         return b"", content[2:]
     end = content.find(b"\r\n\r\n")
     return (content[: end + 2], content[end + 4 :]) if end >= 0 else (content, b"")
-
-
-def unstuffed(wire: bytes) -> bytes:
-    """Take the transparency dots out of wire-form lines (RFC 5321 section 4.5.2); `wire` begins a line."""
-    # In wire form every leading dot has one in front of it, so that one goes, whatever follows.
-    pieces: list[bytes] = []
-    start = 0
-    if wire.startswith(b"."):
-        start = 1
-    at = wire.find(b".", start + 1)
-    # One octet is found far faster than three, so look at the dots; where they are many, `replace` wins.
-    for _ in range(_FEW_DOTS):
-        if at < 0:
-            pieces.append(wire[start:])
-            return b"".join(pieces)
-        if wire[at - 2 : at] == b"\r\n":
-            pieces.append(wire[start:at])
-            start = at + 1
-        at = wire.find(b".", at + 1)
-    pieces.append(wire[start:].replace(b"\r\n.", b"\r\n"))
-    return b"".join(pieces)
 
 
 # -- the body -------------------------------------------------------------------------------------------------

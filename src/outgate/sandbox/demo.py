@@ -108,7 +108,8 @@ class Demo:
         url = f"{dev['cloud_manager_url']}/api/program/{dev['program_id']}/environment/{dev['environment_id']}"
         status = wait_for(lambda: str(api.call("GET", url)["status"]), ("ready", "failed").__contains__)
         if status != "ready":
-            raise DemoFailed(f"the environment is {status} after PUT …/advancedNetworking")
+            shown = api.call("GET", api.environment("advancedNetworking"))
+            raise DemoFailed(f"the environment is {status} after PUT …/advancedNetworking: {reason_in(shown)}")
         step("5", "PUT …/advancedNetworking", f"{PORT_ORIG} → {SERVER}:{port}, environment {status}")
 
     def _send(self, dev: dict[str, Any]) -> str:
@@ -195,6 +196,13 @@ class Demo:
                 self.service.kill()
         if self.service is not None and self.service.stdout is not None:
             self.service.stdout.close()
+
+
+def reason_in(networking: dict[str, Any]) -> str:
+    """Return why an environment's networking failed, as GET …/advancedNetworking tells it."""
+    listed = networking.get("_embedded", {}).get("networkingConfigurations", [])
+    details = [item["statusDetails"]["message"] for item in listed if "statusDetails" in item]
+    return "; ".join(details) or "no reason is given"
 
 
 def _settled(message: dict[str, Any]) -> bool:

@@ -24,7 +24,6 @@ from outgate.base.clock import Clock, rfc3339
 from outgate.base.ids import queue_id
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
-from outgate.domains.dkim import unstuffed
 from outgate.message import fields
 from outgate.sandbox.behaviour import Behaviour, Behaviours
 from outgate.sandbox.judges import Judgement, Judges
@@ -146,7 +145,7 @@ class Inbox:
 
     async def store(self, received: Received) -> str:
         """Keep a message on disk and have it judged; return its id. Raises `OSError`."""
-        raw = unstuffed(received.content)
+        raw = fields.unstuffed(received.content)
         item_id = queue_id("I", self._clock.now())
         item = {
             "id": item_id,

@@ -1,0 +1,46 @@
+"""The documents say what is so."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from outgate.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_diagrams_are_drawn_from_the_tables() -> None:
+    spec = importlib.util.spec_from_file_location("draw", ROOT / "docs" / "draw.py")
+    assert spec is not None and spec.loader is not None
+    draw = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(draw)
+    assert (ROOT / "docs" / "sessions.md").read_text("utf-8") == draw.page(), "run `make docs`"
+
+
+def test_every_setting_has_its_sentence() -> None:
+    for name, section in Settings.model_fields.items():
+        for key, field in section.annotation.model_fields.items():  # type: ignore[union-attr]
+            nested = getattr(field.annotation, "model_fields", None)
+            for inner, described in nested.items() if nested else [(key, field)]:
+                assert described.description and described.description.endswith("."), f"{name}.{inner}"
+
+
+def test_every_module_opens_with_what_it_is() -> None:
+    for module in (ROOT / "src" / "outgate").rglob("*.py"):
+        text = module.read_text("utf-8")
+        if not text.strip() or "migrations" in module.parts:
+            continue
+        assert text.startswith('"""'), module
+        if module.name not in ("__init__.py", "__main__.py"):
+            head = text.split('"""')[1]
+            assert "Promises:" in head and "Not here:" in head, module
+
+
+def test_the_pages_that_are_named_exist() -> None:
+    for page in ROOT.glob("*.md"):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text("utf-8")):
+            assert (ROOT / link).exists(), f"{page.name}: {link}"
+    for path in re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py|[a-z_]+\.py)`", (ROOT / "ARCHITECTURE.md").read_text("utf-8")):
+        assert (ROOT / "src" / "outgate" / path).exists() or (ROOT / path).exists(), path
