@@ -36,8 +36,8 @@ Drawn from the tables in `src/outgate/smtp/server.py` and `client.py` by `make d
 ## The server's side
 
 Capitals are the client's commands, words in brackets what else happens. A verb that is not at a state's arrows is
-out of order there. NOOP, RSET, HELP, VRFY and QUIT are welcome wherever commands are; QUIT, too many errors, a 421 and the
-end of the connection lead to `closed`. Bytes behind STARTTLS end the session.
+out of order there. NOOP, RSET, HELP, VRFY and QUIT are welcome wherever commands are; QUIT, too many errors, a 421
+and the end of the connection lead to `closed`. Bytes behind STARTTLS end the session.
 
 {diagram(server.TRANSITIONS, server.State.CONNECTED)}
 
