@@ -10,13 +10,21 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 # Whatever proxy the user's environment names: a call to this machine and its token stay on it.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_NEEDED = ("token", "org_id", "instance_id", "program_id", "environment_id") + (
+    "event_notifications_url",
+    "cloud_manager_url",
+    "sandbox_url",
+)
 
 
 class NotReachable(Exception):
@@ -44,12 +52,19 @@ def default_data() -> Path:
 def read_dev_json(data: Path) -> dict[str, Any]:
     """Return what `outgate dev` wrote into `data`. Raises `NotReachable`."""
     file = data / "dev.json"
+    again = f"start `outgate dev --data {shlex.quote(str(data))}`, which writes it"
     try:
-        return cast("dict[str, Any]", json.loads(file.read_text("utf-8")))
-    except FileNotFoundError:
-        raise NotReachable(f"{file} is not there: start `outgate dev --data {data}` first") from None
-    except (OSError, ValueError) as error:
-        raise NotReachable(f"{file} cannot be read: {error}") from None
+        found: object = json.loads(file.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotReachable(f"{file} is not there: {again}") from None
+    except OSError as error:
+        raise NotReachable(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise NotReachable(f"{file} cannot be read: {error}; {again}") from None
+    missing = [key for key in _NEEDED if not isinstance(found, dict) or key not in found]
+    if missing:
+        raise NotReachable(f"{file} lacks {', '.join(missing)}: {again}")
+    return cast("dict[str, Any]", found)
 
 
 def client_id_of(token: str) -> str:
@@ -89,8 +104,9 @@ class Api:
                 text: str = answer.read().decode("utf-8", "replace")
         except urllib.error.HTTPError as error:
             raise Refusal(error.code, error.read().decode("utf-8", "replace")) from None
-        except OSError as error:
-            raise NotReachable(f"{url} does not answer ({error}): is `outgate dev` running?") from None
+        except (OSError, HTTPException, ValueError) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise NotReachable(f"{url} does not answer ({reason}): is `outgate dev` running?") from None
         if not text:
             return None
         try:
@@ -98,10 +114,10 @@ class Api:
         except ValueError:
             return text
 
-    def messages(self, path: str = "") -> str:
-        """Return the URL of the instance's messages, or of one of them."""
+    def messages(self, queue_id: str = "") -> str:
+        """Return the URL of the instance's messages, or of one of them; whatever a person typed stays one part."""
         base = f"{self.dev['event_notifications_url']}/v1/instances/{self.dev['instance_id']}/smtp/messages"
-        return f"{base}/{path}" if path else base
+        return f"{base}/{quote(queue_id, safe='')}" if queue_id else base
 
     def configurations(self, path: str = "") -> str:
         """Return the URL of the instance's SMTP configurations, or what hangs under them."""

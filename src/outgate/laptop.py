@@ -199,6 +199,8 @@ class Laptop:
         http = self._socket("http", self._ports.http)
         url = f"http://{HOST}:{http.getsockname()[1]}"
         proxy_port = self._ports.proxy or _free_port()
+        environment = control.egress.environment(tenant.program_id, tenant.environment_id)
+        tunnel_address = self._settings.dev.tunnel_address if environment is None else environment.tunnel_address
         issuer = TokenIssuer(control, clock)
         self.dev = describe(data, url, tenant, configuration, settings) | {
             "token": issuer.issue(
@@ -208,6 +210,7 @@ class Laptop:
             "submissions": f"{HOST}:{submissions}",
             "dns": f"{HOST}:{dns_port}",
             "inbox": f"{HOST}:{inbox_port}",
+            "tunnel_address": tunnel_address,
             "http_proxy": f"{HOST}:{proxy_port}",
         }
         parts = _Parts(settings, control, clock, zone, inbox, relay, egress, verifier, hasher, issuer)
@@ -255,7 +258,7 @@ class Laptop:
             )
         except BadKey as error:
             raise StartFailed(f"dev.dkim_key_file {dev.dkim_key_file}: {error}") from None
-        await asyncio.to_thread(tenants.make_egress_side, control, tenant)
+        await asyncio.to_thread(tenants.make_egress_side, control, tenant, dev.tunnel_address)
         return configuration
 
     def _records(self, zone: Zone, configuration: SmtpConfiguration) -> None:
@@ -353,7 +356,7 @@ def describe(
         "submissions": "",
         "dns": "",
         "inbox": "",
-        "tunnel_address": HOST,
+        "tunnel_address": "",
         "http_proxy": "",
         "ca_file": str((data / "ca.pem").absolute()),
         "domain": configuration.domain,

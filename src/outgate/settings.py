@@ -97,6 +97,7 @@ class DevSettings(_Section):
     domain: str = Field("shop.test", description="The domain that is verified from the start.")
     dkim_key_file: str = Field("", description="PEM file with the RSA key that signs for the domain; empty: made.")
     dkim_selector: str = Field("", description="Selector of that key; empty: a UUID.")
+    tunnel_address: str = Field("127.0.0.1", description="The environment's tunnel address, when it is first made.")
 
 
 class LogSettings(_Section):

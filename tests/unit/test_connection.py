@@ -95,14 +95,41 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert TOKEN not in str(caught.value)
 
 
+def test_somebody_else_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            peer, _ = listening.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(b"220 this is no web server\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(NotReachable, match="outgate dev"):
+            api().call("GET", f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        thread.join()
+
+
 def test_dev_json(tmp_path: Path) -> None:
     with pytest.raises(NotReachable, match="start `outgate dev"):
         read_dev_json(tmp_path)
     (tmp_path / "dev.json").write_text("{")
     with pytest.raises(NotReachable, match="cannot be read"):
         read_dev_json(tmp_path)
-    (tmp_path / "dev.json").write_text('{"pid": 1}')
-    assert read_dev_json(tmp_path) == {"pid": 1}
+    for short in ("[]", "3", '{"token": "x"}'):
+        (tmp_path / "dev.json").write_text(short)
+        with pytest.raises(NotReachable, match=r"lacks .*org_id.*: start `outgate dev"):
+            read_dev_json(tmp_path)
+    with pytest.raises(NotReachable, match="is not there"):
+        read_dev_json(tmp_path / "dev.json")
+    whole = dict.fromkeys(
+        ("token", "org_id", "instance_id", "program_id", "environment_id")
+        + ("event_notifications_url", "cloud_manager_url", "sandbox_url"),
+        "x",
+    )
+    (tmp_path / "dev.json").write_text(json.dumps(whole))
+    assert read_dev_json(tmp_path) == whole
 
 
 def test_where_the_state_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -122,6 +149,7 @@ def test_the_client_id_of_a_token() -> None:
 def test_urls() -> None:
     a = api(event_notifications_url="http://h/en", instance_id="i", cloud_manager_url="http://h/cm", program_id="1", environment_id="2", sandbox_url="http://h/s")  # fmt: skip
     assert a.messages() == "http://h/en/v1/instances/i/smtp/messages" and a.messages("Q").endswith("/messages/Q")
+    assert a.messages("a b/../?c#").endswith("/messages/a%20b%2F..%2F%3Fc%23")
     assert a.configurations("c/users") == "http://h/en/v1/instances/i/smtp/config/c/users"
     assert a.environment("variables") == "http://h/cm/api/program/1/environment/2/variables"
     assert a.sandbox("clock") == "http://h/s/clock"

@@ -1,33 +1,51 @@
 """Settings ready to paste: what an application needs to send through this relay, in its own words.
 
 Standards: each client's own documentation (smtplib, Django, AEM, the Event Notifications SDK, swaks).
-Promises: every recipe works as it is when pasted (tests run the ones that can be run).
+Promises: every block works as it is when pasted where it says (tests run those that can be run), whatever
+signs the data directory's name has.
 Not here: how they look on the page (`templates`).
 """
 
 from __future__ import annotations
 
+import json
+import shlex
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from outgate.connection import client_id_of
+
+CONFIG_NAME = "com.day.cq.mailer.DefaultMailService.cfg.json"
+_PORT_ORIG = 30465
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One text to paste, and where: a file's name, or a shell."""
+
+    where: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One recipe: `name` for the tab, `note` above it, and the text to paste."""
+    """One recipe: `name` to choose it by, `note` above it, and what to paste, in order."""
 
     name: str
     note: str
-    text: str
+    blocks: tuple[Block, ...]
 
 
 def recipes(dev: dict[str, Any]) -> list[Recipe]:
     """Return the recipes for the tenant that `dev.json` describes."""
-    return [_smtplib(dev), _django(dev), _aem(dev), _swaks(dev), _sdk(dev)]
+    return [_smtplib(dev), _swaks(dev), _django(dev), _aem(dev), _sdk(dev)]
 
 
-def _host_port(place: str) -> tuple[str, str]:
+def _host_port(place: str) -> tuple[str, int]:
     host, _, port = place.rpartition(":")
-    return host, port
+    return host, int(port)
 
 
 def _smtplib(dev: dict[str, Any]) -> Recipe:
@@ -42,36 +60,53 @@ message["To"] = "you@customer.test"
 message["Subject"] = "Hello"
 message.set_content("Sent through Outgate.")
 
-context = ssl.create_default_context(cafile="{dev["ca_file"]}")
-with smtplib.SMTP("{host}", {port}) as client:
+context = ssl.create_default_context(cafile={dev["ca_file"]!r})
+with smtplib.SMTP({host!r}, {port}) as client:
     client.starttls(context=context)
-    client.login("{dev["smtp_user"]}", "{dev["smtp_password"]}")
+    client.login({dev["smtp_user"]!r}, {dev["smtp_password"]!r})
     client.send_message(message)
 """
-    return Recipe("smtplib", "Python's standard library, STARTTLS.", text)
+    return Recipe("Python", "Standard library (smtplib), STARTTLS.", (Block("hello.py", text),))
+
+
+def _swaks(dev: dict[str, Any]) -> Recipe:
+    text = f"""\
+swaks --server {dev["submission"]} --tls --tls-verify \\
+  --tls-ca-path {shlex.quote(dev["ca_file"])} \\
+  --auth PLAIN --auth-user {shlex.quote(dev["smtp_user"])} \\
+  --auth-password {shlex.quote(dev["smtp_password"])} \\
+  --from hello@{dev["domain"]} --to you@customer.test \\
+  --header "Subject: Hello" --body "Sent through Outgate."
+"""
+    return Recipe("swaks", "One mail from a shell, with the whole dialogue shown; STARTTLS.", (Block("Shell", text),))
 
 
 def _django(dev: dict[str, Any]) -> Recipe:
     host, port = _host_port(dev["submissions"])
     text = f"""\
-# settings.py (start Django with SSL_CERT_FILE={dev["ca_file"]})
-EMAIL_HOST = "{host}"
+EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+EMAIL_HOST = {host!r}
 EMAIL_PORT = {port}
 EMAIL_USE_SSL = True
-EMAIL_HOST_USER = "{dev["smtp_user"]}"
-EMAIL_HOST_PASSWORD = "{dev["smtp_password"]}"
+EMAIL_HOST_USER = {dev["smtp_user"]!r}
+EMAIL_HOST_PASSWORD = {dev["smtp_password"]!r}
 DEFAULT_FROM_EMAIL = "hello@{dev["domain"]}"
+SERVER_EMAIL = DEFAULT_FROM_EMAIL
 """
-    return Recipe("Django", "TLS from the first byte.", text)
+    shell = f"SSL_CERT_FILE={shlex.quote(dev['ca_file'])} python manage.py sendtestemail you@customer.test\n"
+    return Recipe(
+        "Django",
+        "TLS from the first byte. Start Django with SSL_CERT_FILE, so that it knows our certificate authority.",
+        (Block("settings.py", text), Block("Shell", shell)),
+    )
 
 
 def _aem(dev: dict[str, Any]) -> Recipe:
     _, port = _host_port(dev["submissions"])
-    text = f"""\
-# com.day.cq.mailer.DefaultMailService.cfg.json
+    config = f"""\
 {{
     "smtp.host": "$[env:AEM_PROXY_HOST;default=proxy.tunnel]",
-    "smtp.port": "30465",
+    "smtp.port": "{_PORT_ORIG}",
     "smtp.user": "$[env:EMAIL_USERNAME;default=myApiKey]",
     "smtp.password": "$[secret:EMAIL_PASSWORD]",
     "from.address": "noreply@{dev["domain"]}",
@@ -81,31 +116,55 @@ def _aem(dev: dict[str, Any]) -> Recipe:
     "debug.email": false,
     "oauth.flow": false
 }}
-
-# PATCH {dev["cloud_manager_url"]}/api/program/{dev["program_id"]}/environment/{dev["environment_id"]}/variables
-[{{"name": "EMAIL_USERNAME", "value": "{dev["smtp_user"]}"}},
- {{"name": "EMAIL_PASSWORD", "value": "{dev["smtp_password"]}", "type": "secretString"}}]
-
-# PUT {dev["cloud_manager_url"]}/api/program/{dev["program_id"]}/environment/{dev["environment_id"]}/advancedNetworking
-{{"portForwards": [{{"name": "{dev["smtp_host_name"]}", "portDest": {port}, "portOrig": 30465}}]}}
-
-# then start the application with what its environment gives it
-SSL_CERT_FILE={dev["ca_file"]} outgate environment run {dev["program_id"]} {dev["environment_id"]} -- COMMAND
+"""
+    variables = [
+        {"name": "EMAIL_USERNAME", "value": dev["smtp_user"], "type": "string"},
+        {"name": "EMAIL_PASSWORD", "value": dev["smtp_password"], "type": "secretString"},
+    ]
+    forward = {"name": dev["smtp_host_name"], "portDest": port, "portOrig": _PORT_ORIG}
+    calls = f"{_patch(dev, variables)}\n{_put(dev, {'portForwards': [forward]})}"
+    data = shlex.quote(str(Path(dev["ca_file"]).parent))
+    run = f"""\
+SSL_CERT_FILE={shlex.quote(dev["ca_file"])} \\
+{_outgate()} environment run --data {data} \\
+  {dev["program_id"]} {dev["environment_id"]} -- \\
+  {shlex.quote(sys.executable)} -m outgate.mailer send --config {CONFIG_NAME} \\
+  --to you@customer.test --subject Hello --body "Sent through Outgate."
 """
     return Recipe(
-        "AEM", "Configuration, variables and the port forward; PATCH and PUT with the token of dev.json.", text
+        "AEM",
+        "The application's configuration, then the environment's variables and port forward, then a mail sent as the "
+        "application would: through its tunnel.",
+        (Block(CONFIG_NAME, config), Block("Shell: variables and port forward", calls), Block("Shell: send", run)),
     )
 
 
-def _swaks(dev: dict[str, Any]) -> Recipe:
-    host, port = _host_port(dev["submission"])
-    text = f"""\
-swaks --server {host} --port {port} --tls --tls-ca-path {dev["ca_file"]} \\
-      --auth PLAIN --auth-user {dev["smtp_user"]} --auth-password {dev["smtp_password"]} \\
-      --from hello@{dev["domain"]} --to you@customer.test \\
-      --header "Subject: Hello" --body "Sent through Outgate."
+def _patch(dev: dict[str, Any], variables: list[dict[str, str]]) -> str:
+    return _curl(dev, "PATCH", "variables", variables)
+
+
+def _put(dev: dict[str, Any], networking: dict[str, Any]) -> str:
+    return _curl(dev, "PUT", "advancedNetworking", networking)
+
+
+def _curl(dev: dict[str, Any], method: str, path: str, body: object) -> str:
+    """Return a call that takes the token from `dev.json`, so that the page need not show it."""
+    place = shlex.quote(str(Path(dev["ca_file"]).parent / "dev.json"))
+    read = """'import json, sys; print(json.load(open(sys.argv[1]))["token"])'"""
+    return f"""\
+curl -fsS -X {method} \\
+  {dev["cloud_manager_url"]}/api/program/{dev["program_id"]}/environment/{dev["environment_id"]}/{path} \\
+  -H "Authorization: Bearer $({shlex.quote(sys.executable)} -c {read} {place})" \\
+  -H 'x-gw-ims-org-id: {dev["org_id"]}' -H 'x-api-key: {client_id_of(str(dev["token"]))}' \\
+  -H 'Content-Type: application/json' \\
+  -d {shlex.quote(json.dumps(body))}
 """
-    return Recipe("swaks", "From a shell.", text)
+
+
+def _outgate() -> str:
+    """Return how a shell finds this very `outgate`, whether or not its environment is active there."""
+    beside = Path(sys.executable).with_name("outgate")
+    return shlex.quote(str(beside)) if beside.exists() else f"{shlex.quote(sys.executable)} -m outgate.cli"
 
 
 def _sdk(dev: dict[str, Any]) -> Recipe:
@@ -113,9 +172,16 @@ def _sdk(dev: dict[str, Any]) -> Recipe:
 from ibm_cloud_sdk_core.authenticators import IAMAuthenticator
 from ibm_eventnotifications import EventNotificationsV1
 
-authenticator = IAMAuthenticator("{dev["api_key"]}", url="{dev["identity_url"]}")
+authenticator = IAMAuthenticator({dev["api_key"]!r}, url={dev["identity_url"]!r})
 service = EventNotificationsV1(authenticator=authenticator)
-service.set_service_url("{dev["event_notifications_url"]}")
-print(service.list_smtp_configurations("{dev["instance_id"]}").get_result())
+service.set_service_url({dev["event_notifications_url"]!r})
+
+found = service.list_smtp_configurations({dev["instance_id"]!r}).get_result()
+for configuration in found["smtp_configurations"]:
+    print(configuration["id"], configuration["domain"])
 """
-    return Recipe("SDK", "The vendor's Python SDK, unmodified.", text)
+    return Recipe(
+        "SDK",
+        "The vendor's Python SDK, unmodified (pip install ibm-eventnotifications): lists the SMTP configurations.",
+        (Block("list.py", text),),
+    )

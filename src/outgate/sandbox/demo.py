@@ -63,6 +63,10 @@ class Demo:
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "outgate.cli", "dev", "--data", str(self.data)]
+        # An address of its own: another laptop mode may have the same portOrig in use on the usual one.
+        settings = self.data / "demo.toml"
+        settings.write_text(f'[dev]\ntunnel_address = "127.2.{os.getpid() % 200 + 1}.1"\n', "utf-8")
+        command += ["--config", str(settings)]
         for part in ("http", "submission", "submissions", "dns", "inbox", "proxy"):
             command += [f"--{part}-port", "0"]
         log: IO[str] = (self.data / "outgate.log").open("w")

@@ -148,7 +148,7 @@ def _open_loopback(control: ControlStore, tenant: Tenant) -> None:
     )
 
 
-def make_egress_side(control: ControlStore, tenant: Tenant) -> None:
+def make_egress_side(control: ControlStore, tenant: Tenant, tunnel_address: str) -> None:
     """Make the program, its production environment and a ready flexible infrastructure exist."""
     egress = control.egress
     if egress.program(tenant.program_id) is None:
@@ -159,7 +159,7 @@ def make_egress_side(control: ControlStore, tenant: Tenant) -> None:
             "laptop-prod",
             kind="prod",
             region=EGRESS_REGION,
-            tunnel_address="127.0.0.1",
+            tunnel_address=tunnel_address,
             client_networks=("127.0.0.0/8", "::1/128"),
             environment_id=tenant.environment_id,
         )

@@ -236,7 +236,16 @@ class Connection:
             self.close()
             return
         self._wait(lambda event: isinstance(event, Closing))
+        self._until_end()
         self.close()
+
+    def _until_end(self) -> None:
+        """Let the server finish: closing with its last octets unread would reset the connection."""
+        with contextlib.suppress(OSError):
+            self._socket.settimeout(1.0)
+            for _ in range(16):
+                if not self._socket.recv(4096):
+                    break
 
     def close(self) -> None:
         """Close the socket at once."""
