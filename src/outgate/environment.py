@@ -26,6 +26,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, cast
@@ -107,7 +108,7 @@ def _fetch(url: str, headers: Mapping[str, str], service: str, ca_file: str | No
     except urllib.error.HTTPError as error:
         with error:
             raise RunError(EXIT_API, _refusal(error)) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         message = (
             f"Cloud Manager at {_shown(url)} cannot be reached: {reason}. Check the address, and that it is running"
@@ -150,6 +151,7 @@ def _shown(url: str) -> str:
 def _refusal(error: urllib.error.HTTPError) -> str:
     """Say what Cloud Manager refused, in its own words, and what to do."""
     remedies = {
+        400: "Correct that and start again",
         401: "Get a new token",
         403: "The token needs the role runtime, and must belong to the organization and the client given",
         404: "Check the program's and the environment's number",
@@ -161,11 +163,17 @@ def _refusal(error: urllib.error.HTTPError) -> str:
         else:
             errors = body.get("errors", [])
             entries = list(errors.values()) if isinstance(errors, dict) else errors
-            said = "; ".join(each if isinstance(each, str) else str(each["message"]) for each in entries)
+            said = "; ".join(each if isinstance(each, str) else _violation(each) for each in entries)
     except (ValueError, LookupError, TypeError, AttributeError, OSError):
         said = ""
     said = said or str(error.reason)
     return f"Cloud Manager refused ({error.code}): {said}. {remedies.get(error.code, 'Try again later')}"
+
+
+def _violation(entry: Mapping[str, Any]) -> str:
+    """Return what is wrong with a field, and which: "service must be one of …"."""
+    field = str(entry.get("field", "")).rpartition(".")[2]
+    return f"{field} {entry['message']}".strip()
 
 
 def _document(raw: bytes) -> dict[str, Any]:

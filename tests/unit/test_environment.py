@@ -166,7 +166,7 @@ def test_no_command(api: CloudManager, capsys: pytest.CaptureFixture[str]) -> No
         (401, {"error_code": "401013", "message": "Oauth token is not valid"}, ["401013", "Get a new token"]),
         (403, {"error_code": "403027", "message": "lacks the role"}, ["lacks the role", "role runtime"]),
         (404, {"status": 404, "errors": [{"code": "x", "message": "no environment 10"}]}, ["no environment 10"]),
-        (400, {"errors": {"f": {"field": "f", "message": "must be one of"}}}, ["must be one of"]),
+        (400, {"errors": {"f": {"field": "a.arg2.f", "message": "must be one of"}}}, [": f must be one of", "Correct"]),
         (400, {"errors": ["a string"]}, ["a string"]),
         (500, "no object", ["500", "Internal Server Error"]),
         (500, None, ["500"]),
@@ -196,6 +196,22 @@ def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().err
     assert "cannot be reached" in said
     assert "pw" not in said
+
+
+def test_a_server_of_another_kind_is_no_stack_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            peer, _ = listening.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(b"220 this is no web server\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert run(f"http://127.0.0.1:{listening.getsockname()[1]}", ["true"]) == 30
+        thread.join()
+    assert "cannot be reached" in capsys.readouterr().err
 
 
 def test_a_proxy_of_the_shell_is_not_told_about_loopback(api: CloudManager, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,14 @@ class ExchangeAnswer:
     exchanges: tuple[Exchange, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class AddressAnswer:
+    """What DNS says about a name's addresses: "ok", "nodata" (surely none), or why it could not be asked."""
+
+    status: str
+    addresses: tuple[str, ...]
+
+
 class Resolver:
     """A stub resolver. Belongs to one event loop."""
 
@@ -104,10 +112,18 @@ class Resolver:
         ordered = sorted((int(preference), host) for preference, _, host in found)
         return ExchangeAnswer(answer.status, tuple(Exchange(preference, host) for preference, host in ordered))
 
+    async def hosts(self, name: str) -> AddressAnswer:
+        """Return the addresses of `name`, IPv4 first, and how sure their absence is."""
+        answers = await asyncio.gather(self.ask(Question(name, "A")), self.ask(Question(name, "AAAA")))
+        found = tuple(str(record) for answer in answers for record in answer.records)
+        if found:
+            return AddressAnswer("ok", found)
+        failed = [answer.status for answer in answers if answer.failed]
+        return AddressAnswer(failed[0] if failed else "nodata", ())
+
     async def addresses(self, name: str) -> list[str]:
         """Return the addresses of `name`, IPv4 first; none if it has none or cannot be asked."""
-        answers = await asyncio.gather(self.ask(Question(name, "A")), self.ask(Question(name, "AAAA")))
-        return [str(record) for answer in answers for record in answer.records]
+        return list((await self.hosts(name)).addresses)
 
     def forget(self) -> None:
         """Empty the memory."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from outgate.model.flow import Host, Route
-from outgate.net.dns import Exchange, ExchangeAnswer
+from outgate.net.dns import AddressAnswer, Exchange, ExchangeAnswer
 
 _MX_HOSTS = 10
 _ADDRESSES = 20
@@ -25,7 +25,7 @@ class Names(Protocol):
 
     async def exchanges(self, domain: str) -> ExchangeAnswer: ...
 
-    async def addresses(self, name: str) -> list[str]: ...
+    async def hosts(self, name: str) -> AddressAnswer: ...
 
 
 class Unroutable(Exception):
@@ -88,9 +88,7 @@ class Router:
         exchanges = self._before_us(domain, exchanges)
         random.shuffle(exchanges)
         exchanges.sort(key=lambda exchange: exchange.preference)
-        hosts = await self._hosts(exchanges[:_MX_HOSTS])
-        if not hosts:
-            raise Unroutable(f"no mail host of {domain} has a usable address", permanent=False, reason="dns")
+        hosts = await self._hosts(domain, exchanges[:_MX_HOSTS])
         site = ",".join(sorted(exchange.host for exchange in exchanges))
         reason = "implicit MX" if implicit else "MX " + ", ".join(f"{e.preference} {e.host}" for e in exchanges)
         return Route(site, tuple(hosts), self._source, reason)
@@ -105,10 +103,22 @@ class Router:
             raise Unroutable(f"mail for {domain} loops back to us", permanent=True, reason="loop", enhanced="5.4.6")
         return better
 
-    async def _hosts(self, exchanges: list[Exchange]) -> list[Host]:
+    async def _hosts(self, domain: str, exchanges: list[Exchange]) -> list[Host]:
+        """Return the hosts to try, never none. Raises `Unroutable`: for good if DNS says that there is none."""
         hosts: list[Host] = []
+        unknown = refused = False
         for exchange in exchanges:
-            for address in await self._names.addresses(exchange.host):
-                if len(hosts) < _ADDRESSES and self._permitted(exchange.host, address):
+            answer = await self._names.hosts(exchange.host)
+            unknown |= answer.status not in ("ok", "nodata")
+            for address in answer.addresses:
+                if not self._permitted(exchange.host, address):
+                    refused = True
+                elif len(hosts) < _ADDRESSES:
                     hosts.append(Host(exchange.host, address, self._port))
-        return hosts
+        if hosts:
+            return hosts
+        if unknown or refused:
+            raise Unroutable(f"no mail host of {domain} has a usable address", permanent=False, reason="dns")
+        raise Unroutable(
+            f"no mail host of {domain} has an address", permanent=True, reason="bad-domain", enhanced="5.4.4"
+        )

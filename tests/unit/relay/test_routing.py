@@ -7,22 +7,24 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from outgate.net.dns import Exchange, ExchangeAnswer
+from outgate.net.dns import AddressAnswer, Exchange, ExchangeAnswer
 from outgate.relay.routing import Router, Unroutable
 
 
 @dataclass
 class Names:
     answer: ExchangeAnswer = field(default_factory=lambda: ExchangeAnswer("nodata", ()))
-    hosts: dict[str, list[str]] = field(default_factory=dict)
+    found: dict[str, list[str]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    failing: str = ""
 
     async def exchanges(self, domain: str) -> ExchangeAnswer:
         return self.answer
 
-    async def addresses(self, name: str) -> list[str]:
+    async def hosts(self, name: str) -> AddressAnswer:
         self.asked.append(name)
-        return self.hosts.get(name, [])
+        addresses = tuple(self.found.get(name, ()))
+        return AddressAnswer("ok" if addresses else self.failing or "nodata", addresses)
 
 
 def mx(*exchanges: tuple[int, str]) -> ExchangeAnswer:
@@ -57,14 +59,21 @@ async def test_equals_come_in_any_order_but_the_site_is_one() -> None:
 
 
 async def test_implicit_mx() -> None:
-    route = await router(Names(hosts={"x.test": ["192.0.2.9"]})).route("x.test")
+    route = await router(Names(found={"x.test": ["192.0.2.9"]})).route("x.test")
     assert (route.hosts[0].name, route.reason) == ("x.test", "implicit MX")
 
 
 async def test_with_mx_records_the_domain_itself_is_no_host() -> None:
     names = Names(mx((10, "a.test")), {"x.test": ["192.0.2.9"]})
-    assert not (await failure(names)).permanent
+    error = await failure(names)
+    assert (error.permanent, error.reason, error.enhanced) == (True, "bad-domain", "5.4.4")
     assert names.asked == ["a.test"]
+
+
+async def test_a_domain_with_neither_mx_nor_address_bounces_unless_dns_fails() -> None:
+    assert (await failure(Names())).permanent
+    unknown = await failure(Names(failing="servfail"))
+    assert not unknown.permanent and unknown.reason == "dns"
 
 
 async def test_null_mx_and_nxdomain_bounce() -> None:
@@ -86,7 +95,7 @@ async def test_mail_does_not_loop() -> None:
     names = Names(mx((10, "a.test"), (20, "relay.test"), (20, "c.test"), (30, "b.test")), {n: ["192.0.2.1"] for n in ("a.test", "b.test", "c.test")})  # fmt: skip
     assert [h.name for h in (await router(names).route("x.test")).hosts] == ["a.test"]
     with pytest.raises(Unroutable, match="loops"):
-        await router(Names(hosts={"out.test": ["192.0.2.1"]})).route("out.test")
+        await router(Names(found={"out.test": ["192.0.2.1"]})).route("out.test")
 
 
 async def test_addresses_the_guard_refuses_are_left_out() -> None:
