@@ -15,13 +15,15 @@ import ctypes
 import functools
 import ipaddress
 import socket
+import sqlite3
 import ssl
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Awaitable, Callable, Collection, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 
 from outgate.base.clock import Clock
 from outgate.base.log import Log
@@ -52,12 +54,27 @@ from outgate.smtp.asyncio.server import (
 )
 from outgate.smtp.server import Limits
 from outgate.store.control import ControlStore
-from outgate.store.spool import Sync, default_sync
-from outgate.store.sqlite import QueueStore, open_queue
+from outgate.store.migrations import SchemaError
+from outgate.store.secrets import SealError
+from outgate.store.spool import SpoolError, Sync, default_sync
+from outgate.store.sqlite import QueueLocked, QueueStore, open_queue
 
 _log = Log("outgate.app")
 _WATCH_S = 0.5
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of the GNU C library
+_UNUSABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    SealError,
+    SpoolError,
+    SchemaError,
+    QueueLocked,
+    sqlite3.Error,
+    SQLAlchemyError,
+)
 _IN_FLIGHT = 2000
 """Jobs that delivery holds at once; the rest waits in the store."""
 
@@ -90,14 +107,15 @@ class RelayService:
         self._context = context
         self._is_trusted = functools.lru_cache(maxsize=4096)(self._in_trusted)
         self._trusted = [ipaddress.ip_network(network) for network in relay.proxy_trusted]
-        self.store: QueueStore = open_queue(
-            data,
-            shard="0",
-            clock=clock,
-            segment_bytes=settings.store.segment_bytes,
-            notify=loop.call_soon_threadsafe,
-            sync=sync,
-        )
+        with usable(data / "queue-0.db"):
+            self.store: QueueStore = open_queue(
+                data,
+                shard="0",
+                clock=clock,
+                segment_bytes=settings.store.segment_bytes,
+                notify=loop.call_soon_threadsafe,
+                sync=sync,
+            )
         self.credentials = Credentials(control.tenancy)
         self.signer = Signer(
             threads=relay.signing_threads,
@@ -199,10 +217,10 @@ class RelayService:
         for listener in self._listeners:
             listener.start()
 
-    def changed(self) -> None:
+    async def changed(self) -> None:
         """Look at the control store again: zones, rules, users, configurations may have changed."""
         self.credentials.forget()
-        self.relay.access = AccessTable(self._control.access.snapshot())
+        self.relay.access = AccessTable(await asyncio.to_thread(self._control.access.snapshot))
         for listener in self._listeners:
             for connection in listener.connections:
                 session = connection.session
@@ -315,7 +333,7 @@ async def serve_http(app: Any, sock: socket.socket) -> tuple[HttpServer, asyncio
 class Watch:
     """Notice changes to the control store, by whatever process, within a second."""
 
-    def __init__(self, control: ControlStore, changed: Callable[[], None]) -> None:
+    def __init__(self, control: ControlStore, changed: Callable[[], Awaitable[None]]) -> None:
         self._control = control
         self._changed = changed
         self._seen = control.data_version()
@@ -335,10 +353,22 @@ class Watch:
             try:
                 version = self._control.data_version()
                 if version != self._seen:
-                    self._changed()
+                    await self._changed()
                     self._seen = version
             except Exception:
                 _log.exception("watch.failed")
+
+
+@contextlib.contextmanager
+def usable(file: Path) -> Generator[None]:
+    """Say of which file it is that what is done here fails. Raises `StartFailed`."""
+    try:
+        yield
+    except _UNUSABLE as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise StartFailed(
+            f"{file} cannot be used: {why}. Put a good copy back, or begin anew in another directory (--data DIR)"
+        ) from None
 
 
 def port_taken(name: str, address: str, port: int, error: OSError) -> str:

@@ -20,11 +20,7 @@ from urllib.parse import quote
 
 # Whatever proxy the user's environment names: a call to this machine and its token stay on it.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-_NEEDED = ("token", "org_id", "instance_id", "program_id", "environment_id") + (
-    "event_notifications_url",
-    "cloud_manager_url",
-    "sandbox_url",
-)
+_NEEDED = ("token", "org_id", "instance_id", "event_notifications_url", "cloud_manager_url", "sandbox_url")
 
 
 class NotReachable(Exception):

@@ -41,6 +41,7 @@ from outgate.app import (
     port_taken,
     serve_http,
     tame_memory,
+    usable,
 )
 from outgate.base import log
 from outgate.base.clock import OffsetClock
@@ -85,10 +86,11 @@ class DevPorts:
 def run_dev(data: Path, ports: DevPorts, config: Path | None) -> None:
     """Run the laptop mode until a signal ends it. Raises `StartFailed`."""
     tame_memory()
+    os.umask(0o077)  # mails, zone and databases are this user's only, also in a directory that others can read
     try:
         settings = read_settings(config)
-    except Exception as error:
-        raise StartFailed(f"the settings cannot be read: {error}") from None
+    except settings_module.BadSettings as error:
+        raise StartFailed(str(error)) from None
     log.configure(settings.log.level)
     lock = lock_directory(data)
     try:
@@ -148,7 +150,8 @@ class Laptop:
         self._data = data
         self._ports = ports
         self._settings = settings
-        self._clock = OffsetClock(data / "clock")
+        with usable(data / "clock"):
+            self._clock = OffsetClock(data / "clock")
         self._stops: list[Callable[[], Awaitable[None] | None]] = []
         self.dev: dict[str, Any] = {}
 
@@ -156,18 +159,24 @@ class Laptop:
         """Start everything, in the order the parts need each other. Raises `StartFailed`."""
         data, clock = self._data, self._clock
         (data / "dev.json").unlink(missing_ok=True)
-        tenant = tenants.choose(data / "tenant.json")
-        control = open_control(data / "control.db", open_box(data / "master.key"), clock)
+        with usable(data / "tenant.json"):
+            tenant = tenants.choose(data / "tenant.json")
+        with usable(data / "master.key"):
+            box = open_box(data / "master.key")
+        with usable(data / "control.db"):
+            control = open_control(data / "control.db", box, clock)
         self._stop_last(control.close)
         hasher = PasswordHashing()
         self._stop_last(hasher.close)
         configuration = await self._tenant(control, tenant, hasher)
 
-        zone = Zone(data / "zone.json", exchange=EXCHANGE, address=HOST)
+        with usable(data / "zone.json"):
+            zone = Zone(data / "zone.json", exchange=EXCHANGE, address=HOST)
         self._records(zone, configuration)
         dns_port = await self._name_server(zone)
         resolver = Resolver([(HOST, dns_port)], clock)
-        authority = SandboxCa(data)
+        with usable(data / "ca.pem"):
+            authority = SandboxCa(data)
         inbox, inbox_port = self._inbox(authority, dns_port)
 
         settings = settings_module.with_relay(self._settings, delivery_port=inbox_port)
@@ -190,7 +199,7 @@ class Laptop:
             settings, data=data, control=control, resolver=resolver, clock=clock, header_to=header_to
         )
         self._stop_last(egress.stop)
-        relay.changed()
+        await relay.changed()
         relay.start()
         watch = Watch(control, relay.changed)
         watch.start()
@@ -290,13 +299,14 @@ class Laptop:
         return port
 
     def _inbox(self, authority: SandboxCa, dns_port: int) -> tuple[Inbox, int]:
-        inbox = Inbox(
-            self._data / "inbox",
-            clock=self._clock,
-            context=authority.context([EXCHANGE]),
-            judges=Judges((HOST, dns_port), self._clock),
-            host_name=EXCHANGE,
-        )
+        with usable(self._data / "inbox"):
+            inbox = Inbox(
+                self._data / "inbox",
+                clock=self._clock,
+                context=authority.context([EXCHANGE]),
+                judges=Judges((HOST, dns_port), self._clock),
+                host_name=EXCHANGE,
+            )
         _, port = inbox.start(self._socket("inbox", self._ports.inbox))
         self._stop_last(inbox.stop)
         return inbox, port

@@ -1,4 +1,4 @@
-"""Every setting: its default and one sentence. Read from TOML (`--config`), then the environment.
+"""Every setting: its default and one sentence. Read from TOML (`--config`); the environment comes before it.
 
 Standards: TOML 1.0; environment names `OUTGATE_<SECTION>__<NAME>`.
 Promises: an unknown or ill-typed setting is an error that names it; nothing else reads configuration.
@@ -9,11 +9,38 @@ Not here: what the laptop mode puts where (`app`), tenants' data (`store`).
 from __future__ import annotations
 
 import tomllib
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from outgate.net import guard
+
+
+class BadSettings(Exception):
+    """The settings cannot be used; the text names file, place and what is wrong, one line each."""
+
+
+def _address(text: str) -> str:
+    ip_address(text)
+    return text
+
+
+def _network(text: str) -> str:
+    ip_network(text, strict=False)
+    return text
+
+
+def _exception(text: str) -> str:
+    guard.compile_exceptions([text])
+    return text
+
+
+_Address = Annotated[str, AfterValidator(_address)]
+_Network = Annotated[str, AfterValidator(_network)]
+_Exception = Annotated[str, AfterValidator(_exception)]
 
 
 class _Section(BaseModel):
@@ -24,8 +51,8 @@ class EndpointSettings(_Section):
     """One submission endpoint and where its mail leaves from."""
 
     host_name: str = Field("smtp.outgate.test", description="The name in the greeting and the certificate.")
-    outgoing_addresses: list[str] = Field(
-        ["127.0.0.1"], description="Addresses that deliveries leave from, and that SPF must allow."
+    outgoing_addresses: list[_Address] = Field(
+        ["127.0.0.1"], min_length=1, description="Addresses that deliveries leave from, and that SPF must allow."
     )
     ehlo_name: str = Field("out.outgate.test", description="The name our deliveries say in EHLO.")
 
@@ -38,7 +65,7 @@ class RelaySettings(_Section):
         "manual", description="Whether a new configuration is authorised when created, or by a person."
     )
     spf_host: str = Field("spf.outgate.test", description="The name customers include in their SPF record.")
-    proxy_trusted: list[str] = Field(
+    proxy_trusted: list[_Network] = Field(
         [], description="Networks whose connections must begin with a PROXY header; all others must not."
     )
     max_message_bytes: int = Field(31_457_280, ge=65_536, description="Largest message, in bytes (SIZE).")
@@ -68,10 +95,10 @@ class RelaySettings(_Section):
 class EgressSettings(_Section):
     """The egress gateway."""
 
-    shared_addresses: list[str] = Field(["127.0.0.2"], description="Addresses that flexible egress leaves from.")
-    dedicated_addresses: list[str] = Field(["127.0.0.3"], description="Pool of dedicated addresses.")
-    vpn_address: str = Field("127.0.0.4", description="The VPN's local end.")
-    guard_exceptions: list[str] = Field([], description="Networks or names the guard lets through, audited.")
+    shared_addresses: list[_Address] = Field(["127.0.0.2"], description="Addresses that flexible egress leaves from.")
+    dedicated_addresses: list[_Address] = Field(["127.0.0.3"], description="Pool of dedicated addresses.")
+    vpn_address: _Address = Field("127.0.0.4", description="The VPN's local end.")
+    guard_exceptions: list[_Exception] = Field([], description="Networks or names the guard lets through, audited.")
     proxy_protocol_targets: list[str] = Field(
         [], description="name:port of targets that get a PROXY v2 header; a bare name means any port."
     )
@@ -97,7 +124,9 @@ class DevSettings(_Section):
     domain: str = Field("shop.test", description="The domain that is verified from the start.")
     dkim_key_file: str = Field("", description="PEM file with the RSA key that signs for the domain; empty: made.")
     dkim_selector: str = Field("", description="Selector of that key; empty: a UUID.")
-    tunnel_address: str = Field("127.0.0.1", description="The environment's tunnel address, when it is first made.")
+    tunnel_address: _Address = Field(
+        "127.0.0.1", description="The environment's tunnel address, when it is first made."
+    )
 
 
 class LogSettings(_Section):
@@ -117,21 +146,56 @@ class Settings(BaseSettings):
     dev: DevSettings = DevSettings()  # pyright: ignore[reportCallIssue]
     log: LogSettings = LogSettings()  # pyright: ignore[reportCallIssue]
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the environment before what `load` gives: a file, and a mode's own defaults."""
+        return env_settings, init_settings
+
 
 def load(file: Path | None, **sections: object) -> Settings:
-    """Return the settings of `file` (TOML) over the defaults, then `sections` (dicts) under both.
+    """Return the settings of the environment, then `file` (TOML), then `sections` (dicts), over the defaults.
 
-    Raises `OSError` or `tomllib.TOMLDecodeError` for the file, `pydantic.ValidationError` for its contents.
+    Raises `BadSettings`.
     """
-    values: dict[str, object] = {}
-    if file is not None:
-        values = tomllib.loads(file.read_text("utf-8"))
+    values: dict[str, object] = {} if file is None else _read(file)
     for name, defaults in sections.items():
         section = values.setdefault(name, {})
         if isinstance(section, dict) and isinstance(defaults, dict):
             for key, value in defaults.items():
                 section.setdefault(key, value)  # pyright: ignore[reportUnknownMemberType]
-    return Settings(**values)  # pyright: ignore[reportArgumentType]
+    try:
+        return Settings(**values)  # pyright: ignore[reportArgumentType]
+    except ValidationError as error:
+        wrong = [f"{'.'.join(str(part) for part in each['loc'])}: {_said(each['msg'])}" for each in error.errors()]
+        where = f"settings ({file} and the environment)" if file else "settings (from the environment)"
+        raise BadSettings(f"{where}: {'; '.join(wrong)}") from None
+    except SettingsError as error:
+        raise BadSettings(f"settings from the environment: {error}") from None
+
+
+def _read(file: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise BadSettings(f"settings: {file} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise BadSettings(f"settings: {file} is not TOML: {error}") from None
+
+
+def _said(message: str) -> str:
+    known = {
+        "Extra inputs are not permitted": "there is no such setting",
+        "Input should be a valid dictionary or instance of": "must be a section",
+    }
+    found = next((said for start, said in known.items() if message.startswith(start)), None)
+    return found or message.removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 def with_relay(settings: Settings, **values: object) -> Settings:

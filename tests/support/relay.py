@@ -126,7 +126,7 @@ async def relay(data: Path, *, sync: Any = None, **settings: Any) -> AsyncIterat
     )
     submission = service.listen("127.0.0.1", 0, "submission")
     submissions = service.listen("127.0.0.1", 0, "submissions")
-    service.changed()
+    await service.changed()
     service.start()
     try:
         yield TestRelay(service, control, tenant, clock, trust, submission, submissions)

@@ -123,11 +123,8 @@ def test_dev_json(tmp_path: Path) -> None:
             read_dev_json(tmp_path)
     with pytest.raises(NotReachable, match="is not there"):
         read_dev_json(tmp_path / "dev.json")
-    whole = dict.fromkeys(
-        ("token", "org_id", "instance_id", "program_id", "environment_id")
-        + ("event_notifications_url", "cloud_manager_url", "sandbox_url"),
-        "x",
-    )
+    needed = ("token", "org_id", "instance_id", "event_notifications_url", "cloud_manager_url", "sandbox_url")
+    whole = dict.fromkeys(needed, "x")
     (tmp_path / "dev.json").write_text(json.dumps(whole))
     assert read_dev_json(tmp_path) == whole
 

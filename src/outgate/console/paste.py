@@ -48,6 +48,11 @@ def _host_port(place: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _literal(text: str) -> str:
+    """Return a string as Python source: JSON's spelling is Python's too."""
+    return json.dumps(text)
+
+
 def _smtplib(dev: dict[str, Any]) -> Recipe:
     host, port = _host_port(dev["submission"])
     text = f"""\
@@ -60,10 +65,10 @@ message["To"] = "you@customer.test"
 message["Subject"] = "Hello"
 message.set_content("Sent through Outgate.")
 
-context = ssl.create_default_context(cafile={dev["ca_file"]!r})
-with smtplib.SMTP({host!r}, {port}) as client:
+context = ssl.create_default_context(cafile={_literal(dev["ca_file"])})
+with smtplib.SMTP({_literal(host)}, {port}) as client:
     client.starttls(context=context)
-    client.login({dev["smtp_user"]!r}, {dev["smtp_password"]!r})
+    client.login({_literal(dev["smtp_user"])}, {_literal(dev["smtp_password"])})
     client.send_message(message)
 """
     return Recipe("Python", "Standard library (smtplib), STARTTLS.", (Block("hello.py", text),))
@@ -85,11 +90,11 @@ def _django(dev: dict[str, Any]) -> Recipe:
     host, port = _host_port(dev["submissions"])
     text = f"""\
 EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-EMAIL_HOST = {host!r}
+EMAIL_HOST = {_literal(host)}
 EMAIL_PORT = {port}
 EMAIL_USE_SSL = True
-EMAIL_HOST_USER = {dev["smtp_user"]!r}
-EMAIL_HOST_PASSWORD = {dev["smtp_password"]!r}
+EMAIL_HOST_USER = {_literal(dev["smtp_user"])}
+EMAIL_HOST_PASSWORD = {_literal(dev["smtp_password"])}
 DEFAULT_FROM_EMAIL = "hello@{dev["domain"]}"
 SERVER_EMAIL = DEFAULT_FROM_EMAIL
 """
@@ -172,11 +177,11 @@ def _sdk(dev: dict[str, Any]) -> Recipe:
 from ibm_cloud_sdk_core.authenticators import IAMAuthenticator
 from ibm_eventnotifications import EventNotificationsV1
 
-authenticator = IAMAuthenticator({dev["api_key"]!r}, url={dev["identity_url"]!r})
+authenticator = IAMAuthenticator({_literal(dev["api_key"])}, url={_literal(dev["identity_url"])})
 service = EventNotificationsV1(authenticator=authenticator)
-service.set_service_url({dev["event_notifications_url"]!r})
+service.set_service_url({_literal(dev["event_notifications_url"])})
 
-found = service.list_smtp_configurations({dev["instance_id"]!r}).get_result()
+found = service.list_smtp_configurations({_literal(dev["instance_id"])}).get_result()
 for configuration in found["smtp_configurations"]:
     print(configuration["id"], configuration["domain"])
 """

@@ -2,7 +2,7 @@
 
 Standards: RFC 4954; argon2id (RFC 9106) for the stored verifier, keyed BLAKE2b (RFC 7693) for the cache.
 Promises: the slow hash runs once per credential and process, in few threads with a bounded queue; unknown
-names cost the same and read the same as wrong passwords; any change to the control store empties the cache.
+names cost the same and read the same as wrong passwords; a change to a credential voids what is remembered of it.
 Dangers: the cache's key is random and lives in memory only; a password is never kept or logged.
 Not here: the reply (`relay.session`), API keys as passwords (they join `check`).
 """
@@ -52,15 +52,23 @@ class Credentials:
         self._queued = 0
         self._lock = threading.Lock()
         self._key = secrets.token_bytes(32)
-        self._known: dict[bytes, Sender] = {}
+        # Keyed digest of a login that was right → the verifier it was right for.
+        self._known: dict[bytes, str] = {}
         self._current: dict[str, Sender | None] = {}
-        self._generation = 0
         # Verified against for names nobody has, so that they take as long.
         self._dummy = self._hasher.hash(secrets.token_hex(16))
 
     def remembered(self, username: str, password: str) -> Sender | None:
-        """Return the sender if this very login was right since the last change, else None (not known)."""
-        return self._known.get(self._digest(username, password))
+        """Return the sender if this very login was right before and its verifier is still the same, else None."""
+        digest = self._digest(username, password)
+        verifier = self._known.get(digest)
+        if verifier is None:
+            return None
+        sender = self._stored(username)
+        if sender is None or sender.credential.verifier != verifier:
+            self._known.pop(digest, None)
+            return None
+        return sender
 
     def check(self, username: str, password: str, done: Callable[[Sender | None, Exception | None], None]) -> None:
         """Verify a login in the pool and call `done` there with the sender, or None if it is wrong.
@@ -76,21 +84,25 @@ class Credentials:
         """Return what the store says now of a sender who logged in earlier, or None if that login is void.
 
         Reads the store once after each change, else memory."""
-        username = sender.credential.username
-        try:
-            found = self._current[username]
-        except KeyError:
-            found = self._current[username] = self._senders.sender(username)
+        found = self._stored(sender.credential.username)
         if found is None or found.credential.verifier != sender.credential.verifier:
             return None
         return found
 
+    def _stored(self, username: str) -> Sender | None:
+        """Read a sender from the store: once after each change, then from memory."""
+        try:
+            return self._current[username]
+        except KeyError:
+            found = self._current[username] = self._senders.sender(username)
+            return found
+
     def forget(self) -> None:
-        """Empty the cache: something in the control store has changed."""
-        with self._lock:
-            self._generation += 1
-            self._known = {}
-            self._current = {}
+        """Read senders anew: something in the control store has changed.
+
+        A login stays known as long as its verifier is the same: else each change of anything would have every
+        password hashed again."""
+        self._current = {}
 
     def close(self) -> None:
         """Stop the threads; waiting checks are dropped."""
@@ -98,7 +110,6 @@ class Credentials:
 
     def _check(self, username: str, password: str, done: Callable[[Sender | None, Exception | None], None]) -> None:
         try:
-            generation = self._generation
             sender = self._verify(username, password)
         except Exception as error:
             _log.exception("credential.check")
@@ -109,10 +120,9 @@ class Credentials:
                 self._queued -= 1
         if sender is not None:
             with self._lock:
-                if generation == self._generation:  # else a change came while we looked
-                    if len(self._known) >= _CACHED:
-                        self._known.clear()
-                    self._known[self._digest(username, password)] = sender
+                if len(self._known) >= _CACHED:
+                    self._known.clear()
+                self._known[self._digest(username, password)] = sender.credential.verifier
         done(sender, None)
 
     def _verify(self, username: str, password: str) -> Sender | None:

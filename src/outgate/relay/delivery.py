@@ -31,6 +31,8 @@ from outgate.store.spool import SpoolError
 
 _log = Log("outgate.delivery")
 _GOODBYE_S = 5.0
+_REOPEN_S = 5.0
+"""How long a site that has refused one more connection is content with those it has."""
 
 
 class Preparer(Protocol):
@@ -212,6 +214,7 @@ class Site:
         self._waiting: deque[_Work] = deque()
         self._connections: dict[Connection, _Kept] = {}
         self._opening = 0
+        self._content = False
 
     def add(self, work: _Work) -> None:
         """Take prepared work and send it as soon as a connection is free."""
@@ -229,9 +232,20 @@ class Site:
         room = limits.connections_per_site - len(self._connections) - self._opening
         staying = sum(not kept.leaving for kept in self._connections.values())
         # A connection takes work in a stream: open more only when work piles up behind those there are.
-        if self._waiting and room > 0 and len(self._waiting) > 8 * self._opening + 4 * staying:
+        wanted = bool(self._waiting) and len(self._waiting) > 8 * self._opening + 4 * staying
+        if wanted and room > 0 and not (self._content and self._connections):
             self._opening += 1
             spawn(self._open(self._waiting[0].route), f"connect {self._name}")
+
+    def _be_content(self) -> None:
+        # Many servers allow a client few connections: asking again at once would be a storm of refusals.
+        if self._connections and not self._content:
+            self._content = True
+            asyncio.get_running_loop().call_later(_REOPEN_S, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._content = False
+        self.pump()
 
     def _free(self) -> _Kept | None:
         best: _Kept | None = None
@@ -287,8 +301,10 @@ class Site:
             _log.exception("connect.failed", site=self._name)
             failure = _Failure(repr(error), "internal", Host("", "", 0))
         self._opening -= 1
-        if failure is not None and not self._connections and not self._opening:
-            self._fail_waiting(failure.text, failure.reason, tuple(steps), failure.host)
+        if failure is not None:
+            self._be_content()
+            if not self._connections and not self._opening:
+                self._fail_waiting(failure.text, failure.reason, tuple(steps), failure.host)
         self.pump()
         self._forget_if_empty()
 

@@ -195,6 +195,7 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 def _write(file: Path, data: bytes) -> None:
     temporary = file.with_suffix(".tmp")
     temporary.write_bytes(data)
+    temporary.chmod(0o644)  # whoever talks to the sandbox may read it
     os.replace(temporary, file)
 
 

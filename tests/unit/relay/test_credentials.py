@@ -87,12 +87,27 @@ def test_unknown_names_are_checked_at_the_real_price() -> None:
     made.close()
 
 
-def test_a_right_login_is_remembered_until_something_changes(credentials: Credentials) -> None:
+def test_a_right_login_is_remembered_until_its_verifier_changes(senders: Senders, credentials: Credentials) -> None:
     assert credentials.remembered(USER, "right") is None
     check(credentials)
     assert credentials.remembered(USER, "right") is GOOD
     assert credentials.remembered(USER, "wrong") is None
     assert credentials.remembered(USER + "r", "ight") is None
+    senders.known[USER] = changed(GOOD, configurations={})  # a change of something else costs no new hash
+    credentials.forget()
+    found = credentials.remembered(USER, "right")
+    assert found is not None and found.configurations == {}
+    senders.known[USER] = changed(GOOD, credential=changed(GOOD.credential, verifier="another"))
+    credentials.forget()
+    assert credentials.remembered(USER, "right") is None
+    senders.known[USER] = GOOD
+    credentials.forget()
+    assert credentials.remembered(USER, "right") is None  # once void, it is checked anew
+
+
+def test_a_deleted_user_is_not_remembered(senders: Senders, credentials: Credentials) -> None:
+    check(credentials)
+    del senders.known[USER]
     credentials.forget()
     assert credentials.remembered(USER, "right") is None
 
@@ -102,12 +117,13 @@ def test_a_wrong_login_is_not_remembered(credentials: Credentials) -> None:
     assert credentials.remembered(USER, "wrong") is None
 
 
-def test_a_change_while_we_look_is_not_overwritten(senders: Senders, credentials: Credentials) -> None:
+def test_a_rotation_while_we_look_is_not_overlooked(senders: Senders, credentials: Credentials) -> None:
     senders.gate = threading.Event()
     done = threading.Event()
     credentials.check(USER, "right", lambda *_: done.set())
     while not senders.asked:
         pass
+    senders.known[USER] = changed(GOOD, credential=changed(GOOD.credential, verifier="another"))
     credentials.forget()
     senders.gate.set()
     assert done.wait(10)

@@ -377,6 +377,21 @@ async def test_no_more_connections_than_allowed() -> None:
         await d.delivery.stop()
 
 
+async def test_a_site_that_refuses_more_connections_is_not_stormed() -> None:
+    def at(event: Event, receiver: Receiver) -> Reply | None:
+        if isinstance(event, Connected) and receiver.sessions > 1:
+            return reply(421, "4.7.0", "Too many connections")
+        return None
+
+    async with Receiver(at=at).running() as r:
+        d = desk(Router(r.port), limits=DeliveryLimits(connections_per_site=3))
+        await d.send("m0")
+        attempts = await asyncio.gather(*(d.send(f"m{n}") for n in range(1, 200)))
+        assert all(statuses(a) == [Status.DELIVERED] for a in attempts)
+        assert r.sessions <= 3  # the one that was let in, and two that were asked for at once
+        await d.delivery.stop()
+
+
 async def test_a_connection_carries_no_more_messages_than_allowed() -> None:
     per_session: dict[int, int] = {}
 

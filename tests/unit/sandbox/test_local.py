@@ -17,7 +17,7 @@ def test_this_machine(host: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", [b"evil.test", b"localhost.evil.test", b"127.0.0.1.evil.test", b"evil.test:127", b"", b"[::1", b"127.0.0.1@evil.test", b"2130706433", b"\xff"]
+    "host", [b"evil.test", b"localhost.evil.test", b"127.0.0.1.evil.test", b"evil.test:127", b"", b"[::1", b"127.0.0.1@evil.test", b"evil.test@127.0.0.1", b"2130706433", b"\xff"]
 )  # fmt: skip
 def test_other_machines(host: bytes) -> None:
     assert foreign([(b"host", host)]) == "Host"
@@ -32,6 +32,18 @@ def test_no_host_two_hosts_and_an_origin_without_a_name() -> None:
         foreign([(b"host", b"localhost"), (b"origin", b"http://localhost"), (b"origin", b"http://evil.test")])
         == "Origin"
     )
+
+
+@pytest.mark.parametrize(
+    "origin", [b"http://localhost:3000", b"http://localhost", b"https://localhost:443", b"http://localhost:x"]
+)
+def test_a_page_of_another_port_of_this_machine_is_foreign(origin: bytes) -> None:
+    assert foreign([(b"host", b"localhost:8025"), (b"origin", origin)]) == "Origin"
+
+
+@pytest.mark.parametrize("origin", [b"http://127.0.0.1:8025", b"http://localhost:8025", b"http://[::1]:8025"])
+def test_our_own_page_by_any_of_our_names(origin: bytes) -> None:
+    assert foreign([(b"host", b"localhost:8025"), (b"origin", origin)]) == ""
 
 
 @pytest.mark.parametrize(("host", "through"), [(b"localhost", True), (b"evil.test", False)])
