@@ -36,6 +36,7 @@ from outgate.model.flow import Attempt, Client, Job
 from outgate.net import guard
 from outgate.net.dns import Resolver
 from outgate.net.tls import opportunistic_context
+from outgate.relay import policy
 from outgate.relay.access import AccessTable
 from outgate.relay.credentials import Credentials
 from outgate.relay.delivery import Delivery, DeliveryLimits
@@ -106,7 +107,7 @@ class RelayService:
         self._control = control
         self._context = context
         self._is_trusted = functools.lru_cache(maxsize=4096)(self._in_trusted)
-        self._trusted = [ipaddress.ip_network(network) for network in relay.proxy_trusted]
+        self._trusted = [ipaddress.ip_network(network, strict=False) for network in relay.proxy_trusted]
         with usable(data / "queue-0.db"):
             self.store: QueueStore = open_queue(
                 data,
@@ -225,7 +226,7 @@ class RelayService:
             for connection in listener.connections:
                 session = connection.session
                 if isinstance(session, SubmissionSession) and not session.still_welcome():
-                    connection.end()
+                    connection.end(policy.WITHDRAWN)
 
     async def stop(self) -> None:
         """End sessions, then deliveries, then write what is left."""

@@ -211,10 +211,10 @@ class Laptop:
         environment = control.egress.environment(tenant.program_id, tenant.environment_id)
         tunnel_address = self._settings.dev.tunnel_address if environment is None else environment.tunnel_address
         issuer = TokenIssuer(control, clock)
+        with usable(data / "master.key.data"):
+            token = issuer.issue("iam-ServiceId-laptop", tenant.account_id, tenants.ALL_ROLES, tenants.CLIENT_ID, None)
         self.dev = describe(data, url, tenant, configuration, settings) | {
-            "token": issuer.issue(
-                "iam-ServiceId-laptop", tenant.account_id, tenants.ALL_ROLES, tenants.CLIENT_ID, None
-            ),
+            "token": token,
             "submission": f"{HOST}:{submission}",
             "submissions": f"{HOST}:{submissions}",
             "dns": f"{HOST}:{dns_port}",

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from outgate.net import guard
+from outgate.smtp import grammar
 
 
 class BadSettings(Exception):
@@ -38,23 +39,45 @@ def _exception(text: str) -> str:
     return text
 
 
+def _name(text: str) -> str:
+    try:
+        return grammar.domain(text)
+    except grammar.BadSyntax:
+        raise ValueError(f"{text!r} is not a domain name") from None
+
+
+def _record_name(text: str) -> str:
+    _name(text.replace("_", "x"))  # names of records only, like `_spf.example.com`, may have underscores
+    return text
+
+
+def _host_and_port(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if text and not (host.strip("[]") and port.isdecimal() and 0 < int(port) < 65_536):
+        raise ValueError(f"{text!r} is not host:port")
+    return text
+
+
 _Address = Annotated[str, AfterValidator(_address)]
 _Network = Annotated[str, AfterValidator(_network)]
 _Exception = Annotated[str, AfterValidator(_exception)]
+_Name = Annotated[str, AfterValidator(_name)]
+_RecordName = Annotated[str, AfterValidator(_record_name)]
+_HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class EndpointSettings(_Section):
     """One submission endpoint and where its mail leaves from."""
 
-    host_name: str = Field("smtp.outgate.test", description="The name in the greeting and the certificate.")
+    host_name: _Name = Field("smtp.outgate.test", description="The name in the greeting and the certificate.")
     outgoing_addresses: list[_Address] = Field(
         ["127.0.0.1"], min_length=1, description="Addresses that deliveries leave from, and that SPF must allow."
     )
-    ehlo_name: str = Field("out.outgate.test", description="The name our deliveries say in EHLO.")
+    ehlo_name: _Name = Field("out.outgate.test", description="The name our deliveries say in EHLO.")
 
 
 class RelaySettings(_Section):
@@ -64,7 +87,7 @@ class RelaySettings(_Section):
     authorization: Literal["automatic", "manual"] = Field(
         "manual", description="Whether a new configuration is authorised when created, or by a person."
     )
-    spf_host: str = Field("spf.outgate.test", description="The name customers include in their SPF record.")
+    spf_host: _RecordName = Field("spf.outgate.test", description="The name customers include in their SPF record.")
     proxy_trusted: list[_Network] = Field(
         [], description="Networks whose connections must begin with a PROXY header; all others must not."
     )
@@ -80,7 +103,9 @@ class RelaySettings(_Section):
     queue_lifetime_s: float = Field(86_400.0, gt=0, description="Seconds a message is tried before it expires.")
     retry_first_s: float = Field(60.0, gt=0, description="Seconds before the second attempt; doubles each time.")
     retry_most_s: float = Field(7_200.0, gt=0, description="Longest pause between two attempts, in seconds.")
-    deliver_to: str = Field("", description="host:port that takes all mail instead of the MX; empty: route by MX.")
+    deliver_to: _HostAndPort = Field(
+        "", description="host:port that takes all mail instead of the MX; empty: route by MX."
+    )
     delivery_port: int = Field(25, ge=1, le=65535, description="Port of the receiving servers.")
     delivery_tls: Literal["opportunistic", "none"] = Field(
         "opportunistic", description="Whether deliveries use STARTTLS where it is offered."
@@ -121,7 +146,7 @@ class StoreSettings(_Section):
 class DevSettings(_Section):
     """The laptop mode."""
 
-    domain: str = Field("shop.test", description="The domain that is verified from the start.")
+    domain: _Name = Field("shop.test", description="The domain that is verified from the start.")
     dkim_key_file: str = Field("", description="PEM file with the RSA key that signs for the domain; empty: made.")
     dkim_selector: str = Field("", description="Selector of that key; empty: a UUID.")
     tunnel_address: _Address = Field(

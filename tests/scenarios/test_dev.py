@@ -63,6 +63,15 @@ def test_dev_json_has_every_key_and_is_private(running: Running) -> None:
     assert running.dev["vpc_crn"].startswith("crn:v1:") and running.dev["vpc_id"] in running.dev["vpc_crn"]
 
 
+def test_only_the_authoritys_certificate_is_for_others_to_read(running: Running) -> None:
+    submit(running, "reader@private.test")
+    wait_for(running.inbox, bool)
+    open_to_others = {
+        str(path.relative_to(running.data)) for path in running.data.rglob("*") if path.stat().st_mode & 0o077
+    }
+    assert open_to_others == {"ca.pem"}
+
+
 def test_identity_answers_at_the_root_too(running: Running) -> None:
     form = urlencode(
         {

@@ -110,6 +110,19 @@ async def test_of_several_addresses_only_checked_ones_are_dialled(tmp_path: Path
 
 
 @on_both_loops
+async def test_when_one_address_refuses_the_next_is_dialled(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path, {"two.example": ["127.7.7.7", "127.0.0.1"]}) as bench, Target(echo) as target:
+        # The target listens on 127.0.0.1 only.
+        await bench.forwarder.apply("10", [forward(tunnel, 30000, "two.example", target.port)])
+        reader, writer = await dial(tunnel, 30000)
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        writer.close()
+        assert bench.lines("decision")[0]["target"] == f"127.0.0.1:{target.port}"
+
+
+@on_both_loops
 async def test_a_target_that_refuses_and_a_source_that_is_not_plumbed(tmp_path: Path) -> None:
     tunnel = tunnel_address()
     with socket.create_server(("127.0.0.1", 0)) as probe:

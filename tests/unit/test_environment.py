@@ -279,10 +279,14 @@ while True:
 """
 
 
-def start(url: str) -> tuple[subprocess.Popen[str], Path, int]:
+def start(url: str, *, own_group: bool = False) -> tuple[subprocess.Popen[str], Path, int]:
     """Start a parent; return it, the secrets' directory, and the command's process id, once that runs."""
     parent = subprocess.Popen(
-        python(PARENT, url, *python(CHILD)), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        python(PARENT, url, *python(CHILD)),
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        start_new_session=own_group,
     )
     assert parent.stdout is not None
     place, child = parent.stdout.readline().split()
@@ -320,6 +324,17 @@ def test_a_killed_parent_leaves_no_secret(api: CloudManager, memory: Path) -> No
     os.close(still)
     assert parent.stdout is not None
     parent.stdout.close()
+
+
+def test_a_whole_group_that_is_killed_leaves_no_secret(api: CloudManager, memory: Path) -> None:
+    parent, place, _ = start(api.url, own_group=True)
+    (watchdog,) = watchdogs_of(place.parent)
+    watching = os.pidfd_open(watchdog)
+    os.killpg(parent.pid, signal.SIGKILL)
+    parent.communicate()
+    assert select.select([watching], [], [], 30)[0], "the watchdog did not end"
+    os.close(watching)
+    assert list(memory.iterdir()) == []
 
 
 def watchdogs_of(place: Path) -> list[int]:

@@ -35,6 +35,11 @@ def test_the_environment_comes_before_the_file_and_the_file_before_a_modes_defau
         ("[relay.endpoint]\noutgoing_addresses = []\n", ["relay.endpoint.outgoing_addresses", "at least 1"]),
         ('[egress]\nguard_exceptions = ["x/y"]\n', ["egress.guard_exceptions.0", "x/y"]),
         ('[egress]\nshared_addresses = ["x"]\n', ["egress.shared_addresses.0", "'x'"]),
+        ('[relay]\ndeliver_to = "there"\n', ["relay.deliver_to", "'there' is not host:port"]),
+        ('[relay.endpoint]\nehlo_name = ""\n', ["relay.endpoint.ehlo_name", "is not a domain name"]),
+        ('[relay]\nspf_host = "a b"\n', ["relay.spf_host", "'a b'"]),
+        ('[dev]\ndomain = "x y"\n', ["dev.domain", "'x y'"]),
+        ("[relay]\nretry_first_s = inf\n", ["relay.retry_first_s", "finite"]),
         ("[relay\n", ["is not TOML", "line 1"]),
     ],
 )
@@ -46,6 +51,15 @@ def test_a_wrong_setting_is_named_without_the_librarys_own_words(tmp_path: Path,
     said = str(caught.value)
     assert all(word in said for word in [*words, "wrong.toml"]), said
     assert "pydantic" not in said and "\n" not in said
+
+
+def test_names_and_hosts_that_are_fine(tmp_path: Path) -> None:
+    file = tmp_path / "right.toml"
+    file.write_text(
+        '[relay]\nspf_host = "_spf.a.test"\ndeliver_to = "[::1]:25"\nendpoint = { host_name = "MX.A.test" }\n'
+    )
+    relay = load(file).relay
+    assert (relay.spf_host, relay.deliver_to, relay.endpoint.host_name) == ("_spf.a.test", "[::1]:25", "mx.a.test")
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

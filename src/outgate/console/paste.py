@@ -175,7 +175,7 @@ def _outgate() -> str:
 def _sdk(dev: dict[str, Any]) -> Recipe:
     text = f"""\
 from ibm_cloud_sdk_core.authenticators import IAMAuthenticator
-from ibm_eventnotifications import EventNotificationsV1
+from ibm_eventnotifications.event_notifications_v1 import EventNotificationsV1
 
 authenticator = IAMAuthenticator({_literal(dev["api_key"])}, url={_literal(dev["identity_url"])})
 service = EventNotificationsV1(authenticator=authenticator)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import email
 import email.policy
+import html as markup
 import re
 from dataclasses import dataclass, replace
 from email.message import Message
@@ -20,6 +21,15 @@ from outgate.message import fields
 
 _FIELDS = ("From", "To", "Cc", "Reply-To", "Subject", "Date", "Message-ID")
 _CID = re.compile(r"cid:([^\s\"'<>()]{1,200})", re.IGNORECASE)
+_LINK = re.compile(
+    r"""<a(?:rea)?\b[^<>]{0,500}?\bhref\s{0,9}=\s{0,9}(?:"(https?://[^"]{1,2000})"|'(https?://[^']{1,2000})'|(https?://[^\s>"']{1,2000}))""",
+    re.IGNORECASE,
+)
+_MOST_LINKS = 50
+# What a policy keeps from loading may still have the browser open a connection ahead of time.
+_REACHING_OUT = re.compile(r"<(/?)(iframe|frame|object|embed|link|applet|portal|fencedframe)\b", re.IGNORECASE)
+# A frame that a click sends elsewhere shows the browser's error page; where links lead is listed beside it.
+_NO_CLICKS = "<style>a, area { pointer-events: none !important }</style>"
 _RECEIVED_ID = re.compile(rb"\bid ([0-9A-Za-z]{1,40})(?=[\s;]|$)")
 
 
@@ -27,6 +37,7 @@ _RECEIVED_ID = re.compile(rb"\bid ([0-9A-Za-z]{1,40})(?=[\s;]|$)")
 class Mail:
     """A mail for reading: `text` and `html` are None if it has none; `parts` are the others, in words.
 
+    `html` is made ready for a frame without network; `links` are where it leads (http and https only).
     `readable` is False if its parts could not be told apart; `queue_id` is what the server that handed it over
     says it was (its Received field), or ""."""
 
@@ -34,6 +45,7 @@ class Mail:
     text: str | None = None
     html: str | None = None
     parts: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
     readable: bool = True
     queue_id: str = ""
 
@@ -75,9 +87,18 @@ def _with_parts(mail: Mail, message: Message) -> Mail:
         else:
             parts.append(_words(part, kind, name))
             _keep_picture(part, kind, pictures)
+    links: tuple[str, ...] = ()
     if html is not None:
-        html = _CID.sub(lambda match: pictures.get(match[1], match[0]), html)
-    return replace(mail, text=text, html=html, parts=tuple(parts))
+        links = _links(html)
+        html = (
+            _REACHING_OUT.sub(r"<\1x-\2", _CID.sub(lambda match: pictures.get(match[1], match[0]), html)) + _NO_CLICKS
+        )
+    return replace(mail, text=text, html=html, parts=tuple(parts), links=links)
+
+
+def _links(html: str) -> tuple[str, ...]:
+    found = (markup.unescape(one or two or three) for one, two, three in _LINK.findall(html))
+    return tuple(dict.fromkeys(clean(link) for link in found))[:_MOST_LINKS]
 
 
 def _payload(part: Message) -> bytes:

@@ -161,7 +161,8 @@ class SubmissionSession:
         else:
             allowed = self._access.decide(self._sender.instance.id, client.address, client.endpoint).allowed
         if not allowed:
-            self._refused("session.withdrawn", Refused(policy.WITHDRAWN, "a zone or rule changed", ""))
+            remedy = f"have every enabled rule of the instance name a zone that holds {client.address}, or accept it"
+            self._refused("session.withdrawn", Refused(policy.WITHDRAWN, "a zone or rule changed", remedy))
         return allowed
 
     # -- the questions --------------------------------------------------------------------------------------

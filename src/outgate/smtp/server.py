@@ -109,6 +109,7 @@ BAD_MECHANISM = reply(504, "5.5.4", "Authentication mechanism not supported")
 BAD_AUTH = reply(501, "5.5.2", "Authentication response not understood")
 TOO_LARGE = reply(552, "5.3.4", "Message size exceeds the limit")
 TOO_MANY_RECIPIENTS = reply(452, "4.5.3", "Too many recipients")
+UTF8_NEEDED = reply(553, "5.6.7", "An address with non-ASCII signs needs SMTPUTF8")
 BAD_PARAMETER = reply(555, "5.5.4", "Parameter not recognised")
 TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors, closing")
 NOT_VERIFIED = reply(252, "2.5.0", "Cannot verify, send and see")
@@ -137,6 +138,7 @@ class ServerMachine:
         "_events",
         "_exchange",
         "_input",
+        "_last",
         "_limits",
         "_name",
         "_offer_auth",
@@ -146,6 +148,7 @@ class ServerMachine:
         "_recipients",
         "_replace_bare",
         "_tls_required",
+        "_utf8",
         "authenticated",
         "hello",
         "state",
@@ -175,9 +178,11 @@ class ServerMachine:
         self._out: list[bytes] = []
         self._events: deque[Event] = deque((Connected(),))
         self._question: Question | None = None
+        self._last: Reply | None = None
         self._exchange: Exchange | None = None
         self._collector: DataCollector | None = None
         self._recipients = 0
+        self._utf8 = False
         self._errors = 0
         self.state = State.CONNECTED
         self.tls = tls
@@ -256,6 +261,7 @@ class ServerMachine:
             if answer.ok:
                 self.state = State.MAIL
                 self._recipients = 0
+                self._utf8 = question.smtputf8
         elif isinstance(question, RcptTo):
             if answer.ok:
                 self.state = State.RCPT
@@ -264,6 +270,8 @@ class ServerMachine:
             self.state = State.READY
         if answer.code >= 500 and not isinstance(question, Connected):
             self._count_error()
+        if self._last is not None:
+            self.close(self._last)
 
     def tls_started(self) -> None:
         """The handshake is done: everything said before is forgotten (RFC 3207 section 4.2)."""
@@ -274,9 +282,14 @@ class ServerMachine:
         self.hello = ""
         self.state = State.GREETED
 
-    def close(self, last: Reply) -> None:
-        """End the session from our side with a 421."""
-        if self.state not in (State.CLOSED, State.TLS):
+    def close(self, last: Reply, *, answer_first: bool = False) -> None:
+        """End the session from our side with a 421.
+
+        `answer_first` waits for the answer to a message: it may be stored already, and who is not told sends it
+        again."""
+        if answer_first and isinstance(self._question, MessageReceived):
+            self._last = last
+        elif self.state not in (State.CLOSED, State.TLS):
             self._question = None
             self._say(last)
             self._close()
@@ -470,7 +483,7 @@ class ServerMachine:
         elif len(size) > 20 or int(size) > self._limits.message:
             self._refuse(TOO_LARGE)
         elif not mailbox.ascii and utf8 is None:
-            self._refuse(reply(553, "5.6.7", "An address with non-ASCII signs needs SMTPUTF8"))
+            self._refuse(UTF8_NEEDED)
         else:
             self._events.append(MailFrom(mailbox, int(size), body == "8BITMIME", utf8 is not None))
 
@@ -484,6 +497,8 @@ class ServerMachine:
             self._refuse(BAD_PARAMETER)
         elif not mailbox.text:
             self._refuse(reply(501, "5.1.3", "A recipient needs an address"))
+        elif not mailbox.ascii and not self._utf8:
+            self._refuse(UTF8_NEEDED)
         elif self._recipients >= self._limits.recipients:
             self._say(TOO_MANY_RECIPIENTS)
         else:

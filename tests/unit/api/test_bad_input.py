@@ -384,6 +384,14 @@ def test_bad_rule(service: Service, http: httpx2.Client, zone_id: str, change: d
     check_envelope(response, 400, "", names)
 
 
+def test_a_rule_for_another_account_is_403(service: Service, http: httpx2.Client) -> None:
+    other = service.store.tenancy.create_account()
+    attributes = [{"name": "accountId", "value": other}, {"name": "serviceName", "value": "event-notifications"}]
+    body = {"contexts": [], "resources": [{"attributes": attributes}]}
+    check_envelope(http.post(f"{service.cbr_url}/v1/rules", json=body, headers=service.headers()), 403)
+    assert service.store.access.rules(other) == ()
+
+
 def test_rule_over_more_than_1000_addresses(service: Service, http: httpx2.Client) -> None:
     account = service.store.tenancy.create_account()
     some = tuple(Address("ipAddress", f"192.0.2.{number}") for number in range(200))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from outgate.model.access import Address, Context, Rule, Snapshot, Zone
 from outgate.relay.access import AccessTable
 
@@ -70,6 +72,15 @@ def test_all_applicable_rules_must_allow() -> None:
     assert not refused.allowed and refused.rule_id == "r2"
     assert access.decide("i2", "127.0.0.10", "public").allowed
     assert access.welcome("127.0.0.10", "public")
+
+
+def test_a_rule_of_another_account_neither_opens_nor_closes_an_instance() -> None:
+    theirs = replace(rule("theirs", instance="i1"), account_id="other")
+    stranger = "127.66.0.1"
+    assert not table([LOOPBACK], [theirs]).decide("i1", stranger, "public").allowed
+    assert not table([LOOPBACK], [theirs]).welcome(stranger, "public")
+    closing = replace(rule("closing", "nowhere", instance="i1"), account_id="other")
+    assert table([LOOPBACK], [rule("r1", "z1"), closing]).decide("i1", "127.0.0.1", "public").allowed
 
 
 def test_endpoint_type_is_part_of_a_context() -> None:

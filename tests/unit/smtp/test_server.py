@@ -72,9 +72,11 @@ class Desk:
         return [type(event).__name__ for event in self.events]
 
 
-def at(state: State, **options: bool) -> Desk:
+def at(state: State, *, hold: type | None = None, **options: bool) -> Desk:
     """Return a session in `state`, with as few commands as lead there."""
-    desk = Desk(tls_required=False, auth_required=True, tls=state not in (State.GREETED, State.TLS), **options)
+    desk = Desk(
+        tls_required=False, auth_required=True, tls=state not in (State.GREETED, State.TLS), hold=hold, **options
+    )
     ways: dict[State, tuple[bytes, ...]] = {
         State.GREETED: (),
         State.READY: (LINES["EHLO"],),
@@ -294,6 +296,27 @@ def test_close_from_our_side() -> None:
     assert desk.pump() == b"421 4.3.2 Closing\r\n"
     desk.machine.close(reply(421, "4.3.2", "Again"))
     assert desk.pump() == b"" and isinstance(desk.events[-1], Closed) and Aborted() in desk.events
+
+
+def test_a_message_that_is_being_stored_is_answered_before_the_goodbye() -> None:
+    desk = at(State.DATA, hold=MessageReceived)
+    desk.say(b"Subject: x\r\n\r\n.\r\n" + LINES["MAIL"])
+    desk.machine.close(reply(421, "4.3.2", "Closing"), answer_first=True)
+    assert desk.pump() == b""
+    desk.machine.answer(reply(250, "2.0.0", "Ok: queued"))
+    assert desk.pump() == b"250 2.0.0 Ok: queued\r\n421 4.3.2 Closing\r\n"
+    assert isinstance(desk.events[-1], Closed)
+
+
+def test_a_recipient_outside_ascii_needs_smtputf8_too() -> None:
+    desk = Desk(tls=True, auth_required=False)
+    desk.say(LINES["EHLO"])
+    desk.say(b"MAIL FROM:<a@b.example>\r\n")
+    assert desk.say(b"RCPT TO:<\xc3\xa9@b.example>\r\n").startswith(b"553 5.6.7")
+    desk.say(b"RSET\r\nMAIL FROM:<a@b.example> SMTPUTF8\r\n")
+    assert desk.say(b"RCPT TO:<\xc3\xa9@b.example>\r\n").startswith(b"250")
+    desk.say(b"RSET\r\nMAIL FROM:<a@b.example>\r\n")
+    assert desk.say(b"RCPT TO:<\xc3\xa9@b.example>\r\n").startswith(b"553 5.6.7")
 
 
 @pytest.mark.parametrize(

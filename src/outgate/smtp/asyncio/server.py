@@ -297,7 +297,7 @@ class Connection(asyncio.Protocol):
         if self.session is None or self._handshaking:
             self._abort("ended")
             return
-        self.session.machine.close(last)
+        self.session.machine.close(last, answer_first=True)
         self.pump()
 
     # -- deadlines ------------------------------------------------------------------------------------------
@@ -442,7 +442,7 @@ class Listener:
                 ssl_handshake_timeout=options.timeouts.handshake if context else None,
             )
         except (OSError, ssl.SSLError) as error:
-            _log.info("listener.handshake", client=peer.address, error=str(error))
+            _log.info("listener.handshake", client=peer.address, error=str(error) or type(error).__name__)
         finally:
             if connection.transport is None:  # it never began, so nobody else gives its place back
                 connection.connection_lost(None)

@@ -1,0 +1,85 @@
+"""The texts to paste, as far as they can be judged without running them (scenarios/test_browser.py runs them)."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outgate.console.paste import recipes
+from support.console_tenant import DEV
+
+RECIPES = {recipe.name: recipe for recipe in recipes(DEV)}
+
+
+def test_django_gets_the_settings_it_reads() -> None:
+    settings: dict[str, Any] = {}
+    code, shell = RECIPES["Django"].blocks
+    exec(code.text, settings)
+    del settings["__builtins__"]
+    assert settings == {
+        "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
+        "EMAIL_HOST": "127.0.0.1",
+        "EMAIL_PORT": 2465,
+        "EMAIL_USE_SSL": True,
+        "EMAIL_HOST_USER": DEV["smtp_user"],
+        "EMAIL_HOST_PASSWORD": DEV["smtp_password"],
+        "DEFAULT_FROM_EMAIL": "hello@shop.test",
+        "SERVER_EMAIL": "hello@shop.test",
+    }
+    assert shlex.split(shell.text)[0] == f"SSL_CERT_FILE={DEV['ca_file']}"
+
+
+@pytest.mark.parametrize("name", ["Python", "SDK"])
+def test_python_texts_compile(name: str) -> None:
+    (block,) = RECIPES[name].blocks
+    compile(block.text, block.where, "exec")
+
+
+def test_aem_gets_the_documented_configuration_and_calls() -> None:
+    config, calls, send = RECIPES["AEM"].blocks
+    assert config.where == "com.day.cq.mailer.DefaultMailService.cfg.json"
+    settings = json.loads(config.text)
+    assert settings["smtp.host"] == "$[env:AEM_PROXY_HOST;default=proxy.tunnel]"
+    assert (settings["smtp.port"], settings["smtp.ssl"]) == ("30465", True)
+    assert settings["from.address"] == "noreply@shop.test"
+    words = shlex.split(send.text)
+    assert words[0] == f"SSL_CERT_FILE={DEV['ca_file']}"
+    assert words[words.index("--data") + 1] == str(Path(DEV["ca_file"]).parent)
+    assert words[words.index("--config") + 1] == config.where
+    assert DEV["token"] not in calls.text
+
+
+def test_the_calls_of_aem_reach_curl_whole(tmp_path: Path) -> None:
+    """A real shell reads them, with a `curl` that writes down what it is given."""
+    data = tmp_path / "o'hara \"$(data)"
+    data.mkdir()
+    (data / "dev.json").write_text(json.dumps(DEV))
+    aem = next(recipe for recipe in recipes(DEV | {"ca_file": str(data / "ca.pem")}) if recipe.name == "AEM")
+    script = "curl() { printf '%s\\0' \"$@\"; }\n" + aem.blocks[1].text
+    told = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True).stdout
+    words = told.split("\0")
+    variables, networking = (json.loads(words[at + 1]) for at, word in enumerate(words) if word == "-d")
+    assert [(each["value"], each["type"]) for each in variables] == [
+        (DEV["smtp_user"], "string"),
+        (DEV["smtp_password"], "secretString"),
+    ]
+    assert networking == {"portForwards": [{"name": "smtp.outgate.test", "portDest": 2465, "portOrig": 30465}]}
+    assert words.count("x-api-key: client-1") == 2
+    assert words.count(f"Authorization: Bearer {DEV['token']}") == 2
+    assert [word for word in words if word.startswith("http")] == [
+        "http://127.0.0.1:8025/cloud-manager/api/program/4/environment/10/variables",
+        "http://127.0.0.1:8025/cloud-manager/api/program/4/environment/10/advancedNetworking",
+    ]
+
+
+def test_swaks_gets_every_value_whole() -> None:
+    (block,) = RECIPES["swaks"].blocks
+    words = shlex.split(block.text)
+    assert words[words.index("--auth-password") + 1] == DEV["smtp_password"]
+    assert words[words.index("--tls-ca-path") + 1] == DEV["ca_file"]
+    assert "--tls-verify" in words
