@@ -206,6 +206,7 @@ class Laptop:
         self._stop_last(watch.stop)
 
         http = self._socket("http", self._ports.http)
+        self._stop_last(http.close)
         url = f"http://{HOST}:{http.getsockname()[1]}"
         proxy_port = self._ports.proxy or _free_port()
         environment = control.egress.environment(tenant.program_id, tenant.environment_id)

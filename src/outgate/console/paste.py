@@ -157,7 +157,7 @@ def _curl(dev: dict[str, Any], method: str, path: str, body: object) -> str:
     place = shlex.quote(str(Path(dev["ca_file"]).parent / "dev.json"))
     read = """'import json, sys; print(json.load(open(sys.argv[1]))["token"])'"""
     return f"""\
-curl -fsS -X {method} \\
+curl -sS --fail-with-body -X {method} \\
   {dev["cloud_manager_url"]}/api/program/{dev["program_id"]}/environment/{dev["environment_id"]}/{path} \\
   -H "Authorization: Bearer $({shlex.quote(sys.executable)} -c {read} {place})" \\
   -H 'x-gw-ims-org-id: {dev["org_id"]}' -H 'x-api-key: {client_id_of(str(dev["token"]))}' \\

@@ -61,6 +61,11 @@ _DUE = (
     "SELECT r.queue_id, r.domain FROM recipients AS r CROSS JOIN messages AS m ON m.queue_id = r.queue_id"
     " WHERE r.due_at <= ? AND r.lease IS NULL AND m.segment IS NOT NULL ORDER BY r.due_at, r.id LIMIT ?"
 )
+# The same rows as above: one that is due but never claimed would have the queue look again at once, for ever.
+_NEXT_DUE = (
+    "SELECT r.due_at FROM recipients AS r CROSS JOIN messages AS m ON m.queue_id = r.queue_id"
+    " WHERE r.due_at IS NOT NULL AND r.lease IS NULL AND m.segment IS NOT NULL ORDER BY r.due_at LIMIT 1"
+)
 _TAKE = (
     "SELECT r.id, r.queue_id, r.mailbox, r.domain, r.attempts, m.instance_id, m.smtp_config_id, m.key_id,"
     ' m.key_domain, m.key_selector, m.reverse_path, m.segment, m.generation, m."offset", m.length,'
@@ -253,10 +258,8 @@ class QueueRows:
 
     def next_due(self) -> float | None:
         """Return when the next unleased recipient is due."""
-        (due,) = self._connection.execute(
-            "SELECT min(due_at) FROM recipients WHERE due_at IS NOT NULL AND lease IS NULL"
-        ).fetchone()
-        return due
+        row = self._connection.execute(_NEXT_DUE).fetchone()
+        return None if row is None else row[0]
 
     def bodies(self, segment: int, limit: int) -> list[tuple[str, Location]]:
         """Return the first `limit` live records of a segment: (queue id, place)."""

@@ -46,6 +46,7 @@ class World:
     sent: list[dict[str, Any]] = field(default_factory=lambda: [message()])
     variables: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     offset: float = 0.0
+    reason: str = ""
 
     def items(self) -> list[dict[str, Any]]:
         return self.listed
@@ -60,7 +61,12 @@ class World:
             messages=lambda: self.sent,
             message=lambda queue_id: next((each for each in self.sent if each["queue_id"] == queue_id), None),
             variables=lambda: self.variables,
-            networking=lambda: {"tunnelAddress": "127.0.0.1", "mode": "flexiblePortEgress", "portForwards": []},
+            networking=lambda: {
+                "tunnelAddress": "127.0.0.1",
+                "mode": "flexiblePortEgress",
+                "portForwards": [],
+                "reason": self.reason,
+            },
             clock_offset=lambda: self.offset,
         )
 
@@ -198,3 +204,9 @@ def test_a_secret_is_not_on_the_page(client: TestClient, world: World) -> None:
     shown = client.get("/").text
     assert "secret, not shown" in shown and "hush-hush" not in shown
     assert TENANT["token"] not in shown
+
+
+def test_the_environment_says_why_its_forwards_are_not_in_force(client: TestClient, world: World) -> None:
+    assert "Not in force" not in client.get("/").text
+    world.reason = "port <30465> is taken"
+    assert "Not in force: port &lt;30465&gt; is taken" in client.get("/part/environment").text

@@ -329,6 +329,19 @@ def test_claims_take_the_oldest_first_and_no_more_than_asked(desks):
     assert desk.store.claim(NOW + 1000, 0) == []
 
 
+def test_a_recipient_whose_message_is_gone_is_neither_claimed_nor_waited_for(desks, tmp_path):
+    desk = desks()
+    (job,) = desk.store_all(accepted())
+    desk.store.release(job, NOW)
+    desk.store.flush()
+    assert desk.store.next_due() == NOW
+    with closing(sqlite3.connect(tmp_path / "queue-0.db")) as connection:
+        connection.execute("DELETE FROM messages")
+        connection.commit()
+    assert desk.store.claim(NOW, 10) == []
+    assert desk.store.next_due() is None  # else the queue would look again at once, for ever
+
+
 def test_a_claim_takes_only_those_of_a_message_that_are_due(desks):
     desk = desks()
     (job,) = desk.store_all(accepted("a@one.test", "b@one.test", "c@one.test"))
