@@ -11,6 +11,7 @@ set -eu
 
 [ $# -gt 0 ] || set -- \
     swaks=swaks \
+    curl=curl \
     openssl=openssl \
     'chromium|chromium-browser|google-chrome=chromium' \
     cc=gcc \

@@ -124,14 +124,17 @@ class RelayService:
             load=self.store.load,
             notify=loop.call_soon_threadsafe,
         )
-        router = Router(
-            resolver,
-            port=relay.delivery_port,
-            source=endpoint.outgoing_addresses[0],
-            deliver_to=relay.deliver_to,
-            own_names=(endpoint.host_name, endpoint.ehlo_name),
-            permitted=permitted,
-        )
+        try:
+            router = Router(
+                resolver,
+                port=relay.delivery_port,
+                sources=endpoint.outgoing_addresses,
+                deliver_to=relay.deliver_to,
+                own_names=(endpoint.host_name, endpoint.ehlo_name),
+                permitted=permitted,
+            )
+        except ValueError as error:
+            raise StartFailed(f"relay.deliver_to cannot be used: {error}") from None
         self.delivery = Delivery(
             router=router,
             signer=self.signer,
@@ -161,7 +164,12 @@ class RelayService:
             access=AccessTable(control.access.snapshot()),
             credentials=self.credentials,
             queue=self.queue,
-            limits=Limits(message=relay.max_message_bytes, recipients=relay.max_recipients, errors=relay.max_errors),
+            limits=Limits(
+                text_line=relay.max_line_octets,
+                message=relay.max_message_bytes,
+                recipients=relay.max_recipients,
+                errors=relay.max_errors,
+            ),
             lifetime=relay.queue_lifetime_s,
             call_soon=loop.call_soon_threadsafe,
             replace_bare_line_ends=relay.bare_line_ends == "replace",

@@ -458,6 +458,7 @@ def _console_data(parts: _Parts, dev: dict[str, Any]) -> views.ConsoleData:
         return {
             "tunnelAddress": dev["tunnel_address"],
             "mode": "flexiblePortEgress" if found is None else found.mode.value,
+            "reason": "" if found is None else found.reason,
             "portForwards": [
                 {"name": each.name, "portOrig": each.port_orig, "portDest": each.port_dest} for each in forwards
             ],

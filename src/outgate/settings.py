@@ -52,9 +52,11 @@ def _record_name(text: str) -> str:
 
 
 def _host_and_port(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if text and not (host.strip("[]") and port.isdecimal() and 0 < int(port) < 65_536):
-        raise ValueError(f"{text!r} is not host:port")
+    if text:
+        host, _, port = text.rpartition(":")
+        if not (port.isdecimal() and 0 < int(port) < 65_536):
+            raise ValueError(f"{text!r} is not address:port")
+        _address(host.strip("[]"))
     return text
 
 
@@ -93,6 +95,9 @@ class RelaySettings(_Section):
     )
     max_message_bytes: int = Field(31_457_280, ge=65_536, description="Largest message, in bytes (SIZE).")
     max_recipients: int = Field(50, ge=1, le=1000, description="Recipients per message (LIMITS RCPTMAX).")
+    max_line_octets: int = Field(
+        998, ge=0, description="Longest line of a message, in octets; the next server may cut longer ones; 0: any."
+    )
     bare_line_ends: Literal["refuse", "replace"] = Field(
         "refuse", description="What becomes of a lone CR or LF in a message."
     )
@@ -104,7 +109,7 @@ class RelaySettings(_Section):
     retry_first_s: float = Field(60.0, gt=0, description="Seconds before the second attempt; doubles each time.")
     retry_most_s: float = Field(7_200.0, gt=0, description="Longest pause between two attempts, in seconds.")
     deliver_to: _HostAndPort = Field(
-        "", description="host:port that takes all mail instead of the MX; empty: route by MX."
+        "", description="address:port that takes all mail instead of the MX; empty: route by MX."
     )
     delivery_port: int = Field(25, ge=1, le=65535, description="Port of the receiving servers.")
     delivery_tls: Literal["opportunistic", "none"] = Field(

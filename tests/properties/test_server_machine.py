@@ -7,6 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outgate.smtp import buffer
 from outgate.smtp.buffer import DataCollector, has_bare_line_ends, replace_bare_line_ends
 from outgate.smtp.errors import RemoteProtocolError
 from outgate.smtp.events import TlsRequested
@@ -91,3 +92,18 @@ def test_collector_finds_the_first_true_end(raw: bytes, cuts: list[int]) -> None
 def test_bare_line_ends_are_counted_right(content: bytes) -> None:
     without_pairs = content.replace(b"\r\n", b"")
     assert has_bare_line_ends(content) == (b"\r" in without_pairs or b"\n" in without_pairs)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([b"", b".", b".."]), st.integers(0, 12)), max_size=30),
+    st.sampled_from([4, 1 << 20]),
+)
+def test_long_lines_are_found_in_pieces_too(lines: list[tuple[bytes, int]], split: int) -> None:
+    content = b"".join(dot + b"x" * count + b"\r\n" for dot, count in lines)
+    expected = any(len((dot + b"x" * count).removeprefix(b".")) > 9 for dot, count in lines)
+    before = buffer._SPLIT_LIMIT
+    buffer._SPLIT_LIMIT = split + 12
+    try:
+        assert buffer.examine(content, 9) == (False, expected)
+    finally:
+        buffer._SPLIT_LIMIT = before

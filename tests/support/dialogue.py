@@ -103,6 +103,7 @@ def machine(dialogue: Dialogue, *, tls: bool) -> ServerMachine:
         recipients=int(dialogue.options.get("recipients", "3")),
         line=int(dialogue.options.get("line", "512")),
         errors=int(dialogue.options.get("errors", "10")),
+        text_line=int(dialogue.options.get("text_line", "0")),
     )
     return ServerMachine("relay.example", limits=limits, tls=tls, replace_bare_line_ends="replace" in dialogue.options)
 

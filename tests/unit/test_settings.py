@@ -35,7 +35,7 @@ def test_the_environment_comes_before_the_file_and_the_file_before_a_modes_defau
         ("[relay.endpoint]\noutgoing_addresses = []\n", ["relay.endpoint.outgoing_addresses", "at least 1"]),
         ('[egress]\nguard_exceptions = ["x/y"]\n', ["egress.guard_exceptions.0", "x/y"]),
         ('[egress]\nshared_addresses = ["x"]\n', ["egress.shared_addresses.0", "'x'"]),
-        ('[relay]\ndeliver_to = "there"\n', ["relay.deliver_to", "'there' is not host:port"]),
+        ('[relay]\ndeliver_to = "there"\n', ["relay.deliver_to", "'there' is not address:port"]),
         ('[relay.endpoint]\nehlo_name = ""\n', ["relay.endpoint.ehlo_name", "is not a domain name"]),
         ('[relay]\nspf_host = "a b"\n', ["relay.spf_host", "'a b'"]),
         ('[dev]\ndomain = "x y"\n', ["dev.domain", "'x y'"]),

@@ -159,21 +159,22 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One place to try: an MX's name ("" for an address literal), its address and port."""
+    """One place to try: an MX's name ("" for an address literal), its address and port, and the address to leave
+    from, which is of the same family (None: the system's choice)."""
 
     name: str
     address: str
     port: int
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where a job goes. Made by routing. `site` names the set of MX hosts; `hosts` in the order to try;
-    `source` is the address to leave from or None; `reason` says why this route, for the trail."""
+    `reason` says why this route, for the trail."""
 
     site: str
     hosts: tuple[Host, ...]
-    source: str | None
     reason: str
 
 

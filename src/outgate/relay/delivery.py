@@ -118,7 +118,7 @@ class Delivery:
             # What lies in the spool is not what was accepted: it must not go out, and a person must look.
             _log.error("message.damaged", queue_id=work.job.queue_id, error=str(error))
             held = tuple(outcome.held(recipient, "the stored message is damaged") for recipient in work.job.recipients)
-            self.ended(work, held, (), Host("", "", 0), "", "")
+            self.ended(work, held, (), Host("", "", 0), "")
             return
         if prepared is None:
             text = f"the message could not be prepared: {type(error).__name__}"
@@ -143,14 +143,14 @@ class Delivery:
             else outcome.failed(recipient, str(error), error.reason)
             for recipient in job.recipients
         )
-        route = Route("", (), None, str(error))
+        route = Route("", (), str(error))
         steps = (Step(started, f"look up MX of {job.domain}", str(error)),)
-        self.ended(_Work(job, route, started), outcomes, steps, Host("", "", 0), "", "")
+        self.ended(_Work(job, route, started), outcomes, steps, Host("", "", 0), "")
 
     def failed(self, work: _Work, text: str, reason: str, steps: tuple[Step, ...], host: Host) -> None:
         """End a job that no server has answered for now."""
         outcomes = tuple(outcome.failed(recipient, text, reason) for recipient in work.job.recipients)
-        self.ended(work, outcomes, steps, host, work.route.source or "", "")
+        self.ended(work, outcomes, steps, host, "")
 
     def ended(
         self,
@@ -158,7 +158,6 @@ class Delivery:
         outcomes: tuple[Outcome, ...],
         steps: tuple[Step, ...],
         host: Host,
-        source: str,
         tls: str,
     ) -> None:
         """Make the attempt of a job that has its outcomes and hand it on."""
@@ -170,7 +169,7 @@ class Delivery:
             site=work.route.site,
             host=host.name,
             address=f"{host.address}:{host.port}" if host.address else "",
-            source=source,
+            source=host.source or "",
             tls=tls,
             started_at=work.started_at,
             finished_at=self.clock.now(),
@@ -288,7 +287,7 @@ class Site:
         steps = kept.steps(tuple(Step(*step) for step in result.steps))
         outcomes = outcome.of_transaction(work.job.recipients, result)
         connection = kept.connection
-        self._delivery.ended(work, outcomes, steps, kept.host, kept.source, connection.tls)
+        self._delivery.ended(work, outcomes, steps, kept.host, connection.tls)
         if kept.sent >= self._delivery.limits.messages_per_connection:
             kept.leave()
         self.pump()
@@ -314,7 +313,7 @@ class Site:
         reason = "network"
         for host in route.hosts:
             try:
-                connection = await self._connect(host, route.source, steps)
+                connection = await self._connect(host, steps)
             except ConnectFailed as error:
                 errors.append(f"{host.name or host.address} [{host.address}]:{host.port}: {error}")
                 reason = _reason(error)
@@ -322,11 +321,11 @@ class Site:
             if connection.closed:  # before it took anything: another host may do better
                 errors.append(f"{host.name or host.address} [{host.address}]:{host.port}: closed after EHLO")
                 continue
-            self._opened(connection, host, route.source, tuple(steps))
+            self._opened(connection, host, tuple(steps))
             return None
         return _Failure("; ".join(errors), reason, route.hosts[-1])
 
-    async def _connect(self, host: Host, source: str | None, steps: list[Step]) -> Connection:
+    async def _connect(self, host: Host, steps: list[Step]) -> Connection:
         delivery = self._delivery
         tls = "opportunistic" if delivery.tls is not None else "none"
         while True:
@@ -335,7 +334,7 @@ class Site:
                     host.address,
                     host.port,
                     ehlo_name=delivery.ehlo_name,
-                    source=source,
+                    source=host.source,
                     tls=tls,
                     context=delivery.tls,
                     server_name=host.name or None,
@@ -348,11 +347,11 @@ class Site:
                     raise
                 tls = "none"  # opportunistic: a broken handshake must not keep mail from a server that takes it
 
-    def _opened(self, connection: Connection, host: Host, source: str | None, before: tuple[Step, ...]) -> None:
+    def _opened(self, connection: Connection, host: Host, before: tuple[Step, ...]) -> None:
         if self._delivery.stopping:
             connection.abort()
             return
-        kept = _Kept(connection, host, source or "", self._delivery.limits.idle, before)
+        kept = _Kept(connection, host, self._delivery.limits.idle, before)
         self._connections[connection] = kept
         connection.on_closed = functools.partial(self._gone, connection)
         kept.end()  # others may have taken the work meanwhile: then it is idle from the beginning
@@ -408,20 +407,18 @@ def _reason(error: ConnectFailed) -> str:
 class _Kept:
     """A connection that is kept: how much it has carried, and the timer that ends it when idle."""
 
-    __slots__ = ("_before", "_idle", "_timer", "connection", "host", "leaving", "sent", "source")
+    __slots__ = ("_before", "_idle", "_timer", "connection", "host", "leaving", "sent")
 
     def __init__(
         self,
         connection: Connection,
         host: Host,
-        source: str,
         idle: float,
         before: tuple[Step, ...],
     ) -> None:
         """`before` are the steps that failed on other ways to the site before this one was found."""
         self.connection = connection
         self.host = host
-        self.source = source
         self.sent = 0
         self.leaving = False
         self._idle = idle

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -69,7 +70,8 @@ class _Ready:
 class Queue:
     """The queue as the event loop sees it. All methods belong to the loop's thread.
 
-    `deliver` takes a job and must not block; `room` says how many more jobs it can take."""
+    `deliver` takes a job and must not block; `room` says how many more jobs it can take; of one domain it gets
+    `per_domain` recipients at once, about, and the rest waits in the store."""
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class Queue:
         retry: Retry,
         ready_bytes: int,
         page: int = 100,
+        per_domain: int = 500,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
@@ -90,12 +93,15 @@ class Queue:
         self._retry = retry
         self._ready_bytes = ready_bytes
         self._page = page
+        self._per_domain = per_domain
+        self._domains: Counter[str] = Counter()
         self._jitter = jitter
         self._undone: dict[int, Job] = {}
         self._ready: dict[str, _Ready] = {}
         self._held_bytes = 0
         self._stopping = False
         self._starved = False
+        self._crowded = False
         self._look_again = False
         self._looking: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -176,6 +182,7 @@ class Queue:
             rest = tuple(recipient for recipient in job.recipients if recipient.id in self._undone)
             self._store.release(replace(job, recipients=rest), now)
         self._undone.clear()
+        self._domains.clear()
         self._ready.clear()
         self._held_bytes = 0
         await asyncio.to_thread(self._store.flush)
@@ -198,6 +205,9 @@ class Queue:
             if self._stopping or self._room() <= 0:
                 self._store.release(job, job.accepted_at)
                 self._starve()
+            elif self._domains[job.domain] >= self._per_domain:
+                self._store.release(job, job.accepted_at)
+                self._crowded = True
             elif keep:
                 self._hold(job, size)
                 self._hand_on(job)
@@ -215,6 +225,7 @@ class Queue:
     def _hand_on(self, job: Job) -> None:
         for recipient in job.recipients:
             self._undone[recipient.id] = job
+        self._domains[job.domain] += len(job.recipients)
         try:
             self._deliver(job)
         except Exception:
@@ -222,7 +233,14 @@ class Queue:
             _log.exception("queue.delivery_refused_job", queue_id=job.queue_id)
 
     def _forget(self, queue_id: str, recipients: list[int]) -> None:
-        gone = sum(self._undone.pop(number, None) is not None for number in recipients)
+        gone = 0
+        for number in recipients:
+            job = self._undone.pop(number, None)
+            if job is not None:
+                gone += 1
+                self._domains[job.domain] -= 1
+                if self._domains[job.domain] <= 0:
+                    del self._domains[job.domain]
         ready = self._ready.get(queue_id)
         if ready is not None:
             ready.recipients -= gone
@@ -256,7 +274,7 @@ class Queue:
                     self._starve()
                     return
                 self._look_again = False
-                jobs = await asyncio.to_thread(self._store.claim, self._clock.now(), limit)
+                jobs = await asyncio.to_thread(self._store.claim, self._clock.now(), limit, self._full_domains())
                 for job in jobs:
                     if self._stopping:
                         self._store.release(job, job.accepted_at)
@@ -264,7 +282,9 @@ class Queue:
                         self._hand_on(job)
                 if not jobs and not self._look_again:
                     break
-            due = await asyncio.to_thread(self._store.next_due)
+            full = self._full_domains()
+            self._crowded = self._crowded or bool(full)
+            due = await asyncio.to_thread(self._store.next_due, full)
         except Exception as error:
             _log.error("queue.claim_failed", error=repr(error))
             self._wake_at(self._clock.now() + _TROUBLE_S)
@@ -280,14 +300,18 @@ class Queue:
             if not future.done():
                 future.set_result(None)
 
+    def _full_domains(self) -> tuple[str, ...]:
+        """Return the domains that have as much in delivery as one may: a slow one must not keep the others waiting."""
+        return tuple(domain for domain, count in self._domains.items() if count >= self._per_domain)
+
     def _starve(self) -> None:
         """Remember that something waits for room; look when there is some."""
         self._starved = True
         self._wake_at(self._clock.now() + _TROUBLE_S)
 
     def _resume(self) -> None:
-        if self._starved:
-            self._starved = False
+        if self._starved or (self._crowded and not self._full_domains()):
+            self._starved = self._crowded = False
             # Delivery counts the room it has just made after this call returns.
             asyncio.get_running_loop().call_soon(self._look)
 

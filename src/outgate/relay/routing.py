@@ -10,7 +10,7 @@ Not here: connecting (`relay.delivery`), caching (`net.dns`).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from outgate.model.flow import Host, Route
@@ -46,15 +46,17 @@ class Router:
         names: Names,
         *,
         port: int,
-        source: str | None,
+        sources: Sequence[str],
         deliver_to: str,
         own_names: Iterable[str],
         permitted: Callable[[str, str], bool],
     ) -> None:
-        """`deliver_to` is `host:port` for all mail, or ""; `permitted` judges (name, address) before use."""
+        """`sources` are the addresses to leave from: the first of each family is used, and a host of a family that
+        has none is not tried; none at all leaves it to the system. `deliver_to` is `address:port` for all mail,
+        or ""; `permitted` judges (name, address) before use."""
         self._names = names
         self._port = port
-        self._source = source
+        self._sources = {(":" in address): address for address in reversed(sources)}
         self._own = frozenset(name.lower().removesuffix(".") for name in own_names)
         self._permitted = permitted
         self._fixed = self._smart_host(deliver_to) if deliver_to else None
@@ -68,7 +70,16 @@ class Router:
         host, _, port = deliver_to.rpartition(":")
         if not host or not port.isdecimal():
             raise ValueError(f"deliver_to is `address:port`, not {deliver_to!r}")
-        return Route(deliver_to, (Host("", host.strip("[]"), int(port)),), self._source, "setting deliver_to")
+        address = host.strip("[]")
+        if self._sources and not self._reachable(address):
+            raise ValueError(f"deliver_to {deliver_to!r} is of a family that no outgoing address is of")
+        return Route(deliver_to, (self._host("", address, int(port)),), "setting deliver_to")
+
+    def _reachable(self, address: str) -> bool:
+        return not self._sources or (":" in address) in self._sources
+
+    def _host(self, name: str, address: str, port: int) -> Host:
+        return Host(name, address, port, self._sources.get(":" in address))
 
     async def route(self, domain: str) -> Route:
         """Return where to deliver mail for `domain` (A-labels). Raises `Unroutable`."""
@@ -91,7 +102,7 @@ class Router:
         hosts = await self._hosts(domain, exchanges[:_MX_HOSTS])
         site = ",".join(sorted(exchange.host for exchange in exchanges))
         reason = "implicit MX" if implicit else "MX " + ", ".join(f"{e.preference} {e.host}" for e in exchanges)
-        return Route(site, tuple(hosts), self._source, reason)
+        return Route(site, tuple(hosts), reason)
 
     def _before_us(self, domain: str, exchanges: list[Exchange]) -> list[Exchange]:
         """Drop ourselves and every host that is no better (RFC 5321 section 5.1): mail must not loop."""
@@ -111,10 +122,10 @@ class Router:
             answer = await self._names.hosts(exchange.host)
             unknown |= answer.status not in ("ok", "nodata")
             for address in answer.addresses:
-                if not self._permitted(exchange.host, address):
+                if not self._permitted(exchange.host, address) or not self._reachable(address):
                     refused = True
                 elif len(hosts) < _ADDRESSES:
-                    hosts.append(Host(exchange.host, address, self._port))
+                    hosts.append(self._host(exchange.host, address, self._port))
         if hosts:
             return hosts
         if unknown or refused:

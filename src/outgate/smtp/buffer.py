@@ -11,6 +11,7 @@ Not here: meaning (`smtp.server`).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 _END = b"\r\n.\r\n"
 _TEXT = bytes(octet for octet in range(256) if octet not in b"\r\n")
@@ -135,17 +136,39 @@ class DataCollector:
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
 
-def has_bare_line_ends(content: bytes) -> bool:
-    """Say whether `content` holds a CR or LF that is not part of a CR LF."""
+def examine(content: bytes, limit: int) -> tuple[bool, bool]:
+    """Say of wire-form `content` whether it holds a CR or LF that is not part of a CR LF, and whether a line of it is
+    longer than `limit` octets without its CR LF and its transparency dot (RFC 5321 4.5.3.1.6; 0: no limit)."""
     if len(content) > _SPLIT_LIMIT:
         pairs = content.count(b"\r\n")
-        return content.count(b"\n") != pairs or content.count(b"\r") != pairs
+        bare = content.count(b"\n") != pairs or content.count(b"\r") != pairs
+        return bare, limit > 0 and any(_long(piece.splitlines(), limit) for piece in _pieces(content))
     # Every pair is two octets and one line's end, every lone one is one octet and one line's end: if there are half
     # as many ends as octets, there are only pairs. Both are one quick pass; looking for CR LF is a slow one.
-    ends = len(content.splitlines())
+    lines = content.splitlines()
+    ends = len(lines)
     if content and content[-1] not in b"\r\n":
         ends -= 1
-    return 2 * ends != len(content.translate(None, _TEXT))
+    bare = 2 * ends != len(content.translate(None, _TEXT))
+    return bare, limit > 0 and _long(lines, limit)
+
+
+def has_bare_line_ends(content: bytes) -> bool:
+    """Say whether `content` holds a CR or LF that is not part of a CR LF."""
+    return examine(content, 0)[0]
+
+
+def _long(lines: list[bytes], limit: int) -> bool:
+    return max(map(len, lines), default=0) > limit and any(len(line.removeprefix(b".")) > limit for line in lines)
+
+
+def _pieces(content: bytes) -> Iterator[bytes]:
+    """Cut large content behind line ends; a piece without any is one line that is too long by far."""
+    at = 0
+    while at < len(content):
+        end = content.rfind(b"\n", at, at + _SPLIT_LIMIT) + 1 or at + _SPLIT_LIMIT
+        yield content[at:end]
+        at = end
 
 
 def replace_bare_line_ends(content: bytes) -> bytes:

@@ -24,7 +24,7 @@ from outgate.smtp.buffer import (
     DataCollector,
     InputBuffer,
     LineTooLong,
-    has_bare_line_ends,
+    examine,
     replace_bare_line_ends,
 )
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
@@ -108,6 +108,7 @@ AUTH_FIRST = reply(530, "5.7.0", "Authentication required")
 BAD_MECHANISM = reply(504, "5.5.4", "Authentication mechanism not supported")
 BAD_AUTH = reply(501, "5.5.2", "Authentication response not understood")
 TOO_LARGE = reply(552, "5.3.4", "Message size exceeds the limit")
+TEXT_LINE_TOO_LONG = reply(554, "5.6.0", "A line of the message is too long")
 TOO_MANY_RECIPIENTS = reply(452, "4.5.3", "Too many recipients")
 UTF8_NEEDED = reply(553, "5.6.7", "An address with non-ASCII signs needs SMTPUTF8")
 BAD_PARAMETER = reply(555, "5.5.4", "Parameter not recognised")
@@ -126,6 +127,8 @@ class Limits:
     auth_line: int = 12_288
     errors: int = 10
     pipelined: int = 65_536
+    text_line: int = 0
+    """Octets of a line in a message, without CR LF; 0 is no limit."""
 
 
 class ServerMachine:
@@ -330,19 +333,21 @@ class ServerMachine:
             self._input.feed(rest)
         self._collector = None
         content = collector.content()
+        bare, long = (False, False) if collector.too_large else examine(content, self._limits.text_line)
         if collector.too_large:
-            self.state = State.READY
-            self._events.append(Aborted())
-            self._refuse(TOO_LARGE)
-        elif has_bare_line_ends(content) and not self._replace_bare:
-            self.state = State.READY
-            self._events.append(Aborted())
-            self._refuse(BARE_DATA)
+            self._refuse_message(TOO_LARGE)
+        elif bare and not self._replace_bare:
+            self._refuse_message(BARE_DATA)
+        elif long:
+            self._refuse_message(TEXT_LINE_TOO_LONG)
         else:
-            if self._replace_bare and has_bare_line_ends(content):
-                content = replace_bare_line_ends(content)
-            self._events.append(MessageReceived(content))
+            self._events.append(MessageReceived(replace_bare_line_ends(content) if bare else content))
         return True
+
+    def _refuse_message(self, answer: Reply) -> None:
+        self.state = State.READY
+        self._events.append(Aborted())
+        self._refuse(answer)
 
     def _command(self, line: bytes) -> None:
         verb, argument = grammar.command(line)

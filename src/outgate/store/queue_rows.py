@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,12 +59,12 @@ _FREE_DONE = f'UPDATE messages SET segment = NULL, generation = NULL, "offset" =
 
 _DUE = (
     "SELECT r.queue_id, r.domain FROM recipients AS r CROSS JOIN messages AS m ON m.queue_id = r.queue_id"
-    " WHERE r.due_at <= ? AND r.lease IS NULL AND m.segment IS NOT NULL ORDER BY r.due_at, r.id LIMIT ?"
+    " WHERE r.due_at <= ? AND r.lease IS NULL AND m.segment IS NOT NULL{but} ORDER BY r.due_at, r.id LIMIT ?"
 )
 # The same rows as above: one that is due but never claimed would have the queue look again at once, for ever.
 _NEXT_DUE = (
     "SELECT r.due_at FROM recipients AS r CROSS JOIN messages AS m ON m.queue_id = r.queue_id"
-    " WHERE r.due_at IS NOT NULL AND r.lease IS NULL AND m.segment IS NOT NULL ORDER BY r.due_at LIMIT 1"
+    " WHERE r.due_at IS NOT NULL AND r.lease IS NULL AND m.segment IS NOT NULL{but} ORDER BY r.due_at LIMIT 1"
 )
 _TAKE = (
     "SELECT r.id, r.queue_id, r.mailbox, r.domain, r.attempts, m.instance_id, m.smtp_config_id, m.key_id,"
@@ -85,6 +85,12 @@ _MOVE = (
     'UPDATE messages SET segment = ?, generation = ?, "offset" = ?, length = ? WHERE queue_id = ?'
     ' AND segment = ? AND generation = ? AND "offset" = ?'
 )
+
+
+def _except(domains: Collection[str]) -> str:
+    """Return the condition that leaves out as many domains, a parameter each."""
+    return f" AND r.domain NOT IN ({', '.join('?' * len(domains))})" if domains else ""
+
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _sql_cache: dict[tuple[str, int, int], str] = {}
@@ -242,9 +248,11 @@ class QueueRows:
 
     # --- on their own ---
 
-    def claim(self, now: float, limit: int) -> list[Job]:
-        """Lease what is due, oldest first, at most `limit` jobs; contents stay in the spool."""
-        groups = dict.fromkeys(self._connection.execute(_DUE, (now, limit)).fetchall())
+    def claim(self, now: float, limit: int, but: Collection[str] = ()) -> list[Job]:
+        """Lease what is due, oldest first, at most `limit` jobs, none to the domains in `but`; contents stay in
+        the spool."""
+        due = _DUE.format(but=_except(but))
+        groups = dict.fromkeys(self._connection.execute(due, (now, *but, limit)).fetchall())
         if not groups:
             return []
         queue_ids = [(queue_id,) for queue_id in dict.fromkeys(queue_id for queue_id, _ in groups)]
@@ -256,9 +264,9 @@ class QueueRows:
             self._connection.executemany(_LEASE, [(self._lease, row[0]) for rows in found.values() for row in rows])
         return [_claimed_job(rows) for rows in found.values()]
 
-    def next_due(self) -> float | None:
-        """Return when the next unleased recipient is due."""
-        row = self._connection.execute(_NEXT_DUE).fetchone()
+    def next_due(self, but: Collection[str] = ()) -> float | None:
+        """Return when the next unleased recipient is due, not counting the domains in `but`."""
+        row = self._connection.execute(_NEXT_DUE.format(but=_except(but)), tuple(but)).fetchone()
         return None if row is None else row[0]
 
     def bodies(self, segment: int, limit: int) -> list[tuple[str, Location]]:

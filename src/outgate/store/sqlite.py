@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -199,13 +199,15 @@ class QueueStore:
         """Give a job's lease back without an attempt; it is due again at `due_at` (epoch seconds)."""
         self._add_outcome(Release(job.recipients, due_at))
 
-    def claim(self, now: float, limit: int) -> list[Job]:
-        """Lease and return at most `limit` jobs due by `now`, oldest first; blocks for a transaction."""
-        return self._ask(partial(self._rows.claim, now, limit)) if limit > 0 else []
+    def claim(self, now: float, limit: int, but: Collection[str] = ()) -> list[Job]:
+        """Lease and return at most `limit` jobs due by `now`, oldest first, none to the domains in `but`; blocks for
+        a transaction."""
+        return self._ask(partial(self._rows.claim, now, limit, but)) if limit > 0 else []
 
-    def next_due(self) -> float | None:
-        """Return when the next unleased recipient is due, None if none waits; blocks for the batch before."""
-        return self._ask(self._rows.next_due)
+    def next_due(self, but: Collection[str] = ()) -> float | None:
+        """Return when the next unleased recipient is due (`but` as in `claim`), None if none waits; blocks for the
+        batch before."""
+        return self._ask(partial(self._rows.next_due, but))
 
     def load(self, job: Job) -> tuple[bytes, bytes]:
         """Return a job's (trace, content) from the spool; blocks for the disk.

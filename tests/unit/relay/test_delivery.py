@@ -128,7 +128,7 @@ class Router:
     async def route(self, domain: str) -> Route:
         if self.error is not None:
             raise self.error
-        return Route(SITE, self.hosts, None, "MX 10 mx.test")
+        return Route(SITE, self.hosts, "MX 10 mx.test")
 
 
 class Signer:

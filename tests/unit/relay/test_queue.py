@@ -19,7 +19,7 @@ from support.queue_mail import NOW, SEGMENT, TRACE, accepted, attempt, random_co
 class Office:
     """A queue with its store, and a delivery that only takes jobs down."""
 
-    def __init__(self, directory, *, clock=None, room=1000, ready_bytes=1 << 20, page=100) -> None:
+    def __init__(self, directory, *, clock=None, room=1000, ready_bytes=1 << 20, page=100, per_domain=500) -> None:
         self.clock = clock or FrozenClock(NOW)
         self.store: QueueStore = open_queue(
             directory,
@@ -39,6 +39,7 @@ class Office:
             retry=Retry(first=60.0, most=7200.0),
             ready_bytes=ready_bytes,
             page=page,
+            per_domain=per_domain,
             jitter=lambda: 0.5,
         )
 
@@ -272,9 +273,9 @@ async def test_a_poke_during_a_look_sees_the_new_time(offices, monkeypatch):
     claim = office.store.claim
     advanced = False
 
-    def claim_and_advance(now, limit):
+    def claim_and_advance(now, limit, but=()):
         nonlocal advanced
-        found = claim(now, limit)
+        found = claim(now, limit, but)
         if not advanced:
             advanced = True
             office.clock.advance(3600)  # while the look that read the old time is under way
@@ -308,11 +309,11 @@ async def test_a_claim_that_fails_is_tried_again(offices, monkeypatch):
     claim = office.store.claim
     failures = []
 
-    def failing(now, limit):
+    def failing(now, limit, but=()):
         if not failures:
             failures.append(now)
             raise OSError("the disk has a moment")
-        return claim(now, limit)
+        return claim(now, limit, but)
 
     monkeypatch.setattr(office.store, "claim", failing)
     monkeypatch.setattr("outgate.relay.queue._TROUBLE_S", 0.0)
@@ -360,3 +361,22 @@ async def test_stopping_ends_a_poke_that_waits(offices):
     await office.queue.stop()
     await asyncio.wait_for(waiting, 30)
     assert office.jobs == []
+
+
+# --- fairness ---
+
+
+async def test_a_slow_domain_does_not_keep_the_others_waiting(offices):
+    office = await offices(per_domain=3)
+    slow = [accepted("a@slow0.test") for _ in range(10)]
+    assert await office.accept(*slow) == [None] * 10
+    assert [job.domain for job in office.jobs] == ["slow0.test"] * 3
+    assert await office.accept(accepted("a@quick.test")) == [None]
+    assert office.jobs[-1].domain == "quick.test"
+    # What is held back is due: a look claims none of it, and does not spin on it either.
+    await asyncio.wait_for(office.queue.poke(), 30)
+    assert len(office.jobs) == 4
+    for job in office.jobs[:3]:
+        office.queue.record(job, attempt(job))
+    await office.wait_for(5)
+    assert {job.domain for job in office.jobs[4:]} == {"slow0.test"}

@@ -31,8 +31,14 @@ def mx(*exchanges: tuple[int, str]) -> ExchangeAnswer:
     return ExchangeAnswer("ok", tuple(Exchange(*exchange) for exchange in exchanges))
 
 
-def router(names: Names, *, permitted: Callable[[str, str], bool] = lambda n, a: True, deliver_to: str = "") -> Router:
-    return Router(names, port=2525, source="127.0.0.5", deliver_to=deliver_to, own_names=("Relay.Test.", "out.test"), permitted=permitted)  # fmt: skip
+def router(
+    names: Names,
+    *,
+    permitted: Callable[[str, str], bool] = lambda n, a: True,
+    deliver_to: str = "",
+    sources: tuple[str, ...] = ("192.0.2.5", "2001:db8::5"),
+) -> Router:
+    return Router(names, port=2525, sources=sources, deliver_to=deliver_to, own_names=("Relay.Test.", "out.test"), permitted=permitted)  # fmt: skip
 
 
 async def failure(names: Names, **options: object) -> Unroutable:
@@ -47,7 +53,8 @@ async def test_hosts_in_order_of_preference() -> None:
     assert [(h.name, h.address, h.port) for h in route.hosts] == [
         ("a.test", "192.0.2.1", 2525), ("a.test", "2001:db8::1", 2525), ("b.test", "192.0.2.2", 2525),
     ]  # fmt: skip
-    assert (route.site, route.source) == ("a.test,b.test", "127.0.0.5")
+    assert route.site == "a.test,b.test"
+    assert [h.source for h in route.hosts] == ["192.0.2.5", "2001:db8::5", "192.0.2.5"]
     assert route.reason == "MX 10 a.test, 20 b.test"
 
 
@@ -121,3 +128,15 @@ async def test_a_smart_host_takes_all() -> None:
     for wrong in ("127.0.0.1", ":25", "host:port"):
         with pytest.raises(ValueError, match="deliver_to"):
             router(Names(), deliver_to=wrong)
+
+
+async def test_a_family_without_an_outgoing_address_is_not_tried() -> None:
+    names = Names(mx((10, "a.test")), {"a.test": ["2001:db8::1", "192.0.2.1"]})
+    route = await router(names, sources=("192.0.2.5",)).route("x.test")
+    assert [(h.address, h.source) for h in route.hosts] == [("192.0.2.1", "192.0.2.5")]
+    only = Names(mx((10, "a.test")), {"a.test": ["2001:db8::1"]})
+    assert not (await failure(only, sources=("192.0.2.5",))).permanent
+    free = await router(only, sources=()).route("x.test")
+    assert [(h.address, h.source) for h in free.hosts] == [("2001:db8::1", None)]
+    with pytest.raises(ValueError, match="family"):
+        router(Names(), sources=("192.0.2.5",), deliver_to="[::1]:25")
