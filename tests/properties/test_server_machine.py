@@ -107,3 +107,16 @@ def test_long_lines_are_found_in_pieces_too(lines: list[tuple[bytes, int]], spli
         assert buffer.examine(content, 9) == (False, expected)
     finally:
         buffer._SPLIT_LIMIT = before
+
+
+@given(
+    st.lists(st.sampled_from([b".", b"\r\n", b"\r\n.\r\n", b"x", b"\r", b"\n"]), max_size=30).map(b"".join),
+    st.sampled_from([0, 1, 2, 100]),
+)
+def test_the_end_is_found_by_its_dot(data: bytes, few: int) -> None:
+    before = buffer._FEW_DOTS
+    buffer._FEW_DOTS = few
+    try:
+        assert buffer._find_end(data) == data.find(b"\r\n.\r\n")
+    finally:
+        buffer._FEW_DOTS = before

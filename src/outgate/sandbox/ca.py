@@ -105,8 +105,8 @@ class ServerNames:
         self._names = tuple(names)
         self._allowed = allowed
         self._made: OrderedDict[str, tuple[ssl.SSLContext, datetime]] = OrderedDict()
-        self.context = _context(self._leaf(""))
-        """The context to listen with: its own certificate serves only until a client says hello."""
+        self.context = self._fresh("")[0]
+        """The context to listen with; a client's hello may choose another."""
         self.context.sni_callback = self._choose
 
     def _choose(self, tls: ssl.SSLSocket | ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
@@ -114,7 +114,9 @@ class ServerNames:
         wanted = (name or "").lower().rstrip(".")
         if not wanted or wanted in self._names or not self._allowed(wanted):
             wanted = ""
-        tls.context = self._of(wanted)
+        context = self._of(wanted)
+        if context is not self.context:  # to set it again would cost every handshake
+            tls.context = context
 
     def _of(self, name: str) -> ssl.SSLContext:
         made = self._made.get(name)

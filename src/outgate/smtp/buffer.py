@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 _END = b"\r\n.\r\n"
 _TEXT = bytes(octet for octet in range(256) if octet not in b"\r\n")
+_FEW_DOTS = 100  # in one piece; where they are many, looking for the whole wins
 _SPLIT_LIMIT = 1_048_576  # beyond this a list of lines would take more memory than it saves time
 _BARE = re.compile(rb"(?<!\r)\n(\.?)|\r(?!\n)(\.?)")
 
@@ -106,7 +107,7 @@ class DataCollector:
                 self._drop_last(3 - end)
             self.too_large = self._size > self._limit
             return data[end:]
-        found = data.find(_END)
+        found = _find_end(data)
         if found >= 0:
             self._keep(data[: found + 2])
             self.too_large = self._size > self._limit
@@ -134,6 +135,18 @@ class DataCollector:
     def content(self) -> bytes:
         """Return the data in wire form: dot-stuffed, ending in CR LF (or empty)."""
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+
+def _find_end(data: bytes) -> int:
+    """Return where CR LF . CR LF begins, or -1. One octet is found far faster than five: look at the dots first."""
+    at = data.find(b".", 2)
+    for _ in range(_FEW_DOTS):
+        if at < 0:
+            return -1
+        if data[at - 2 : at + 3] == _END:
+            return at - 2
+        at = data.find(b".", at + 1)
+    return data.find(_END, at - 2) if at >= 0 else -1
 
 
 def examine(content: bytes, limit: int) -> tuple[bool, bool]:

@@ -53,7 +53,7 @@ Notify = Callable[[Callable[[], None]], object]
 
 _LINGER_S = 0.010
 """How long outcomes alone wait for submissions to ride along with."""
-_GATHER_S = 0.004
+_GATHER_S = 0.006
 """How long a batch waits for company when the one before had some."""
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
 _COMPACT_REST_S = 5.0
