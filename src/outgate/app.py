@@ -124,31 +124,7 @@ class RelayService:
             load=self.store.load,
             notify=loop.call_soon_threadsafe,
         )
-        try:
-            router = Router(
-                resolver,
-                port=relay.delivery_port,
-                sources=endpoint.outgoing_addresses,
-                deliver_to=relay.deliver_to,
-                own_names=(endpoint.host_name, endpoint.ehlo_name),
-                permitted=permitted,
-            )
-        except ValueError as error:
-            raise StartFailed(f"relay.deliver_to cannot be used: {error}") from None
-        self.delivery = Delivery(
-            router=router,
-            signer=self.signer,
-            finished=self._finished,
-            ehlo_name=endpoint.ehlo_name,
-            clock=clock,
-            limits=DeliveryLimits(
-                relay.connections_per_site,
-                relay.messages_per_connection,
-                relay.delivery_idle_s,
-                relay.delivery_timeout_s,
-            ),
-            tls=opportunistic_context() if relay.delivery_tls == "opportunistic" else None,
-        )
+        self.delivery = self._delivery(resolver, clock, permitted)
         self.queue = Queue(
             self.store,
             clock,
@@ -175,6 +151,34 @@ class RelayService:
             replace_bare_line_ends=relay.bare_line_ends == "replace",
         )
         self._listeners: list[Listener] = []
+
+    def _delivery(self, resolver: Resolver, clock: Clock, permitted: Callable[[str, str], bool]) -> Delivery:
+        relay, endpoint = self._settings.relay, self._settings.relay.endpoint
+        try:
+            router = Router(
+                resolver,
+                port=relay.delivery_port,
+                sources=endpoint.outgoing_addresses,
+                deliver_to=relay.deliver_to,
+                own_names=(endpoint.host_name, endpoint.ehlo_name),
+                permitted=permitted,
+            )
+        except ValueError as error:
+            raise StartFailed(f"relay.deliver_to cannot be used: {error}") from None
+        return Delivery(
+            router=router,
+            signer=self.signer,
+            finished=self._finished,
+            ehlo_name=endpoint.ehlo_name,
+            clock=clock,
+            limits=DeliveryLimits(
+                relay.connections_per_site,
+                relay.messages_per_connection,
+                relay.delivery_idle_s,
+                relay.delivery_timeout_s,
+            ),
+            tls=opportunistic_context() if relay.delivery_tls == "opportunistic" else None,
+        )
 
     def _finished(self, job: Job, attempt: Attempt) -> None:
         settled = self.queue.record(job, attempt)

@@ -181,10 +181,8 @@ class Laptop:
 
         settings = settings_module.with_relay(self._settings, delivery_port=inbox_port)
         relay = self._relay(settings, control, authority, zone, resolver)
-        submission = relay.listen(HOST, self._ports.submission, "submission")
-        submissions = relay.listen(HOST, self._ports.submissions, "submissions")
-        relay.listen_also("::1", submission, "submission")
-        relay.listen_also("::1", submissions, "submissions")
+        submission = self._listen(relay, "submission", self._ports.submission)
+        submissions = self._listen(relay, "submissions", self._ports.submissions)
         verifier = Verifier(
             resolver,
             control.tenancy,
@@ -199,11 +197,7 @@ class Laptop:
             settings, data=data, control=control, resolver=resolver, clock=clock, header_to=header_to
         )
         self._stop_last(egress.stop)
-        await relay.changed()
-        relay.start()
-        watch = Watch(control, relay.changed)
-        watch.start()
-        self._stop_last(watch.stop)
+        await self._open(relay, control)
 
         http = self._socket("http", self._ports.http)
         self._stop_last(http.close)
@@ -327,6 +321,19 @@ class Laptop:
         )
         self._stop_last(relay.stop)
         return relay
+
+    async def _open(self, relay: RelayService, control: ControlStore) -> None:
+        """Take up what an earlier run left, let clients in, and follow what changes in the store."""
+        await relay.changed()
+        relay.start()
+        watch = Watch(control, relay.changed)
+        watch.start()
+        self._stop_last(watch.stop)
+
+    def _listen(self, relay: RelayService, name: str, port: int) -> int:
+        port = relay.listen(HOST, port, name)
+        relay.listen_also("::1", port, name)
+        return port
 
     def _socket(self, name: str, port: int) -> socket.socket:
         try:
