@@ -450,7 +450,7 @@ def http_application(parts: _Parts, dev: dict[str, Any], proxy_port: int) -> Fas
 
 
 def _console_data(parts: _Parts, dev: dict[str, Any]) -> views.ConsoleData:
-    store, egress, history = parts.control.egress, parts.control.egress, parts.relay.store
+    egress, history = parts.control.egress, parts.relay.store
 
     def message(queue_id: str) -> dict[str, Any] | None:
         record = history.message(queue_id)
@@ -479,7 +479,7 @@ def _console_data(parts: _Parts, dev: dict[str, Any]) -> views.ConsoleData:
                 "type": "secretString" if each.secret else "string",
                 "service": each.service,
             }
-            for each in store.variables(dev["environment_id"])
+            for each in egress.variables(dev["environment_id"])
         ]
 
     return views.ConsoleData(

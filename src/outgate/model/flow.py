@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from outgate.smtp.transaction import Step
+
 
 class Status(StrEnum):
     """What has become of one recipient; the public sees delivered, deferred and bounced."""
@@ -176,15 +178,6 @@ class Route:
     site: str
     hosts: tuple[Host, ...]
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a delivery conversation: epoch seconds, what we did, the whole reply or error."""
-
-    at: float
-    did: str
-    reply: str
 
 
 @dataclass(frozen=True, slots=True)

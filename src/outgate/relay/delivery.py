@@ -21,12 +21,12 @@ from typing import Protocol
 from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
-from outgate.model.flow import Attempt, Host, Job, Outcome, Prepared, Route, Step
+from outgate.model.flow import Attempt, Host, Job, Outcome, Prepared, Route
 from outgate.relay import outcome
 from outgate.relay.routing import Router, Unroutable
 from outgate.smtp.asyncio.client import ClientTimeouts, ConnectFailed, Connection, connect
 from outgate.smtp.errors import LocalProtocolError
-from outgate.smtp.transaction import Transaction, TransactionResult
+from outgate.smtp.transaction import Step, Transaction, TransactionResult
 from outgate.store.spool import SpoolError
 
 _log = Log("outgate.delivery")
@@ -284,7 +284,7 @@ class Site:
             self._waiting.appendleft(work)
             self.pump()
             return
-        steps = kept.steps(tuple(Step(*step) for step in result.steps))
+        steps = kept.steps(result.steps)
         outcomes = outcome.of_transaction(work.job.recipients, result)
         connection = kept.connection
         self._delivery.ended(work, outcomes, steps, kept.host, connection.tls)
@@ -342,7 +342,7 @@ class Site:
                     clock=delivery.clock,
                 )
             except ConnectFailed as error:
-                steps.extend(Step(*step) for step in error.steps)
+                steps.extend(error.steps)
                 if error.stage != "tls" or tls == "none":
                     raise
                 tls = "none"  # opportunistic: a broken handshake must not keep mail from a server that takes it
@@ -453,4 +453,4 @@ class _Kept:
         """Return the conversation of a message: how the connection began, then its own steps."""
         if self.sent > 1:
             return own
-        return self._before + tuple(Step(*step) for step in self.connection.greeting_steps) + own
+        return self._before + self.connection.greeting_steps + own

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.message import EmailMessage
 from importlib import resources
 from pathlib import Path
@@ -45,7 +45,6 @@ class Demo:
     data: Path
     config: Path
     service: subprocess.Popen[str] | None = None
-    notes: list[str] = field(default_factory=list)
 
     # -- the stages -----------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from outgate.model.flow import Location, Outcome, SigningKey, Status, StatusEvent, Step
+from outgate.model.flow import Location, Outcome, SigningKey, Status, StatusEvent
+from outgate.smtp.transaction import Step
 
 _COLUMNS = (
     "queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector, session_id,"
