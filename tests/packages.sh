@@ -4,13 +4,15 @@
 #   sh tests/packages.sh                      what `make test` needs
 #   sh tests/packages.sh NEED=PACKAGE...      something else (the benchmark does this)
 #
-# NEED is a command, or a file when it begins with "/"; "a|b=package" is content with either. What is missing is
+# NEED is a command, a file when it begins with "/", or a Perl module as "perl:Name"; "a|b=package" is content with
+# either. What is missing is
 # installed by apt when we are root, without questions and without starting a service. When we are not root, or
 # there is no apt, it says what to install and exits with 1.
 set -eu
 
 [ $# -gt 0 ] || set -- \
     swaks=swaks \
+    perl:Net::SSLeay=libnet-ssleay-perl \
     curl=curl \
     openssl=openssl \
     'chromium|chromium-browser|google-chrome=chromium' \
@@ -25,6 +27,7 @@ is_there() (
     for need in $1; do
         case $need in
         /*) [ -e "$need" ] && exit 0 ;;
+        perl:*) perl -M"${need#perl:}" -e 1 >/dev/null 2>&1 && exit 0 ;;
         *) command -v "$need" >/dev/null 2>&1 && exit 0 ;;
         esac
     done

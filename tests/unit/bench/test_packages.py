@@ -18,7 +18,7 @@ def run(*needs: str, path: str | None = None) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("need", ["sh=dash", "/bin/sh=dash", "no-such-command|sh=dash", "/no/such/file|/bin/sh=dash"])
+@pytest.mark.parametrize("need", ["sh=dash", "/bin/sh=dash", "no-such-command|sh=dash", "/no/such/file|/bin/sh=dash", "perl:strict=perl"])
 def test_silent_when_all_is_there(need: str) -> None:
     done = run(need, "cat=coreutils")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -34,7 +34,7 @@ def commands(directory: Path, **programs: str) -> str:
 
 def test_an_ordinary_user_is_told_what_to_run(tmp_path: Path) -> None:
     path = commands(tmp_path, id="echo 1000", apt_get="echo apt was run")
-    done = run("no-such-command|nor-this=some-package", "sh=dash", "/no/such/file=other", path=path)
+    done = run("no-such-command|perl:No::Such::Module=some-package", "sh=dash", "/no/such/file=other", path=path)
     assert done.returncode == 1
     assert done.stdout == ""
     assert "sudo apt-get install --no-install-recommends some-package other\n" in done.stderr.replace(" \n", "\n")
