@@ -20,6 +20,15 @@ class Verification(StrEnum):
     FAILED = "FAILED"
 
 
+class Standing(StrEnum):
+    """Whether a configuration may send: never verified yet, verified, failing within the grace, or suspended."""
+
+    UNVERIFIED = "unverified"
+    VERIFIED = "verified"
+    WARNING = "warning"
+    SUSPENDED = "suspended"
+
+
 @dataclass(frozen=True, slots=True)
 class Instance:
     """A service instance: the tenant. `attachments` says whether its mail may carry any."""
@@ -46,7 +55,11 @@ class DkimKey:
 
 @dataclass(frozen=True, slots=True)
 class SmtpConfiguration:
-    """A domain that may send through an instance once all three verifications are successful."""
+    """A domain that may send through an instance once all three verifications are successful.
+
+    `spf`, `dkim` and `authorization` are what was last found for certain; `standing` is what follows for sending:
+    a domain that fails after it was verified may still send while it is warned. `failing` names the check that
+    stands in the way ("a", "spf" or "dkim"), "" if none; `recheck_at` None: not looked at by itself."""
 
     id: str
     instance_id: str
@@ -59,6 +72,10 @@ class SmtpConfiguration:
     key: DkimKey
     created_at: float
     updated_at: float
+    standing: Standing = Standing.UNVERIFIED
+    standing_since: float = 0.0
+    failing: str = ""
+    recheck_at: float | None = None
 
     @property
     def verified(self) -> bool:
@@ -68,8 +85,9 @@ class SmtpConfiguration:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What one check of a configuration asked and found. `type` is spf, dkim, a or en_authorization; `result` is
-    the check's own word (pass, softfail, temperror, …); `asked` holds the look-ups with their answers."""
+    """What one check of a configuration asked and found. `type` is spf, dkim, a, dmarc or en_authorization; `result`
+    is the check's own word (pass, softfail, temperror, …); `asked` holds the look-ups: what, whom, what came back,
+    when; `record` is the name of the DNS record concerned."""
 
     smtp_config_id: str
     type: str
@@ -77,17 +95,47 @@ class Evidence:
     explanation: str
     asked: tuple[object, ...]
     at: float
+    record: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check came to, before it is kept: as `Evidence`, with the state it leads to (None: nothing is known)."""
+
+    check: str
+    state: Verification | None
+    result: str
+    explanation: str
+    record: str = ""
+    asked: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationForm:
+    """The vendor's eight questions answered, and what was decided: `decision` is "approved", "rejected" or None."""
+
+    smtp_config_id: str
+    answers: dict[str, object]
+    submitted_at: float
+    submitted_by: str
+    decision: str | None = None
+    decided_at: float | None = None
+    decided_by: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A user name and its password's verifier (argon2id). Users point at it; clones share it."""
+    """A user name and its password's verifier (argon2id). Users point at it; clones share it. `former_verifier` is
+    the password's before the last rotation, good until `former_until`."""
 
     id: str
     instance_id: str
     username: str
     verifier: str
     updated_at: float
+    former_verifier: str | None = None
+    former_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

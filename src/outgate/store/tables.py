@@ -67,6 +67,12 @@ smtp_configurations = Table(
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     Column("deleted_at", Float),
+    # Whether mail may be sent as the domain, since when, and the check that stands in the way ("" if none).
+    Column("standing", String, nullable=False, server_default="unverified"),
+    Column("standing_since", Float, nullable=False, server_default="0"),
+    Column("failing", String, nullable=False, server_default=""),
+    # When the domain is looked at again; NULL until it was verified once, and after deletion.
+    Column("recheck_at", Float),
 )
 # A domain is configured once per instance; a deleted configuration does not stand in the way.
 Index(
@@ -75,6 +81,33 @@ Index(
     smtp_configurations.c.domain,
     unique=True,
     sqlite_where=smtp_configurations.c.deleted_at.is_(None),
+)
+# A page of an instance's configurations, and how many there are, is read from this alone.
+Index(
+    "smtp_configurations_listed",
+    smtp_configurations.c.instance_id,
+    smtp_configurations.c.created_at,
+    smtp_configurations.c.id,
+    sqlite_where=smtp_configurations.c.deleted_at.is_(None),
+)
+Index(
+    "smtp_configurations_recheck",
+    smtp_configurations.c.recheck_at,
+    sqlite_where=smtp_configurations.c.recheck_at.is_not(None),
+)
+
+authorization_forms = Table(
+    "authorization_forms",
+    control,
+    Column("smtp_config_id", String, ForeignKey("smtp_configurations.id"), primary_key=True),
+    Column("answers", JSON, nullable=False),
+    Column("submitted_at", Float, nullable=False),
+    Column("submitted_by", String, nullable=False),
+    # What a person with the right to decide said; NULL while nobody has.
+    Column("decision", String),
+    Column("decided_at", Float),
+    Column("decided_by", String),
+    Column("reason", String),
 )
 
 dkim_keys = Table(
@@ -99,6 +132,8 @@ evidence = Table(
     Column("explanation", String, nullable=False),
     Column("asked", JSON, nullable=False),
     Column("at", Float, nullable=False),
+    # The name of the DNS record that is concerned.
+    Column("record", String, nullable=False, server_default=""),
 )
 
 credentials = Table(
@@ -110,6 +145,9 @@ credentials = Table(
     Column("verifier", String, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    # The verifier before the last rotation, and until when it is still good.
+    Column("former_verifier", String),
+    Column("former_until", Float),
 )
 
 smtp_users = Table(
@@ -165,6 +203,10 @@ api_keys = Table(
     Column("roles", JSON, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
+    Column("description", String, nullable=False, server_default=""),
+    Column("created_by", String, nullable=False, server_default=""),
+    Column("updated_at", Float, nullable=False, server_default="0"),
+    Column("version", String, nullable=False, server_default=""),
 )
 
 token_keys = Table(
@@ -314,6 +356,7 @@ Index(
     recipients.c.due_at,
     sqlite_where=and_(recipients.c.due_at.is_not(None), recipients.c.lease.is_(None)),
 )
+Index("recipients_held", recipients.c.updated_at, sqlite_where=recipients.c.status == "held")
 
 attempts = Table(
     "attempts",

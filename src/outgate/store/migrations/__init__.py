@@ -15,8 +15,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-CONTROL_HEAD = "c0001"
-QUEUE_HEAD = "q0001"
+CONTROL_HEAD = "c0002"
+QUEUE_HEAD = "q0002"
 
 _HERE = Path(__file__).parent
 

@@ -1,0 +1,154 @@
+"""The published description of an API: each route says what it takes and answers, one document gathers it.
+
+Standards: OpenAPI 3.1, JSON Schema 2020-12, RFC 6750 (bearer).
+Promises: the document is at `openapi.json` below each API's own base, needs no token and holds no secret; every
+    status that an operation may answer is listed; a test drives every operation by it.
+Dangers: schemas of answers describe, they do not filter: what an answer holds is decided by its document function.
+Not here: reading requests (`schema`), refusing (`errors`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, ConfigDict, WithJsonSchema
+
+from outgate import __version__
+
+_REF = "#/components/schemas/{model}"
+_SAID = {
+    400: "The request is wrong; `errors[].target` names the field.",
+    401: "There is no bearer token, or not a good one.",
+    403: "The caller lacks the role, or a restriction refuses the caller's address.",
+    404: "There is no such thing, or it belongs to another account.",
+    409: "Something stands in the way: a name or domain is taken, or a limit is reached.",
+    412: "`If-Match` is not the current ETag: get the thing anew.",
+    413: "The body is too long.",
+    415: "The body is not JSON, or in a coding other than gzip.",
+    428: "`If-Match` is required.",
+    503: "Nothing was stored; the same request may succeed later.",
+}
+_ALWAYS = (400, 401, 403, 404)
+_WITH_BODY = (413, 415)
+
+
+class Shown(BaseModel):
+    """The shape of an answer, for the document and for those who check answers against it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-21T07:03:00Z"]})]
+"""RFC 3339 in UTC, with `Z`."""
+
+
+class Target(Shown):
+    """The part of the request that is wrong."""
+
+    type: str
+    name: str
+
+
+class ErrorEntry(Shown):
+    """One thing that is wrong."""
+
+    code: str
+    message: str
+    more_info: str
+    target: Target | None = None
+
+
+class Error(Shown):
+    """The vendor's error body."""
+
+    status_code: int
+    trace: str
+    errors: list[ErrorEntry]
+
+
+def described(
+    operation: str,
+    summary: str,
+    *,
+    answer: type[BaseModel] | None = None,
+    status: int = 200,
+    body: type[BaseModel] | None = None,
+    body_optional: bool = False,
+    errors: tuple[int, ...] = (),
+    example: object = None,
+    body_example: object = None,
+    headers: tuple[str, ...] = (),
+    public: bool = False,
+) -> dict[str, Any]:
+    """Return what a route's decorator needs so that the document tells all of it.
+
+    `answer` is the shape of success (None: empty), `errors` are statuses beside 400, 401, 403 and 404 (and 413, 415
+    with a body), `headers` are names of answer headers, `public` needs no token."""
+    success: dict[str, Any] = {"description": "Done."}
+    if answer is not None:
+        success["model"] = answer
+        if example is not None:
+            success["content"] = {"application/json": {"example": example}}
+    if headers:
+        success["headers"] = {name: {"schema": {"type": "string"}} for name in headers}
+    responses: dict[int | str, dict[str, Any]] = {status: success}
+    statuses = (*((400, 404) if public else _ALWAYS), *(_WITH_BODY if body is not None else ()), *errors)
+    for code in sorted(set(statuses)):
+        responses[code] = {"description": _SAID[code], "model": Error}
+    extra: dict[str, Any] = {} if public else {"security": [{"bearer": []}]}
+    if body is not None:
+        extra["requestBody"] = {
+            "required": not body_optional,
+            "content": {
+                "application/json": {
+                    "schema": body.model_json_schema(ref_template=_REF),
+                    **({} if body_example is None else {"example": body_example}),
+                }
+            },
+        }
+    return {
+        "operation_id": operation,
+        "summary": summary,
+        "status_code": status,
+        "responses": responses,
+        "openapi_extra": extra,
+        "response_model": None,
+    }
+
+
+def publish(app: FastAPI, title: str, description: str) -> None:
+    """Have `app` answer `GET openapi.json` with the description of its routes."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app, title, description)
+        return app.openapi_schema
+
+    app.openapi = document
+    app.openapi_url = "/openapi.json"
+    app.setup()
+
+
+def _document(app: FastAPI, title: str, description: str) -> dict[str, Any]:
+    made = get_openapi(title=title, version=__version__, description=description, routes=app.routes)
+    components: dict[str, Any] = made.setdefault("components", {})
+    schemas: dict[str, Any] = components.setdefault("schemas", {})
+    for path in made.get("paths", {}).values():
+        for operation in path.values():
+            # Ours answers 400 in the vendor's form where the framework would say 422 in its own.
+            operation["responses"].pop("422", None)
+            for media in operation.get("requestBody", {}).get("content", {}).values():
+                schemas.update(media["schema"].pop("$defs", {}))
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    components["securitySchemes"] = {
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "A token from `POST /identity/token` for an API key.",
+        }
+    }
+    return made
