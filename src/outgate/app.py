@@ -40,10 +40,12 @@ from outgate.relay import policy
 from outgate.relay.access import AccessTable
 from outgate.relay.credentials import Credentials
 from outgate.relay.delivery import Delivery, DeliveryLimits
+from outgate.relay.holds import Holds
 from outgate.relay.queue import Queue, Retry
 from outgate.relay.routing import Router
 from outgate.relay.session import Relay, SubmissionSession
 from outgate.relay.signer import Signer
+from outgate.relay.standing import Schedule
 from outgate.settings import Settings
 from outgate.smtp.asyncio.server import (
     Connection,
@@ -76,6 +78,8 @@ _UNUSABLE = (
     sqlite3.Error,
     SQLAlchemyError,
 )
+_SOON_S = 3600.0
+"""When a domain is looked at again that is suspended, or could not be asked."""
 _IN_FLIGHT = 2000
 """Jobs that delivery holds at once; the rest waits in the store."""
 
@@ -117,7 +121,7 @@ class RelayService:
                 notify=loop.call_soon_threadsafe,
                 sync=sync,
             )
-        self.credentials = Credentials(control.tenancy)
+        self.credentials = Credentials(control.tenancy, clock)
         self.signer = Signer(
             threads=relay.signing_threads,
             key_pem=control.tenancy.signing_key_pem,
@@ -132,6 +136,14 @@ class RelayService:
             lambda: _IN_FLIGHT - self.delivery.busy,
             retry=Retry(relay.retry_first_s, relay.retry_most_s),
             ready_bytes=settings.store.ready_bytes,
+            held=lambda smtp_config_id: self.holds.reason(smtp_config_id),
+        )
+        self.holds = Holds(
+            self.store,
+            control.verification.holds,
+            clock,
+            released=self.queue.look,
+            longest_s=relay.hold_longest_s,
         )
         self.relay = Relay(
             host_name=endpoint.host_name,
@@ -198,7 +210,7 @@ class RelayService:
             implicit_tls=implicit,
             timeouts=Timeouts(relay.command_timeout_s, relay.data_timeout_s),
             trusted=self._is_trusted,
-            welcome=lambda peer: self.relay.access.welcome(peer.address, "public"),
+            welcome=lambda peer: self.relay.welcomes(peer.address, "public"),
             per_address=relay.connections_per_address,
         )
         listener = Listener(sock, options, functools.partial(self._session, name))
@@ -224,8 +236,9 @@ class RelayService:
         at = ipaddress.ip_address(address)
         return any(at in network for network in self._trusted)
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Take up what an earlier run left and begin to accept."""
+        await self.holds.start()
         self.queue.start()
         for listener in self._listeners:
             listener.start()
@@ -234,6 +247,7 @@ class RelayService:
         """Look at the control store again: zones, rules, users, configurations may have changed."""
         self.credentials.forget()
         self.relay.access = AccessTable(await asyncio.to_thread(self._control.access.snapshot))
+        await self.holds.changed()
         for listener in self._listeners:
             for connection in listener.connections:
                 session = connection.session
@@ -244,6 +258,7 @@ class RelayService:
         """End sessions, then deliveries, then write what is left."""
         for listener in self._listeners:
             await listener.stop()
+        await self.holds.stop()
         await self.delivery.stop()
         await self.queue.stop()
         self.signer.close()
@@ -303,6 +318,12 @@ async def egress_service(
     return EgressService(audit, forwarder, reconciler)
 
 
+def recheck_schedule(settings: Settings) -> Schedule:
+    """Return when verified domains are looked at again, and how long one that fails may still send."""
+    relay = settings.relay
+    return Schedule(relay.recheck_interval_s, relay.recheck_grace_s, min(relay.recheck_interval_s, _SOON_S))
+
+
 def tame_memory() -> None:
     """Have the C library give freed memory back: many threads and large buffers would keep twice what is used.
 
@@ -344,12 +365,13 @@ async def serve_http(app: Any, sock: socket.socket) -> tuple[HttpServer, asyncio
 
 
 class Watch:
-    """Notice changes to the control store, by whatever process, within a second."""
+    """Notice changes to the control store that others must act on, by whatever process, within a second."""
 
     def __init__(self, control: ControlStore, changed: Callable[[], Awaitable[None]]) -> None:
         self._control = control
         self._changed = changed
         self._seen = control.data_version()
+        self._revision = control.revision()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -365,9 +387,12 @@ class Watch:
             await asyncio.sleep(_WATCH_S)
             try:
                 version = self._control.data_version()
-                if version != self._seen:
+                if version == self._seen:
+                    continue
+                revision = self._control.revision()
+                if revision != self._revision:
                     await self._changed()
-                    self._seen = version
+                self._seen, self._revision = version, revision
             except Exception:
                 _log.exception("watch.failed")
 

@@ -120,6 +120,14 @@ class Api:
         base = f"{self.dev['event_notifications_url']}/v1/instances/{self.dev['instance_id']}/smtp/config"
         return f"{base}/{path}" if path else base
 
+    def identity(self, path: str) -> str:
+        """Return a URL of the identity API."""
+        return f"{self.dev['identity_url']}/{path}"
+
+    def restrictions(self, path: str) -> str:
+        """Return a URL of the restrictions API."""
+        return f"{self.dev['restrictions_url']}/{path}"
+
     def environment(self, path: str) -> str:
         """Return a Cloud Manager URL under the environment."""
         dev = self.dev

@@ -30,6 +30,7 @@ from outgate.api.event_notifications import documents
 from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.api.messages.documents import message_document, summary_document
+from outgate.api.mounts import Mounts
 from outgate.app import (
     EgressService,
     HttpServer,
@@ -39,6 +40,7 @@ from outgate.app import (
     egress_service,
     guard_for,
     port_taken,
+    recheck_schedule,
     serve_http,
     tame_memory,
     usable,
@@ -48,8 +50,11 @@ from outgate.base.clock import OffsetClock
 from outgate.base.log import Log
 from outgate.console import views
 from outgate.model.tenancy import SmtpConfiguration
+from outgate.net.authority import Authority
 from outgate.net.dns import Resolver
+from outgate.net.pace import Pace
 from outgate.relay.onboarding import Verifier
+from outgate.relay.recheck import Recheck
 from outgate.sandbox import api as sandbox_api
 from outgate.sandbox import tenant as tenants
 from outgate.sandbox.ca import SandboxCa, ServerNames
@@ -183,13 +188,7 @@ class Laptop:
         relay = self._relay(settings, control, authority, zone, resolver)
         submission = self._listen(relay, "submission", self._ports.submission)
         submissions = self._listen(relay, "submissions", self._ports.submissions)
-        verifier = Verifier(
-            resolver,
-            control.tenancy,
-            outgoing_addresses=settings.relay.endpoint.outgoing_addresses,
-            ehlo_name=settings.relay.endpoint.ehlo_name,
-            clock=clock,
-        )
+        verifier = self._verifier(settings, control, dns_port)
         if not configuration.verified:
             await verifier.verify(configuration, ("spf", "dkim"))
         header_to = (f"{HOST}:{submission}", f"{HOST}:{submissions}")
@@ -198,6 +197,16 @@ class Laptop:
         )
         self._stop_last(egress.stop)
         await self._open(relay, control)
+        recheck = Recheck(
+            verifier,
+            control.verification,
+            clock,
+            schedule=recheck_schedule(settings),
+            changed=relay.changed,
+            at_once=settings.relay.recheck_at_once,
+        )
+        recheck.start()
+        self._stop_last(recheck.stop)
 
         http = self._socket("http", self._ports.http)
         self._stop_last(http.close)
@@ -217,7 +226,7 @@ class Laptop:
             "tunnel_address": tunnel_address,
             "http_proxy": f"{HOST}:{proxy_port}",
         }
-        parts = _Parts(settings, control, clock, zone, inbox, relay, egress, verifier, hasher, issuer)
+        parts = _Parts(settings, control, clock, zone, inbox, relay, egress, verifier, recheck, hasher, issuer)
         server, task = await serve_http(LocalOnly(http_application(parts, self.dev, proxy_port)), http)
         self._stop_last(functools.partial(_stop_http, server, task))
         self._write_dev_json()
@@ -322,10 +331,30 @@ class Laptop:
         self._stop_last(relay.stop)
         return relay
 
+    def _verifier(self, settings: Settings, control: ControlStore, dns_port: int) -> Verifier:
+        """Return what asks domains' own name servers: here all of them are this machine's, at the zone's port."""
+        relay = settings.relay
+        pace = Pace(per_server=relay.dns_per_server, overall=relay.dns_overall, own=(HOST,))
+        authority = Authority(
+            Resolver([(HOST, dns_port)], self._clock, pace=pace),
+            self._clock,
+            pace=pace,
+            port=dns_port,
+            permitted=guard_for(settings.egress.guard_exceptions),
+        )
+        return Verifier(
+            authority,
+            control.verification,
+            outgoing_addresses=relay.endpoint.outgoing_addresses,
+            ehlo_name=relay.endpoint.ehlo_name,
+            clock=self._clock,
+            schedule=recheck_schedule(settings),
+        )
+
     async def _open(self, relay: RelayService, control: ControlStore) -> None:
         """Take up what an earlier run left, let clients in, and follow what changes in the store."""
         await relay.changed()
-        relay.start()
+        await relay.start()
         watch = Watch(control, relay.changed)
         watch.start()
         self._stop_last(watch.stop)
@@ -400,53 +429,57 @@ class _Parts:
     relay: RelayService
     egress: EgressService
     verifier: Verifier
+    recheck: Recheck
     hasher: PasswordHashing
     issuer: TokenIssuer
 
 
-def http_application(parts: _Parts, dev: dict[str, Any], proxy_port: int) -> FastAPI:
+def http_application(parts: _Parts, dev: dict[str, Any], proxy_port: int) -> Mounts:
     """Return everything that HTTP serves: the vendors' APIs, identity, the sandbox calls, the page."""
     control, clock, settings = parts.control, parts.clock, parts.settings
     authenticator = Authenticator(control, clock)
-    root = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    root.mount(
-        "/event-notifications",
-        event_notifications.build(
-            store=control,
-            authenticator=authenticator,
-            verifier=parts.verifier,
-            hasher=parts.hasher,
-            records=event_notifications.SmtpRecords(settings.relay.spf_host),
-            history=parts.relay.store,
-            egress_trail=parts.egress.audit.find,
-            authorization=settings.relay.authorization,
-            clock=clock,
-        ),
+    notifications = event_notifications.build(
+        store=control,
+        authenticator=authenticator,
+        verifier=parts.verifier,
+        hasher=parts.hasher,
+        records=event_notifications.SmtpRecords(settings.relay.spf_host),
+        history=parts.relay.store,
+        egress_trail=parts.egress.audit.find,
+        authorization=settings.relay.authorization,
+        clock=clock,
+        grace_s=settings.relay.recheck_grace_s,
+        reach_s=settings.relay.queue_lifetime_s + settings.relay.hold_longest_s,
     )
-    root.mount("/context-based-restrictions", restrictions.build(store=control, authenticator=authenticator))
-    root.mount(
-        "/cloud-manager",
-        cloud_manager.build(
-            store=control.egress,
-            authenticator=authenticator,
-            changed=parts.egress.reconciler.poke,
-            shared_addresses=settings.egress.shared_addresses,
-            http_proxy_port=proxy_port,
-            account_of_key=lambda clear: (key := control.identity.find_api_key(clear)) and key.account_id,
-        ),
+    managed = cloud_manager.build(
+        store=control.egress,
+        authenticator=authenticator,
+        changed=parts.egress.reconciler.poke,
+        shared_addresses=settings.egress.shared_addresses,
+        http_proxy_port=proxy_port,
+        account_of_key=lambda clear: (key := control.identity.find_api_key(clear)) and key.account_id,
     )
-    tokens = identity.build(store=control, tokens=parts.issuer, clock=clock)
-    root.mount("/iam", tokens)
-    root.mount("/identity", _below("/identity", tokens))
+    tokens = identity.build(store=control, tokens=parts.issuer, authenticator=authenticator, clock=clock)
 
     async def advance(seconds: float) -> float:
         now = clock.advance(seconds)
+        # What a look at a domain leads to decides what may be sent: so mail comes last.
+        await parts.recheck.poke()
+        await parts.relay.holds.expire()
         await parts.relay.queue.poke()
         return now
 
-    root.mount("/sandbox", sandbox_api.build(parts.zone, parts.inbox, advance, authenticator))
-    root.mount("/", views.build(_console_data(parts, dev)))
-    return root
+    return Mounts(
+        {
+            "/event-notifications": notifications,
+            "/context-based-restrictions": restrictions.build(store=control, authenticator=authenticator),
+            "/cloud-manager": managed,
+            "/iam": tokens,
+            "/identity": _below("/identity", tokens),
+            "/sandbox": sandbox_api.build(parts.zone, parts.inbox, advance, authenticator),
+        },
+        views.build(_console_data(parts, dev)),
+    )
 
 
 def _console_data(parts: _Parts, dev: dict[str, Any]) -> views.ConsoleData:

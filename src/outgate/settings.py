@@ -106,6 +106,20 @@ class RelaySettings(_Section):
     data_timeout_s: float = Field(180.0, gt=0, description="Seconds without a byte while a message is sent.")
     max_errors: int = Field(10, ge=1, description="Refused commands before a session is closed.")
     queue_lifetime_s: float = Field(86_400.0, gt=0, description="Seconds a message is tried before it expires.")
+    hold_longest_s: float = Field(
+        1_209_600.0, gt=0, description="Seconds that mail of a suspended or deleted configuration is held at most."
+    )
+    recheck_interval_s: float = Field(21_600.0, gt=0, description="Seconds between two looks at a verified domain.")
+    recheck_grace_s: float = Field(
+        259_200.0, ge=0, description="Seconds a domain that fails may still send before it is suspended."
+    )
+    dns_per_server: float = Field(
+        20.0, gt=0, description="Questions per second that checks of domains ask one name server at most."
+    )
+    dns_overall: float = Field(
+        200.0, gt=0, description="Questions per second that checks of domains ask all name servers together."
+    )
+    recheck_at_once: int = Field(20, ge=1, le=1000, description="Domains that are looked at together.")
     retry_first_s: float = Field(60.0, gt=0, description="Seconds before the second attempt; doubles each time.")
     retry_most_s: float = Field(7_200.0, gt=0, description="Longest pause between two attempts, in seconds.")
     deliver_to: _HostAndPort = Field(

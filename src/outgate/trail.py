@@ -13,6 +13,8 @@ from typing import Any
 
 from outgate.base.clock import rfc3339
 
+_TOO_LONG = "held-too-long"
+
 
 @dataclass(frozen=True, slots=True)
 class Hop:
@@ -65,6 +67,8 @@ def _carried(line: dict[str, Any]) -> Hop:
 
 
 def _attempt(attempt: dict[str, Any]) -> list[Hop]:
+    if all(each["status"] in ("held", "queued") or each.get("reason") == _TOO_LONG for each in attempt["outcomes"]):
+        return _put_aside(attempt)
     where = f"{attempt['host']} [{attempt['address']}] by ".lstrip() if attempt["address"] else ""
     tls = attempt["tls"] or "in the clear"
     found = [Hop(attempt["started_at"], "delivery", "attempt", f"{where}{attempt['route_reason']}")]
@@ -81,6 +85,17 @@ def _attempt(attempt: dict[str, Any]) -> list[Hop]:
         for outcome in attempt["outcomes"]
     )
     return found
+
+
+def _put_aside(attempt: dict[str, Any]) -> list[Hop]:
+    """Tell of recipients that were held, released or given up without speaking to any server."""
+    states: dict[str, list[str]] = {}
+    for outcome in attempt["outcomes"]:
+        states.setdefault(outcome["status"], []).append(outcome["mailbox"])
+    return [
+        Hop(attempt["finished_at"], "relay", state, f"{', '.join(mailboxes)}: {attempt['route_reason']}")
+        for state, mailboxes in states.items()
+    ]
 
 
 def _reply(outcome: dict[str, Any]) -> str:

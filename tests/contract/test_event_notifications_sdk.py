@@ -10,9 +10,15 @@ import pytest
 from argon2 import PasswordHasher
 from ibm_cloud_sdk_core import ApiException
 from ibm_cloud_sdk_core.authenticators import BearerTokenAuthenticator, IAMAuthenticator
-from ibm_eventnotifications.event_notifications_v1 import EventNotificationsV1, SmtpConfigurationsPager
+from ibm_eventnotifications.event_notifications_v1 import (
+    EventNotificationsV1,
+    SmtpConfigurationsPager,
+    SmtpUsersPager,
+)
 
+from outgate.model.access import Address
 from outgate.model.tenancy import Verification
+from outgate.store.access import SMTP_API
 from support.api_service import Service, api_service
 
 
@@ -22,9 +28,15 @@ def service(tmp_path: Path) -> Iterator[Service]:
         yield running
 
 
-@pytest.fixture
-def client(service: Service) -> EventNotificationsV1:
-    made = EventNotificationsV1(authenticator=BearerTokenAuthenticator(service.token()))
+@pytest.fixture(params=["bearer", "iam"])
+def client(service: Service, request: pytest.FixtureRequest) -> EventNotificationsV1:
+    """The vendor's client, once with a token of its own and once with an API key that it exchanges for one."""
+    authenticator = (
+        BearerTokenAuthenticator(service.token())
+        if request.param == "bearer"
+        else IAMAuthenticator(service.api_key, url=service.base)
+    )
+    made = EventNotificationsV1(authenticator=authenticator)
     made.set_service_url(service.en_url)
     return made
 
@@ -149,6 +161,109 @@ def test_clone_shares_name_and_password(client: EventNotificationsV1, service: S
     sender = service.store.tenancy.sender(user["username"])
     assert sender is not None
     assert set(sender.configurations) == {"shop.test", "blog.test"}
+
+
+def test_update_a_configuration(client: EventNotificationsV1, service: Service) -> None:
+    made = create(client, service)
+    where = {"instance_id": service.instance.id, "id": made["id"]}
+    renamed = client.update_smtp_configuration(**where, name="Shop 2")
+    assert renamed.get_status_code() == 200
+    described = client.update_smtp_configuration(**where, description="orders").get_result()
+    assert (described["name"], described["description"], described["domain"]) == ("Shop 2", "orders", "shop.test")
+    assert described == client.get_smtp_configuration(**where).get_result()
+
+
+def test_delete_a_configuration(client: EventNotificationsV1, service: Service) -> None:
+    made = create(client, service)
+    where = {"instance_id": service.instance.id, "id": made["id"]}
+    user = client.create_smtp_user(**where).get_result()
+    response = client.delete_smtp_configuration(**where)
+    assert (response.get_status_code(), response.get_result()) == (204, None)
+    assert service.store.tenancy.sender(user["username"]) is None
+    for gone in (
+        lambda: client.get_smtp_configuration(**where),
+        lambda: client.delete_smtp_configuration(**where),
+        lambda: client.update_smtp_configuration(**where, name="again"),
+        lambda: client.update_verify_smtp(**where, type="spf"),
+        lambda: client.create_smtp_user(**where),
+        lambda: client.list_smtp_users(**where),
+        lambda: client.get_smtp_user(**where, user_id=user["id"]),
+        lambda: client.get_smtp_allowed_ips(**where),
+    ):
+        with pytest.raises(ApiException) as refused:
+            gone()
+        assert refused.value.status_code == 404
+    assert create(client, service)["id"] != made["id"]  # the domain is free again
+    assert service.store.verification.holds([made["id"]]) == {made["id"]: "deleted"}
+
+
+def test_users_from_list_to_deletion(client: EventNotificationsV1, service: Service) -> None:
+    made = create(client, service)
+    where = {"instance_id": service.instance.id, "id": made["id"]}
+    users = [client.create_smtp_user(**where, description=f"no {number}").get_result() for number in range(5)]
+    pager = SmtpUsersPager(client=client, **where, limit=2)
+    listed = pager.get_all()
+    assert [user["id"] for user in listed] == [user["id"] for user in users]
+    assert all("password" not in user for user in listed)
+    found = client.list_smtp_users(**where, search="NO 3").get_result()
+    assert (found["total_count"], [user["id"] for user in found["users"]]) == (1, [users[3]["id"]])
+    got = client.get_smtp_user(**where, user_id=users[0]["id"]).get_result()
+    assert got.keys() == {"id", "smtp_config_id", "description", "domain", "username", "created_at", "updated_at"}
+    changed = client.update_smtp_user(**where, user_id=users[0]["id"], description="the first").get_result()
+    assert (changed["description"], changed["username"]) == ("the first", got["username"])
+    response = client.delete_smtp_user(**where, user_id=users[0]["id"])
+    assert (response.get_status_code(), response.get_result()) == (204, None)
+    for gone in (
+        lambda: client.get_smtp_user(**where, user_id=users[0]["id"]),
+        lambda: client.update_smtp_user(**where, user_id=users[0]["id"], description="x"),
+        lambda: client.delete_smtp_user(**where, user_id=users[0]["id"]),
+    ):
+        with pytest.raises(ApiException) as refused:
+            gone()
+        assert refused.value.status_code == 404
+    assert client.create_smtp_user(**where).get_status_code() == 201  # its place is free
+
+
+def test_no_description_is_an_empty_one(client: EventNotificationsV1, service: Service) -> None:
+    made = create(client, service)
+    where = {"instance_id": service.instance.id, "id": made["id"]}
+    user = client.create_smtp_user(**where).get_result()
+    assert client.get_smtp_user(**where, user_id=user["id"]).get_result()["description"] == ""
+    assert client.update_smtp_user(**where, user_id=user["id"]).get_result()["description"] == ""
+    assert client.get_smtp_configuration(**where).get_result()["description"] == ""
+
+
+def test_allowed_ips_are_the_zones_of_the_rules(client: EventNotificationsV1, service: Service) -> None:
+    made = create(client, service)
+    where = {"instance_id": service.instance.id, "id": made["id"]}
+    assert client.get_smtp_allowed_ips(**where).get_result()["subnets"] == []
+    let_in(service, "192.0.2.0/25", "2001:db8::/64")
+    allowed = client.get_smtp_allowed_ips(**where).get_result()
+    assert allowed["subnets"] == ["192.0.2.0/25", "2001:db8::/64"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", allowed["updated_at"])
+
+
+def let_in(service: Service, *subnets: str) -> None:
+    zone = service.store.access.create_zone(
+        service.account_id,
+        name="office",
+        description="",
+        addresses=tuple(Address("subnet", subnet) for subnet in subnets),
+        excluded=(),
+        by="test",
+    )
+    resource = [
+        {"name": "accountId", "value": service.account_id},
+        {"name": "serviceName", "value": "event-notifications"},
+    ]
+    document = {
+        "contexts": [{"attributes": [{"name": "networkZoneId", "value": zone.id}]}],
+        "resources": [{"attributes": resource}],
+        "operations": {"api_types": [{"api_type_id": SMTP_API}]},
+    }
+    service.store.access.create_rule(
+        service.account_id, description="", document=document, enforcement="enabled", by="test"
+    )
 
 
 def test_unknown_configuration_is_404(client: EventNotificationsV1, service: Service) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from ibm_cloud_sdk_core import ApiException
-from ibm_cloud_sdk_core.authenticators import BearerTokenAuthenticator
+from ibm_cloud_sdk_core.authenticators import BearerTokenAuthenticator, IAMAuthenticator
 from ibm_platform_services.context_based_restrictions_v1 import (
+    AccountSettings,
     AddressIPAddress,
     AddressIPAddressRange,
     AddressServiceRef,
@@ -17,11 +18,17 @@ from ibm_platform_services.context_based_restrictions_v1 import (
     ContextBasedRestrictionsV1,
     NewRuleOperations,
     NewRuleOperationsApiTypesItem,
+    OperationsList,
     Resource,
     ResourceAttribute,
+    Rule,
     RuleContext,
     RuleContextAttribute,
+    RuleList,
+    ServiceRefTargetList,
     ServiceRefValue,
+    Zone,
+    ZoneList,
 )
 
 from outgate.relay.access import AccessTable
@@ -36,9 +43,14 @@ def service(tmp_path: Path) -> Iterator[Service]:
         yield running
 
 
-@pytest.fixture
-def client(service: Service) -> ContextBasedRestrictionsV1:
-    made = ContextBasedRestrictionsV1(authenticator=BearerTokenAuthenticator(service.token()))
+@pytest.fixture(params=["bearer", "iam"])
+def client(service: Service, request: pytest.FixtureRequest) -> ContextBasedRestrictionsV1:
+    """The client with a token that it was given, and with one that it gets by itself for an API key."""
+    if request.param == "bearer":
+        authenticator = BearerTokenAuthenticator(service.token())
+    else:
+        authenticator = IAMAuthenticator(service.api_key, url=service.base)
+    made = ContextBasedRestrictionsV1(authenticator=authenticator)
     made.set_service_url(service.cbr_url)
     return made
 
@@ -60,31 +72,38 @@ def create_zone(client: ContextBasedRestrictionsV1, service: Service, name: str 
     ).get_result()
 
 
+def contexts(zones: str) -> list[RuleContext]:
+    return [
+        RuleContext(
+            attributes=[
+                RuleContextAttribute(name="networkZoneId", value=zones),
+                RuleContextAttribute(name="endpointType", value="public"),
+            ]
+        )
+    ]
+
+
+def resources(service: Service) -> list[Resource]:
+    return [
+        Resource(
+            attributes=[
+                ResourceAttribute(name="accountId", value=service.account_id),
+                ResourceAttribute(name="serviceName", value="event-notifications", operator="stringEquals"),
+                ResourceAttribute(name="serviceInstance", value=service.instance.id),
+            ]
+        )
+    ]
+
+
+def smtp(api_type: str = SMTP_API) -> NewRuleOperations:
+    return NewRuleOperations(api_types=[NewRuleOperationsApiTypesItem(api_type_id=api_type)])
+
+
 def create_rule(
     client: ContextBasedRestrictionsV1, service: Service, zones: str, *, operations: bool = True, **more: str
 ) -> dict:
     return client.create_rule(
-        contexts=[
-            RuleContext(
-                attributes=[
-                    RuleContextAttribute(name="networkZoneId", value=zones),
-                    RuleContextAttribute(name="endpointType", value="public"),
-                ]
-            )
-        ],
-        resources=[
-            Resource(
-                attributes=[
-                    ResourceAttribute(name="accountId", value=service.account_id),
-                    ResourceAttribute(name="serviceName", value="event-notifications", operator="stringEquals"),
-                    ResourceAttribute(name="serviceInstance", value=service.instance.id),
-                ]
-            )
-        ],
-        operations=NewRuleOperations(api_types=[NewRuleOperationsApiTypesItem(api_type_id=SMTP_API)])
-        if operations
-        else None,
-        **more,
+        contexts=contexts(zones), resources=resources(service), operations=smtp() if operations else None, **more
     ).get_result()
 
 
@@ -97,7 +116,8 @@ def test_create_get_and_list_zones(client: ContextBasedRestrictionsV1, service: 
         "ref": {"account_id": service.account_id, "service_name": "containers"},
     }
     assert made["href"] == f"{service.cbr_url}/v1/zones/{made['id']}"
-    assert made["created_by_id"] == made["last_modified_by_id"] == "iam-tester"
+    assert made["created_by_id"] == made["last_modified_by_id"]
+    assert made["created_by_id"].startswith("iam-")
     response = client.get_zone(zone_id=made["id"], x_correlation_id="my-correlation")
     assert response.get_result() == made
     assert response.get_headers()["ETag"]
@@ -187,3 +207,157 @@ def test_report_mode_for_all_apis_grants_nothing_over_smtp(
     create_rule(client, service, zone["id"], operations=False, enforcement_mode="report")
     table = AccessTable(service.store.access.snapshot())
     assert not table.decide(service.instance.id, "192.0.2.1", "public").allowed
+
+
+def test_replace_zone_with_its_etag(client: ContextBasedRestrictionsV1, service: Service) -> None:
+    made = create_zone(client, service)
+    seen = client.get_zone(zone_id=made["id"]).get_headers()["ETag"]
+    wanted = {
+        "name": "home",
+        "account_id": service.account_id,
+        "addresses": [AddressIPAddress(type="ipAddress", value="2001:db8::1")],
+    }
+    response = client.replace_zone(zone_id=made["id"], if_match=seen, **wanted)
+    changed = response.get_result()
+    assert response.get_status_code() == 200
+    assert (changed["name"], changed["description"], changed["address_count"], changed["excluded"]) == (
+        "home",
+        "",
+        1,
+        [],
+    )
+    assert {key: changed[key] for key in ("id", "crn", "href", "created_at")} == {
+        key: made[key] for key in ("id", "crn", "href", "created_at")
+    }
+    now = response.get_headers()["ETag"]
+    assert now != seen
+    with pytest.raises(ApiException) as refused:
+        client.replace_zone(zone_id=made["id"], if_match=seen, **{**wanted, "name": "late"})
+    assert refused.value.status_code == 412
+    assert "If-Match" in refused.value.message
+    assert client.get_zone(zone_id=made["id"]).get_result() == changed
+    assert client.get_zone(zone_id=made["id"]).get_headers()["ETag"] == now
+    client.replace_zone(zone_id=made["id"], if_match="*", **wanted)
+
+
+def test_replace_rule_with_its_etag(client: ContextBasedRestrictionsV1, service: Service) -> None:
+    zone = create_zone(client, service)
+    made = create_rule(client, service, zone["id"])
+    seen = client.get_rule(rule_id=made["id"]).get_headers()["ETag"]
+    wanted = {
+        "contexts": contexts(zone["id"]),
+        "resources": resources(service),
+        "operations": smtp(SMTP_API.replace("-dev", "")),
+        "enforcement_mode": "disabled",
+    }
+    response = client.replace_rule(rule_id=made["id"], if_match=seen, **wanted)
+    changed = response.get_result()
+    assert (changed["enforcement_mode"], changed["id"], changed["href"]) == ("disabled", made["id"], made["href"])
+    assert changed["operations"] == {"api_types": [{"api_type_id": SMTP_API.replace("-dev", "")}]}
+    assert response.get_headers()["ETag"] != seen
+    with pytest.raises(ApiException) as refused:
+        client.replace_rule(rule_id=made["id"], if_match=seen, **wanted)
+    assert refused.value.status_code == 412
+    with pytest.raises(ApiException) as refused:
+        client.replace_rule(rule_id=made["id"], if_match="*", **{**wanted, "enforcement_mode": "report"})
+    assert refused.value.status_code == 400
+    assert client.get_rule(rule_id=made["id"]).get_result() == changed
+
+
+def test_delete_zone_and_rule(client: ContextBasedRestrictionsV1, service: Service) -> None:
+    zone = create_zone(client, service)
+    rule = create_rule(client, service, zone["id"])
+    with pytest.raises(ApiException) as refused:
+        client.delete_zone(zone_id=zone["id"])
+    assert refused.value.status_code == 409
+    assert rule["id"] in refused.value.message
+    for delete, get, subject in (
+        (client.delete_rule, client.get_rule, {"rule_id": rule["id"]}),
+        (client.delete_zone, client.get_zone, {"zone_id": zone["id"]}),
+    ):
+        response = delete(**subject)
+        assert (response.get_status_code(), response.get_result() or b"") == (204, b"")
+        for again in (delete, get):
+            with pytest.raises(ApiException) as refused:
+                again(**subject)
+            assert refused.value.status_code == 404
+    assert client.list_rules(account_id=service.account_id).get_result() == {"count": 0, "rules": []}
+    assert client.list_zones(account_id=service.account_id).get_result() == {"count": 0, "zones": []}
+
+
+def test_a_withdrawn_rule_closes_the_instance(client: ContextBasedRestrictionsV1, service: Service) -> None:
+    zone = create_zone(client, service)
+    rule = create_rule(client, service, zone["id"])
+    assert AccessTable(service.store.access.snapshot()).decide(service.instance.id, "192.0.2.1", "public").allowed
+    client.delete_rule(rule_id=rule["id"])
+    assert not AccessTable(service.store.access.snapshot()).decide(service.instance.id, "192.0.2.1", "public").allowed
+
+
+def test_account_settings(client: ContextBasedRestrictionsV1, service: Service) -> None:
+    zone = create_zone(client, service)
+    create_rule(client, service, zone["id"])
+    found = client.get_account_settings(account_id=service.account_id).get_result()
+    assert (found["id"], found["zone_count_limit"], found["rule_count_limit"]) == (service.account_id, 500, 4020)
+    assert (found["current_zone_count"], found["current_rule_count"], found["current_tags_rule_count"]) == (1, 1, 0)
+    assert found["href"] == f"{service.cbr_url}/v1/account_settings/{service.account_id}"
+    assert AccountSettings.from_dict(found).to_dict().keys() == found.keys()
+    with pytest.raises(ApiException) as refused:
+        client.get_account_settings(account_id=service.store.tenancy.create_account())
+    assert refused.value.status_code == 403
+
+
+def test_available_operations(client: ContextBasedRestrictionsV1) -> None:
+    found = client.list_available_service_operations(service_name="event-notifications").get_result()
+    modes = {each["display_name"]: each["enforcement_modes"] for each in found["api_types"]}
+    assert modes == {
+        "All APIs": ["enabled", "disabled", "report"],
+        "Control plane": ["enabled", "disabled", "report"],
+        "SMTP interface": ["enabled", "disabled"],
+    }
+    assert SMTP_API in {each["api_type_id"] for each in found["api_types"]}
+    assert OperationsList.from_dict(found).to_dict() == found
+    assert client.list_available_service_operations().get_result() == found
+    for other in ({"service_name": "containers"}, {"service_group_id": "IAM"}, {"resource_type": "zone"}):
+        assert client.list_available_service_operations(**other).get_result() == {"api_types": []}
+
+
+def test_service_reference_targets(client: ContextBasedRestrictionsV1) -> None:
+    for kind in (None, "all", "platform_service"):
+        found = client.list_available_serviceref_targets(type=kind).get_result()
+        assert ServiceRefTargetList.from_dict(found).to_dict() == {"count": 0, "targets": []}
+    with pytest.raises(ApiException) as refused:
+        client.get_serviceref_target(service_name="containers")
+    assert refused.value.status_code == 404
+
+
+def test_the_client_s_own_models_hold_all_that_is_answered(
+    client: ContextBasedRestrictionsV1, service: Service
+) -> None:
+    zone = create_zone(client, service)
+    rule = create_rule(client, service, zone["id"])
+
+    def same_fields(made: dict, read: dict) -> None:
+        assert made.keys() == read.keys()
+
+    same_fields(Zone.from_dict(zone).to_dict(), zone)
+    same_fields(Rule.from_dict(rule).to_dict(), rule)
+    for listed, model, name in (
+        (client.list_zones(account_id=service.account_id).get_result(), ZoneList, "zones"),
+        (client.list_rules(account_id=service.account_id).get_result(), RuleList, "rules"),
+    ):
+        same_fields(model.from_dict(listed).to_dict()[name][0], listed[name][0])
+
+
+@pytest.mark.parametrize("mode", ["enabled", "disabled", "report"])
+def test_list_rules_sorted_and_by_zone(client: ContextBasedRestrictionsV1, service: Service, mode: str) -> None:
+    one, two = create_zone(client, service), create_zone(client, service, "annex")
+    made = [
+        create_rule(client, service, zone, operations=False, description=name, enforcement_mode=mode)
+        for zone, name in ((one["id"], "b"), (f"{one['id']},{two['id']}", "a"))
+    ]
+    by_name = client.list_rules(account_id=service.account_id, sort="-description").get_result()["rules"]
+    assert [rule["description"] for rule in by_name] == ["b", "a"]
+    named = client.list_rules(account_id=service.account_id, zone_id=two["id"], enforcement_mode=mode).get_result()
+    assert [rule["id"] for rule in named["rules"]] == [made[1]["id"]]
+    for other in ("resource", "resource_type", "service_type", "service_group_id", "region"):
+        assert client.list_rules(account_id=service.account_id, **{other: "x"}).get_result()["count"] == 0

@@ -12,20 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Mount
 
 from outgate.api import event_notifications, identity, restrictions
 from outgate.api.event_notifications import SmtpRecords
 from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
+from outgate.api.mounts import Mounts
 from outgate.base.clock import Clock, OffsetClock
-from outgate.model.tenancy import Instance, SmtpConfiguration, Verification
+from outgate.model.tenancy import Checked, Instance, NewStanding, SmtpConfiguration, Verification
 from outgate.store.control import ControlStore, open_control
 from outgate.store.secrets import open_box
 from outgate.store.sqlite import QueueStore, open_queue
 
 ALL_ROLES = ("reader", "writer", "manager")
+
+
+def as_it_stood(configuration: SmtpConfiguration, checked: Sequence[Checked], now: float) -> NewStanding:
+    """Decide nothing: the standing stays."""
+    it = configuration
+    return NewStanding(it.standing, it.standing_since, it.failing, it.recheck_at)
 
 
 @dataclass
@@ -39,15 +44,8 @@ class GivenVerifier:
     async def verify(self, configuration: SmtpConfiguration, types: Sequence[str]) -> Mapping[str, Verification]:
         self.asked.append((configuration.domain, tuple(types)))
         states = {check: self.results.get(check, Verification.FAILED) for check in types}
-        for check, state in states.items():
-            await asyncio.to_thread(
-                self.store.tenancy.record_verification,
-                configuration.id,
-                check,
-                state,
-                result=state.value,
-                explanation="as told",
-            )
+        found = [Checked(check, state, state.value, "as told") for check, state in states.items()]
+        await asyncio.to_thread(self.store.verification.record, [(configuration.id, found)], as_it_stood)
         return states
 
 
@@ -125,7 +123,7 @@ def application(
     egress_trail: Any,
     authorization: Any,
     clock: Clock,
-) -> Starlette:
+) -> Mounts:
     notifications = event_notifications.build(
         store=store,
         authenticator=authenticator,
@@ -137,14 +135,14 @@ def application(
         authorization=authorization,
         clock=clock,
     )
-    tokens_api = identity.build(store=store, tokens=tokens, clock=clock)
-    return Starlette(
-        routes=[
-            Mount("/event-notifications", notifications),
-            Mount("/context-based-restrictions", restrictions.build(store=store, authenticator=authenticator)),
-            Mount("/iam", tokens_api),
-            Mount("/", tokens_api),
-        ]
+    tokens_api = identity.build(store=store, tokens=tokens, authenticator=authenticator, clock=clock)
+    return Mounts(
+        {
+            "/event-notifications": notifications,
+            "/context-based-restrictions": restrictions.build(store=store, authenticator=authenticator),
+            "/iam": tokens_api,
+        },
+        tokens_api,
     )
 
 

@@ -68,3 +68,23 @@ def test_the_whole_story() -> None:
         "  b@x.test: delivered after 1 attempt(s)",
         "  c@y.test: deferred after 1 attempt(s), next attempt 2026-11-21T07:04:04Z",
     ]
+
+
+def test_what_was_held_and_released_spoke_to_nobody() -> None:
+    def put_aside(status: str, reason: str, words: str, second: int) -> dict[str, Any]:
+        at = f"2026-11-21T07:03:{second:02}.000Z"
+        outcome = {"mailbox": "b@x.test", "status": status, "code": 0, "enhanced": "", "text": "", "reason": reason}
+        return {
+            "started_at": at, "finished_at": at, "host": "", "address": "", "route_reason": words, "tls": "",
+            "conversation": [], "outcomes": [outcome, {**outcome, "mailbox": "c@x.test"}],
+        }  # fmt: skip
+
+    held = put_aside("held", "suspended", "held: the domain is suspended", 10)
+    freed = put_aside("queued", "released", "released: it may send again", 11)
+    given_up = put_aside("expired", "held-too-long", "held for as long as mail is held", 12)
+    found = hops({**MESSAGE, "egress": [], "attempts": [held, freed, given_up]})
+    assert [(hop.hop, hop.result, hop.detail) for hop in found[1:]] == [
+        ("relay", "held", "b@x.test, c@x.test: held: the domain is suspended"),
+        ("relay", "queued", "b@x.test, c@x.test: released: it may send again"),
+        ("relay", "expired", "b@x.test, c@x.test: held for as long as mail is held"),
+    ]

@@ -59,8 +59,10 @@ def json_body(model: type[M], *, limit: int = BODY_LIMIT, optional: bool = False
             raise BadRequest("", "the request needs a JSON body")
         else:
             _check_type(request)
+        value = parse_json(raw)
+        _check_text(value)
         try:
-            return model.model_validate(parse_json(raw))
+            return model.model_validate(value)
         except ValidationError as error:
             raise _invalid(error) from None
 
@@ -99,6 +101,23 @@ def parse_json(raw: bytes) -> Any:
     if _depth(value) > _DEPTH:
         raise BadRequest("", f"the body is nested deeper than {_DEPTH}")
     return value
+
+
+def _check_text(value: Any, place: str = "") -> None:
+    """Refuse half a surrogate pair: it is no character, and cannot be stored. The depth is bounded by now."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_text(name, place)
+            _check_text(inner, f"{place}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            _check_text(inner, f"{place}.{at}".lstrip("."))
+    elif isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            field = place.encode("ascii", "backslashreplace").decode("ascii")
+            raise BadRequest(field, "has half a character, a lone surrogate") from None
 
 
 def _check_type(request: Request) -> None:

@@ -12,7 +12,12 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from outgate.base.clock import rfc3339
+
 R = TypeVar("R")
+
+_MOST_RECORDS = 50
+_LONGEST_RECORD = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +29,47 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What one of the servers that speak for a name said.
+
+    `server` is "address:port"; `status` and `records` are as in `Answer`, or "alias" and where it leads. `name` is
+    what was asked for where that is not the question's own name (an alias was followed), `serial` the version of
+    the zone, asked for where servers contradict each other."""
+
+    server: str
+    status: str
+    records: tuple[str | bytes, ...] = ()
+    name: str = ""
+    serial: int | None = None
+
+    def document(self) -> dict[str, object]:
+        """Return it as JSON values."""
+        document: dict[str, object] = {"server": self.server, "status": self.status, "records": _texts(self.records)}
+        if self.name:
+            document["name"] = self.name
+        if self.serial is not None:
+            document["serial"] = self.serial
+        return document
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What DNS said, aliases followed.
 
     `status` is "ok", "nodata" or "nxdomain", or says why there is no answer: "servfail", "refused", "timeout",
-    "unreachable", "malformed" (the server's answer) or "badname" (ours cannot be asked). `records` holds
-    addresses, TXT as bytes with its strings joined, MX as "preference host", PTR and CNAME as host names, other
-    types in presentation form; names are in lower case without a final dot. `ttl` is in seconds, `server` is
-    "address:port", or "cache"."""
+    "unreachable", "malformed" (the server's answer), "lame" (the server does not speak for the name), "split" (those
+    that do contradict each other), "limit" (it would take too many questions, or aliases go in a circle) or
+    "badname" (ours cannot be asked). `records` holds addresses, TXT as bytes with its strings joined, MX as
+    "preference host", PTR and CNAME as host names, other types in presentation form; names are in lower case
+    without a final dot. `ttl` is in seconds, `server` is "address:port", or "cache"; `alias` is the name that the
+    question's name stands for, "" for itself; `heard` is what each server said if more than one was asked."""
 
     status: str
     records: tuple[str | bytes, ...] = ()
     ttl: int = 0
     server: str = ""
+    alias: str = ""
+    heard: tuple[Heard, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -56,34 +89,50 @@ Evaluation = Generator[Question, Answer, R]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question with its answer, kept as evidence."""
+    """One question with its answer, kept as evidence; `at` is when it was answered (epoch seconds)."""
 
     question: Question
     answer: Answer
+    at: float
 
     def document(self) -> dict[str, object]:
-        """Return it as JSON values; bytes that are not ASCII are escaped."""
-        return {
+        """Return it as JSON values; bytes that are not ASCII are escaped, what is very long is cut."""
+        document: dict[str, object] = {
             "name": self.question.name,
             "type": self.question.rdtype,
             "status": self.answer.status,
-            "records": [
-                record if isinstance(record, str) else record.decode("ascii", "backslashreplace")
-                for record in self.answer.records
-            ],
+            "records": _texts(self.answer.records),
             "ttl": self.answer.ttl,
             "server": self.answer.server,
+            "at": rfc3339(self.at, milliseconds=True),
         }
+        if self.answer.alias:
+            document["alias"] = self.answer.alias
+        if self.answer.heard:
+            document["servers"] = [heard.document() for heard in self.answer.heard]
+        return document
 
 
-def witnessed(evaluation: Evaluation[R]) -> Evaluation[tuple[R, tuple[Asked, ...]]]:
-    """Run `evaluation` as it is and return its result together with everything it asked, in order."""
+def _texts(records: tuple[str | bytes, ...]) -> list[str]:
+    """Return records as evidence keeps them: a stranger may publish more than is worth keeping, so it is cut."""
+    texts = [_short(record) for record in records[:_MOST_RECORDS]]
+    return [*texts, f"… {len(records) - _MOST_RECORDS} more"] if len(records) > _MOST_RECORDS else texts
+
+
+def _short(record: str | bytes) -> str:
+    text = record if isinstance(record, str) else record.decode("ascii", "backslashreplace")
+    return text if len(text) <= _LONGEST_RECORD else text[:_LONGEST_RECORD] + "…"
+
+
+def witnessed(evaluation: Evaluation[R], now: Callable[[], float]) -> Evaluation[tuple[R, tuple[Asked, ...]]]:
+    """Run `evaluation` as it is and return its result together with everything it asked, in order; `now` tells the
+    time at which an answer came."""
     asked: list[Asked] = []
     try:
         question = next(evaluation)
         while True:
             answer = yield question
-            asked.append(Asked(question, answer))
+            asked.append(Asked(question, answer, now()))
             question = evaluation.send(answer)
     except StopIteration as end:
         return end.value, tuple(asked)

@@ -18,7 +18,7 @@ from outgate.domains.ask import Evaluation, Question, is_askable
 @dataclass(frozen=True, slots=True)
 class KeyResult:
     """`result` is "ok", "missing", "revoked", "wrong-key", "wrong-type", "several", "malformed" or "temperror";
-    `explanation` says in words what was found and what to do."""
+    `explanation` says in words what was found and what to do, for "ok" perhaps with a warning."""
 
     result: str
     explanation: str
@@ -36,6 +36,8 @@ def check_key(domain: str, selector: str, public: str) -> Evaluation[KeyResult]:
     answer = yield Question(name, "TXT")
     if answer.failed:
         return KeyResult("temperror", f"TXT of {name} could not be asked: {answer.status}")
+    if answer.alias:
+        name = f"{name} (an alias of {answer.alias})"
     texts = [text for text in answer.records if isinstance(text, bytes)]
     if not texts:
         return KeyResult("missing", f"there is no TXT record at {name}: publish the one shown")
@@ -62,13 +64,16 @@ def _judge(name: str, tags: dict[str, bytes], ours: bytes) -> KeyResult:
         return KeyResult("revoked", f"the key at {name} is revoked (p= is empty): publish the record shown")
     if _key(tags["p"]) != ours:
         return KeyResult("wrong-key", f"{name} publishes another key: replace it by the record shown")
+    if b"y" in _list(tags.get("t", b"")):
+        warning = "but says that the domain is testing DKIM (t=y), so receivers may ignore signatures: remove that"
+        return KeyResult("ok", f"{name} publishes our key, {warning}")
     return KeyResult("ok", f"{name} publishes our key")
 
 
 def _tags(text: bytes) -> dict[str, bytes]:
     """Read a tag list; white space is dropped from p=, trimmed elsewhere."""
     tags: dict[str, bytes] = {}
-    for number, part in enumerate(text.removesuffix(b";").split(b";")):
+    for number, part in enumerate(text.strip(b" \t\r\n").removesuffix(b";").split(b";")):
         name, equals, value = part.partition(b"=")
         key = name.strip(b" \t\r\n").decode("ascii", "replace")
         if not equals or not key or not key.replace("_", "").isalnum() or key in tags:

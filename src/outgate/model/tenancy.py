@@ -111,6 +111,16 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
+class NewStanding:
+    """What follows from checks: the fields of a configuration that say how it stands from now on."""
+
+    standing: Standing
+    since: float
+    failing: str
+    recheck_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class AuthorizationForm:
     """The vendor's eight questions answered, and what was decided: `decision` is "approved", "rejected" or None."""
 

@@ -4,17 +4,17 @@ Standards: RFC 1035, 2308 (negative answers), 5452 (random port and id; dnspytho
 Promises: a failure is a status, never an exception; a truncated answer is asked again over TCP; no answer
 outlives its TTL by the injected clock; the cache is bounded; one question is asked once at a time.
 Dangers: answers are strangers' words; without DNSSEC they are not even certainly theirs.
-Not here: what answers mean (`domains`, `relay.routing`), which addresses may be dialled (`net.guard`).
+Not here: what answers mean (`domains`, `relay.routing`), which addresses may be dialled (`net.guard`), asking
+the servers that speak for a name (`net.authority`), remembering (`net.memory`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import dns.asyncbackend
 import dns.asyncquery
@@ -28,14 +28,15 @@ import dns.rdtypes.ANY.MX
 import dns.rdtypes.ANY.TXT
 
 from outgate.base.clock import Clock
-from outgate.base.tasks import spawn
-from outgate.domains.ask import Answer, Evaluation, Question, is_askable
+from outgate.domains.ask import Answer, Evaluation, Question
+from outgate.net.memory import Asking
+from outgate.net.pace import Pace
 
 R = TypeVar("R")
 
-_LONGEST_TTL = 86_400
+LONGEST_TTL = 86_400
 _PAYLOAD = 1232
-_STATUS = {
+STATUS = {
     dns.rcode.NOERROR: "nodata",
     dns.rcode.NXDOMAIN: "nxdomain",
     dns.rcode.REFUSED: "refused",
@@ -67,6 +68,14 @@ class AddressAnswer:
     addresses: tuple[str, ...]
 
 
+class Asker(Protocol):
+    """What answers questions: a `Resolver`, or an `Authority` (`net.authority`)."""
+
+    async def ask(self, question: Question, *, fresh: bool = False) -> Answer:
+        """Answer, perhaps from memory; `fresh` finds out whatever memory says."""
+        ...
+
+
 class Resolver:
     """A stub resolver. Belongs to one event loop."""
 
@@ -78,32 +87,21 @@ class Resolver:
         timeout: float = 2.0,
         rounds: int = 2,
         cache_size: int = 10_000,
+        pace: Pace | None = None,
     ) -> None:
-        """`servers` are (address, port) in the order to ask; each gets `timeout` seconds in each of `rounds`."""
+        """`servers` are (address, port) in the order to ask; each gets `timeout` seconds in each of `rounds`.
+        `pace` spaces what is sent to them."""
         if not servers:
             raise ValueError("a resolver needs at least one server")
+        self.pace = pace
         self._servers = tuple(servers)
-        self._clock = clock
         self._timeout = timeout
         self._rounds = rounds
-        self._cache_size = cache_size
-        self._cache: OrderedDict[Question, tuple[float, Answer]] = OrderedDict()
-        self._asking: dict[Question, asyncio.Task[Answer]] = {}
+        self._asking = Asking(self._ask_servers, clock, longest=LONGEST_TTL, size=cache_size)
 
     async def ask(self, question: Question, *, fresh: bool = False) -> Answer:
         """Answer from memory or from a server; `fresh` asks the server whatever memory says."""
-        question = Question(question.name.removesuffix(".").lower(), question.rdtype.upper())
-        if not is_askable(question.name):
-            return Answer("badname")
-        if not fresh and (known := self._remembered(question)) is not None:
-            return known
-        task = self._asking.get(question)
-        if task is None or fresh:
-            task = spawn(self._ask_servers(question), f"dns {question.rdtype} {question.name}")
-            self._asking[question] = task
-            task.add_done_callback(lambda done: self._asked(question, done))
-        # Shielded: the question may be others' too when one who waits for it gives up.
-        return await asyncio.shield(task)
+        return await self._asking.ask(question, fresh=fresh)
 
     async def exchanges(self, domain: str) -> ExchangeAnswer:
         """Return the MX hosts of `domain`; the null MX is one with host "" (RFC 7505)."""
@@ -127,38 +125,9 @@ class Resolver:
 
     def forget(self) -> None:
         """Empty the memory."""
-        self._cache.clear()
+        self._asking.forget()
 
-    # -- memory ---------------------------------------------------------------------------------------------
-
-    def _remembered(self, question: Question) -> Answer | None:
-        entry = self._cache.get(question)
-        if entry is None:
-            return None
-        left = int(entry[0] - self._clock.now())
-        if left <= 0:
-            del self._cache[question]
-            return None
-        self._cache.move_to_end(question)
-        return replace(entry[1], ttl=left, server="cache")
-
-    def _asked(self, question: Question, task: asyncio.Task[Answer]) -> None:
-        if self._asking.get(question) is not task:  # a fresher one is under way: its answer counts
-            return
-        del self._asking[question]
-        if task.cancelled() or task.exception() is not None:
-            return
-        answer = task.result()
-        if not answer.failed:  # what is known replaces memory, and a TTL of 0 erases it
-            self._cache.pop(question, None)
-            if answer.ttl > 0:
-                self._cache[question] = (self._clock.now() + answer.ttl, answer)
-            if len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-
-    # -- servers --------------------------------------------------------------------------------------------
-
-    async def _ask_servers(self, question: Question) -> Answer:
+    async def _ask_servers(self, question: Question, fresh: bool) -> Answer:
         """Ask server after server until one knows; the last failure is the answer if none does."""
         last = Answer("unreachable")
         for _ in range(self._rounds):
@@ -171,25 +140,29 @@ class Resolver:
 
     async def _ask_server(self, question: Question, address: str, port: int) -> Answer:
         server = f"{address}:{port}"
-        query = dns.message.make_query(wire_name(question.name), question.rdtype, use_edns=0, payload=_PAYLOAD)
-        try:
-            response = await self._exchange(query, address, port)
-        except (dns.exception.Timeout, TimeoutError):
-            return Answer("timeout", server=server)
-        except (OSError, EOFError):
-            return Answer("unreachable", server=server)
-        except (dns.exception.DNSException, struct.error, ValueError):
-            return Answer("malformed", server=server)
-        return _read(response, question, server)
+        response = await converse(query(question), address, port, timeout=self._timeout, pace=self.pace)
+        return Answer(response, server=server) if isinstance(response, str) else _read(response, server)
 
-    async def _exchange(self, query: dns.message.Message, address: str, port: int) -> dns.message.Message:
-        backend = dns.asyncbackend.get_backend("asyncio")
+
+def query(question: Question) -> dns.message.Message:
+    """Return the message that asks `question`, for a resolver."""
+    return dns.message.make_query(wire_name(question.name), question.rdtype, use_edns=0, payload=_PAYLOAD)
+
+
+async def converse(
+    query: dns.message.Message, address: str, port: int, *, timeout: float, pace: Pace | None
+) -> dns.message.Message | str:
+    """Return what one server responds to `query`, or the status that says why it does not."""
+    backend = dns.asyncbackend.get_backend("asyncio")
+    try:
+        if pace is not None:
+            await pace.turn(address)
         try:
             # What does not belong to our question is dropped unread: it may be someone guessing at ports and ids.
             return await dns.asyncquery.udp(
                 query,
                 address,
-                timeout=self._timeout,
+                timeout=timeout,
                 port=port,
                 ignore_unexpected=True,
                 ignore_errors=True,
@@ -197,12 +170,20 @@ class Resolver:
                 backend=backend,
             )
         except dns.message.Truncated:
-            return await dns.asyncquery.tcp(query, address, timeout=self._timeout, port=port, backend=backend)
+            if pace is not None:
+                await pace.turn(address)
+            return await dns.asyncquery.tcp(query, address, timeout=timeout, port=port, backend=backend)
+    except (dns.exception.Timeout, TimeoutError):
+        return "timeout"
+    except (OSError, EOFError):
+        return "unreachable"
+    except (dns.exception.DNSException, struct.error, ValueError):
+        return "malformed"
 
 
-def _read(response: dns.message.Message, question: Question, server: str) -> Answer:
+def _read(response: dns.message.Message, server: str) -> Answer:
     """Turn a server's message into an answer; aliases are followed within the message."""
-    status = _STATUS.get(response.rcode(), "servfail")
+    status = STATUS.get(response.rcode(), "servfail")
     if status not in ("nodata", "nxdomain"):
         return Answer(status, server=server)
     if not isinstance(response, dns.message.QueryMessage):
@@ -211,15 +192,17 @@ def _read(response: dns.message.Message, question: Question, server: str) -> Ans
         chain = response.resolve_chaining()
     except dns.exception.DNSException:
         return Answer("malformed", server=server)
-    ttl = min(chain.minimum_ttl, _LONGEST_TTL)
+    ttl = min(chain.minimum_ttl, LONGEST_TTL)
+    alias = host_name(chain.canonical_name) if chain.cnames else ""
     if chain.answer is None:
         # Without an SOA nothing says how long to believe in a negative answer (RFC 2308 section 5).
         negative = ttl if any(rrset.rdtype == dns.rdatatype.SOA for rrset in response.authority) else 0
-        return Answer(status, (), negative, server)
-    return Answer("ok", tuple(_record(rdata) for rdata in chain.answer), ttl, server)
+        return Answer(status, (), negative, server, alias=alias)
+    return Answer("ok", tuple(record_of(rdata) for rdata in chain.answer), ttl, server, alias=alias)
 
 
-def _record(rdata: dns.rdata.Rdata) -> str | bytes:
+def record_of(rdata: dns.rdata.Rdata) -> str | bytes:
+    """Return a record as `Answer` holds it."""
     if isinstance(rdata, dns.rdtypes.ANY.TXT.TXT):
         return b"".join(rdata.strings)
     if isinstance(rdata, dns.rdtypes.ANY.MX.MX):
@@ -240,11 +223,11 @@ def wire_name(name: str) -> dns.name.Name:
     return dns.name.Name([label.encode("ascii") for label in name.split(".")] + [b""])
 
 
-async def answer_all(evaluation: Evaluation[R], resolver: Resolver, *, fresh: bool = False) -> R:
-    """Drive `evaluation` with a resolver's answers and return its result."""
+async def answer_all(evaluation: Evaluation[R], asker: Asker, *, fresh: bool = False) -> R:
+    """Drive `evaluation` with an asker's answers and return its result."""
     try:
         question = next(evaluation)
         while True:
-            question = evaluation.send(await resolver.ask(question, fresh=fresh))
+            question = evaluation.send(await asker.ask(question, fresh=fresh))
     except StopIteration as end:
         return end.value

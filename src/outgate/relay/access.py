@@ -1,8 +1,8 @@
 """Rules 1 and 4, the network: which addresses any zone welcomes, and which an instance's rules allow.
 
 Standards: the vendor's context-based restrictions (zones, rules, contexts), as design section 5 orders them.
-Promises: default deny; pure; a table is made from one snapshot and never changes; a decision names the rule
-that made it.
+Promises: SMTP is default deny, the control plane is open until a rule restricts it; pure; a table is made from one
+snapshot and never changes, so threads may share it; a decision names the rule that made it.
 Dangers: a zone that names a VPC or a service matches nobody by address alone; `disabled` grants nothing.
 Not here: where zones and rules are kept (`store.access`), what the client is told (`relay.policy`).
 """
@@ -10,141 +10,241 @@ Not here: where zones and rules are kept (`store.access`), what the client is to
 from __future__ import annotations
 
 import ipaddress
-from bisect import bisect_right
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
+from typing import TypeVar
 
-from outgate.model.access import Address, Context, Rule, Snapshot, Zone
+from outgate.model.access import Rule, Snapshot
+from outgate.relay.explanation import Api, RuleVerdict, judge, judge_zone
+from outgate.relay.ranges import EVERYWHERE, NOWHERE, Ip, Ranges, holding
+from outgate.store.rule_document import governs_control, governs_smtp
 
 _REMEMBERED = 10_000
-_Ranges = tuple[tuple[int, ...], tuple[int, ...]]
+ENDPOINTS = ("public", "private")
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether an address may use an instance. `rule_id` is the rule that decided ("" if none applies)."""
+    """Whether an address may use an API of an instance. `rule_id` is the rule that decided ("" if none applies).
+
+    `enforced` is False for a rule in report mode: its denial is told and refuses nobody."""
 
     allowed: bool
     rule_id: str
     reason: str
+    enforced: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """Return the vendor's word for it."""
+        return "Permit" if self.allowed else "Deny"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiExplanation:
+    """What an address meets at one API of an instance: the decision and every rule that concerns it."""
+
+    decision: Decision
+    rules: tuple[RuleVerdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceExplanation:
+    """What an address meets at an instance."""
+
+    instance_id: str
+    region: str
+    smtp: ApiExplanation
+    control: ApiExplanation
 
 
 @lru_cache(maxsize=4096)
-def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _parsed(address: str) -> Ip:
     return ipaddress.ip_address(address)
-
-
-class _Network:
-    """A zone compiled: sorted, merged ranges of integers per IP version, exclusions taken out by a second set."""
-
-    __slots__ = ("_excluded", "_included")
-
-    def __init__(self, zone: Zone) -> None:
-        self._included = {version: _merge(zone.addresses, version) for version in (4, 6)}
-        self._excluded = {version: _merge(zone.excluded, version) for version in (4, 6)}
-
-    def __contains__(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-        number, version = int(address), address.version
-        return _within(self._included[version], number) and not _within(self._excluded[version], number)
-
-
-def _merge(addresses: tuple[Address, ...], version: int) -> _Ranges:
-    ranges = sorted(r for r in (_range(address, version) for address in addresses) if r is not None)
-    starts: list[int] = []
-    ends: list[int] = []
-    for first, last in ranges:
-        if ends and first <= ends[-1] + 1:
-            ends[-1] = max(ends[-1], last)
-        else:
-            starts.append(first)
-            ends.append(last)
-    return tuple(starts), tuple(ends)
-
-
-def _range(address: Address, version: int) -> tuple[int, int] | None:
-    if address.type == "ipRange":
-        first, _, last = address.value.partition("-")
-        low, high = ipaddress.ip_address(first.strip()), ipaddress.ip_address(last.strip())
-        return (int(low), int(high)) if low.version == version else None
-    if address.type in ("ipAddress", "subnet"):
-        network = ipaddress.ip_network(address.value, strict=False)
-        if network.version == version:
-            return int(network.network_address), int(network.broadcast_address)
-    return None
-
-
-def _within(ranges: _Ranges, number: int) -> bool:
-    starts, ends = ranges
-    at = bisect_right(starts, number) - 1
-    return at >= 0 and number <= ends[at]
 
 
 class AccessTable:
     """All zones and rules of one moment, ready to be asked."""
 
-    __slots__ = ("_decided", "_instances", "_networks", "_rules", "_welcomed", "generation")
+    __slots__ = (
+        "_control",
+        "_controlled",
+        "_decided",
+        "_instances",
+        "_networks",
+        "_smtp",
+        "_snapshot",
+        "_welcomed",
+        "generation",
+    )
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.generation = snapshot.generation
-        self._networks = {zone.id: _Network(zone) for zone in snapshot.zones}
-        self._rules = tuple(rule for rule in snapshot.rules if rule.smtp)
+        self._snapshot = snapshot
+        self._networks = {zone.id: holding(zone.addresses) - holding(zone.excluded) for zone in snapshot.zones}
+        self._smtp = tuple(rule for rule in snapshot.rules if rule.smtp and rule.enforcement == "enabled")
+        self._control = tuple(
+            rule for rule in snapshot.rules if rule.enforcement != "disabled" and governs_control(rule.document)
+        )
         self._instances = {instance: (account, region) for instance, account, region in snapshot.instances}
         # What was asked before: a table never changes, so neither does an answer.
         self._welcomed: dict[tuple[str, str], bool] = {}
         self._decided: dict[tuple[str, str, str], Decision] = {}
+        self._controlled: dict[tuple[str, str, str], tuple[Decision, tuple[Decision, ...]]] = {}
 
     def welcome(self, address: str, endpoint: str) -> bool:
-        """Say whether some instance would let this address in: all that is known at connect."""
+        """Say whether some instance would let this address in over SMTP: all that is known at connect."""
         key = (address, endpoint)
-        if key not in self._welcomed:
-            if len(self._welcomed) >= _REMEMBERED:
-                self._welcomed.clear()
-            self._welcomed[key] = self._welcome(address, endpoint)
-        return self._welcomed[key]
+        found = self._welcomed.get(key)
+        if found is None:
+            found = self._welcome(address, endpoint)
+            _keep(self._welcomed, key, found)
+        return found
 
     def _welcome(self, address: str, endpoint: str) -> bool:
         at = _parsed(address)
-        if not any(
-            rule.enforcement == "enabled" and self._allows(rule, at, endpoint) is not None for rule in self._rules
-        ):
+        if not any(self._allows(rule, at, endpoint) for rule in self._smtp):
             return False
         return any(self._decide(instance, address, endpoint).allowed for instance in self._instances)
 
     def decide(self, instance_id: str, address: str, endpoint: str) -> Decision:
-        """Decide for one instance: every enabled rule that applies must allow, and one at least must apply."""
+        """Decide on SMTP for one instance: every enabled rule that applies must allow, and one at least must apply."""
         key = (instance_id, address, endpoint)
-        if key not in self._decided:
-            if len(self._decided) >= _REMEMBERED:
-                self._decided.clear()
-            self._decided[key] = self._decide(instance_id, address, endpoint)
-        return self._decided[key]
+        found = self._decided.get(key)
+        if found is None:
+            found = self._decide(instance_id, address, endpoint)
+            _keep(self._decided, key, found)
+        return found
 
     def _decide(self, instance_id: str, address: str, endpoint: str) -> Decision:
-        account, region = self._instances.get(instance_id, ("", ""))
-        at = _parsed(address)
-        last = ""
-        for rule in self._rules:
-            if rule.enforcement != "enabled" or not _applies(rule, instance_id, account, region):
-                continue
-            last = rule.id
-            if self._allows(rule, at, endpoint) is None:
-                return Decision(False, rule.id, f"rule {rule.id} has no context for {address} ({endpoint})")
-        if not last:
-            return Decision(False, "", "no enabled rule covers the SMTP interface of this instance")
-        return Decision(True, last, f"rule {last} allows {address} ({endpoint})")
+        decided = self._strictest(self._smtp, instance_id, _parsed(address), address, endpoint)
+        return decided or Decision(False, "", "no enabled rule covers the SMTP interface of this instance")
 
-    def _allows(
-        self, rule: Rule, address: ipaddress.IPv4Address | ipaddress.IPv6Address, endpoint: str
-    ) -> Context | None:
+    def decide_control(self, instance_id: str, address: str, endpoint: str) -> tuple[Decision, tuple[Decision, ...]]:
+        """Decide on the REST API of one instance: every enabled rule that applies must allow; without one it is open.
+
+        Return that decision, and those of the rules in report mode. Text that is no address is in no zone."""
+        key = (instance_id, address, endpoint)
+        found = self._controlled.get(key)
+        if found is None:
+            found = self._decide_control(instance_id, address, endpoint)
+            _keep(self._controlled, key, found)
+        return found
+
+    def _decide_control(self, instance_id: str, address: str, endpoint: str) -> tuple[Decision, tuple[Decision, ...]]:
+        try:
+            at: Ip | None = _parsed(address)
+        except ValueError:
+            at = None
+        enabled = tuple(rule for rule in self._control if rule.enforcement == "enabled")
+        decided = self._strictest(enabled, instance_id, at, address, endpoint)
+        account, region = self._instances.get(instance_id, ("", ""))
+        reported = tuple(
+            self._by_rule(rule, at, address, endpoint)
+            for rule in self._control
+            if rule.enforcement == "report" and _applies(rule, instance_id, account, region)
+        )
+        return decided or Decision(True, "", "no enabled rule restricts the control plane of this instance"), reported
+
+    def _strictest(
+        self, rules: tuple[Rule, ...], instance_id: str, at: Ip | None, address: str, endpoint: str
+    ) -> Decision | None:
+        """Return the first denial among the rules that apply, else the last permission, else None."""
+        account, region = self._instances.get(instance_id, ("", ""))
+        decided = None
+        for rule in rules:
+            if _applies(rule, instance_id, account, region):
+                decided = self._by_rule(rule, at, address, endpoint)
+                if not decided.allowed:
+                    break
+        return decided
+
+    def _by_rule(self, rule: Rule, at: Ip | None, address: str, endpoint: str) -> Decision:
+        allowed = self._allows(rule, at, endpoint)
+        said = "allows" if allowed else "has no context for"
+        reason = f"rule {rule.id} {said} {address} ({endpoint})"
+        return Decision(allowed, rule.id, reason, rule.enforcement == "enabled")
+
+    def _allows(self, rule: Rule, at: Ip | None, endpoint: str) -> bool:
         for context in rule.contexts:
             if context.endpoint_types and endpoint not in context.endpoint_types:
                 continue
-            if not context.zone_ids or any(
-                address in self._networks[zone] for zone in context.zone_ids if zone in self._networks
-            ):
-                return context
-        return None
+            if not context.zone_ids:
+                return True
+            if at is not None and any(at in self._networks.get(zone, NOWHERE) for zone in context.zone_ids):
+                return True
+        return False
+
+    def explain(
+        self, account_id: str, address: str, endpoint: str, instance_id: str = ""
+    ) -> tuple[InstanceExplanation, ...]:
+        """Explain what an address meets at each instance of an account, or at one. Raises `ValueError`: no address."""
+        at = _parsed(address)
+        zones = {zone.id: judge_zone(zone, at) for zone in self._snapshot.zones if zone.account_id == account_id}
+
+        def judged(instance: str, region: str, api: Api) -> tuple[RuleVerdict, ...]:
+            governs = governs_smtp if api == "smtp" else governs_control
+            return tuple(
+                judge(rule, zones, at, endpoint, api)
+                for rule in self._snapshot.rules
+                if _applies(rule, instance, account_id, region) and governs(rule.document)
+            )
+
+        def explained(instance: str, region: str) -> InstanceExplanation:
+            control, _ = self.decide_control(instance, address, endpoint)
+            return InstanceExplanation(
+                instance,
+                region,
+                ApiExplanation(self.decide(instance, address, endpoint), judged(instance, region, "smtp")),
+                ApiExplanation(control, judged(instance, region, "control-plane")),
+            )
+
+        return tuple(
+            explained(instance, region)
+            for instance, account, region in self._snapshot.instances
+            if account == account_id and instance_id in ("", instance)
+        )
+
+
+def effective_subnets(snapshot: Snapshot, instance_id: str) -> tuple[list[str], float]:
+    """Return the networks from which SMTP lets anybody in to an instance over some endpoint, the fewest that say it,
+    and when a zone or rule that concerns it last changed (seconds since 1970, 0.0 if there is none)."""
+    account, region = next(((a, r) for instance, a, r in snapshot.instances if instance == instance_id), ("", ""))
+    concerned = [
+        rule for rule in snapshot.rules if _applies(rule, instance_id, account, region) and governs_smtp(rule.document)
+    ]
+    counting = [rule for rule in concerned if rule.smtp and rule.enforcement == "enabled"]
+    named = {zone for rule in concerned for context in rule.contexts for zone in context.zone_ids}
+    zones = {zone.id: zone for zone in snapshot.zones if zone.id in named}
+    networks = {zone.id: holding(zone.addresses) - holding(zone.excluded) for zone in zones.values()}
+    open_to = NOWHERE
+    # Judged per endpoint: two rules that allow an address over different endpoints let it in over neither.
+    for endpoint in ENDPOINTS if counting else ():
+        granted = (_granted(rule, networks, endpoint) for rule in counting)
+        open_to |= reduce(lambda one, other: one & other, granted, EVERYWHERE)
+    changed = [subject.updated_at for subject in (*concerned, *zones.values())]
+    return open_to.networks(), max(changed, default=0.0)
+
+
+def _granted(rule: Rule, networks: dict[str, Ranges], endpoint: str) -> Ranges:
+    granted = NOWHERE
+    for context in rule.contexts:
+        if context.endpoint_types and endpoint not in context.endpoint_types:
+            continue
+        if not context.zone_ids:
+            return EVERYWHERE
+        for zone in context.zone_ids:
+            granted |= networks.get(zone, NOWHERE)
+    return granted
 
 
 def _applies(rule: Rule, instance_id: str, account: str, region: str) -> bool:
     return rule.account_id == account and rule.instance_id in ("", instance_id) and rule.region in ("", region)
+
+
+def _keep(remembered: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    if len(remembered) >= _REMEMBERED:
+        remembered.clear()
+    remembered[key] = value

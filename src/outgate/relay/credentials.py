@@ -2,8 +2,10 @@
 
 Standards: RFC 4954; argon2id (RFC 9106) for the stored verifier, keyed BLAKE2b (RFC 7693) for the cache.
 Promises: the slow hash runs once per credential and process, in few threads with a bounded queue; unknown
-names cost the same and read the same as wrong passwords; a change to a credential voids what is remembered of it.
-Dangers: the cache's key is random and lives in memory only; a password is never kept or logged.
+names cost the same and read the same as wrong passwords; a change to a credential voids what is remembered of it;
+while a rotation overlaps, the former password is as good as the new one, for sessions under way too.
+Dangers: the cache's key is random and lives in memory only; a password is never kept or logged. While a rotation
+overlaps, a wrong password for that name costs two hashes: time then tells that the name exists.
 Not here: the reply (`relay.session`), API keys as passwords (they join `check`).
 """
 
@@ -14,11 +16,13 @@ import secrets
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Protocol
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
+from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.model.tenancy import Sender
 
@@ -44,8 +48,9 @@ class Busy(Exception):
 class Credentials:
     """Check logins, off the event loop, and remember the right ones for a while."""
 
-    def __init__(self, senders: Senders, *, threads: int = 1, waiting: int = 200) -> None:
+    def __init__(self, senders: Senders, clock: Clock, *, threads: int = 1, waiting: int = 200) -> None:
         self._senders = senders
+        self._clock = clock
         self._hasher = password_hasher()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._waiting = waiting
@@ -64,10 +69,9 @@ class Credentials:
         verifier = self._known.get(digest)
         if verifier is None:
             return None
-        sender = self._stored(username)
-        if sender is None or sender.credential.verifier != verifier:
+        sender = self._with(self._stored(username), verifier)
+        if sender is None:
             self._known.pop(digest, None)
-            return None
         return sender
 
     def check(self, username: str, password: str, done: Callable[[Sender | None, Exception | None], None]) -> None:
@@ -84,10 +88,19 @@ class Credentials:
         """Return what the store says now of a sender who logged in earlier, or None if that login is void.
 
         Reads the store once after each change, else memory."""
-        found = self._stored(sender.credential.username)
-        if found is None or found.credential.verifier != sender.credential.verifier:
+        return self._with(self._stored(sender.credential.username), sender.credential.verifier)
+
+    def _with(self, sender: Sender | None, verifier: str) -> Sender | None:
+        """Return a sender whose credential has the verifier that the login was right for, if that is still good."""
+        if sender is None:
             return None
-        return found
+        credential = sender.credential
+        if verifier == credential.verifier:
+            return sender
+        until = credential.former_until
+        if verifier == credential.former_verifier and until is not None and self._clock.now() < until:
+            return replace(sender, credential=replace(credential, verifier=verifier))
+        return None
 
     def _stored(self, username: str) -> Sender | None:
         """Read a sender from the store: once after each change, then from memory."""
@@ -127,12 +140,22 @@ class Credentials:
 
     def _verify(self, username: str, password: str) -> Sender | None:
         sender = self._senders.sender(username)
-        verifier = self._dummy if sender is None else sender.credential.verifier
-        try:
-            self._hasher.verify(verifier, password)
-        except (Argon2Error, InvalidHashError):
+        if sender is None:
+            self._matches(self._dummy, password)
             return None
-        return sender
+        credential = sender.credential
+        if self._matches(credential.verifier, password):
+            return sender
+        former = credential.former_verifier
+        if former is not None and (found := self._with(sender, former)) and self._matches(former, password):
+            return found
+        return None
+
+    def _matches(self, verifier: str, password: str) -> bool:
+        try:
+            return self._hasher.verify(verifier, password)
+        except (Argon2Error, InvalidHashError):
+            return False
 
     def _digest(self, username: str, password: str) -> bytes:
         name = username.encode()

@@ -1,10 +1,11 @@
 """Is a configuration's domain ready to send through us? Asked over DNS, answered with evidence.
 
-Standards: RFC 7208 (SPF), RFC 6376 (DKIM), the vendor's three verifications.
-Promises: SPF holds only if every address we send from passes; a look-up that fails keeps the state as it is and
-says so; every check leaves its evidence: what was asked, what was answered, what follows.
+Standards: RFC 7208 (SPF), RFC 6376 (DKIM), RFC 9989 (DMARC), the vendor's three verifications.
+Promises: SPF holds only if every address we send from passes and the domain has an A record; a look-up that fails
+keeps the state as it is and says so; every check leaves its evidence: what was asked, whom, what was answered and
+when, what follows; DMARC is advice.
 Dangers: `en_authorization` is reported here and granted elsewhere, by a person.
-Not here: grace and suspension after success, HTTP (`api.event_notifications`).
+Not here: grace and suspension after success, HTTP (`api.event_notifications`), whom to ask (`net.authority`).
 """
 
 from __future__ import annotations
@@ -14,41 +15,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from outgate.base.clock import Clock
+from outgate.base.clock import Clock, rfc3339
 from outgate.base.log import Log
 from outgate.domains.ask import Answer, Asked, Question, witnessed
 from outgate.domains.dkim_key import check_key
+from outgate.domains.dmarc import advise_dmarc
 from outgate.domains.spf import SpfResult, check_host
-from outgate.model.tenancy import SmtpConfiguration, Verification
-from outgate.net.dns import Resolver, answer_all
+from outgate.model.tenancy import Checked, NewStanding, SmtpConfiguration, Standing, Verification
+from outgate.net.dns import Asker, answer_all
+from outgate.relay.standing import Schedule, after
+from outgate.store.verification import Decide, Transition
 
 _log = Log("outgate.onboarding")
+_SCHEDULE = Schedule()
 
 
 class Records(Protocol):
-    """Where states and evidence are kept (`store.tenancy`)."""
+    """Where states and evidence are kept (`store.verification`); blocks."""
 
-    def record_verification(
-        self,
-        smtp_config_id: str,
-        check: str,
-        state: Verification | None,
-        *,
-        result: str,
-        explanation: str,
-        asked: Sequence[object] = (),
-    ) -> None: ...
+    def record(
+        self, findings: Sequence[tuple[str, Sequence[Checked]]], decide: Decide, *, quiet: bool = False
+    ) -> list[Transition]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Finding:
-    """What one check came to. `state` None keeps what was."""
+class Finding:
+    """What one check ("a", "spf", "dkim" or "dmarc") came to: the state that follows, None for what cannot be said
+    now and for advice; the class word and the words that explain it; the DNS name of the record that it is about."""
 
     check: str
     state: Verification | None
     result: str
     explanation: str
+    record: str
     asked: tuple[Asked, ...]
+
+    def checked(self) -> Checked:
+        """Return it as it is kept."""
+        asked = tuple(one.document() for one in self.asked)
+        return Checked(self.check, self.state, self.result, self.explanation, self.record, asked)
 
 
 class Verifier:
@@ -56,87 +61,99 @@ class Verifier:
 
     def __init__(
         self,
-        resolver: Resolver,
+        asker: Asker,
         records: Records,
         *,
         outgoing_addresses: Sequence[str],
         ehlo_name: str,
         clock: Clock,
+        schedule: Schedule = _SCHEDULE,
     ) -> None:
-        """`outgoing_addresses` are all addresses that deliveries leave from, `ehlo_name` what they say."""
+        """`outgoing_addresses` are all addresses that deliveries leave from, `ehlo_name` what they say; `schedule`
+        decides what follows for a domain that was verified before."""
         if not outgoing_addresses:
             raise ValueError("without an outgoing address no SPF record can pass")
-        self._resolver = resolver
+        self._asker = asker
         self._records = records
         self._addresses = tuple(outgoing_addresses)
         self._ehlo_name = ehlo_name
         self._clock = clock
+        self._schedule = schedule
 
-    async def verify(self, configuration: SmtpConfiguration, types: Sequence[str]) -> dict[str, Verification]:
-        """Run the checks named in `types` ("spf", "dkim", "en_authorization"), past any cache; keep and return states.
+    async def examine(
+        self, configuration: SmtpConfiguration, types: Sequence[str], *, fresh: bool
+    ) -> tuple[Finding, ...]:
+        """Find out, and keep nothing: "spf" comes to the two findings "a" and "spf", "dkim" and "dmarc" to one each.
 
-        Raises `ValueError` for another type, and what the store raises."""
-        states: dict[str, Verification] = {}
+        `fresh` looks past every memory. Raises `ValueError` for another type, before anything is asked."""
+        for check in types:
+            if check not in _EXAMINED:
+                raise ValueError(f"there is no check {check!r}")
+        findings: list[Finding] = []
         for check in types:
             if check == "spf":
-                states[check] = await self._conclude(configuration, configuration.spf, await self._spf(configuration))
+                findings.extend(await self._spf(configuration.domain, fresh=fresh))
             elif check == "dkim":
-                states[check] = await self._conclude(configuration, configuration.dkim, await self._dkim(configuration))
-            elif check == "en_authorization":
-                states[check] = configuration.authorization
+                findings.append(await self._dkim(configuration, fresh=fresh))
             else:
-                raise ValueError(f"there is no check {check!r}")
-        return states
+                findings.append(await self._dmarc(configuration.domain, fresh=fresh))
+        return tuple(findings)
 
-    async def _conclude(
-        self, configuration: SmtpConfiguration, before: Verification, findings: Sequence[_Finding]
-    ) -> Verification:
-        """Keep the findings and return the state that holds now: the last finding is the check's own."""
-        for finding in findings:
-            await asyncio.to_thread(
-                self._records.record_verification,
-                configuration.id,
-                finding.check,
-                finding.state,
-                result=finding.result,
-                explanation=finding.explanation,
-                asked=[asked.document() for asked in finding.asked],
-            )
-            _log.info(
-                "domain.checked",
-                domain=configuration.domain,
-                check=finding.check,
-                result=finding.result,
-                explanation=finding.explanation,
-            )
-        return findings[-1].state or before
+    async def verify(self, configuration: SmtpConfiguration, types: Sequence[str]) -> dict[str, Verification]:
+        """Run the checks named in `types` ("spf", "dkim", "en_authorization"; "dmarc" for its evidence alone), past
+        any memory; keep the findings, advice on DMARC with them, and return the states.
+
+        Raises `ValueError` for another type, `LookupError` if the configuration is gone, and what the store raises."""
+        asked = [check for check in types if check != _GRANTED]
+        if asked and "dmarc" not in asked:
+            asked.append("dmarc")
+        findings = await self.examine(configuration, asked, fresh=True)
+        if findings:
+            configuration = await self._keep(configuration, [finding.checked() for finding in findings])
+        states = {"spf": configuration.spf, "dkim": configuration.dkim, _GRANTED: configuration.authorization}
+        return {check: states[check] for check in types if check in states}
+
+    async def _keep(self, configuration: SmtpConfiguration, checked: Sequence[Checked]) -> SmtpConfiguration:
+        def decide(found: SmtpConfiguration, checked: Sequence[Checked], now: float) -> NewStanding:
+            return after(found, checked, now, self._schedule)
+
+        kept = await asyncio.to_thread(self._records.record, [(configuration.id, checked)], decide)
+        if not kept:
+            raise LookupError(f"configuration {configuration.id} is gone")
+        tell(kept[0], self._schedule.grace)
+        return kept[0].after
 
     # -- the checks -----------------------------------------------------------------------------------------
 
-    async def _spf(self, configuration: SmtpConfiguration) -> tuple[_Finding, _Finding]:
-        domain = configuration.domain
+    async def _spf(self, domain: str, *, fresh: bool) -> tuple[Finding, Finding]:
         question = Question(domain, "A")
-        address = await self._resolver.ask(question, fresh=True)
-        has_address = _Finding("a", None, *_words_of_a(domain, address), (Asked(question, address),))
-        results, asked = await self._policies(domain)
+        answer = await self._asker.ask(question, fresh=fresh)
+        address = _judge_address(domain, answer, (Asked(question, answer, self._clock.now()),))
+        results, asked = await self._policies(domain, fresh=fresh)
+        return address, self._judge_policies(domain, address, results, asked)
+
+    def _judge_policies(
+        self, domain: str, address: Finding, results: Sequence[tuple[str, SpfResult]], asked: tuple[Asked, ...]
+    ) -> Finding:
+        """Put the results for all outgoing addresses together: a failure is definite, whatever else is unknown."""
         failures = [(at, result) for at, result in results if result.result not in ("pass", "temperror")]
-        unknown = [(at, result) for at, result in results if result.result == "temperror"]
+        unknown = [result.cause for _, result in results if result.result == "temperror"]
         if failures:
             at, result = failures[0]
             explanation = f"SPF of {domain} for {at} is {result.result}, not pass: {result.cause}"
-            return has_address, _Finding("spf", Verification.FAILED, result.result, explanation, asked)
-        if address.void:
-            return has_address, _Finding("spf", Verification.FAILED, "no-address", has_address.explanation, asked)
-        if unknown or address.failed:
-            why = unknown[0][1].cause if unknown else has_address.explanation
-            return has_address, _Finding("spf", None, "temperror", f"{why}; the state is kept", asked)
+            return Finding("spf", Verification.FAILED, result.result, explanation, domain, asked)
+        if address.state is Verification.FAILED:
+            return Finding("spf", Verification.FAILED, "no-address", address.explanation, domain, asked)
+        if unknown or address.state is None:
+            why = unknown[0] if unknown else address.explanation
+            return Finding("spf", None, "temperror", f"{why}; the state is kept", domain, asked)
         addresses = ", ".join(at for at, _ in results)
         explanation = f"SPF of {domain} passes for {addresses}: {results[0][1].cause}"
-        return has_address, _Finding("spf", Verification.SUCCESSFUL, "pass", explanation, asked)
+        return Finding("spf", Verification.SUCCESSFUL, "pass", explanation, domain, asked)
 
-    async def _policies(self, domain: str) -> tuple[list[tuple[str, SpfResult]], tuple[Asked, ...]]:
+    async def _policies(self, domain: str, *, fresh: bool) -> tuple[list[tuple[str, SpfResult]], tuple[Asked, ...]]:
         """Evaluate the domain's policy for each outgoing address; what two have in common is asked once."""
-        known: dict[Question, Answer] = {}
+        known: dict[Question, Asked] = {}
         results: list[tuple[str, SpfResult]] = []
         for address in self._addresses:
             evaluation = witnessed(
@@ -147,31 +164,95 @@ class Verifier:
                     self._ehlo_name,
                     receiver=self._ehlo_name,
                     now=int(self._clock.now()),
-                )
+                ),
+                self._clock.now,
             )
             try:
                 question = next(evaluation)
                 while True:
                     if question not in known:
-                        known[question] = await self._resolver.ask(question, fresh=True)
-                    question = evaluation.send(known[question])
+                        answer = await self._asker.ask(question, fresh=fresh)
+                        known[question] = Asked(question, answer, self._clock.now())
+                    question = evaluation.send(known[question].answer)
             except StopIteration as end:
-                results.append((address, end.value[0]))
-        return results, tuple(Asked(question, answer) for question, answer in known.items())
+                result, asked = end.value
+                results.append((address, _doubted(result, asked)))
+        return results, tuple(known.values())
 
-    async def _dkim(self, configuration: SmtpConfiguration) -> tuple[_Finding]:
+    async def _dkim(self, configuration: SmtpConfiguration, *, fresh: bool) -> Finding:
         key = configuration.key
-        evaluation = witnessed(check_key(configuration.domain, key.selector, key.public))
-        result, asked = await answer_all(evaluation, self._resolver, fresh=True)
+        evaluation = witnessed(check_key(configuration.domain, key.selector, key.public), self._clock.now)
+        result, asked = await answer_all(evaluation, self._asker, fresh=fresh)
+        record = f"{key.selector}._domainkey.{configuration.domain}"
         if result.result == "temperror":
-            return (_Finding("dkim", None, result.result, f"{result.explanation}; the state is kept", asked),)
+            return Finding("dkim", None, result.result, f"{result.explanation}; the state is kept", record, asked)
         state = Verification.SUCCESSFUL if result.result == "ok" else Verification.FAILED
-        return (_Finding("dkim", state, result.result, result.explanation, asked),)
+        return Finding("dkim", state, result.result, result.explanation, record, asked)
+
+    async def _dmarc(self, domain: str, *, fresh: bool) -> Finding:
+        advice, asked = await answer_all(witnessed(advise_dmarc(domain), self._clock.now), self._asker, fresh=fresh)
+        return Finding("dmarc", None, advice.result, advice.explanation, f"_dmarc.{advice.domain}", asked)
 
 
-def _words_of_a(domain: str, answer: Answer) -> tuple[str, str]:
+def _doubted(result: SpfResult, asked: Sequence[Asked]) -> SpfResult:
+    """Return a result as "temperror" if a look-up that failed may be why it is not "pass".
+
+    check_host passes over failing look-ups of host names (ptr, RFC 7208 section 5.5): right for a receiver, but the
+    domain is not to suffer from them here. A text that failed is an error already, or only an explanation's."""
+    failed = [one for one in asked if one.answer.failed and one.question.rdtype != "TXT"]
+    if result.result in ("pass", "temperror") or not failed:
+        return result
+    question, status = failed[0].question, failed[0].answer.status
+    return SpfResult("temperror", f"{question.rdtype} of {question.name}: {status}")
+
+
+def _judge_address(domain: str, answer: Answer, asked: tuple[Asked, ...]) -> Finding:
     if answer.failed:
-        return "temperror", f"A of {domain} could not be asked: {answer.status}"
+        words = f"A of {domain} could not be asked: {answer.status}"
+        return Finding("a", None, "temperror", words, domain, asked)
     if answer.void:
-        return "missing", f"{domain} has no A record: add one, for receivers distrust senders without"
-    return "ok", f"{domain} has the address {', '.join(str(record) for record in answer.records)}"
+        words = f"{domain} has no A record: add one, for receivers distrust senders without (AAAA does not replace it)"
+        return Finding("a", Verification.FAILED, "missing", words, domain, asked)
+    words = f"{domain} has the address {', '.join(str(record) for record in answer.records)}"
+    return Finding("a", Verification.SUCCESSFUL, "ok", words, domain, asked)
+
+
+_EXAMINED = ("spf", "dkim", "dmarc")
+_GRANTED = "en_authorization"
+
+
+def tell(transition: Transition, grace: float) -> bool:
+    """Log what checks of a configuration came to; say whether a state or its standing has changed.
+
+    A check that failed is told each time, with its record and what to do; one that passed only if it did not before."""
+    before, now = transition.before, transition.after
+    changed = transition.differs
+    for one in transition.checked:
+        write = _log.info if changed or one.state is not Verification.SUCCESSFUL else _log.debug
+        write(
+            "domain.checked",
+            domain=now.domain,
+            check=one.check,
+            result=one.result,
+            record=one.record,
+            explanation=one.explanation,
+        )
+    if before.standing is now.standing:
+        return changed
+    failed = next((one for one in transition.checked if one.check == now.failing), None)
+    fields = {
+        "domain": now.domain,
+        "smtp_config_id": now.id,
+        "check": now.failing,
+        "record": failed.record if failed else "",
+        "explanation": failed.explanation if failed else "",
+    }
+    if now.standing is Standing.WARNING:
+        _log.warning("domain.warning", suspends_at=rfc3339(now.standing_since + grace), **fields)
+    elif now.standing is Standing.SUSPENDED:
+        _log.warning("domain.suspended", remedy="put the record back: a pass restores the domain by itself", **fields)
+    elif before.standing is Standing.UNVERIFIED:
+        _log.info("domain.verified", domain=now.domain, smtp_config_id=now.id)
+    else:
+        _log.info("domain.restored", domain=now.domain, smtp_config_id=now.id, before=before.standing.value)
+    return changed

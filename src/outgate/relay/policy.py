@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from outgate.base.clock import rfc3339
 from outgate.message import trace
 from outgate.message.fields import BadHeader, Header, mailboxes, read, separated, shown, without
 from outgate.model.flow import Accepted, SigningKey, Submission
-from outgate.model.tenancy import Sender, SmtpConfiguration, Verification
+from outgate.model.tenancy import Sender, SmtpConfiguration, Standing, Verification
 from outgate.relay.content import attachment
 from outgate.smtp.grammar import BadSyntax, Mailbox, mailbox
 from outgate.smtp.reply import Reply, reply
@@ -112,21 +113,46 @@ def header_from(header: Header) -> Mailbox | Refused:
     return author
 
 
+_CHECKS = {"a": "A record", "spf": "SPF", "dkim": "DKIM"}
+
+
 def state(configuration: SmtpConfiguration) -> Refused | None:
-    """Rule 6: SPF, DKIM and authorisation are all verified; the reply says which is not."""
+    """Rules 6 and 7: the domain was verified, is not suspended and is authorised; the reply says what is in the way."""
+    domain = configuration.domain
+    if configuration.standing is Standing.SUSPENDED:
+        name = _CHECKS.get(configuration.failing, "DNS")
+        return Refused(
+            reply(450, "4.7.1", f"Sending for the domain is suspended: its {name} fails"),
+            f"{domain}: suspended since {rfc3339(configuration.standing_since)}, {name} fails",
+            f"put back the {_record(configuration)} that configuration {configuration.id} shows, then verify it",
+        )
     checks = (
-        ("SPF", configuration.spf),
+        (_CHECKS.get(configuration.failing, "SPF"), configuration.spf),
         ("DKIM", configuration.dkim),
         ("authorisation", configuration.authorization),
     )
-    for name, result in checks:
+    # Within the grace a domain sends on: what was found since is a warning.
+    for name, result in checks[2:] if configuration.standing is not Standing.UNVERIFIED else checks:
         if result is not Verification.SUCCESSFUL:
             return Refused(
                 reply(450, "4.7.1", f"The domain's {name} is not verified"),
-                f"{configuration.domain}: {name} is {result}",
-                f"publish the record that configuration {configuration.id} shows, then verify it",
+                f"{domain}: {name} is {result}",
+                _remedy(name, configuration),
             )
     return None
+
+
+def _remedy(name: str, configuration: SmtpConfiguration) -> str:
+    if name == "authorisation":
+        return f"answer the authorisation form of configuration {configuration.id} and have it approved"
+    return f"publish the record that configuration {configuration.id} shows, then verify it"
+
+
+def _record(configuration: SmtpConfiguration) -> str:
+    """Name the DNS record that stands in the way, for the log."""
+    if configuration.failing == "dkim":
+        return f"TXT record at {configuration.key.selector}._domainkey.{configuration.domain}"
+    return f"{'A' if configuration.failing == 'a' else 'TXT'} record at {configuration.domain}"
 
 
 def _accepted(

@@ -21,6 +21,7 @@ from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
 from outgate.model.flow import Accepted, Attempt, Job, Status
+from outgate.relay.holds import WORDS
 from outgate.store.sqlite import QueueStore
 
 _log = Log("outgate.relay.queue")
@@ -71,7 +72,8 @@ class Queue:
     """The queue as the event loop sees it. All methods belong to the loop's thread.
 
     `deliver` takes a job and must not block; `room` says how many more jobs it can take; of one domain it gets
-    `per_domain` recipients at once, about, and the rest waits in the store."""
+    `per_domain` recipients at once, about, and the rest waits in the store. `held` says why a configuration's mail
+    is not to go out now, "" if it may."""
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class Queue:
         ready_bytes: int,
         page: int = 100,
         per_domain: int = 500,
+        held: Callable[[str], str] = lambda _smtp_config_id: "",
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
@@ -94,6 +97,7 @@ class Queue:
         self._ready_bytes = ready_bytes
         self._page = page
         self._per_domain = per_domain
+        self._held = held
         self._domains: Counter[str] = Counter()
         self._jitter = jitter
         self._undone: dict[int, Job] = {}
@@ -160,6 +164,10 @@ class Queue:
             return job.trace, job.content
         return await asyncio.to_thread(self._store.load, job)
 
+    def look(self) -> None:
+        """Look at once: something is due that was not before."""
+        self._look()
+
     async def poke(self) -> None:
         """Look at once (the clock was moved) and return when all that is due has been handed on."""
         if self._stopping:
@@ -202,7 +210,9 @@ class Queue:
         size = len(jobs[0].trace or b"") + len(jobs[0].content or b"")
         keep = self._held_bytes + size <= self._ready_bytes
         for job in jobs:
-            if self._stopping or self._room() <= 0:
+            if why := self._held(job.smtp_config_id):
+                self._put_aside(job, why)
+            elif self._stopping or self._room() <= 0:
                 self._store.release(job, job.accepted_at)
                 self._starve()
             elif self._domains[job.domain] >= self._per_domain:
@@ -213,6 +223,10 @@ class Queue:
                 self._hand_on(job)
             else:
                 self._hand_on(replace(job, trace=None, content=None))
+
+    def _put_aside(self, job: Job, why: str) -> None:
+        """Take a job out of the schedule: its configuration may not send for now."""
+        self._store.hold(job, why, WORDS[why], self._clock.now())
 
     def _hold(self, job: Job, size: int) -> None:
         ready = self._ready.get(job.queue_id)
@@ -278,6 +292,8 @@ class Queue:
                 for job in jobs:
                     if self._stopping:
                         self._store.release(job, job.accepted_at)
+                    elif why := self._held(job.smtp_config_id):
+                        self._put_aside(job, why)
                     else:
                         self._hand_on(job)
                 if not jobs and not self._look_again:

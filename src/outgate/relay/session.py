@@ -21,7 +21,7 @@ from outgate.base.log import Log
 from outgate.model.flow import Accepted, Client, Recipient, Submission
 from outgate.model.tenancy import Sender
 from outgate.relay import policy
-from outgate.relay.access import AccessTable
+from outgate.relay.access import AccessTable, Decision
 from outgate.relay.credentials import Busy, Credentials
 from outgate.relay.policy import Facts, Refused
 from outgate.smtp.events import (
@@ -50,6 +50,7 @@ _log = Log("outgate.session")
 _AUTH_LATER = reply(454, "4.7.0", "Temporary authentication failure")
 _TOO_MANY_LOGINS = reply(421, "4.7.0", "Too many failed logins, closing")
 _FAILED_LOGINS = 3
+_SOMEWHERE = Decision(True, "", "some instance lets this address in; which one is meant is known at AUTH")
 
 
 class Acceptor(Protocol):
@@ -75,6 +76,13 @@ class Relay:
     call_soon: Callable[[Callable[[], None]], object]
     """Run a callable on the event loop, from any thread."""
     replace_bare_line_ends: bool = False
+
+    def welcomes(self, address: str, endpoint: str) -> bool:
+        """Say whether to begin TLS with a client of the implicit port; a refusal is logged, nobody else could."""
+        welcome = self.access.welcome(address, endpoint)
+        if not welcome:
+            _log_decision(_nowhere(address, endpoint), Client(address, 0, endpoint, "submissions"))
+        return welcome
 
 
 class SubmissionSession:
@@ -156,25 +164,31 @@ class SubmissionSession:
         """Look at the network rules again; say whether this client may stay."""
         self._access = self._relay.access
         client = self.client
-        if self._sender is None:
-            allowed = self._access.welcome(client.address, client.endpoint)
+        if self._sender is not None:
+            decision = self._access.decide(self._sender.instance.id, client.address, client.endpoint)
+        elif self._access.welcome(client.address, client.endpoint):
+            return True
         else:
-            allowed = self._access.decide(self._sender.instance.id, client.address, client.endpoint).allowed
-        if not allowed:
+            decision = _nowhere(client.address, client.endpoint)
+        if not decision.allowed:
+            _log_decision(decision, client, self._id, self._sender)
             remedy = f"have every enabled rule of the instance name a zone that holds {client.address}, or accept it"
             self._refused("session.withdrawn", Refused(policy.WITHDRAWN, "a zone or rule changed", remedy))
-        return allowed
+        return decision.allowed
 
     # -- the questions --------------------------------------------------------------------------------------
 
     def _connected(self) -> None:
         client = self.client
         if self._access.welcome(client.address, client.endpoint):
+            _log_decision(_SOMEWHERE, client, self._id, log=_log.debug)
             self.machine.answer(reply(220, "", f"{self._relay.host_name} ESMTP Outgate"))
             return
+        decision = _nowhere(client.address, client.endpoint)
+        _log_decision(decision, client, self._id)
         refused = Refused(
             policy.NOT_WELCOME,
-            f"{client.address} ({client.endpoint}) is in no instance's zone",
+            decision.reason,
             "add the address to a network zone that an enabled rule for the SMTP API names",
         )
         self._refused("session.not_welcome", refused)
@@ -215,6 +229,7 @@ class SubmissionSession:
             self.machine.answer(AUTH_FAILED if self._failed_logins < _FAILED_LOGINS else _TOO_MANY_LOGINS)
             return
         decision = self._access.decide(sender.instance.id, client.address, client.endpoint)
+        _log_decision(decision, client, self._id, sender)
         if not decision.allowed:
             remedy = f"let a rule of instance {sender.instance.id} name a zone that holds {client.address}"
             self._refused("login.network", Refused(policy.NOT_ALLOWED, decision.reason, remedy))
@@ -314,3 +329,30 @@ class SubmissionSession:
             reason=refused.reason,
             remedy=refused.remedy,
         )
+
+
+def _nowhere(address: str, endpoint: str) -> Decision:
+    """Return the decision at connect against an address: no one rule made it."""
+    return Decision(False, "", f"{address} ({endpoint}) is in no instance's zone")
+
+
+def _log_decision(
+    decision: Decision,
+    client: Client,
+    session: str = "",
+    sender: Sender | None = None,
+    log: Callable[..., None] = _log.info,
+) -> None:
+    log(
+        "access.decision",
+        session=session,
+        api="smtp",
+        decision=decision.verdict,
+        enforced=decision.enforced,
+        rule=decision.rule_id,
+        address=client.address,
+        endpoint=client.endpoint,
+        instance=sender.instance.id if sender else "",
+        username=sender.credential.username if sender else "",
+        reason=decision.reason,
+    )

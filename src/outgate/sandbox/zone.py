@@ -2,8 +2,10 @@
 
 Standards: RFC 1034 section 4.3.2 (aliases), 2308 (negative answers), 6891 (EDNS).
 Promises: what is put is validated first and kept in a file (replaced as a whole); a name below `.test` without
-MX records of its own is served by the inbox; what nobody put is not remembered by askers (TTL 0).
-Dangers: it answers for the whole Internet: only the sandbox may ask it.
+MX records of its own is served by the inbox; what nobody put is not remembered by askers (TTL 0); the root and each
+top-level domain that exists are zones that this server speaks for, and so is every name with NS records of its own.
+Dangers: it answers for the whole Internet: only the sandbox may ask it. It refers nobody on: asked for a name in a
+zone that was given to another server, it says what was put here.
 Not here: sockets (`nameserver`).
 """
 
@@ -34,6 +36,7 @@ _MOST_VALUES = 100
 _LONGEST_TTL = 604_800
 _HOPS = 16
 _IN = dns.rdataclass.IN
+_SERVER = "ns.outgate.test"
 _SOA = "ns.outgate.test. hostmaster.outgate.test. 1 3600 600 86400 {ttl}"
 
 
@@ -56,13 +59,16 @@ class Zone:
     def __init__(
         self, file: Path | None = None, *, exchange: str = "mx.outgate.test", address: str = "127.0.0.1"
     ) -> None:
-        """`exchange` is the host name of the inbox and `address` where it listens. Raises `ZoneError`, `OSError`."""
+        """`exchange` is the host name of the inbox, and `address` where it and the zone's own name server listen.
+        Raises `ZoneError`, `OSError`."""
         self._file = file
         self._implicit = _text(_name("test"))
         self._entries: dict[tuple[str, str], Entry] = {}
         self._rdatas: dict[tuple[str, str], tuple[dns.rdata.Rdata, ...]] = {}
         self._exchange = (_rdata("MX", f"10 {exchange}"),)
-        self._own = {(_text(_name(exchange)), "A"): (_rdata("A", address),)}
+        self._server = (_rdata("NS", _SERVER),)
+        self._authority = (_rdata("SOA", _SOA.format(ttl=0)),)
+        self._own = {(_text(_name(host)), "A"): (_rdata("A", address),) for host in (exchange, _SERVER)}
         if file is not None and file.exists():
             self._load(file)
 
@@ -149,7 +155,7 @@ class Zone:
                 response.answer.append(dns.rrset.from_rdata_list(name, ttl, alias))
                 name = alias[0].target  # pyright: ignore[reportAttributeAccessIssue]
                 continue
-            own = self._exchange if rdtype == "MX" and self._below_test(name) else self._own.get((text, rdtype))
+            own = self._implied(name, rdtype)
             if own:
                 response.answer.append(dns.rrset.from_rdata_list(name, 0, own))
             else:
@@ -160,6 +166,18 @@ class Zone:
         response.answer.clear()
         response.set_rcode(dns.rcode.SERVFAIL)
         return response
+
+    def _implied(self, name: dns.name.Name, rdtype: str) -> tuple[dns.rdata.Rdata, ...]:
+        """Return the records that nobody put."""
+        text = _text(name)
+        if rdtype == "MX" and self._below_test(name):
+            return self._exchange
+        top = len(name) <= 2 and self._exists(name)  # the empty label of the root counts
+        if rdtype == "NS" and top:
+            return self._server
+        if rdtype == "SOA" and (top or self._rdatas.get((text, "NS"))):
+            return self._authority
+        return self._own.get((text, rdtype), ())
 
     def _explicit(
         self, response: dns.message.Message, name: dns.name.Name, rdtype: str, entry: Entry

@@ -1,34 +1,87 @@
 """Network zones and rules in the control database, and the snapshot that the relay decides by.
 
-Standards: none; a rule's document is the vendor's JSON, read here only to compile it.
-Promises: every method is one transaction; a snapshot is of one moment; names of zones are unique per account.
-Dangers: a context that asks for something SMTP cannot show (multi-factor login) can never match: it is left
-    out of the compiled rule, because a context without conditions would match everybody.
-Not here: validation and ETags on the wire (`api.restrictions`), decisions (`relay.access`).
+Standards: RFC 9110 (If-Match: a version is compared in the transaction that changes the row).
+Promises: every method is one transaction; a snapshot is of one moment; names of zones are unique per account; a
+    rule names zones that exist, with 1000 addresses at most in all, also after a zone is replaced or deleted.
+Not here: validation and ETags on the wire (`api.restrictions`), what a rule's document says (`rule_document`),
+    decisions (`relay.access`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, String, delete, func, insert, select, update
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.exc import IntegrityError
 
 from outgate.base import ids
 from outgate.base.clock import Clock
-from outgate.model.access import Address, Context, Rule, Snapshot, Zone
+from outgate.model.access import Address, Rule, Snapshot, Zone
+from outgate.store import rule_document
 from outgate.store.database import Database
-from outgate.store.tables import instances, rules, zones
-from outgate.store.tenancy_rows import Conflict, TooMany
+from outgate.store.rule_document import ALL_APIS, CONTROL_PLANE, SMTP_API, SMTP_API_DEV
+from outgate.store.tables import accounts, instances, rules, zones
+from outgate.store.tenancy_rows import Conflict, NotThere, TooMany
+
+__all__ = [
+    "ALL_APIS",
+    "CONTROL_PLANE",
+    "MOST_ADDRESSES",
+    "MOST_RULES",
+    "MOST_ZONES",
+    "SMTP_API",
+    "SMTP_API_DEV",
+    "AccessQueries",
+    "Changed",
+    "InUse",
+    "NoZone",
+    "TooManyAddresses",
+    "Usage",
+]
 
 MOST_ZONES = 500
 MOST_RULES = 4020
+MOST_ADDRESSES = 1000
 
-ALL_APIS = "crn:v1:bluemix:public:context-based-restrictions::::api-type:"
-CONTROL_PLANE = "crn:v1:bluemix:public:context-based-restrictions::::api-type:control-plane"
-SMTP_API = "crn:v1:bluemix:public:event-notifications::::api-type:smtp-configuration"
-SMTP_API_DEV = "crn:v1:bluemix:public:event-notifications-dev::::api-type:smtp-configuration"
-_SMTP_APIS = frozenset({ALL_APIS, SMTP_API, SMTP_API_DEV})
+
+class Changed(Exception):
+    """The row is not of the expected version any more."""
+
+
+class InUse(Exception):
+    """Rules name the zone; `rule_ids` are theirs, oldest first."""
+
+    def __init__(self, zone_id: str, rule_ids: tuple[str, ...]) -> None:
+        super().__init__(f"zone {zone_id} is named by {len(rule_ids)} rules")
+        self.rule_ids = rule_ids
+
+
+class NoZone(LookupError):
+    """A rule names a zone that its account does not have; `zone_id` as given."""
+
+    def __init__(self, zone_id: str) -> None:
+        super().__init__(f"there is no zone {zone_id[:64]!r}")
+        self.zone_id = zone_id
+
+
+class TooManyAddresses(TooMany):
+    """The zones of a rule would have more than 1000 addresses; `rule_id` is "" for one that is being made."""
+
+    def __init__(self, rule_id: str) -> None:
+        super().__init__(f"the zones of a rule have at most {MOST_ADDRESSES} addresses in all")
+        self.rule_id = rule_id
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How many zones and rules an account has, and since when there is the account."""
+
+    zones: int
+    rules: int
+    created_at: float
 
 
 class AccessQueries:
@@ -75,9 +128,8 @@ class AccessQueries:
 
     def zone(self, account_id: str, zone_id: str) -> Zone | None:
         """Return a zone of an account, or None."""
-        query = select(zones).where(zones.c.id == zone_id, zones.c.account_id == account_id)
         with self._database.reading() as connection:
-            row = connection.execute(query).one_or_none()
+            row = _find_zone(connection, account_id, zone_id)
             return None if row is None else _zone_of(row)
 
     def zones(self, account_id: str, *, name: str | None = None) -> tuple[Zone, ...]:
@@ -88,38 +140,123 @@ class AccessQueries:
         with self._database.reading() as connection:
             return tuple(_zone_of(row) for row in connection.execute(query))
 
+    def replace_zone(
+        self,
+        account_id: str,
+        zone_id: str,
+        *,
+        expected: Set[str] | None,
+        name: str,
+        description: str,
+        addresses: tuple[Address, ...],
+        excluded: tuple[Address, ...],
+        by: str,
+    ) -> Zone:
+        """Replace all of a zone if its version is one of `expected` (None: any).
+
+        Raises `NotThere`, `Changed`, `Conflict` (field "name"), `TooManyAddresses` (a rule that names it).
+        """
+        try:
+            with self._database.writing() as connection:
+                row = _current(_find_zone(connection, account_id, zone_id), f"zone {zone_id}", expected)
+                zone = replace(
+                    _zone_of(row),
+                    name=name,
+                    description=description,
+                    addresses=addresses,
+                    excluded=excluded,
+                    version=ids.hex_id(),
+                    updated_at=self._clock.now(),
+                    updated_by=by,
+                )
+                connection.execute(update(zones).where(zones.c.id == zone_id).values(**_zone_values(zone)))
+                sizes = _zone_sizes(connection, account_id)
+                for rule_id, named in _rules_naming(connection, account_id, zone_id):
+                    _check_size(sizes, named, rule_id)
+        except IntegrityError as error:
+            raise Conflict("name", f"the account has a zone named {name!r} already") from error
+        return zone
+
+    def delete_zone(self, account_id: str, zone_id: str, *, expected: Set[str] | None = None) -> None:
+        """Delete a zone if its version is one of `expected` (None: any). Raises `NotThere`, `Changed`, `InUse`."""
+        with self._database.writing() as connection:
+            _current(_find_zone(connection, account_id, zone_id), f"zone {zone_id}", expected)
+            using = tuple(rule_id for rule_id, _ in _rules_naming(connection, account_id, zone_id))
+            if using:
+                raise InUse(zone_id, using)
+            connection.execute(delete(zones).where(zones.c.id == zone_id))
+
     def create_rule(
         self, account_id: str, *, description: str, document: dict[str, object], enforcement: str, by: str
     ) -> Rule:
         """Make a rule from its document (contexts, resources, operations: sound JSON of the vendor's).
 
-        Raises `TooMany` (4020 rules).
+        Raises `TooMany` (4020 rules), `NoZone`, `TooManyAddresses`.
         """
-        now = self._clock.now()
-        values: dict[str, object] = {
-            "id": ids.hex_id(),
-            "account_id": account_id,
-            "description": description,
-            "document": document,
-            "enforcement": enforcement,
-            "version": ids.hex_id(),
-            "created_at": now,
-            "updated_at": now,
-            "created_by": by,
-            "updated_by": by,
-        }
+        now, rule_id = self._clock.now(), ids.hex_id()
         with self._database.writing() as connection:
             mine = rules.c.account_id == account_id
             if (connection.scalar(select(func.count()).select_from(rules).where(mine)) or 0) >= MOST_RULES:
                 raise TooMany(f"an account has at most {MOST_RULES} rules: delete one first")
-            connection.execute(insert(rules).values(**values))
-            return _rule_of(connection.execute(select(rules).where(rules.c.id == values["id"])).one())
+            _check_zones(connection, account_id, rule_document.named_zones(document), "")
+            connection.execute(
+                insert(rules).values(
+                    id=rule_id,
+                    account_id=account_id,
+                    description=description,
+                    document=document,
+                    enforcement=enforcement,
+                    version=ids.hex_id(),
+                    created_at=now,
+                    updated_at=now,
+                    created_by=by,
+                    updated_by=by,
+                )
+            )
+            return _rule_of(connection.execute(select(rules).where(rules.c.id == rule_id)).one())
+
+    def replace_rule(
+        self,
+        account_id: str,
+        rule_id: str,
+        *,
+        expected: Set[str] | None,
+        description: str,
+        document: dict[str, object],
+        enforcement: str,
+        by: str,
+    ) -> Rule:
+        """Replace all of a rule if its version is one of `expected` (None: any).
+
+        Raises `NotThere`, `Changed`, `NoZone`, `TooManyAddresses`.
+        """
+        with self._database.writing() as connection:
+            _current(_find_rule(connection, account_id, rule_id), f"rule {rule_id}", expected)
+            _check_zones(connection, account_id, rule_document.named_zones(document), rule_id)
+            connection.execute(
+                update(rules)
+                .where(rules.c.id == rule_id)
+                .values(
+                    description=description,
+                    document=document,
+                    enforcement=enforcement,
+                    version=ids.hex_id(),
+                    updated_at=self._clock.now(),
+                    updated_by=by,
+                )
+            )
+            return _rule_of(connection.execute(select(rules).where(rules.c.id == rule_id)).one())
+
+    def delete_rule(self, account_id: str, rule_id: str, *, expected: Set[str] | None = None) -> None:
+        """Delete a rule if its version is one of `expected` (None: any). Raises `NotThere`, `Changed`."""
+        with self._database.writing() as connection:
+            _current(_find_rule(connection, account_id, rule_id), f"rule {rule_id}", expected)
+            connection.execute(delete(rules).where(rules.c.id == rule_id))
 
     def rule(self, account_id: str, rule_id: str) -> Rule | None:
         """Return a rule of an account, or None."""
-        query = select(rules).where(rules.c.id == rule_id, rules.c.account_id == account_id)
         with self._database.reading() as connection:
-            row = connection.execute(query).one_or_none()
+            row = _find_rule(connection, account_id, rule_id)
             return None if row is None else _rule_of(row)
 
     def rules(self, account_id: str) -> tuple[Rule, ...]:
@@ -128,12 +265,74 @@ class AccessQueries:
         with self._database.reading() as connection:
             return tuple(_rule_of(row) for row in connection.execute(query))
 
+    def usage(self, account_id: str) -> Usage | None:
+        """Return how much of its limits an account uses, or None for an unknown one."""
+        held = [
+            select(func.count())
+            .select_from(table)
+            .where(table.c.account_id == account_id)
+            .scalar_subquery()
+            .label(name)
+            for name, table in (("zones", zones), ("rules", rules))
+        ]
+        query = select(*held, accounts.c.created_at).where(accounts.c.id == account_id)
+        with self._database.reading() as connection:
+            row: Row[Any] | None = connection.execute(query).one_or_none()
+            return None if row is None else Usage(row.zones, row.rules, row.created_at)
+
     def snapshot(self) -> Snapshot:
         """Return all zones, rules and instances of this moment, ready to be compiled by `relay.access`."""
         # Read first: a change that lands in between leaves the generation behind, so it is noticed again.
-        generation = self._database.version()
+        generation = self._database.revision()
         with self._database.reading() as connection:
             return Snapshot(generation, _all_zones(connection), _all_rules(connection), _all_instances(connection))
+
+
+def _find_zone(connection: Connection, account_id: str, zone_id: str) -> Row[Any] | None:
+    query = select(zones).where(zones.c.id == zone_id, zones.c.account_id == account_id)
+    return connection.execute(query).one_or_none()
+
+
+def _find_rule(connection: Connection, account_id: str, rule_id: str) -> Row[Any] | None:
+    query = select(rules).where(rules.c.id == rule_id, rules.c.account_id == account_id)
+    return connection.execute(query).one_or_none()
+
+
+def _current(row: Row[Any] | None, name: str, expected: Set[str] | None) -> Row[Any]:
+    if row is None:
+        raise NotThere(name)
+    if expected is not None and row.version not in expected:
+        raise Changed(f"{name} was changed")
+    return row
+
+
+def _rules_naming(connection: Connection, account_id: str, zone_id: str) -> list[tuple[str, frozenset[str]]]:
+    """Return the rules that name a zone, oldest first, each with all the zones that it names."""
+    # The text tells most rules apart without reading their JSON; an id elsewhere in it is sorted out below.
+    mentions = sql_cast(rules.c.document, String).contains(zone_id, autoescape=True)
+    query = select(rules.c.id, rules.c.document).where(rules.c.account_id == account_id, mentions)
+    found = connection.execute(query.order_by(rules.c.created_at, rules.c.id))
+    named = [(str(row.id), rule_document.named_zones(cast(dict[str, object], row.document))) for row in found]
+    return [(rule_id, zone_ids) for rule_id, zone_ids in named if zone_id in zone_ids]
+
+
+def _check_zones(connection: Connection, account_id: str, named: frozenset[str], rule_id: str) -> None:
+    sizes = _zone_sizes(connection, account_id)
+    unknown = min(named - sizes.keys(), default=None)
+    if unknown is not None:
+        raise NoZone(unknown)
+    _check_size(sizes, named, rule_id)
+
+
+def _zone_sizes(connection: Connection, account_id: str) -> dict[str, int]:
+    size = func.json_array_length(zones.c.addresses) + func.json_array_length(zones.c.excluded)
+    query = select(zones.c.id, size.label("size")).where(zones.c.account_id == account_id)
+    return {row.id: row.size for row in connection.execute(query)}
+
+
+def _check_size(sizes: dict[str, int], named: frozenset[str], rule_id: str) -> None:
+    if sum(sizes.get(zone_id, 0) for zone_id in named) > MOST_ADDRESSES:
+        raise TooManyAddresses(rule_id)
 
 
 def _all_zones(connection: Connection) -> tuple[Zone, ...]:
@@ -141,7 +340,9 @@ def _all_zones(connection: Connection) -> tuple[Zone, ...]:
 
 
 def _all_rules(connection: Connection) -> tuple[Rule, ...]:
-    return tuple(_rule_of(row) for row in connection.execute(select(rules)))
+    # In order, so that it does not depend on the database which of several rules is said to have decided.
+    ordered = select(rules).order_by(rules.c.created_at, rules.c.id)
+    return tuple(_rule_of(row) for row in connection.execute(ordered))
 
 
 def _all_instances(connection: Connection) -> tuple[tuple[str, str, str], ...]:
@@ -182,18 +383,17 @@ def _zone_of(row: Row[Any]) -> Zone:
 
 
 def _rule_of(row: Row[Any]) -> Rule:
-    document = cast(dict[str, Any], row.document)
-    resource = _attributes(document["resources"][0])
-    types = _api_types(document)
+    document = cast(dict[str, object], row.document)
+    resource = rule_document.resource(document)
     return Rule(
         row.id,
         row.account_id,
         row.description,
-        _contexts(document["contexts"]),
+        rule_document.contexts(document),
         resource.get("serviceInstance", ""),
         resource.get("region", ""),
         # The SMTP interface has no report mode: such a rule, made for all APIs, is none for SMTP.
-        (not types or not _SMTP_APIS.isdisjoint(types)) and row.enforcement != "report",
+        rule_document.governs_smtp(document) and row.enforcement != "report",
         row.enforcement,
         document,
         row.version,
@@ -202,26 +402,3 @@ def _rule_of(row: Row[Any]) -> Rule:
         row.created_by,
         row.updated_by,
     )
-
-
-def _contexts(documents: list[dict[str, Any]]) -> tuple[Context, ...]:
-    compiled: list[Context] = []
-    for document in documents:
-        wanted = _attributes(document)
-        if wanted.keys() - {"networkZoneId", "endpointType"}:
-            continue
-        compiled.append(Context(_listed(wanted, "networkZoneId"), _listed(wanted, "endpointType")))
-    return tuple(compiled)
-
-
-def _attributes(document: dict[str, Any]) -> dict[str, str]:
-    return {entry["name"]: entry["value"] for entry in document["attributes"]}
-
-
-def _listed(wanted: dict[str, str], name: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in wanted.get(name, "").split(",") if part.strip())
-
-
-def _api_types(document: dict[str, Any]) -> frozenset[str]:
-    operations = cast(dict[str, Any], document.get("operations") or {})
-    return frozenset(entry["api_type_id"] for entry in operations.get("api_types", ()))

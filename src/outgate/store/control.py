@@ -4,7 +4,8 @@ Standards: SQLite in WAL mode, synchronous=FULL.
 Promises: opening runs the missing migrations; all methods are thread-safe; `data_version()` differs after any
     change by any process.
 Dangers: everything here blocks: on an event loop wrap it in `asyncio.to_thread`, but for start-up and snapshots.
-Not here: messages (`sqlite`), statements (`tenancy`, `access`, `identity`, `egress`).
+Not here: messages (`sqlite`), statements (`tenancy`, `verification`, `access`, `identity`,
+    `egress`).
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from outgate.store.identity import IdentityQueries
 from outgate.store.migrations import upgrade_control
 from outgate.store.secrets import SecretBox
 from outgate.store.tenancy import TenancyQueries
+from outgate.store.verification import VerificationQueries
 
 
 class ControlStore:
-    """The control database, by subject: `tenancy`, `access`, `identity`, `egress`."""
+    """The control database, by subject: `tenancy`, `verification`, `access`, `identity`, `egress`."""
 
     def __init__(self, database: Database, box: SecretBox, clock: Clock) -> None:
         self._database = database
         self.tenancy = TenancyQueries(database, box, clock)
+        self.verification = VerificationQueries(database, clock)
         self.access = AccessQueries(database, clock)
         self.identity = IdentityQueries(database, box, clock)
         self.egress = EgressQueries(database, box, clock)
@@ -34,6 +37,10 @@ class ControlStore:
     def data_version(self) -> int:
         """Return a number that differs from earlier ones once anything was committed; costs microseconds."""
         return self._database.version()
+
+    def revision(self) -> int:
+        """Return a number that grows with every change that a running service must act on: not with evidence."""
+        return self._database.revision()
 
     def close(self) -> None:
         """Close every connection."""

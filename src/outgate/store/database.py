@@ -2,7 +2,8 @@
 
 Standards: SQLite in WAL mode.
 Promises: a write transaction holds the write lock from its first statement, so what it read stays true;
-    readers never wait for writers; `version()` differs after any commit by any connection or process.
+    readers never wait for writers; `version()` differs after any commit by any connection or process, `revision()`
+    only after those that others must act on.
 Dangers: a connection without `read_only` begins by taking the write lock, even to read.
 Not here: statements (`tenancy`, `access`, `identity`, `egress`), the queue's connections (`sqlite`).
 """
@@ -17,6 +18,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
+_BUMP = (
+    "INSERT INTO meta (key, value) VALUES ('revision', '1')"
+    " ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(meta.value AS INTEGER) + 1 AS TEXT)"
+)
 _READ_ONLY = "outgate_read_only"
 
 
@@ -38,22 +43,37 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self) -> Generator[Connection]:
-        """Give a connection in a write transaction: committed and synced at the end, undone by an exception."""
+    def writing(self, *, noted: bool = True) -> Generator[Connection]:
+        """Give a connection in a write transaction: committed and synced at the end, undone by an exception.
+
+        `noted` False: nobody need act on what is written there, unless `note` is called in it."""
         # SQLite polls for its lock; threads of this process queue here instead, which is fairer and quicker.
         with self._turn, self.engine.begin() as connection:
             yield connection
+            if noted:
+                note(connection)
 
     def version(self) -> int:
         """Return a number that differs from earlier ones once anything was committed. Some microseconds."""
         with self._watching:
             return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
 
+    def revision(self) -> int:
+        """Return a number that grows with each commit that others must act on; asked for when `version` differs."""
+        with self._watching:
+            row = self._watcher.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()
+        return 0 if row is None else int(row[0])
+
     def close(self) -> None:
         """Close every connection."""
         with self._watching:
             self._watcher.close()
         self.engine.dispose()
+
+
+def note(connection: Connection) -> None:
+    """Have the revision move on with this transaction."""
+    connection.exec_driver_sql(_BUMP)
 
 
 def _engine(path: Path) -> Engine:

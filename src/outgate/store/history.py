@@ -1,9 +1,11 @@
 """Read what became of messages: the record behind the API, the trail and the status.
 
 Standards: none.
-Promises: read-only; sees only what is durable; safe in any thread and in another process than the writer.
-Dangers: a search may read a whole instance's history: never call it on the event loop.
-Not here: writing (`sqlite`, `queue_rows`), vendor spellings (`api`).
+Promises: read-only; sees only what is durable; safe in any thread and in another process than the writer; what
+    one call returns was true at one moment; who looks up one message never waits for a search.
+Dangers: a search may read a whole instance's history: never call it on the event loop. SQLite's log cannot be
+    folded into the file while one runs, so they run one at a time.
+Not here: writing (`sqlite`, `queue_rows`), statements of the metrics (`metrics`), vendor spellings (`api`).
 """
 
 from __future__ import annotations
@@ -11,13 +13,16 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from outgate.model.flow import Location, Outcome, SigningKey, Status, StatusEvent
 from outgate.smtp.transaction import Step
+from outgate.store.conditions import add_functions, for_mailbox
+from outgate.store.metrics import Bounce, Counts, Selection, count, list_bounces
 
 _COLUMNS = (
     "queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector, session_id,"
@@ -27,6 +32,7 @@ _COLUMNS = (
 )
 _ONE = f"SELECT {_COLUMNS} FROM messages WHERE queue_id = ?"  # noqa: S608 - our own constants
 _PAGE_MOST = 1000
+_LASTING = frozenset({Status.HELD, *(status for status in Status if status.final)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,25 +101,37 @@ class MessageRecord:
     attempts: tuple[AttemptRecord, ...]
 
     def events(self) -> tuple[StatusEvent, ...]:
-        """Return the message's life in order: accepted, then each attempt and what it meant."""
-        events = [
-            StatusEvent(
-                self.queue_id, self.accepted_at, "accepted", "", f"from {self.client_address} as {self.username}"
-            )
-        ]
+        """Return the message's life in order: accepted, then each attempt and what it meant, and what befell a
+        recipient without one (held, released, cancelled, …)."""
+        accepted = StatusEvent(
+            self.queue_id, self.accepted_at, "accepted", "", f"from {self.client_address} as {self.username}"
+        )
+        events: list[StatusEvent] = []
+        told: set[tuple[int, float, Status]] = set()
         for attempt in self.attempts:
-            where = f"{attempt.host} [{attempt.address}]" if attempt.address else attempt.host
-            detail = " ".join(part for part in (where, attempt.tls) if part)
-            events.append(StatusEvent(self.queue_id, attempt.started_at, "attempt", "", detail))
+            # What was done to recipients without trying (a hold, its end) is recorded with its reason alone.
+            if attempt.site or any(outcome.code or outcome.text for _, outcome in attempt.outcomes):
+                where = f"{attempt.host} [{attempt.address}]" if attempt.address else attempt.host
+                detail = " ".join(part for part in (where, attempt.tls) if part)
+                events.append(StatusEvent(self.queue_id, attempt.started_at, "attempt", "", detail))
             for mailbox, outcome in attempt.outcomes:
                 code = str(outcome.code) if outcome.code else ""
                 reply = " ".join(part for part in (code, outcome.enhanced, outcome.text) if part)
-                events.append(StatusEvent(self.queue_id, attempt.finished_at, outcome.status.value, mailbox, reply))
-        return tuple(events)
+                said = reply or attempt.route_reason or outcome.reason
+                events.append(StatusEvent(self.queue_id, attempt.finished_at, outcome.status.value, mailbox, said))
+                told.add((outcome.recipient_id, attempt.finished_at, outcome.status))
+        for recipient in self.recipients:
+            status, at = recipient.status, recipient.updated_at
+            if status in _LASTING and (recipient.id, at, status) not in told:
+                # The reason comes first: the last reply may be that of an earlier attempt.
+                detail = recipient.reason or recipient.reply
+                events.append(StatusEvent(self.queue_id, at, status.value, recipient.mailbox, detail))
+        # Attempts at several domains overlap.
+        return accepted, *sorted(events, key=lambda event: event.at)
 
 
-class History:
-    """Reads of one queue file over a connection of its own."""
+class _Reader:
+    """One read-only connection, for one caller at a time."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
@@ -124,20 +142,47 @@ class History:
             isolation_level=None,
             check_same_thread=False,
         )
+        add_functions(self._connection)
+
+    @contextmanager
+    def snapshot(self) -> Generator[sqlite3.Connection]:
+        """Give the connection; all that is read of it shows the file as it was at the first statement."""
+        with self._lock:
+            self._connection.execute("BEGIN")
+            try:
+                yield self._connection
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Close the connection."""
         with self._lock:
             self._connection.close()
 
+
+class History:
+    """Reads of one queue file over connections of its own: one for what has an id, one for what may read much."""
+
+    def __init__(self, path: Path) -> None:
+        self._narrow, self._wide = _Reader(path), _Reader(path)
+
+    def close(self) -> None:
+        """Close the connections, after what they are reading."""
+        self._narrow.close()
+        self._wide.close()
+
     def location(self, queue_id: str) -> Location | None:
         """Return where a message's body lies now."""
-        rows = self._rows('SELECT segment, generation, "offset", length FROM messages WHERE queue_id = ?', (queue_id,))
-        return Location(*rows[0]) if rows and rows[0][0] is not None else None
+        with self._narrow.snapshot() as connection:
+            row = connection.execute(
+                'SELECT segment, generation, "offset", length FROM messages WHERE queue_id = ?', (queue_id,)
+            ).fetchone()
+        return Location(*row) if row is not None and row[0] is not None else None
 
     def message(self, queue_id: str) -> MessageRecord | None:
         """Return one message, or None if this file has none of that id."""
-        found = self._with_details(self._rows(_ONE, (queue_id,)))
+        with self._narrow.snapshot() as connection:
+            found = _with_details(connection, connection.execute(_ONE, (queue_id,)).fetchall())
         return found[0] if found else None
 
     def messages(
@@ -155,12 +200,17 @@ class History:
     ) -> tuple[int, list[MessageRecord]]:
         """Return how many messages match and one page of them, newest first.
 
-        None means any. `status`: at least one recipient (the named one, if any) stands so. `gte` and `lte`
-        bound the time of acceptance, both included. `limit` is at most 1000."""
+        None means any. `recipient`: a mailbox, its domain in any case. `status`: at least one recipient (the named
+        one, if any) stands so. `gte` and `lte` bound the time of acceptance, both included. `limit` is at most
+        1000."""
+        narrow = any(value is not None for value in (queue_id, message_id, recipient))
+        statuses = _statuses(status)
         conditions: list[str] = []
         values: list[Any] = []
         for condition, value in (
-            ("instance_id = ?", instance_id),
+            # Without statistics SQLite takes the instance's index, for it is in the order of the page. The sign
+            # in front of a column keeps that index out where another one leads to a handful.
+            ("+instance_id = ?" if narrow else "instance_id = ?", instance_id),
             ("queue_id = ?", queue_id),
             ("message_id = ?", message_id),
             ("accepted_at >= ?", gte),
@@ -169,57 +219,74 @@ class History:
             if value is not None:
                 conditions.append(condition)
                 values.append(value)
-        _by_recipient(recipient, status, conditions, values)
+        _by_recipient(recipient, statuses, conditions, values)
+        table = "messages"
+        if not narrow and statuses and not any(one.final for one in statuses):
+            # Who waits still has a body: a short index, however long the history.
+            table = "messages INDEXED BY messages_with_body"
+            conditions.append("segment IS NOT NULL")
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         # What is put together here are our own words; every value is bound.
-        ((total,),) = self._rows(f"SELECT count(*) FROM messages{where}", values)  # noqa: S608
-        page = self._rows(
-            f"SELECT {_COLUMNS} FROM messages{where} ORDER BY accepted_at DESC, queue_id DESC"  # noqa: S608
-            " LIMIT ? OFFSET ?",
-            [*values, max(0, min(limit, _PAGE_MOST)), max(0, offset)],
-        )
-        return total, self._with_details(page)
+        with self._wide.snapshot() as connection:
+            (total,) = connection.execute(f"SELECT count(*) FROM {table}{where}", values).fetchone()  # noqa: S608
+            page = connection.execute(
+                f"SELECT {_COLUMNS} FROM {table}{where} ORDER BY accepted_at DESC, queue_id DESC"  # noqa: S608
+                " LIMIT ? OFFSET ?",
+                [*values, max(0, min(limit, _PAGE_MOST)), max(0, offset)],
+            ).fetchall()
+            return total, _with_details(connection, page)
 
-    def _with_details(self, rows: list[tuple[Any, ...]]) -> list[MessageRecord]:
-        if not rows:
-            return []
-        queue_ids = json.dumps([row[0] for row in rows])
-        recipients: dict[str, list[RecipientRecord]] = {row[0]: [] for row in rows}
-        attempts: dict[str, list[AttemptRecord]] = {row[0]: [] for row in rows}
-        for queue_id, *fields in self._rows(
-            "SELECT queue_id, id, mailbox, domain, status, attempts, due_at, lease IS NOT NULL, reply, reason,"
-            " updated_at FROM recipients WHERE queue_id IN (SELECT value FROM json_each(?)) ORDER BY id",
-            (queue_ids,),
-        ):
-            recipients[queue_id].append(_recipient(fields))
-        for queue_id, *fields in self._rows(
-            "SELECT queue_id, id, started_at, finished_at, site, host, address, source, tls, route_reason,"
-            " conversation FROM attempts WHERE queue_id IN (SELECT value FROM json_each(?)) ORDER BY id",
-            (queue_ids,),
-        ):
-            attempts[queue_id].append(_attempt(fields))
-        return [_message(row, recipients[row[0]], attempts[row[0]]) for row in rows]
+    def metrics(self, wanted: Selection, width_s: int) -> Counts:
+        """Return the events of `wanted` by kind and by buckets of `width_s` seconds, all of one moment."""
+        with self._wide.snapshot() as connection:
+            return count(connection, wanted, width_s)
 
-    def _rows(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        with self._lock:
-            return self._connection.execute(sql, values).fetchall()
+    def bounces(self, wanted: Selection, limit: int, offset: int) -> tuple[int, list[Bounce]]:
+        """Return how many bounces `wanted` has and one page of them, newest first."""
+        with self._wide.snapshot() as connection:
+            return list_bounces(connection, wanted, limit, offset)
+
+
+def _with_details(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> list[MessageRecord]:
+    """Make records of rows of `messages`, with their recipients and attempts."""
+    if not rows:
+        return []
+    queue_ids = json.dumps([row[0] for row in rows])
+    recipients: dict[str, list[RecipientRecord]] = {row[0]: [] for row in rows}
+    attempts: dict[str, list[AttemptRecord]] = {row[0]: [] for row in rows}
+    for queue_id, *fields in connection.execute(
+        "SELECT queue_id, id, mailbox, domain, status, attempts, due_at, lease IS NOT NULL, reply, reason,"
+        " updated_at FROM recipients WHERE queue_id IN (SELECT value FROM json_each(?)) ORDER BY id",
+        (queue_ids,),
+    ):
+        recipients[queue_id].append(_recipient(fields))
+    for queue_id, *fields in connection.execute(
+        "SELECT queue_id, id, started_at, finished_at, site, host, address, source, tls, route_reason,"
+        " conversation FROM attempts WHERE queue_id IN (SELECT value FROM json_each(?)) ORDER BY id",
+        (queue_ids,),
+    ):
+        attempts[queue_id].append(_attempt(fields))
+    return [_message(row, recipients[row[0]], attempts[row[0]]) for row in rows]
+
+
+def _statuses(status: Status | str | Sequence[Status] | None) -> tuple[Status, ...]:
+    if status is None:
+        return ()
+    return (Status(status),) if isinstance(status, str) else tuple(status)
 
 
 def _by_recipient(
-    recipient: str | None,
-    status: Status | str | Sequence[Status] | None,
-    conditions: list[str],
-    values: list[Any],
+    recipient: str | None, statuses: tuple[Status, ...], conditions: list[str], values: list[Any]
 ) -> None:
     """Add the conditions that a recipient must meet, all of them the same one."""
     of_recipient: list[str] = []
     if recipient is not None:
-        of_recipient.append("mailbox = ?")
-        values.append(recipient)
-    if status is not None:
-        wanted = [status] if isinstance(status, str) else list(status)
-        of_recipient.append(f"status IN ({', '.join('?' * len(wanted))})")
-        values += [str(one) for one in wanted]
+        condition, bound = for_mailbox(recipient)
+        of_recipient.append(condition)
+        values += bound
+    if statuses:
+        of_recipient.append(f"status IN ({', '.join('?' * len(statuses))})")
+        values += [status.value for status in statuses]
     if not of_recipient:
         return
     # By mailbox, its index leads to few messages; by status alone, each message looks at its own recipients.

@@ -1,10 +1,11 @@
 """Who calls the API: API keys (as digests) and the keys that sign access tokens (sealed).
 
 Standards: FIPS 180-4 (SHA-256), RFC 7517 (key ids).
-Promises: a clear API key exists only in the answer that makes it; an expired key is not found.
+Promises: a clear API key exists only in the answer that makes it; an expired key is not found by its clear text;
+    a change names the version it was made from, so none is lost.
 Dangers: `token_keys` returns private keys in clear, in PEM. A key's digest is plain SHA-256: that is safe
     because keys are 256 random bits, never words a person chose.
-Not here: tokens themselves (`api.identity`).
+Not here: tokens themselves and what a deleted key does to them (`api.identity`), who may do what (roles there).
 """
 
 from __future__ import annotations
@@ -12,23 +13,27 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from sqlalchemy import Row, delete, insert, or_, select
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from outgate.base import ids
 from outgate.base.clock import Clock
 from outgate.store.database import Database
 from outgate.store.secrets import SecretBox
 from outgate.store.tables import api_keys, token_keys
+from outgate.store.tenancy_rows import TooMany
+
+MOST_KEYS = 100
+"""How many API keys an account may have, expired ones too."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is known of an API key; `expires_at` None means never."""
+    """What is known of an API key; `expires_at` None means never, `created_by` "" that nobody wrote it down."""
 
     id: str
     account_id: str
@@ -36,6 +41,19 @@ class ApiKey:
     roles: frozenset[str]
     created_at: float
     expires_at: float | None
+    description: str = ""
+    created_by: str = ""
+    updated_at: float = 0.0
+    version: str = ""
+
+    @property
+    def subject(self) -> str:
+        """Return whom its tokens name."""
+        return f"iam-{self.id}"
+
+    def ended(self, now: float) -> bool:
+        """Say whether its end date is past."""
+        return self.expires_at is not None and self.expires_at <= now
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +78,36 @@ class IdentityQueries:
         name: str,
         roles: Iterable[str],
         *,
+        description: str = "",
+        by: str = "",
         expires_at: float | None = None,
         clear: str | None = None,
     ) -> tuple[ApiKey, str]:
-        """Make an API key and return it with its clear text, which is shown only now (or was given)."""
-        clear = clear or secrets.token_urlsafe(32)
-        key = ApiKey(f"ApiKey-{ids.new_uuid()}", account_id, name, frozenset(roles), self._clock.now(), expires_at)
+        """Make an API key and return it with its clear text, which is shown only now (or was given).
+
+        A given text must be random, and an expired key that has it makes way. Raises `TooMany` (100 keys) unless
+        it is given."""
+        now = self._clock.now()
+        key = ApiKey(
+            f"ApiKey-{ids.new_uuid()}",
+            account_id,
+            name,
+            frozenset(roles),
+            now,
+            expires_at,
+            description,
+            by,
+            now,
+            ids.hex_id(),
+        )
+        text = clear or secrets.token_urlsafe(32)
+        digest = _digest(text)
         with self._database.writing() as connection:
-            connection.execute(
-                insert(api_keys).values(
-                    id=key.id,
-                    account_id=account_id,
-                    name=name,
-                    digest=_digest(clear),
-                    roles=sorted(key.roles),
-                    created_at=key.created_at,
-                    expires_at=expires_at,
-                )
-            )
-        return key, clear
+            if clear is None and _count(connection, account_id) >= MOST_KEYS:
+                raise TooMany(f"an account has at most {MOST_KEYS} API keys: delete one first")
+            connection.execute(delete(api_keys).where(api_keys.c.digest == digest, api_keys.c.expires_at <= now))
+            connection.execute(insert(api_keys).values(digest=digest, **_values(key)))
+        return key, text
 
     def find_api_key(self, clear: str) -> ApiKey | None:
         """Return the key with that clear text, or None if unknown or expired."""
@@ -90,14 +119,31 @@ class IdentityQueries:
             row = connection.execute(query).one_or_none()
             return None if row is None else _key_of(row)
 
+    def api_key(self, key_id: str) -> ApiKey | None:
+        """Return the key with that id, expired or not, of whatever account."""
+        with self._database.reading() as connection:
+            row = connection.execute(select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
+            return None if row is None else _key_of(row)
+
     def api_keys(self, account_id: str) -> tuple[ApiKey, ...]:
         """Return an account's keys, oldest first, expired ones too."""
-        query = select(api_keys).where(api_keys.c.account_id == account_id).order_by(api_keys.c.created_at)
+        query = select(api_keys).where(api_keys.c.account_id == account_id)
         with self._database.reading() as connection:
-            return tuple(_key_of(row) for row in connection.execute(query))
+            rows = connection.execute(query.order_by(api_keys.c.created_at, api_keys.c.id))
+            return tuple(_key_of(row) for row in rows)
+
+    def replace_api_key(self, key: ApiKey) -> ApiKey | None:
+        """Store a key's name, description, roles and end date, and return it as it is now.
+
+        None if it is gone or no longer at `key.version`."""
+        changed = replace(key, updated_at=self._clock.now(), version=ids.hex_id())
+        same = (api_keys.c.id == key.id, api_keys.c.version == key.version)
+        with self._database.writing() as connection:
+            found = connection.execute(update(api_keys).where(*same).values(**_values(changed))).rowcount
+        return changed if found else None
 
     def delete_api_key(self, key_id: str) -> bool:
-        """Delete a key and say whether it was there; tokens made with it live out their hour."""
+        """Delete a key, which voids its tokens at once, and say whether it was there."""
         with self._database.writing() as connection:
             return connection.execute(delete(api_keys).where(api_keys.c.id == key_id)).rowcount > 0
 
@@ -139,8 +185,29 @@ def _digest(clear: str) -> str:
     return hashlib.sha256(clear.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _count(connection: Connection, account_id: str) -> int:
+    query = select(func.count()).select_from(api_keys).where(api_keys.c.account_id == account_id)
+    return int(connection.execute(query).scalar_one())
+
+
+def _values(key: ApiKey) -> dict[str, object]:
+    return {**asdict(key), "roles": sorted(key.roles)}
+
+
 def _key_of(row: Row[Any]) -> ApiKey:
-    return ApiKey(row.id, row.account_id, row.name, frozenset(row.roles), row.created_at, row.expires_at)
+    return ApiKey(
+        row.id,
+        row.account_id,
+        row.name,
+        frozenset(row.roles),
+        row.created_at,
+        row.expires_at,
+        row.description,
+        row.created_by,
+        # Keys that are older than the column have been changed last when they were made.
+        row.updated_at or row.created_at,
+        row.version,
+    )
 
 
 def _new_token_key() -> TokenKey:

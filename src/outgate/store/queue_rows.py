@@ -4,7 +4,7 @@ Standards: SQLite's SQL; multi-row `VALUES` and `UPDATE … FROM` (SQLite 3.33).
 Promises: no statement runs once per message: a batch is a handful of statements, whatever its size.
 Dangers: one thread owns the connection. Every statement gives the interpreter's lock away and must win it
     back from the event loop, so statements, not rows, are what a batch costs.
-Not here: threads and batches (`sqlite`), bodies (`spool`), reads for people (`history`).
+Not here: threads and batches (`sqlite`), bodies (`spool`), what is held (`hold_rows`), reads for people (`history`).
 """
 
 # ruff: noqa: S608 - statements are put together from our own words only; every value is bound
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from outgate.model.flow import Accepted, Attempt, Job, JobRecipient, Location, Outcome, SigningKey, Status
+from outgate.store.hold_rows import HoldRows
 
 FINAL = tuple(status.value for status in Status if status.final)
 _FINAL_LIST = ", ".join(f"'{status}'" for status in FINAL)
@@ -122,6 +123,7 @@ class QueueRows:
             "wal_autocheckpoint=4000",
         ):
             connection.execute(f"PRAGMA {pragma}")
+        self.holds = HoldRows(connection, lease, self._many, lambda rows: self._many(_ADD_ATTEMPTS, rows))
         (highest,) = connection.execute("SELECT coalesce(max(id), 0) FROM recipients").fetchone()
         self._next_id: int = highest + 1
 
@@ -209,8 +211,12 @@ class QueueRows:
                 )
         self._many(_ADD_ATTEMPTS, rows)
         self._many(_SETTLE, settled, (self._lease,))
+        return self.free_done(maybe_done)
+
+    def free_done(self, queue_ids: Iterable[str]) -> dict[int, tuple[int, int]]:
+        """Let go of the bodies of those messages whose recipients are all final; say what is freed, by segment."""
+        done = [(queue_id,) for queue_id in queue_ids]
         freed: dict[int, tuple[int, int]] = {}
-        done = [(queue_id,) for queue_id in maybe_done]
         for segment, count, length in self._many(_COUNT_DONE, done):
             records, total = freed.get(segment, (0, 0))
             freed[segment] = (records + count, total + length)

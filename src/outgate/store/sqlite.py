@@ -31,6 +31,8 @@ from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.model.flow import Accepted, Attempt, Job, Location, Status
 from outgate.store.history import AttemptRecord, History, MessageRecord, RecipientRecord
+from outgate.store.hold_rows import Hold
+from outgate.store.metrics import Bounce, Counts, Selection
 from outgate.store.migrations import upgrade_queue
 from outgate.store.queue_rows import QueueRows, Release
 from outgate.store.spool import Record, Spool, SpoolError, Sync, Write, default_sync
@@ -56,6 +58,7 @@ _LINGER_S = 0.010
 _GATHER_S = 0.006
 """How long a batch waits for company when the one before had some."""
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
+_STEP = 500
 _COMPACT_REST_S = 5.0
 _COMPACT_PAUSE_S = 0.2
 _COMPACT_RECORDS = 64
@@ -163,7 +166,7 @@ class QueueStore:
         self._notify = notify
         self._lock = lock
         self._inbox: SimpleQueue[_Submission | _Call[object] | None] = SimpleQueue()
-        self._outcomes: deque[Attempt | Release] = deque()
+        self._outcomes: deque[Attempt | Release | Hold] = deque()
         self._gate = threading.Lock()
         self._closed = False
         self._idle = False
@@ -172,6 +175,7 @@ class QueueStore:
         self._retry_at = 0.0
         self._compact_at = time.monotonic() + _COMPACT_REST_S
         self._unreadable: set[int] = set()
+        self._freed: list[dict[int, tuple[int, int]]] = []
         self._thread = threading.Thread(target=self._run, name="queue-commit", daemon=True)
         self._thread.start()
 
@@ -198,6 +202,37 @@ class QueueStore:
     def release(self, job: Job, due_at: float) -> None:
         """Give a job's lease back without an attempt; it is due again at `due_at` (epoch seconds)."""
         self._add_outcome(Release(job.recipients, due_at))
+
+    def hold(self, job: Job, reason: str, words: str, at: float) -> None:
+        """Take a leased job out of the schedule; `words` tell the trail why. Its recipients are `held`."""
+        self._add_outcome(Hold(job, reason, words, at))
+
+    def hold_waiting(self, smtp_config_id: str, reason: str, words: str, now: float) -> int:
+        """Hold all that waits for a configuration and is not under way; return how many recipients. Blocks."""
+        return self._in_steps(lambda: self._rows.holds.waiting(smtp_config_id, reason, words, now, _STEP))
+
+    def release_held(self, smtp_config_id: str, reasons: Sequence[str], words: str, now: float) -> int:
+        """Let what a configuration has held for these reasons go on, due now, its expiry put off by as long as it was
+        held; return how many recipients. Blocks."""
+        return self._in_steps(lambda: self._rows.holds.release(smtp_config_id, reasons, words, now, _STEP))
+
+    def expire_held(self, reasons: Sequence[str], before: float, words: str, now: float) -> int:
+        """End as `expired` what has been held since `before` or longer; return how many recipients. Blocks."""
+
+        def step() -> int:
+            count, queue_ids = self._rows.holds.expire(reasons, before, words, now, _STEP)
+            self._freed.append(self._rows.free_done(queue_ids))
+            return count
+
+        return self._in_steps(step)
+
+    def held_configurations(self, reasons: Sequence[str]) -> list[str]:
+        """Return the configurations that have something held for these reasons. Blocks."""
+        return self._ask(partial(self._rows.holds.configurations, reasons))
+
+    def held_since(self, reasons: Sequence[str]) -> float | None:
+        """Return since when something is held for these reasons, None if nothing is. Blocks."""
+        return self._ask(partial(self._rows.holds.since, reasons))
 
     def claim(self, now: float, limit: int, but: Collection[str] = ()) -> list[Job]:
         """Lease and return at most `limit` jobs due by `now`, oldest first, none to the domains in `but`; blocks for
@@ -254,6 +289,14 @@ class QueueStore:
             offset=offset,
         )
 
+    def metrics(self, wanted: Selection, width_s: int) -> Counts:
+        """Count events as `History.metrics` does, by kind and buckets of `width_s` seconds; blocks for the disk."""
+        return self._history.metrics(wanted, width_s)
+
+    def bounces(self, wanted: Selection, limit: int, offset: int) -> tuple[int, list[Bounce]]:
+        """List bounces as `History.bounces` does: (in all, one page, newest first); blocks for the disk."""
+        return self._history.bounces(wanted, limit, offset)
+
     def flush(self) -> None:
         """Block until everything handed over so far is durable; raise `OSError` if it cannot be."""
 
@@ -288,7 +331,25 @@ class QueueStore:
         self._spool.close()
         os.close(self._lock)
 
-    def _add_outcome(self, outcome: Attempt | Release) -> None:
+    def _in_steps(self, step: Callable[[], int]) -> int:
+        """Do something to many rows, a transaction for some hundreds of them, so that submissions get their turn."""
+
+        def one() -> int:
+            self._freed.clear()
+            with self._rows.transaction():
+                count = step()
+            # Only now is it durable that nobody needs these bodies.
+            for freed in self._freed:
+                for number, (records, length) in freed.items():
+                    self._spool.release(number, records, length)
+            return count
+
+        total = 0
+        while (count := self._ask(one)) > 0:
+            total += count
+        return total
+
+    def _add_outcome(self, outcome: Attempt | Release | Hold) -> None:
         self._outcomes.append(outcome)
         if self._closed:
             _log.error("queue.outcome_after_close", outcome=repr(outcome))
@@ -389,7 +450,7 @@ class QueueStore:
             return []
         return list(zip(submissions, locations, strict=True))
 
-    def _write(self, stored: list[tuple[_Submission, Location]], outcomes: list[Attempt | Release]) -> None:
+    def _write(self, stored: list[tuple[_Submission, Location]], outcomes: list[Attempt | Release | Hold]) -> None:
         """Make rows durable in one transaction; where that cannot be, in one each."""
         begun = self._spool.begun()
         try:
@@ -398,6 +459,7 @@ class QueueStore:
                 jobs = self._rows.add([(submission.accepted, place) for submission, place in stored])
                 freed = self._rows.settle([o for o in outcomes if isinstance(o, Attempt)])
                 self._rows.release([o for o in outcomes if isinstance(o, Release)])
+                self._rows.holds.add([o for o in outcomes if isinstance(o, Hold)])
         except Exception as error:
             if len(stored) + len(outcomes) > 1 and not _of_the_disk(error):
                 # One of them is at fault: each gets its own verdict.
@@ -418,7 +480,7 @@ class QueueStore:
     def _failed(
         self,
         stored: list[tuple[_Submission, Location]],
-        outcomes: list[Attempt | Release],
+        outcomes: list[Attempt | Release | Hold],
         error: Exception,
     ) -> None:
         _log.error("queue.commit_failed", messages=len(stored), outcomes=len(outcomes), error=repr(error))

@@ -88,6 +88,8 @@ Index(
     smtp_configurations.c.instance_id,
     smtp_configurations.c.created_at,
     smtp_configurations.c.id,
+    # Always NULL here, but without it SQLite looks each row up to see that.
+    smtp_configurations.c.deleted_at,
     sqlite_where=smtp_configurations.c.deleted_at.is_(None),
 )
 Index(

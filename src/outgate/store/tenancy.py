@@ -1,19 +1,19 @@
-"""Tenants in the control database: accounts, instances, SMTP configurations, keys, users, evidence.
+"""Tenants in the control database: accounts, instances, SMTP configurations, keys, users.
 
 Standards: none; rules of the vendor's contract that need a transaction (five users, one domain) are kept here.
 Promises: every method is one transaction; a private key is sealed before it reaches the database; a deleted
     configuration keeps its row and its key, because queued mail still has to be signed.
 Dangers: `signing_key_pem` returns a private key in clear.
-Not here: JSON (`api.event_notifications`), who may send (`relay.policy`), hashing (`passwords`).
+Not here: JSON (`api.event_notifications`), who may send (`relay.policy`), what is known of a
+    domain (`verification`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from outgate.base import ids
@@ -21,11 +21,11 @@ from outgate.base.clock import Clock
 from outgate.model.tenancy import (
     Credential,
     DkimKey,
-    Evidence,
     Instance,
     Sender,
     SmtpConfiguration,
     SmtpUser,
+    Standing,
     Verification,
 )
 from outgate.store.database import Database
@@ -35,8 +35,8 @@ from outgate.store.tables import (
     accounts,
     credentials,
     dkim_keys,
-    evidence,
     instances,
+    meta,
     smtp_configurations,
     smtp_users,
 )
@@ -57,6 +57,7 @@ from outgate.store.tenancy_rows import (
 )
 
 T = TypeVar("T")
+_COUNTED = 10_000
 
 __all__ = ["MOST_USERS", "Conflict", "Found", "NotThere", "TenancyQueries", "TooMany"]
 
@@ -76,6 +77,7 @@ class TenancyQueries:
         self._database = database
         self._box = box
         self._clock = clock
+        self._totals: dict[str, tuple[str, int]] = {}
 
     # -- accounts and instances -------------------------------------------------------------------
 
@@ -206,21 +208,23 @@ class TenancyQueries:
         if search is not None:
             wanted.append(smtp_configurations.c.name.icontains(search, autoescape=True))
         count = select(func.count()).select_from(smtp_configurations).where(*wanted)
-        page = (
-            configuration_query(*wanted)
-            .order_by(smtp_configurations.c.created_at, smtp_configurations.c.id)
-            .limit(limit)
-            .offset(offset)
-        )
+        # The page is found in the index alone; only its own rows are read whole.
+        order = (smtp_configurations.c.created_at, smtp_configurations.c.id)
+        ids_of_page = select(smtp_configurations.c.id).where(*wanted).order_by(*order).limit(limit).offset(offset)
+        page = configuration_query(smtp_configurations.c.id.in_(ids_of_page)).order_by(*order)
         with self._database.reading() as connection:
-            total = connection.scalar(count) or 0
+            total = self._total(connection, instance_id, count) if search is None else connection.scalar(count) or 0
             return Found(total, tuple(configuration_of(row) for row in connection.execute(page)))
 
-    def all_configurations(self) -> tuple[SmtpConfiguration, ...]:
-        """Return every configuration of every instance that is not deleted (for the re-check)."""
-        query = configuration_query(smtp_configurations.c.deleted_at.is_(None))
-        with self._database.reading() as connection:
-            return tuple(configuration_of(row) for row in connection.execute(query))
+    def _total(self, connection: Connection, instance_id: str, count: Select[Any]) -> int:
+        """Count once per revision: of 100,000 configurations that takes longer than reading a page of them."""
+        revision = connection.scalar(select(meta.c.value).where(meta.c.key == "revision")) or ""
+        known = self._totals.get(instance_id)
+        if known is None or known[0] != revision:
+            if len(self._totals) >= _COUNTED:
+                self._totals.clear()
+            known = self._totals[instance_id] = (revision, connection.scalar(count) or 0)
+        return known[1]
 
     def update_configuration(
         self, instance_id: str, smtp_config_id: str, *, name: str | None = None, description: str | None = None
@@ -253,55 +257,12 @@ class TenancyQueries:
                     smtp_configurations.c.instance_id == instance_id,
                     smtp_configurations.c.deleted_at.is_(None),
                 )
-                .values(deleted_at=self._clock.now())
+                .values(deleted_at=self._clock.now(), recheck_at=None)
             )
             if changed.rowcount == 0:
                 raise NotThere(f"configuration {smtp_config_id}")
             connection.execute(delete(smtp_users).where(smtp_users.c.smtp_config_id == smtp_config_id))
             drop_unused_credentials(connection)
-
-    def record_verification(
-        self,
-        smtp_config_id: str,
-        check: str,
-        state: Verification | None,
-        *,
-        result: str,
-        explanation: str,
-        asked: Sequence[object] = (),
-    ) -> None:
-        """Keep the evidence of a check ("spf", "dkim", "a" or "en_authorization") and set that check's state.
-
-        `state` None keeps the state (a resolver's failure); "a" has evidence only. Raises `NotThere`.
-        """
-        column = {"spf": "spf", "dkim": "dkim", "en_authorization": "authorization"}.get(check)
-        now = self._clock.now()
-        with self._database.writing() as connection:
-            mine = smtp_configurations.c.id == smtp_config_id
-            if connection.scalar(select(smtp_configurations.c.id).where(mine)) is None:
-                raise NotThere(f"configuration {smtp_config_id}")
-            connection.execute(
-                insert(evidence).values(
-                    smtp_config_id=smtp_config_id,
-                    type=check,
-                    result=result,
-                    explanation=explanation,
-                    asked=list(asked),
-                    at=now,
-                )
-            )
-            if state is not None and column is not None:
-                connection.execute(update(smtp_configurations).where(mine).values({column: state, "updated_at": now}))
-
-    def evidence(self, smtp_config_id: str, limit: int = 20) -> tuple[Evidence, ...]:
-        """Return the latest evidence of a configuration, newest first."""
-        query = select(evidence).where(evidence.c.smtp_config_id == smtp_config_id)
-        query = query.order_by(evidence.c.id.desc()).limit(limit)
-        with self._database.reading() as connection:
-            return tuple(
-                Evidence(row.smtp_config_id, row.type, row.result, row.explanation, tuple(row.asked), row.at)
-                for row in connection.execute(query)
-            )
 
     # -- keys -------------------------------------------------------------------------------------
 
@@ -317,7 +278,15 @@ class TenancyQueries:
             changed = connection.execute(
                 update(smtp_configurations)
                 .where(smtp_configurations.c.id == smtp_config_id, smtp_configurations.c.deleted_at.is_(None))
-                .values(key_id=stored.id, dkim=Verification.PENDING, updated_at=now)
+                .values(
+                    key_id=stored.id,
+                    dkim=Verification.PENDING,
+                    standing=Standing.UNVERIFIED,
+                    standing_since=now,
+                    failing="",
+                    recheck_at=None,
+                    updated_at=now,
+                )
             )
             if changed.rowcount == 0:
                 raise NotThere(f"configuration {smtp_config_id}")
@@ -431,13 +400,14 @@ class TenancyQueries:
             row = connection.execute(query).one_or_none()
             return None if row is None else user_of(row)
 
-    def update_user(self, smtp_config_id: str, user_id: str, *, description: str) -> SmtpUser:
-        """Change a user's description. Raises `NotThere`."""
+    def update_user(self, smtp_config_id: str, user_id: str, *, description: str | None) -> SmtpUser:
+        """Change a user's description; None leaves it. Raises `NotThere`."""
         mine = (smtp_users.c.id == user_id, smtp_users.c.smtp_config_id == smtp_config_id)
+        values: dict[str, Any] = {"updated_at": self._clock.now()}
+        if description is not None:
+            values["description"] = description
         with self._database.writing() as connection:
-            connection.execute(
-                update(smtp_users).where(*mine).values(description=description, updated_at=self._clock.now())
-            )
+            connection.execute(update(smtp_users).where(*mine).values(**values))
             row = connection.execute(user_query(*mine)).one_or_none()
         if row is None:
             raise NotThere(f"user {user_id}")
@@ -451,16 +421,22 @@ class TenancyQueries:
                 raise NotThere(f"user {user_id}")
             drop_unused_credentials(connection)
 
-    def set_verifier(self, username: str, verifier: str) -> None:
-        """Give a credential another password's verifier. Raises `NotThere`."""
+    def rotate_user(self, smtp_config_id: str, user_id: str, *, verifier: str, overlap_s: float) -> SmtpUser:
+        """Give a user's credential, which clones share, another password's verifier; the one before is good for
+        `overlap_s` seconds more. Raises `NotThere`."""
+        now = self._clock.now()
+        mine = (smtp_users.c.id == user_id, smtp_users.c.smtp_config_id == smtp_config_id)
         with self._database.writing() as connection:
-            changed = connection.execute(
-                update(credentials)
-                .where(credentials.c.username == username)
-                .values(verifier=verifier, updated_at=self._clock.now())
-            )
-            if changed.rowcount == 0:
-                raise NotThere(f"user name {username}")
+            row = connection.execute(user_query(*mine)).one_or_none()
+            if row is None:
+                raise NotThere(f"user {user_id}")
+            changed: dict[str, Any] = {"verifier": verifier, "updated_at": now}
+            changed["former_verifier"] = credentials.c.verifier if overlap_s > 0 else None
+            changed["former_until"] = now + overlap_s if overlap_s > 0 else None
+            connection.execute(update(credentials).where(credentials.c.id == row.credential_id).values(**changed))
+            shared = smtp_users.c.credential_id == row.credential_id
+            connection.execute(update(smtp_users).where(shared).values(updated_at=now))
+            return user_of(connection.execute(user_query(*mine)).one())
 
     def sender(self, username: str) -> Sender | None:
         """Return what policy needs to know about a user name, or None if nobody has it."""
@@ -485,6 +461,8 @@ class TenancyQueries:
                 credential.username,
                 credential.verifier,
                 credential.updated_at,
+                credential.former_verifier,
+                credential.former_until,
             ),
             instance,
             {configuration.domain: configuration for configuration in found},

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select
 
 from outgate.base import ids
-from outgate.model.tenancy import DkimKey, Instance, SmtpConfiguration, SmtpUser, Verification
+from outgate.model.tenancy import DkimKey, Instance, SmtpConfiguration, SmtpUser, Standing, Verification
 from outgate.store.tables import credentials, dkim_keys, instances, smtp_configurations, smtp_users
 
 MOST_USERS = 5
@@ -67,6 +67,10 @@ def configuration_of(row: Row[Any]) -> SmtpConfiguration:
         DkimKey(row.key_id, row.id, row.selector, row.algorithm, row.public),
         row.created_at,
         row.updated_at,
+        Standing(row.standing),
+        row.standing_since,
+        row.failing,
+        row.recheck_at,
     )
 
 

@@ -277,7 +277,7 @@ def test_every_route_has_roles(service: Service, http: httpx2.Client) -> None:
         *((method, f"{service.cbr_url}/v1/{kind}") for method in ("GET", "POST") for kind in ("zones", "rules")),
         *(("GET", f"{service.cbr_url}/v1/{kind}/x") for kind in ("zones", "rules")),
     ):
-        response = http.request(method, url, headers=service.headers("operator"))
+        response = http.request(method, url, headers=service.headers("runtime"))
         check_envelope(response, 403, "needs one of the roles")
 
 

@@ -1,22 +1,40 @@
-"""API keys become tokens; tokens are checked by signature, issuer, time and the key's existence."""
+"""API keys are made, changed and deleted; they become tokens; tokens are checked by signature, issuer, time and key."""
 
 from __future__ import annotations
 
 import base64
+import hmac
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
 
+from outgate.api import cloud_manager
 from outgate.api.errors import Unauthorized
+from outgate.api.identity import examples
+from outgate.api.identity.documents import (
+    ApiKeyListShown,
+    ApiKeyShown,
+    ChangedApiKey,
+    NewApiKey,
+    PublicKeysShown,
+    TokenRefused,
+    TokenShown,
+)
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.base.clock import FrozenClock
 from outgate.store.control import ControlStore, open_control
+from outgate.store.identity import MOST_KEYS
 from outgate.store.secrets import open_box
+from outgate.store.tenancy import TooMany
 from support.api_service import Service, api_service
 
 GRANT = "urn:ibm:params:oauth:grant-type:apikey"
@@ -44,6 +62,41 @@ def post(service: Service, **fields: str) -> httpx2.Response:
     return httpx2.post(f"{service.base}/identity/token", data=fields, trust_env=False)
 
 
+def keys_url(service: Service, key_id: str = "") -> str:
+    return f"{service.base}/iam/v1/apikeys" + (f"/{key_id}" if key_id else "")
+
+
+def make_key(service: Service, *, by: dict[str, str] | None = None, **body: Any) -> dict[str, Any]:
+    answer = httpx2.post(
+        keys_url(service), json={"name": "k", **body}, headers=by or service.headers(), trust_env=False
+    )
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def token_of(service: Service, api_key: str) -> str:
+    return post(service, grant_type=GRANT, apikey=api_key).json()["access_token"]
+
+
+def refused_everywhere(service: Service, token: str, says: str = "") -> None:
+    """Check that both APIs answer 401 with the envelope, and nothing more."""
+    for url in (f"{service.smtp_url}/config", f"{service.cbr_url}/v1/zones", keys_url(service)):
+        answer = httpx2.get(url, headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+        assert answer.status_code == 401, answer.text
+        body = answer.json()
+        assert body.keys() == {"status_code", "trace", "errors"}
+        (error,) = body["errors"]
+        assert (body["status_code"], error["code"]) == (401, "unauthorized")
+        assert says in error["message"]
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.headers["x-global-transaction-id"] == body["trace"]
+
+
+def accepted(service: Service, token: str) -> bool:
+    url = f"{service.smtp_url}/config"
+    return httpx2.get(url, headers={"Authorization": f"Bearer {token}"}, trust_env=False).status_code == 200
+
+
 def test_token_answer_and_claims(service: Service) -> None:
     answer = post(service, grant_type=GRANT, apikey=service.api_key, response_type="cloud_iam")
     assert answer.status_code == 200
@@ -60,6 +113,39 @@ def test_token_answer_and_claims(service: Service) -> None:
     assert claims["id"].startswith("iam-ApiKey-")
     assert sorted(claims["roles"]) == ["manager", "reader", "writer"]
     assert (claims["client_id"], claims["scope"]) == ("default", "ibm openid")
+    assert claims["iss"] == "https://iam.outgate.test/identity"
+    assert accepted(service, body["access_token"])
+
+
+def test_the_client_of_a_token_is_who_asked_for_it(service: Service) -> None:
+    def client(authorization: str) -> str:
+        form = {"grant_type": GRANT, "apikey": service.api_key}
+        headers = {"Authorization": authorization} if authorization else {}
+        answer = httpx2.post(f"{service.base}/identity/token", data=form, headers=headers, trust_env=False)
+        return json.loads(base64.urlsafe_b64decode(answer.json()["access_token"].split(".")[1] + "=="))["client_id"]
+
+    basic = base64.b64encode(b"bx:bx").decode()
+    assert client(f"Basic {basic}") == "bx"
+    for other in ("", "Basic ???", "Basic " + base64.b64encode(b"\xff:x").decode(), "Bearer x"):
+        assert client(other) == "default"
+
+
+async def test_one_token_serves_both_vendors(service: Service) -> None:
+    """Cloud Manager wants its client in x-api-key: the token's `client_id`, or the very key it was got with."""
+    store = service.store
+    program = store.egress.add_program("org@AdobeOrg", service.account_id, "Shop")
+    api: FastAPI = cloud_manager.build(
+        store=store.egress,
+        authenticator=Authenticator(store, service.clock),
+        changed=lambda: None,
+        shared_addresses=[],
+        account_of_key=lambda clear: (key := store.identity.find_api_key(clear)) and key.account_id,
+    )
+    headers = {"Authorization": f"Bearer {token_of(service, service.api_key)}", "x-gw-ims-org-id": "org@AdobeOrg"}
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=api), base_url="http://outgate.test") as client:
+        for given, status in (("default", 200), (service.api_key, 200), ("another", 403)):
+            answer = await client.get(f"/api/program/{program.id}", headers={**headers, "x-api-key": given})
+            assert answer.status_code == status, answer.text
 
 
 @pytest.mark.parametrize(
@@ -147,24 +233,374 @@ async def test_deleted_key_voids_its_tokens_at_once_and_rotation_keeps_them(
     await authenticator.authenticate(f"Bearer {new}")
 
 
-async def test_tokens_of_others_are_refused(store: ControlStore, clock: FrozenClock) -> None:
+CLAIMS: dict[str, Any] = {"sub": "x", "roles": ["reader"], "client_id": "c"}
+
+
+class Forger:
+    """Makes tokens as they should not be."""
+
+    def __init__(self, service: Service) -> None:
+        self.key = service.store.identity.token_keys()[0]
+        self.own = ECKey.import_key(self.key.pem)
+        now = int(service.clock.now())
+        self.claims = CLAIMS | {
+            "iss": "https://iam.outgate.test/identity",
+            "account": {"bss": service.account_id},
+            "iat": now,
+            "exp": now + 3600,
+        }
+
+    def signed(self, signer: ECKey | None = None, header: dict[str, Any] | None = None, **changed: Any) -> str:
+        claims = {name: value for name, value in {**self.claims, **changed}.items() if value != "absent"}
+        return jwt.encode(header or {"alg": "ES256", "kid": self.key.id}, claims, signer or self.own)
+
+    def raw(self, header: object, payload: object = None, signature: str = "") -> str:
+        texts = [json.dumps(part).encode() for part in (header, self.claims if payload is None else payload)]
+        return ".".join([*(base64.urlsafe_b64encode(text).decode().rstrip("=") for text in texts), signature])
+
+    def with_public_key_as_secret(self) -> str:
+        unsigned = self.raw({"alg": "HS256", "kid": self.key.id}).rstrip(".")
+        digest = hmac.digest(self.own.as_pem(private=False), unsigned.encode(), "sha256")
+        return f"{unsigned}.{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+
+    def tampered(self) -> str:
+        head, payload, signature = self.signed().split(".")
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
+        other = base64.urlsafe_b64encode(json.dumps({**claims, "roles": ["manager"]}).encode()).decode().rstrip("=")
+        return f"{head}.{other}.{signature}"
+
+
+FORGED: dict[str, Callable[[Forger], str]] = {
+    "signed with another key": lambda forger: forger.signed(ECKey.generate_key("P-256")),
+    "no algorithm": lambda forger: forger.raw({"alg": "none", "kid": forger.key.id}),
+    "no algorithm, spelt otherwise": lambda forger: forger.raw({"alg": "None", "kid": forger.key.id}),
+    "our algorithm, no signature": lambda forger: forger.raw({"alg": "ES256", "kid": forger.key.id}),
+    "a signature of zeros": lambda forger: forger.raw({"alg": "ES256", "kid": forger.key.id}, signature="A" * 86),
+    "HMAC with the public key": lambda forger: forger.with_public_key_as_secret(),
+    "tampered claims": lambda forger: forger.tampered(),
+    "another issuer": lambda forger: forger.signed(iss="https://iam.cloud.ibm.com/identity"),
+    "no issuer": lambda forger: forger.signed(iss="absent"),
+    "no subject": lambda forger: forger.signed(sub="absent"),
+    "no account": lambda forger: forger.signed(account="absent"),
+    "an account that is a text": lambda forger: forger.signed(account="a"),
+    "no roles": lambda forger: forger.signed(roles="absent"),
+    "roles that are none": lambda forger: forger.signed(roles=None),
+    "no client": lambda forger: forger.signed(client_id="absent"),
+    "no expiry": lambda forger: forger.signed(exp="absent"),
+    "an expiry in words": lambda forger: forger.signed(exp="soon"),
+    "an expiry without end": lambda forger: forger.signed(exp=10**400),
+    "an expiry that is no number": lambda forger: forger.signed(exp=float("nan")),
+    "expired": lambda forger: forger.signed(exp=forger.claims["iat"] - 1),
+    "an unknown kid": lambda forger: forger.signed(header={"alg": "ES256", "kid": "unknown"}),
+    "no kid": lambda forger: forger.signed(header={"alg": "ES256"}),
+    "a kid that is a list": lambda forger: forger.raw({"alg": "ES256", "kid": [1]}, signature="A" * 86),
+    "a header that is a list": lambda forger: forger.raw([]),
+    "claims that are a list": lambda forger: forger.raw({"alg": "ES256", "kid": forger.key.id}, []),
+    "nested deeply": lambda _: base64.urlsafe_b64encode(b"[" * 5000).decode() + ".e30.AA",
+    "a key id of nobody's": lambda forger: forger.signed(sub="iam-ApiKey-00000000-0000-0000-0000-000000000000"),
+    "five parts": lambda forger: forger.signed() + ".a.b",
+    "garbage": lambda _: "garbage",
+    "dots": lambda _: "..",
+    "no base64": lambda _: "!!.??.**",
+    "over-long": lambda forger: forger.signed(more="x" * 9000),
+    "huge": lambda _: "x" * 30_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_forged_tokens_are_refused_alike_by_every_api(service: Service, forged: str) -> None:
+    forger = Forger(service)
+    assert accepted(service, forger.signed())
+    refused_everywhere(
+        service,
+        FORGED[forged](forger),
+        "expired" if forged == "expired" else "not one of ours" if "key id" not in forged else "",
+    )
+
+
+def test_a_token_from_the_future_is_good(service: Service) -> None:
+    """Processes' clocks differ, and nobody but us signs."""
+    forger = Forger(service)
+    assert accepted(service, forger.signed(iat=forger.claims["iat"] + 3000))
+
+
+def test_headers_without_a_bearer_token(service: Service) -> None:
+    for header in ("", "Bearer", "Basic eDp5", "Token x", "Bearer \u00e4\u00f6"):
+        sent = {"Authorization": header.encode("latin-1")} if header else {}
+        answer = httpx2.get(f"{service.smtp_url}/config", headers=sent, trust_env=False)
+        assert (answer.status_code, answer.json()["status_code"]) == (401, 401)
+
+
+def test_tokens_expire_when_the_clock_says_so(tmp_path: Path) -> None:
+    with api_service(tmp_path) as own:
+        token = token_of(own, own.api_key)
+        assert accepted(own, token)
+        own.clock.advance(3600)
+        refused_everywhere(own, token, "expired")
+
+
+def test_a_deleted_key_voids_its_tokens_at_once(service: Service) -> None:
+    made = make_key(service)
+    token = token_of(service, made["apikey"])
+    assert accepted(service, token)
+    answer = httpx2.delete(keys_url(service, made["id"]), headers=service.headers(), trust_env=False)
+    assert (answer.status_code, answer.content) == (204, b"")
+    refused_everywhere(service, token, "deleted")
+    assert post(service, grant_type=GRANT, apikey=made["apikey"]).json()["errorCode"] == "BXNIM0415E"
+
+
+def test_a_key_that_another_process_deletes_voids_its_tokens_at_once(tmp_path: Path) -> None:
+    with api_service(tmp_path) as own:
+        made = make_key(own)
+        token = token_of(own, made["apikey"])
+        assert accepted(own, token)
+        other = open_control(tmp_path / "control.db", open_box(tmp_path / "master.key"), own.clock)
+        assert other.identity.delete_api_key(made["id"])
+        other.close()
+        refused_everywhere(own, token, "deleted")
+
+
+def test_no_token_outlives_its_key(tmp_path: Path) -> None:
+    with api_service(tmp_path) as own:
+        now = own.clock.now()
+        key, clear = own.store.identity.create_api_key(own.account_id, "short", ["reader"], expires_at=now + 600)
+        answer = post(own, grant_type=GRANT, apikey=clear).json()
+        assert 590 <= answer["expires_in"] <= 600
+        assert answer["expiration"] <= now + 600
+        # A token from when the key had no end is cut short by the end date it has got since.
+        older = own.tokens.issue(key.subject, own.account_id, ["reader"], "c")
+        assert accepted(own, older)
+        own.clock.advance(601)
+        refused_everywhere(own, older, "expired")
+        refused_everywhere(own, answer["access_token"], "expired")
+        assert post(own, grant_type=GRANT, apikey=clear).status_code == 400
+
+
+def test_a_key_of_its_last_second_gets_no_token(tmp_path: Path) -> None:
+    with api_service(tmp_path) as own:
+        _, clear = own.store.identity.create_api_key(own.account_id, "k", [], expires_at=int(own.clock.now()) + 0.99)
+        assert post(own, grant_type=GRANT, apikey=clear).json()["errorCode"] == "BXNIM0415E"
+
+
+def test_a_role_taken_away_voids_tokens_and_one_given_does_not(service: Service) -> None:
+    made = make_key(service, roles=["reader", "writer"])
+    token = token_of(service, made["apikey"])
+    headers = {**service.headers(), "If-Match": made["entity_tag"]}
+
+    def change(roles: list[str]) -> None:
+        answer = httpx2.put(keys_url(service, made["id"]), json={"roles": roles}, headers=headers, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        headers["If-Match"] = answer.json()["entity_tag"]
+
+    change(["reader", "writer", "manager"])
+    assert accepted(service, token)
+    change(["reader"])
+    refused_everywhere(service, token, "lost a role")
+    assert accepted(service, token_of(service, made["apikey"]))
+
+
+async def test_a_token_for_another_account_than_its_keys(store: ControlStore, clock: FrozenClock) -> None:
+    account, other = store.tenancy.create_account(), store.tenancy.create_account()
+    key, _ = store.identity.create_api_key(account, "k", ["reader"])
     issuer, authenticator = TokenIssuer(store, clock), Authenticator(store, clock)
-    key = store.identity.token_keys()[0]
-    own = ECKey.import_key(key.pem)
-    claims = {"iat": 1, "exp": 4_000_000_000, "iss": issuer._issuer, "sub": "x", "account": {"bss": "a"}, "roles": [], "client_id": "c"}  # fmt: skip
+    assert await authenticator.authenticate(f"Bearer {issuer.issue(key.subject, account, ['reader'], 'c')}")
+    with pytest.raises(Unauthorized):
+        await authenticator.authenticate(f"Bearer {issuer.issue(key.subject, other, ['reader'], 'c')}")
 
-    def signed(signer: ECKey, kid: str = key.id, **changed: object) -> str:
-        return "Bearer " + jwt.encode({"alg": "ES256", "kid": kid}, {**claims, **changed}, signer)
 
-    assert (await authenticator.authenticate(signed(own))).subject == "x"
-    stranger = ECKey.generate_key("P-256")
-    for token in (
-        signed(stranger),
-        signed(own, kid="unknown"),
-        signed(own, iss="https://iam.cloud.ibm.com/identity"),
-        signed(own, exp="soon"),
-        signed(own, account="a"),
-        signed(own, roles=None),
+# -- the operations on keys --------------------------------------------------------------------------------
+
+
+def test_a_key_is_shown_once_and_belongs_to_its_account(service: Service) -> None:
+    made = make_key(service, description="d", roles=["writer"], expires_at="2033-05-06T07:08+0000", iam_id="whoever")
+    assert re.fullmatch(r"[A-Za-z0-9_-]{43}", made["apikey"])
+    assert (made["iam_id"], made["created_by"]) == (f"iam-{made['id']}", "iam-tester")
+    assert (made["expires_at"], made["disabled"], made["locked"]) == ("2033-05-06T07:08+0000", False, False)
+    shown = httpx2.get(keys_url(service, made["id"]), headers=service.headers("reader"), trust_env=False)
+    assert shown.json() == {**made, "apikey": ""}
+    stranger = service.headers(*("reader", "manager"), account_id=service.store.tenancy.create_account())
+    for method, body in (("GET", None), ("PUT", {}), ("DELETE", None)):
+        answer = httpx2.request(
+            method, keys_url(service, made["id"]), json=body, headers={**stranger, "If-Match": "*"}, trust_env=False
+        )
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "not_found")
+    details = {**stranger, "IAM-ApiKey": made["apikey"]}
+    answer = httpx2.get(keys_url(service, "details"), headers=details, trust_env=False)
+    assert answer.status_code == 404
+    assert made["apikey"] not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "names"),
+    [
+        ({"name": ""}, 400, "name"),
+        ({"name": "a\nb"}, 400, "name"),
+        ({"name": "x" * 251}, 400, "name"),
+        ({"description": "\x1b[2J"}, 400, "description"),
+        ({"roles": []}, 400, "roles"),
+        ({"roles": ["admin"]}, 400, "roles.0"),
+        ({"roles": "reader"}, 400, "roles"),
+        ({"roles": ["reader", "operator"]}, 403, None),
+        ({"account_id": "another"}, 403, None),
+        ({"apikey": "chosen by a person, and long enough for it"}, 400, "apikey"),
+        ({"store_value": True}, 400, "store_value"),
+        ({"support_sessions": True}, 400, "support_sessions"),
+        ({"action_when_leaked": "delete"}, 400, "action_when_leaked"),
+        ({"expires_at": "tomorrow"}, 400, "expires_at"),
+        ({"expires_at": "2033-05-06"}, 400, "expires_at"),
+        ({"expires_at": "2033-05-06T07:08"}, 400, "expires_at"),
+        ({"expires_at": "2020-05-06T07:08Z"}, 400, "expires_at"),
+        ({"expires_at": "2099-05-06T07:08Z"}, 400, "expires_at"),
+        ({"expires_at": "9999-12-31T23:59-1400"}, 400, "expires_at"),
+    ],
+)
+def test_bad_keys(service: Service, body: dict[str, Any], status: int, names: str | None) -> None:
+    answer = httpx2.post(keys_url(service), json={"name": "k", **body}, headers=service.headers(), trust_env=False)
+    assert answer.status_code == status, answer.text
+    error = answer.json()["errors"][0]
+    assert error.get("target", {}).get("name") == names
+    assert str(body.get("apikey", "?none")) not in answer.text
+
+
+def test_what_the_vendors_clients_send_beside_is_taken(service: Service) -> None:
+    headers = {**service.headers(), "Entity-Lock": "false", "Entity-Disable": "false"}
+    make_key(service, by=headers, store_value=False, action_when_leaked="none", account_id=service.account_id)
+    for name in ("Entity-Lock", "Entity-Disable"):
+        answer = httpx2.post(keys_url(service), json={"name": "k"}, headers={**headers, name: "true"}, trust_env=False)
+        assert (answer.status_code, answer.json()["errors"][0]["target"]["name"]) == (400, name)
+
+
+def test_nobody_gives_a_key_a_role_that_he_lacks(service: Service) -> None:
+    manager = service.headers("manager")
+    assert make_key(service, by=manager)["roles"] == ["reader"]  # a manager may do what a reader may
+    made = make_key(service, by=service.headers("manager", "operator"), roles=["manager", "operator"])
+
+    def change(roles: list[str]) -> int:
+        headers = {**manager, "If-Match": "*"}
+        return httpx2.put(keys_url(service, made["id"]), json={"roles": roles}, headers=headers, trust_env=False).status_code  # fmt: skip
+
+    assert change(["manager", "operator", "writer"]) == 200  # what it had already is not given
+    assert change(["operator", "runtime"]) == 403
+    assert change(["manager"]) == 200
+    assert change(["manager", "operator"]) == 403
+
+
+def test_changes_name_the_version_they_were_made_from(service: Service) -> None:
+    made = make_key(service, description="before", expires_at="2033-05-06T07:08:09Z")
+    assert made["expires_at"] == "2033-05-06T07:08:09+0000"
+    url = keys_url(service, made["id"])
+
+    def change(tag: str | None, body: dict[str, Any]) -> httpx2.Response:
+        headers = service.headers() | ({} if tag is None else {"If-Match": tag})
+        return httpx2.put(url, json=body, headers=headers, trust_env=False)
+
+    first = change(made["entity_tag"], {"description": ""}).json()
+    assert (first["description"], first["name"], first["expires_at"]) == ("", "k", made["expires_at"])
+    assert first["entity_tag"] != made["entity_tag"]
+    assert change(made["entity_tag"], {"name": "late"}).status_code == 409
+    assert change(None, {"name": "blind"}).json()["errors"][0]["target"]["name"] == "If-Match"
+    second = change(f'"{first["entity_tag"]}"', {"name": "new", "expires_at": ""}).json()
+    assert second["name"] == "new" and "expires_at" not in second
+    assert change("*", {"name": ""}).status_code == 400
+    assert change("*", {}).status_code == 200
+
+
+def test_a_change_that_another_overtakes_is_not_stored(store: ControlStore) -> None:
+    account = store.tenancy.create_account()
+    key, _ = store.identity.create_api_key(account, "k", ["reader"])
+    assert store.identity.replace_api_key(replace(key, name="first")) is not None
+    assert store.identity.replace_api_key(replace(key, name="second")) is None
+    found = store.identity.api_key(key.id)
+    assert found is not None and found.name == "first"
+
+
+def test_lists_have_pages_and_order(tmp_path: Path) -> None:
+    with api_service(tmp_path) as own:
+        for name in ("c", "a", "b"):
+            own.clock.advance(1)
+            make_key(own, name=name)
+
+        def listed(url: str = "", **query: object) -> dict[str, Any]:
+            answer = httpx2.get(url or keys_url(own), params=query or None, headers=own.headers("reader"), trust_env=False)  # fmt: skip
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        def names(found: dict[str, Any]) -> list[str]:
+            return [key["name"] for key in found["apikeys"]]
+
+        assert names(listed()) == ["test", "c", "a", "b"]
+        assert names(listed(sort="name", order="desc")) == ["test", "c", "b", "a"]
+        assert names(listed(iam_id="iam-tester", account_id=own.account_id)) == ["c", "a", "b"]
+        one = listed(iam_id=listed()["apikeys"][1]["iam_id"])
+        assert names(one) == ["c"] and {key["apikey"] for key in listed()["apikeys"]} == {""}
+        first = listed(pagesize=2, sort="name")
+        assert (names(first), first["offset"], first["limit"]) == (["a", "b"], 0, 2)
+        assert "previous" not in first
+        second = listed(first["next"])
+        assert (names(second), second["offset"]) == (["c", "test"], 2)
+        assert "next" not in second and second["first"] == first["first"]
+        assert names(listed(second["previous"])) == ["a", "b"]
+        for wrong in (
+            {"pagesize": 0},
+            {"pagesize": 101},
+            {"sort": "roles"},
+            {"pagetoken": "x"},
+            {"filter": "name eq a"},
+        ):
+            assert httpx2.get(keys_url(own), params=wrong, headers=own.headers(), trust_env=False).status_code == 400
+        foreign = httpx2.get(keys_url(own), params={"account_id": "x"}, headers=own.headers(), trust_env=False)
+        assert foreign.status_code == 403
+
+
+def test_an_account_has_a_limited_number_of_keys(store: ControlStore, clock: FrozenClock) -> None:
+    account, other = store.tenancy.create_account(), store.tenancy.create_account()
+    for number in range(MOST_KEYS):
+        key, _ = store.identity.create_api_key(account, str(number), ["reader"])
+    with pytest.raises(TooMany, match="delete one first"):
+        store.identity.create_api_key(account, "one more", ["reader"])
+    store.identity.create_api_key(other, "of another account", ["reader"])
+    assert store.identity.delete_api_key(key.id) and not store.identity.delete_api_key(key.id)
+    store.identity.create_api_key(account, "in its place", ["reader"])
+
+
+def test_a_given_text_takes_the_place_of_an_expired_key(store: ControlStore, clock: FrozenClock) -> None:
+    account = store.tenancy.create_account()
+    store.identity.create_api_key(account, "old", [], clear="given" * 8, expires_at=clock.now() + 1)
+    clock.advance(2)
+    store.identity.create_api_key(account, "new", [], clear="given" * 8)
+    assert [key.name for key in store.identity.api_keys(account)] == ["new"]
+
+
+def test_the_published_description_is_whole(service: Service) -> None:
+    document = httpx2.get(f"{service.base}/iam/openapi.json", trust_env=False).json()
+    assert document["openapi"].startswith("3.1")
+    operations = {
+        operation["operationId"]: operation for path in document["paths"].values() for operation in path.values()
+    }
+    for name, operation in operations.items():
+        public = name in ("get_token", "get_keys")
+        assert ("security" in operation) is not public
+        for status, answer in operation["responses"].items():
+            if status in ("200", "201"):
+                assert "example" in answer["content"]["application/json"], name
+    for model, example in (
+        (NewApiKey, examples.NEW),
+        (ChangedApiKey, examples.CHANGED),
+        (ApiKeyShown, examples.SHOWN),
+        (ApiKeyShown, examples.CREATED),
+        (ApiKeyListShown, examples.LISTED),
+        (TokenShown, examples.TOKEN),
+        (TokenRefused, examples.REFUSED),
+        (PublicKeysShown, examples.PUBLIC_KEYS),
     ):
-        with pytest.raises(Unauthorized):
-            await authenticator.authenticate(token)
+        model.model_validate(example)
+
+
+def test_answers_are_as_described(service: Service) -> None:
+    made = make_key(service, **examples.NEW)
+    ApiKeyShown.model_validate(made)
+    listed = httpx2.get(keys_url(service), headers=service.headers(), trust_env=False).json()
+    ApiKeyListShown.model_validate(listed)
+    TokenShown.model_validate(post(service, grant_type=GRANT, apikey=made["apikey"]).json())
+    TokenRefused.model_validate(post(service, grant_type=GRANT, apikey="x").json())
+    PublicKeysShown.model_validate(httpx2.get(f"{service.base}/identity/keys", trust_env=False).json())

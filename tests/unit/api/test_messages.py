@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
+from outgate.api.messages.models import MESSAGE_EXAMPLE, MESSAGES_EXAMPLE, Message, MessagesList
 from outgate.model.flow import (
     Accepted,
     Attempt,
@@ -81,6 +82,24 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         running.queue.flush()
         accept(running, "A000000000000002", mailbox="bob@there.test", at=10)
         accept(running, "A000000000000003", mailbox="ann@there.test", at=20)
+        held = accept(running, "A000000000000005", mailbox="Carl@there.test", at=-60)
+        running.queue.record(
+            Attempt(
+                queue_id=held.queue_id,
+                site="mx.there.test",
+                host="mx.there.test",
+                address="198.51.100.5",
+                source="127.0.0.1",
+                tls="",
+                started_at=START - 50,
+                finished_at=START - 40,
+                route_reason="MX",
+                steps=(),
+                outcomes=(Outcome(held.recipients[0].id, Status.HELD, 0, "", "it is damaged", "incident"),),
+                recipients=held.recipients,
+            )
+        )
+        running.queue.flush()
         other = running.store.tenancy.create_instance(running.account_id, "eu-de", "other")
         accept(running, "A000000000000004", mailbox="ann@there.test", instance_id=other.id)
         yield running
@@ -121,20 +140,42 @@ def test_one_message_with_its_whole_way(service: Service) -> None:
     assert [event["event"] for event in body["timeline"]] == ["accepted", "attempt", "delivered"]
     assert body["egress"] == [{"event": "egress.decision", "client": "192.0.2.7"}]
     assert service.trail == [("192.0.2.7", 40123, START)]
+    Message.model_validate(body)
+
+
+def test_a_held_message_says_so_in_its_timeline(service: Service) -> None:
+    body = get(service, "/A000000000000005").json()
+    Message.model_validate(body)
+    assert body["timeline"][-1] == {
+        "at": "2027-01-15T07:59:20.000Z",
+        "event": "held",
+        "recipient": "Carl@there.test",
+        "detail": "it is damaged",
+    }
+    assert body["recipients"][0]["next_attempt_at"] is None
 
 
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        ("", [3, 2, 1]),
+        ("", [3, 2, 1, 5]),
         ("?queue_id=A000000000000002", [2]),
         ("?message_id=A000000000000002@shop.test", [2]),
         ("?message_id=%3CA000000000000002@shop.test%3E", [2]),
         ("?recipient=ann@there.test", [3, 1]),
+        ("?recipient=ann@THERE.test", [3, 1]),
+        ("?recipient=ANN@there.test", []),
+        ("?recipient=Carl@there.test", [5]),
         ("?status=delivered", [1]),
+        ("?status=held", [5]),
+        ("?status=held&status=delivered", [1, 5]),
+        ("?status=queued&status=held", [3, 2, 5]),
+        ("?status=expired&status=bounced", []),
         ("?recipient=bob@there.test&status=delivered", []),
         ("?gte=2027-01-15T08:00:10Z", [3, 2]),
-        ("?lte=2027-01-15T08:00:10Z", [2, 1]),
+        ("?gte=2027-01-15t10:00:10.0%2b02:00", [3, 2]),
+        ("?lte=2027-01-15T08:00:10Z", [2, 1, 5]),
+        ("?gte=2027-01-15T08:00:10Z&lte=2027-01-15T08:00:10Z", [2]),
         ("?queue_id=A000000000000004", []),
     ],
 )
@@ -142,6 +183,10 @@ def test_search(service: Service, query: str, found: list[int]) -> None:
     body = get(service, query).json()
     assert [int(message["queue_id"][-1]) for message in body["messages"]] == found
     assert body["total_count"] == len(found)
+    assert (body["limit"], body["offset"]) == (10, 0)
+    assert body["first"]["href"].partition("?")[0] == f"{service.smtp_url}/messages"
+    assert not {"previous", "next"} & body.keys()
+    MessagesList.model_validate(body)
 
 
 def test_pages_keep_the_filters(service: Service) -> None:
@@ -154,6 +199,35 @@ def test_pages_keep_the_filters(service: Service) -> None:
     assert "offset=0" in following["previous"]["href"]
 
 
+def test_a_page_past_the_end_is_empty(service: Service) -> None:
+    body = get(service, "?status=delivered&status=queued&limit=2&offset=4").json()
+    assert (body["total_count"], body["messages"]) == (3, [])
+    assert "next" not in body
+    assert "status=delivered&status=queued&limit=2&offset=2" in body["previous"]["href"]
+    MessagesList.model_validate(body)
+
+
+def test_operators_look_messages_up_too(service: Service) -> None:
+    for path in ("", "/A000000000000001"):
+        for role, status in (("operator", 200), ("writer", 200), ("runtime", 403)):
+            answer = httpx2.get(f"{service.smtp_url}/messages{path}", headers=service.headers(role), trust_env=False)
+            assert answer.status_code == status, (path, role)
+
+
+def test_the_published_description_has_both_operations(service: Service) -> None:
+    document = httpx2.get(f"{service.en_url}/openapi.json", trust_env=False).json()
+    found = document["paths"]["/v1/instances/{instance_id}/smtp/messages"]["get"]
+    one = document["paths"]["/v1/instances/{instance_id}/smtp/messages/{queue_id}"]["get"]
+    assert (found["operationId"], one["operationId"]) == ("list_messages", "get_message")
+    schemas = {parameter["name"]: parameter["schema"] for parameter in found["parameters"]}
+    assert schemas["status"]["items"]["enum"] == [status.value for status in Status]
+    assert (schemas["gte"]["format"], schemas["lte"]["format"]) == ("date-time", "date-time")
+    for operation in (found, one):
+        assert operation["responses"].keys() == {"200", "400", "401", "403", "404"}
+    Message.model_validate(MESSAGE_EXAMPLE)
+    MessagesList.model_validate(MESSAGES_EXAMPLE)
+
+
 def test_message_of_another_instance_is_404(service: Service) -> None:
     assert get(service, "/A000000000000004").status_code == 404
 
@@ -162,9 +236,31 @@ def test_message_of_another_instance_is_404(service: Service) -> None:
     ("query", "names"),
     [
         ("?status=lost", "status"),
+        ("?status=", "status"),
+        ("?status=held&status=Held", "status"),
+        ("?status=held,bounced", "status"),
+        ("?status=" + "&status=".join(["held"] * 21), "status"),
         ("?gte=yesterday", "gte"),
+        ("?gte=2027-01-15", "gte"),
+        ("?gte=2027-W02-5T08:00:00Z", "gte"),
+        ("?gte=2027-01-15T08:00:00%2B00:00:00", "gte"),
         ("?lte=2027-01-15T08:00:00", "lte"),
+        ("?lte=2027-01-15T08:00:60Z", "lte"),
+        ("?gte=2027-01-15T08:00:01Z&lte=2027-01-15T08:00:00Z", "gte"),
+        ("?queue_id=", "queue_id"),
+        ("?queue_id=" + "A" * 33, "queue_id"),
+        ("?message_id=", "message_id"),
+        ("?message_id=" + "x" * 999, "message_id"),
+        ("?recipient=", "recipient"),
+        ("?recipient=ann", "recipient"),
+        ("?recipient=ann@", "recipient"),
+        ("?recipient=%00@there.test", "recipient"),
+        ("?recipient=ann@" + "x" * 251, "recipient"),
         ("?limit=0", "limit"),
+        ("?limit=101", "limit"),
+        ("?limit=ten", "limit"),
+        ("?offset=-1", "offset"),
+        ("?offset=2147483649", "offset"),
     ],
 )
 def test_bad_query_is_named(service: Service, query: str, names: str) -> None:

@@ -18,7 +18,9 @@ def run(*needs: str, path: str | None = None) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("need", ["sh=dash", "/bin/sh=dash", "no-such-command|sh=dash", "/no/such/file|/bin/sh=dash", "perl:strict=perl"])
+@pytest.mark.parametrize(
+    "need", ["sh=dash", "/bin/sh=dash", "no-such-command|sh=dash", "/no/such/file|/bin/sh=dash", "perl:strict=perl"]
+)
 def test_silent_when_all_is_there(need: str) -> None:
     done = run(need, "cat=coreutils")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

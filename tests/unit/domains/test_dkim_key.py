@@ -8,10 +8,14 @@ import functools
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
-from outgate.domains.ask import Question, answer_from
-from outgate.domains.dkim_key import check_key
-from support.names import answers
+from outgate.domains.ask import Answer, Question, answer_from
+from outgate.domains.dkim_key import KeyResult, check_key
+from outgate.net.dns import answer_all
+from outgate.sandbox.zone import Zone
+from support.names import answers, served
 
 NAME = "sel._domainkey.shop.test"
 
@@ -38,6 +42,9 @@ def test_our_key_in_every_legal_spelling() -> None:
     for text in (
         f"v=DKIM1; k=rsa; p={key(0)}",
         f"v=DKIM1;k=rsa;p={key(0)};",
+        f"v=DKIM1;k=rsa;p={key(0)}; ",
+        f"\tv=DKIM1;\r\n\tk=rsa;\r\n p={key(0)[:99]}\r\n\t{key(0)[99:]}\r\n",
+        f"v=DKIM1; k=RSA; p={key(0)}; unknown=tag; x=",
         f" v = DKIM1 ; k = rsa ; p = {spaced} ",
         f"p={key(0)}",
         f"v=DKIM1; h=sha1:sha256; s=email; t=y; n=note; p={key(0)}",
@@ -51,7 +58,12 @@ def test_our_key_in_every_legal_spelling() -> None:
     [
         ("v=DKIM1; k=rsa; p=", "revoked"),
         ("v=DKIM1; k=rsa; p={other}", "wrong-key"),
+        ("v=DKIM1; k=rsa; p= \t ; t=y", "revoked"),
         ("v=DKIM1; k=ed25519; p={ours}", "wrong-type"),
+        ("v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=", "wrong-type"),
+        ("v=DKIM1; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=", "malformed"),
+        ('"v=DKIM1; k=rsa; p={ours}"', "malformed"),
+        ("v=DKIM1; k=rsa; p={ours};;", "malformed"),
         ("v=DKIM1; h=sha1; p={ours}", "wrong-type"),
         ("v=DKIM1; s=tlsrpt; p={ours}", "wrong-type"),
         ("v=DKIM1; k=rsa", "malformed"),
@@ -90,3 +102,47 @@ def test_a_name_that_cannot_be_asked_is_not_asked() -> None:
 def test_the_explanation_names_the_record() -> None:
     found = answer_from(check_key("shop.test", "sel", key(0)), answers({}))
     assert NAME in found.explanation
+
+
+def test_testing_is_fine_with_a_warning() -> None:
+    zone = {(NAME, "TXT"): [f"v=DKIM1; t=s:y; p={key(0)}"]}
+    found = answer_from(check_key("shop.test", "sel", key(0)), answers(zone))
+    assert (found.result, "t=y" in found.explanation) == ("ok", True)
+    zone = {(NAME, "TXT"): [f"v=DKIM1; t=s; p={key(0)}"]}
+    assert "t=y" not in answer_from(check_key("shop.test", "sel", key(0)), answers(zone)).explanation
+
+
+async def asked_of(zone: Zone) -> KeyResult:
+    async with served(zone) as resolver:
+        return await answer_all(check_key("shop.test", "sel", key(0)), resolver)
+
+
+async def test_a_key_in_several_strings_is_one_record() -> None:
+    zone = Zone()
+    text = f"v=DKIM1; k=rsa; p={key(0)}"
+    zone.put(NAME, "TXT", [" ".join(f'"{text[at : at + 100]}"' for at in range(0, len(text), 100))])
+    assert (await asked_of(zone)).result == "ok"
+    zone.put(NAME, "TXT", [text[:200], text[200:]])  # two records are not two strings
+    assert (await asked_of(zone)).result == "several"
+
+
+async def test_a_key_behind_an_alias() -> None:
+    zone = Zone()
+    zone.put(NAME, "CNAME", ["shop.keys.provider.example."])
+    zone.put("shop.keys.provider.example", "TXT", [f"p={key(0)}"])
+    assert (await asked_of(zone)).result == "ok"
+    zone.put("shop.keys.provider.example", "TXT", ["p="])
+    found = await asked_of(zone)
+    assert (found.result, "shop.keys.provider.example" in found.explanation) == ("revoked", True)
+    zone.put("shop.keys.provider.example", "TXT", [])
+    assert (await asked_of(zone)).result == "missing"
+
+
+@given(
+    st.lists(st.binary(max_size=80) | st.builds(lambda text: b"v=DKIM1; p=" + text, st.binary(max_size=60)), max_size=2)
+)
+def test_any_record_comes_to_a_result(texts: list[bytes]) -> None:
+    answer = Answer("ok" if texts else "nodata", tuple(texts))
+    found = answer_from(check_key("shop.test", "sel", key(1)), lambda question: answer)
+    assert found.result in {"missing", "revoked", "wrong-key", "wrong-type", "several", "malformed"}
+    assert found.explanation.isprintable()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outgate.domains.ask import Question, answer_from, witnessed
+from outgate.domains.ask import Answer, Asked, Question, answer_from, witnessed
 from outgate.domains.spf import SpfResult, check_host
 from support.names import answers
 
@@ -296,7 +296,8 @@ def test_an_explanation_that_breaks_a_limit_changes_nothing() -> None:
 
 def test_evidence_is_everything_asked() -> None:
     zone = {**ZONE, ("me.example.com", "TXT"): ["v=spf1 a:gone.example.com mx:example.com -all"]}
-    result, asked = answer_from(witnessed(check_host("192.0.2.1", "me.example.com", "", "")), answers(zone))
+    evaluation = witnessed(check_host("192.0.2.1", "me.example.com", "", ""), lambda: 1_800_000_000.0)
+    result, asked = answer_from(evaluation, answers(zone))
     assert result == SpfResult("pass", "mx:example.com of me.example.com")
     assert [(one.question.name, one.question.rdtype, one.answer.status) for one in asked] == [
         ("me.example.com", "TXT", "ok"),
@@ -305,6 +306,13 @@ def test_evidence_is_everything_asked() -> None:
         ("mail.example.com", "A", "ok"),
     ]
     assert asked[0].document()["records"] == ["v=spf1 a:gone.example.com mx:example.com -all"]
+
+
+def test_evidence_of_much_text_is_cut() -> None:
+    asked = Asked(Question("x.test", "TXT"), Answer("ok", (b"\xff" * 1000, *[b"x"] * 99)), 0.0)
+    records = asked.document()["records"]
+    assert isinstance(records, list)
+    assert (len(records), len(records[0]), records[-1]) == (51, 2001, "… 50 more")
 
 
 def test_an_address_that_is_none_is_refused() -> None:

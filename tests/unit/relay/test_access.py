@@ -1,11 +1,14 @@
-"""Rules 1 and 4: default deny, zones with exclusions, all applicable rules must allow."""
+"""Rules 1 and 4: default deny, zones with exclusions, all applicable rules must allow; the control plane; the why."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from outgate.model.access import Address, Context, Rule, Snapshot, Zone
-from outgate.relay.access import AccessTable
+from outgate.relay.access import AccessTable, effective_subnets
+from outgate.store.rule_document import ALL_APIS, CONTROL_PLANE, SMTP_API
 
 
 def zone(name: str, *addresses: tuple[str, str], excluded: tuple[tuple[str, str], ...] = ()) -> Zone:
@@ -31,13 +34,23 @@ def rule(
     enforcement: str = "enabled",
     instance: str = "",
     smtp: bool = True,
+    api: str = SMTP_API,
 ) -> Rule:
     contexts = (Context(zones, endpoints),)
-    return Rule(name, "acc", "", contexts, instance, "", smtp, enforcement, {}, "1", 0, 0, "", "")
+    document: dict[str, object] = {"operations": {"api_types": [{"api_type_id": api}]}}
+    return Rule(name, "acc", "", contexts, instance, "", smtp, enforcement, document, "1", 0, 0, "", "")
+
+
+def control(name: str, *zones: str, api: str = CONTROL_PLANE, **more: str) -> Rule:
+    return rule(name, *zones, smtp=False, api=api, **more)  # type: ignore[arg-type]
+
+
+def snapshot(zones: list[Zone], rules: list[Rule]) -> Snapshot:
+    return Snapshot(1, tuple(zones), tuple(rules), (("i1", "acc", "us-south"), ("i2", "acc", "eu-de")))
 
 
 def table(zones: list[Zone], rules: list[Rule]) -> AccessTable:
-    return AccessTable(Snapshot(1, tuple(zones), tuple(rules), (("i1", "acc", "us-south"), ("i2", "acc", "eu-de"))))
+    return AccessTable(snapshot(zones, rules))
 
 
 LOOPBACK = zone("z1", ("subnet", "127.0.0.0/8"), ("ipAddress", "::1"), excluded=(("subnet", "127.66.0.0/16"),))
@@ -98,3 +111,134 @@ def test_overlapping_and_adjacent_ranges_merge() -> None:
     access = table([wide], [rule("r1", "z3")])
     assert all(access.welcome(f"10.0.0.{n}", "public") for n in range(22))
     assert not access.welcome("10.0.0.22", "public")
+
+
+# -- the control plane ----------------------------------------------------------------------------------------
+
+
+def test_the_control_plane_is_open_until_a_rule_restricts_it() -> None:
+    for rules in (
+        [],
+        [rule("smtp", "z1")],
+        [control("r", "z1", instance="i2")],
+        [control("r", "z1", enforcement="disabled")],
+    ):
+        decision, reported = table([LOOPBACK], rules).decide_control("i1", "192.0.2.1", "public")
+        assert (decision.allowed, decision.rule_id, decision.verdict, reported) == (True, "", "Permit", ())
+
+
+@pytest.mark.parametrize("api", [CONTROL_PLANE, ALL_APIS])
+def test_every_enabled_rule_for_the_control_plane_must_allow(api: str) -> None:
+    office = zone("z2", ("ipRange", "127.0.0.1-127.0.0.9"))
+    access = table([LOOPBACK, office], [control("r1", "z1", api=api), control("r2", "z2", api=api)])
+    allowed, _ = access.decide_control("i1", "127.0.0.5", "public")
+    assert (allowed.verdict, allowed.rule_id, allowed.enforced) == ("Permit", "r2", True)
+    refused, _ = access.decide_control("i1", "127.0.0.10", "public")
+    assert (refused.verdict, refused.rule_id) == ("Deny", "r2")
+    assert access.decide_control("i1", "127.0.0.10", "public") is access.decide_control("i1", "127.0.0.10", "public")
+
+
+def test_a_rule_without_operations_is_for_the_control_plane_too() -> None:
+    access = table([LOOPBACK], [replace(rule("r1", "z1"), document={})])
+    assert not access.decide_control("i1", "192.0.2.1", "public")[0].allowed
+    assert access.decide("i1", "127.0.0.1", "public").allowed
+
+
+def test_report_is_told_and_not_enforced() -> None:
+    access = table(
+        [LOOPBACK],
+        [control("told", "z1", enforcement="report"), control("other", "nowhere", enforcement="report", instance="i2")],
+    )
+    decision, reported = access.decide_control("i1", "192.0.2.1", "public")
+    assert decision.allowed and not decision.rule_id
+    assert [(told.verdict, told.rule_id, told.enforced) for told in reported] == [("Deny", "told", False)]
+
+
+def test_what_is_no_address_is_in_no_zone() -> None:
+    everywhere = control("everywhere", instance="i2")
+    access = table([LOOPBACK], [control("r1", "z1", instance="i1"), everywhere])
+    for text in ("", "testclient", "/run/api.sock"):
+        assert not access.decide_control("i1", text, "public")[0].allowed
+        assert access.decide_control("i2", text, "public")[0].allowed
+
+
+# -- the effective list ----------------------------------------------------------------------------------------
+
+
+def test_the_effective_list_is_what_all_rules_allow_in_the_fewest_networks() -> None:
+    wide = replace(zone("wide", ("ipRange", "10.0.0.0-10.0.1.255"), ("subnet", "2001:db8::/32")), updated_at=5.0)
+    less = zone("less", ("subnet", "10.0.1.0/24"), ("subnet", "10.0.2.0/24"), excluded=(("ipAddress", "10.0.1.255"),))
+    only = snapshot([wide, less], [replace(rule("r1", "wide"), updated_at=3.0)])
+    assert effective_subnets(only, "i1") == (["10.0.0.0/23", "2001:db8::/32"], 5.0)
+    both = snapshot([wide, less], [rule("r1", "wide"), replace(rule("r2", "less", instance="i1"), updated_at=9.0)])
+    assert effective_subnets(both, "i1") == (
+        ["10.0.1.0/25", "10.0.1.128/26", "10.0.1.192/27", "10.0.1.224/28", "10.0.1.240/29", "10.0.1.248/30", "10.0.1.252/31", "10.0.1.254/32"],
+        9.0,
+    )  # fmt: skip
+    assert effective_subnets(both, "i2")[0] == ["10.0.0.0/23", "2001:db8::/32"]
+
+
+def test_the_effective_list_at_its_ends() -> None:
+    assert effective_subnets(snapshot([LOOPBACK], []), "i1") == ([], 0.0)
+    assert effective_subnets(snapshot([LOOPBACK], [rule("r1", "z1")]), "unknown") == ([], 0.0)
+    assert effective_subnets(snapshot([], [rule("r1")]), "i1")[0] == ["0.0.0.0/0", "::/0"]
+    off = replace(rule("r1", "z1", enforcement="disabled"), updated_at=7.0)
+    assert effective_subnets(snapshot([LOOPBACK], [off]), "i1") == ([], 7.0)
+    assert effective_subnets(snapshot([LOOPBACK], [control("r1", "z1")]), "i1") == ([], 0.0)
+    assert (
+        effective_subnets(snapshot([LOOPBACK], [rule("r1", "gone"), rule("r2", endpoints=("direct",))]), "i1")[0] == []
+    )
+
+
+def test_two_rules_over_different_endpoints_let_nobody_in() -> None:
+    rules = [rule("r1", "z1", endpoints=("public",)), rule("r2", "z1", endpoints=("private",))]
+    assert effective_subnets(snapshot([LOOPBACK], rules), "i1")[0] == []
+
+
+# -- the why -----------------------------------------------------------------------------------------------------
+
+
+def test_an_explanation_says_what_each_rule_lacks() -> None:
+    vpc = zone("vpc", ("vpc", "crn:v1:x"), ("ipAddress", "192.0.2.9"))
+    multi: dict[str, object] = {"contexts": [{"attributes": [{"name": "mfa", "value": "LEVEL1"}]}]}
+    access = table(
+        [LOOPBACK, vpc],
+        [
+            rule("good", "z1"),
+            rule("narrow", "z1", "vpc", endpoints=("private",), instance="i1"),
+            rule("off", "z1", enforcement="disabled"),
+            replace(rule("told", "z1", enforcement="report", smtp=False), document={}),
+            replace(rule("mfa", "z1"), contexts=(), document=multi),
+            rule("elsewhere", "z1", instance="i2"),
+        ],
+    )
+    (found,) = access.explain("acc", "127.66.0.1", "public", "i1")
+    assert (found.instance_id, found.region, found.smtp.decision.rule_id) == ("i1", "us-south", "good")
+    told = {verdict.rule_id: verdict for verdict in found.smtp.rules}
+    assert told.keys() == {"good", "narrow", "off", "told", "mfa"}
+    assert told["good"].contexts[0].missing == ("zone 'z1' excludes 127.66.0.1",)
+    narrow = told["narrow"].contexts[0]
+    assert (narrow.endpoint_types, narrow.allows) == (("private",), False)
+    assert narrow.missing == (
+        "the endpoint type is public, not private",
+        "zone 'z1' excludes 127.66.0.1",
+        "zone 'vpc' does not hold 127.66.0.1; 1 of its entries are not matched by address",
+    )
+    assert "disabled" in told["off"].missing[0] and not told["off"].enforced
+    assert "report mode" in told["told"].missing[0] and not told["told"].enforced
+    assert "asks for mfa" in told["mfa"].missing[0]
+    assert {verdict.rule_id for verdict in found.control.rules} == {"told", "mfa"}
+    assert "refuses nobody" in found.control.rules[0].missing[0]
+
+
+def test_an_explanation_of_a_permission_and_of_other_accounts() -> None:
+    access = table([LOOPBACK], [rule("good", "z1", endpoints=("public",))])
+    both = access.explain("acc", "127.0.0.1", "public")
+    assert [each.instance_id for each in both] == ["i1", "i2"]
+    verdict = both[0].smtp.rules[0]
+    assert (verdict.allows, verdict.enforced, verdict.missing, verdict.contexts[0].missing) == (True, True, (), ())
+    assert (verdict.contexts[0].zones[0].holds, verdict.contexts[0].zones[0].excludes) == (True, False)
+    assert both[0].control.rules == () and both[0].control.decision.allowed
+    assert access.explain("other", "127.0.0.1", "public") == ()
+    with pytest.raises(ValueError):
+        access.explain("acc", "localhost", "public")

@@ -9,6 +9,7 @@ from dataclasses import replace as changed
 import pytest
 from argon2.exceptions import VerifyMismatchError
 
+from outgate.base.clock import FrozenClock
 from outgate.model.tenancy import Sender
 from outgate.relay.credentials import Busy, Credentials, password_hasher
 from support.submission import CHEAP, USER, sender
@@ -65,7 +66,7 @@ def senders() -> Senders:
 
 @pytest.fixture
 def credentials(senders: Senders):  # type: ignore[no-untyped-def]
-    made = Credentials(senders)
+    made = Credentials(senders, FrozenClock())
     made._hasher = CountingHasher()  # type: ignore[assignment]
     yield made
     made.close()
@@ -81,7 +82,7 @@ def test_right_wrong_and_unknown_each_cost_one_hash(credentials: Credentials) ->
 
 
 def test_unknown_names_are_checked_at_the_real_price() -> None:
-    made = Credentials(Senders())
+    made = Credentials(Senders(), FrozenClock())
     profile = password_hasher()
     assert not profile.check_needs_rehash(made._dummy)
     made.close()
@@ -150,7 +151,7 @@ def test_a_rotated_password_and_a_deleted_user_void_the_login(senders: Senders, 
 
 
 def test_a_bounded_number_may_wait(senders: Senders) -> None:
-    credentials = Credentials(senders, waiting=2)
+    credentials = Credentials(senders, FrozenClock(), waiting=2)
     senders.gate = threading.Event()
     done = [threading.Event(), threading.Event()]
     for event in done:
@@ -173,6 +174,6 @@ def test_a_failing_store_is_an_error_and_not_a_wrong_password(senders: Senders, 
 
 def test_a_verifier_that_is_none_is_a_wrong_password(senders: Senders) -> None:
     senders.known[USER] = changed(GOOD, credential=changed(GOOD.credential, verifier="nonsense"))
-    credentials = Credentials(senders)
+    credentials = Credentials(senders, FrozenClock())
     assert check(credentials) == (None, None)
     credentials.close()

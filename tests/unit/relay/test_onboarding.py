@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import functools
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from outgate.base.clock import FrozenClock
-from outgate.model.tenancy import DkimKey, SmtpConfiguration, Verification
-from outgate.net.dns import Resolver
-from outgate.relay.onboarding import Verifier
+from outgate.model.tenancy import Standing, Verification
+from outgate.relay.onboarding import Finding, Verifier
 from outgate.sandbox.zone import Zone
-from support.names import served
+from support.names import RESOLVER, Peer, authority, delegate, served
+from support.onboarding import Kept, configuration, public_key, verifier
 
 PENDING, SUCCESSFUL, FAILED = Verification.PENDING, Verification.SUCCESSFUL, Verification.FAILED
-
-
-@functools.cache
-def public_key() -> str:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key()
-    return base64.b64encode(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
-
-
-def configuration(spf: Verification = PENDING, dkim: Verification = PENDING) -> SmtpConfiguration:
-    key = DkimKey("k", "c", "sel", "rsa", public_key())
-    return SmtpConfiguration("c", "i", "Shop", "", "shop.test", spf, dkim, PENDING, key, 0.0, 0.0)
-
-
-class Kept:
-    """The store's part: remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.told: list[dict[str, Any]] = []
-
-    def record_verification(
-        self,
-        smtp_config_id: str,
-        check: str,
-        state: Verification | None,
-        *,
-        result: str,
-        explanation: str,
-        asked: Sequence[object] = (),
-    ) -> None:
-        assert smtp_config_id == "c"
-        self.told.append(
-            {"check": check, "state": state, "result": result, "explanation": explanation, "asked": list(asked)}
-        )
-
-    def of(self, check: str) -> dict[str, Any]:
-        return next(entry for entry in reversed(self.told) if entry["check"] == check)
 
 
 @pytest.fixture
@@ -67,26 +26,18 @@ def zone() -> Zone:
     return zone
 
 
-def verifier(resolver: Resolver, kept: Kept, *addresses: str) -> Verifier:
-    return Verifier(
-        resolver,
-        kept,
-        outgoing_addresses=addresses or ("192.0.2.1", "192.0.2.2", "2001:db8::1"),
-        ehlo_name="out.outgate.test",
-        clock=FrozenClock(),
-    )
-
-
 async def test_all_is_well(zone: Zone) -> None:
     kept = Kept()
     async with served(zone) as resolver:
         states = await verifier(resolver, kept).verify(configuration(), ["spf", "dkim", "en_authorization"])
     assert states == {"spf": SUCCESSFUL, "dkim": SUCCESSFUL, "en_authorization": PENDING}
     assert [(entry["check"], entry["state"], entry["result"]) for entry in kept.told] == [
-        ("a", None, "ok"),
+        ("a", SUCCESSFUL, "ok"),
         ("spf", SUCCESSFUL, "pass"),
         ("dkim", SUCCESSFUL, "ok"),
+        ("dmarc", None, "missing"),
     ]
+    assert kept.decided is not None and kept.decided.standing is Standing.VERIFIED
     asked = [(entry["name"], entry["type"], entry["status"]) for entry in kept.of("spf")["asked"]]
     assert asked == [("shop.test", "TXT", "ok"), ("spf.outgate.test", "TXT", "ok")]
     assert kept.of("dkim")["asked"][0]["records"] == [f"v=DKIM1; k=rsa; p={public_key()}"]
@@ -107,6 +58,7 @@ async def test_a_domain_without_an_address_fails(zone: Zone) -> None:
     async with served(zone) as resolver:
         assert await verifier(resolver, kept).verify(configuration(), ["spf"]) == {"spf": FAILED}
     assert (kept.of("a")["result"], kept.of("spf")["result"]) == ("missing", "no-address")
+    assert (kept.of("a")["state"], kept.of("spf")["state"]) == (FAILED, FAILED)
 
 
 @pytest.mark.parametrize("rcode", ["SERVFAIL", "REFUSED", "DROP"])
@@ -115,10 +67,11 @@ async def test_a_domain_without_an_address_fails(zone: Zone) -> None:
 async def test_a_resolvers_failure_keeps_the_state(
     zone: Zone, rcode: str, name: tuple[str, str], before: Verification
 ) -> None:
-    kept = Kept()
+    it = configuration(before)
+    kept = Kept(it)
     zone.put_failure(*name, rcode)
     async with served(zone, timeout=0.05, rounds=1) as resolver:
-        assert await verifier(resolver, kept).verify(configuration(before), ["spf"]) == {"spf": before}
+        assert await verifier(resolver, kept).verify(it, ["spf"]) == {"spf": before}
     told = kept.of("spf")
     assert (told["state"], told["result"]) == (None, "temperror")
     assert "the state is kept" in told["explanation"]
@@ -148,10 +101,11 @@ async def test_wrong_keys(zone: Zone, values: list[str], state: Verification, re
 
 
 async def test_a_key_that_cannot_be_asked_for_keeps_the_state(zone: Zone) -> None:
-    kept = Kept()
+    it = configuration(dkim=SUCCESSFUL)
+    kept = Kept(it)
     zone.put_failure("sel._domainkey.shop.test", "TXT", "SERVFAIL")
     async with served(zone) as resolver:
-        states = await verifier(resolver, kept).verify(configuration(dkim=SUCCESSFUL), ["dkim"])
+        states = await verifier(resolver, kept).verify(it, ["dkim"])
     assert states == {"dkim": SUCCESSFUL}
     assert kept.of("dkim")["state"] is None
 
@@ -167,7 +121,116 @@ async def test_check_now_looks_past_the_cache(zone: Zone) -> None:
 
 async def test_there_are_no_other_checks(zone: Zone) -> None:
     async with served(zone) as resolver:
-        with pytest.raises(ValueError, match="dmarc"):
-            await verifier(resolver, Kept()).verify(configuration(), ["dmarc"])
+        kept = Kept()
+        with pytest.raises(ValueError, match="mx"):
+            await verifier(resolver, kept).verify(configuration(), ["spf", "mx"])
+        assert kept.told == []
+        with pytest.raises(ValueError, match="en_authorization"):  # a person's business, not to be found out
+            await verifier(resolver, kept).examine(configuration(), ["en_authorization"], fresh=True)
         with pytest.raises(ValueError, match="outgoing address"):
             Verifier(resolver, Kept(), outgoing_addresses=(), ehlo_name="x", clock=FrozenClock())
+
+
+# -- finding out ------------------------------------------------------------------------------------------------
+
+
+def brief(findings: Sequence[Finding]) -> list[tuple[str, Verification | None, str, str]]:
+    return [(finding.check, finding.state, finding.result, finding.record) for finding in findings]
+
+
+async def test_examining_keeps_nothing_and_names_the_records(zone: Zone) -> None:
+    kept = Kept()
+    async with served(zone) as resolver:
+        findings = await verifier(resolver, kept).examine(configuration(), ["dkim", "spf", "dmarc"], fresh=False)
+    assert kept.told == []
+    assert brief(findings) == [
+        ("dkim", SUCCESSFUL, "ok", "sel._domainkey.shop.test"),
+        ("a", SUCCESSFUL, "ok", "shop.test"),
+        ("spf", SUCCESSFUL, "pass", "shop.test"),
+        ("dmarc", None, "missing", "_dmarc.shop.test"),
+    ]
+
+
+async def test_without_fresh_memory_counts(zone: Zone) -> None:
+    async with served(zone) as resolver:
+        check = verifier(resolver, Kept())
+        await check.examine(configuration(), ["dkim"], fresh=False)
+        zone.put("sel._domainkey.shop.test", "TXT", [])
+        assert (await check.examine(configuration(), ["dkim"], fresh=False))[0].state is SUCCESSFUL
+        assert (await check.examine(configuration(), ["dkim"], fresh=True))[0].state is FAILED
+
+
+async def test_an_ipv6_address_alone_does_not_do(zone: Zone) -> None:
+    zone.put("shop.test", "A", [])
+    zone.put("shop.test", "AAAA", ["2001:db8::1"])
+    async with served(zone) as resolver:
+        address, spf = await verifier(resolver, Kept()).examine(configuration(), ["spf"], fresh=True)
+    assert (address.state, address.result, spf.state, spf.result) == (FAILED, "missing", FAILED, "no-address")
+    assert "AAAA" in address.explanation
+
+
+async def test_an_address_that_cannot_be_asked_for_says_nothing(zone: Zone) -> None:
+    zone.put_failure("shop.test", "A", "SERVFAIL")
+    async with served(zone) as resolver:
+        address, spf = await verifier(resolver, Kept()).examine(configuration(), ["spf"], fresh=True)
+    assert (address.state, address.result, spf.state, spf.result) == (None, "temperror", None, "temperror")
+
+
+async def test_a_failing_look_up_that_check_host_passes_over_is_not_held_against_the_domain(zone: Zone) -> None:
+    zone.put("shop.test", "TXT", ["v=spf1 ptr:outgate.test -all"])
+    zone.put("1.2.0.192.in-addr.arpa", "PTR", ["out.outgate.test."])
+    zone.put("out.outgate.test", "A", ["192.0.2.1"])
+    async with served(zone) as resolver:
+        check = verifier(resolver, Kept(), "192.0.2.1")
+        assert await check.verify(configuration(), ["spf"]) == {"spf": SUCCESSFUL}
+        for name in (("1.2.0.192.in-addr.arpa", "PTR"), ("out.outgate.test", "A")):
+            before = zone.get(*name)
+            assert before is not None
+            zone.put_failure(*name, "SERVFAIL")
+            _, spf = await check.examine(configuration(), ["spf"], fresh=True)
+            assert (spf.state, spf.result) == (None, "temperror")
+            zone.put(*name, before.values)
+        zone.put("1.2.0.192.in-addr.arpa", "PTR", ["other.test."])
+        assert await check.verify(configuration(), ["spf"]) == {"spf": FAILED}
+
+
+async def test_an_explanation_that_cannot_be_asked_for_changes_nothing(zone: Zone) -> None:
+    zone.put("shop.test", "TXT", ["v=spf1 -all exp=why.shop.test"])
+    zone.put_failure("why.shop.test", "TXT", "SERVFAIL")
+    async with served(zone) as resolver:
+        assert await verifier(resolver, Kept()).verify(configuration(SUCCESSFUL), ["spf"]) == {"spf": FAILED}
+
+
+async def test_dmarc_leaves_its_evidence_when_asked_for_and_no_state(zone: Zone) -> None:
+    kept = Kept()
+    zone.put("_dmarc.test", "TXT", ["v=DMARC1; p=reject; rua=mailto:a@test"])
+    async with served(zone) as resolver:
+        assert await verifier(resolver, kept).verify(configuration(), ["dmarc"]) == {}
+        assert brief(await verifier(resolver, kept).examine(configuration(), ["dmarc"], fresh=True)) == [
+            ("dmarc", None, "reject", "_dmarc.test")
+        ]
+    assert [(entry["check"], entry["state"], entry["result"]) for entry in kept.told] == [("dmarc", None, "reject")]
+
+
+async def test_evidence_says_what_was_asked_whom_what_came_back_and_when(zone: Zone) -> None:
+    kept = Kept()
+    delegate(zone, "shop.test", "127.0.0.11", "127.0.0.12")
+    good, bad = Peer(), Peer(fault="servfail")
+    good.zone.put("sel._domainkey.shop.test", "TXT", [f"p={public_key()}"], 77)
+    async with authority({RESOLVER: Peer(zone), "127.0.0.11": good, "127.0.0.12": bad}) as asker:
+        assert await verifier(asker, kept).verify(configuration(), ["dkim"]) == {"dkim": SUCCESSFUL}
+    (asked,) = kept.of("dkim")["asked"]
+    port = asked["server"].partition(":")[2]
+    assert asked == {
+        "name": "sel._domainkey.shop.test",
+        "type": "TXT",
+        "status": "ok",
+        "records": [f"p={public_key()}"],
+        "ttl": 77,
+        "server": f"127.0.0.11:{port}",
+        "at": "2027-01-15T08:00:00.000Z",
+        "servers": [
+            {"server": f"127.0.0.11:{port}", "status": "ok", "records": [f"p={public_key()}"]},
+            {"server": f"127.0.0.12:{port}", "status": "servfail", "records": []},
+        ],
+    }

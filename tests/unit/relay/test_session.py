@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,6 +14,29 @@ from outgate.relay.credentials import Busy
 from support.submission import PASSWORD, USER, access, configuration, desk, sender
 
 MESSAGE = ("From: a@shop.test", "To: b@other.test", "Subject: hello", "", "text")
+
+
+class Decisions(logging.Handler):
+    """Keeps the fields of each `access.decision`, with its level."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.seen: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage() == "access.decision":
+            self.seen.append({"level": record.levelname, **record.fields})  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def decisions() -> Iterator[Decisions]:
+    logger, kept = logging.getLogger("outgate.session"), Decisions()
+    level = logger.level
+    logger.addHandler(kept)
+    logger.setLevel(logging.DEBUG)
+    yield kept
+    logger.removeHandler(kept)
+    logger.setLevel(level)
 
 
 def test_a_message_is_answered_only_when_the_queue_has_it() -> None:
@@ -241,3 +267,53 @@ def test_a_subject_no_decoder_can_read_does_not_end_the_session() -> None:
     d.mail("From: a@shop.test", "Subject: =?utf-8?b?a?=", "", "x")
     d.queue.store()
     assert d.pump().startswith("250 2.0.0")
+
+
+def test_a_decision_is_logged_once_at_connect_and_at_login_and_not_per_command(decisions: Decisions) -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.mail(*MESSAGE)
+    d.queue.store()
+    d.pump()
+    at_connect, at_login = decisions.seen
+    assert (at_connect["level"], at_connect["decision"], at_connect["rule"]) == ("DEBUG", "Permit", "")
+    assert at_login.pop("session") and at_login.pop("reason") == "rule r allows 127.0.0.1 (public)"
+    assert at_login == {
+        "level": "INFO",
+        "api": "smtp",
+        "decision": "Permit",
+        "enforced": True,
+        "rule": "r",
+        "address": "127.0.0.1",
+        "endpoint": "public",
+        "instance": "inst",
+        "username": USER,
+    }
+
+
+def test_a_refusal_at_connect_at_login_and_at_the_door_is_logged(decisions: Decisions) -> None:
+    d = desk(client=Client("192.0.2.1", 1, "public", "submission"))
+    d.pump()
+    assert not d.relay.welcomes("192.0.2.2", "public")
+    assert d.relay.welcomes("127.0.0.1", "public")
+    other = desk()
+    other.pump()
+    other.credentials.known = replace(sender(), instance=replace(sender().instance, id="another"))
+    other.login()
+    said = [(each["decision"], each["address"], each["instance"]) for each in decisions.seen if each["level"] == "INFO"]
+    assert said == [("Deny", "192.0.2.1", ""), ("Deny", "192.0.2.2", ""), ("Deny", "127.0.0.1", "another")]
+    assert decisions.seen[0]["reason"] == "192.0.2.1 (public) is in no instance's zone"
+
+
+def test_a_withdrawal_is_logged_with_the_rule_that_made_it(decisions: Decisions) -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.relay.access = access("127.0.0.0/16")
+    d.say("MAIL FROM:<a@shop.test>")
+    assert len(decisions.seen) == 2  # a change that still allows is no news
+    d.relay.access = access("10.0.0.0/8")
+    d.say("RCPT TO:<b@other.test>")
+    last = decisions.seen[-1]
+    assert (len(decisions.seen), last["decision"], last["rule"], last["username"]) == (3, "Deny", "r", USER)

@@ -81,6 +81,47 @@ def test_negative_answers_carry_their_life() -> None:
         assert (soa.rdtype, soa.ttl, soa[0].minimum) == (dns.rdatatype.SOA, ttl, ttl)
 
 
+@pytest.mark.parametrize("apex", [".", "test"])
+def test_the_zone_speaks_for_the_root_and_for_test(apex: str) -> None:
+    zone = Zone(address="127.0.0.9")
+    assert ask(zone, apex, "NS") == ("NOERROR", ["ns.outgate.test."])
+    assert ask(zone, "ns.outgate.test", "A") == ("NOERROR", ["127.0.0.9"])
+    rcode, records = ask(zone, apex, "SOA") or ("", [])
+    assert (rcode, records[0].split()[:3]) == ("NOERROR", ["ns.outgate.test.", "hostmaster.outgate.test.", "1"])
+    for rdtype in ("NS", "SOA"):
+        response = zone.answer(dns.message.make_query(apex, rdtype))
+        assert response is not None
+        assert response.answer[0].ttl == 0  # nobody put it
+    assert ask(zone, "shop.test", "NS") == ("NOERROR", [])  # it lies in the zone above
+    assert ask(zone, "shop.test", "SOA") == ("NOERROR", [])
+
+
+def test_other_top_level_domains_are_zones_as_soon_as_they_exist() -> None:
+    zone = Zone()
+    assert ask(zone, "site", "NS") == ("NXDOMAIN", [])
+    zone.put("wknd.site", "A", ["192.0.2.1"])
+    assert ask(zone, "site", "NS") == ("NOERROR", ["ns.outgate.test."])
+    assert ask(zone, "wknd.site", "NS") == ("NOERROR", [])
+    assert (ask(zone, "site", "SOA") or ("", []))[1]
+
+
+def test_name_servers_that_are_put_make_a_zone() -> None:
+    zone = Zone()
+    zone.put("shop.test", "NS", ["ns1.shop.test."], 60)
+    assert ask(zone, "shop.test", "NS") == ("NOERROR", ["ns1.shop.test."])
+    assert (ask(zone, "shop.test", "SOA") or ("", []))[1][0].startswith("ns.outgate.test. ")
+    zone.put("shop.test", "SOA", ["ns1.shop.test. h.shop.test. 7 1 1 1 1"])
+    assert ask(zone, "shop.test", "SOA") == ("NOERROR", ["ns1.shop.test. h.shop.test. 7 1 1 1 1"])
+    zone.put("test", "NS", [])
+    assert ask(zone, "test", "NS") == ("NOERROR", [])
+    zone.put_failure("shop.test", "NS", "SERVFAIL")
+    zone.delete("shop.test", "SOA")
+    assert ask(zone, "shop.test", "NS") == ("SERVFAIL", [])
+    assert ask(zone, "shop.test", "SOA") == ("NOERROR", [])
+    zone.put("ns.outgate.test", "A", ["192.0.2.53"])
+    assert ask(zone, "ns.outgate.test", "A") == ("NOERROR", ["192.0.2.53"])
+
+
 @pytest.mark.parametrize(
     ("value", "strings"),
     [

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from outgate.base.clock import FrozenClock
-from outgate.model.access import Address, Context, Rule
+from outgate.model.access import Address, Context, Rule, Zone
 from outgate.store import access
+from outgate.store.access import Changed, InUse, NoZone, TooManyAddresses
 from outgate.store.control import ControlStore, open_control
 from outgate.store.secrets import open_box
-from outgate.store.tenancy import Conflict, TooMany
+from outgate.store.tenancy import Conflict, NotThere, TooMany
 
 
 @pytest.fixture
@@ -21,6 +23,19 @@ def store(tmp_path: Path) -> Iterator[ControlStore]:
     opened.tenancy.create_account("acc")
     yield opened
     opened.close()
+
+
+def some(count: int, network: str = "192.0.2") -> tuple[Address, ...]:
+    return tuple(Address("ipAddress", f"{network}.{number}") for number in range(count))
+
+
+def create_zone(store: ControlStore, name: str = "z", addresses: int = 1, account: str = "acc") -> Zone:
+    return store.access.create_zone(account, name=name, description="", addresses=some(addresses), excluded=(), by="me")
+
+
+def replace_zone(store: ControlStore, zone: Zone, *, expected: set[str] | None = None, **changes: object) -> Zone:
+    values = {"name": zone.name, "description": "", "addresses": zone.addresses, "excluded": (), "by": "you", **changes}
+    return store.access.replace_zone("acc", zone.id, expected=expected, **values)  # type: ignore[arg-type]
 
 
 def create(
@@ -42,16 +57,17 @@ def create(
 
 
 def test_contexts_and_resource_are_compiled(store: ControlStore) -> None:
+    one, two = create_zone(store, "one"), create_zone(store, "two")
     rule = create(
         store,
-        {"networkZoneId": "z1, z2", "endpointType": "public"},
+        {"networkZoneId": f"{one.id}, {two.id}", "endpointType": "public"},
         {"endpointType": "private,direct"},
         accountId="acc",
         serviceName="event-notifications",
         serviceInstance="i1",
         region="eu-de",
     )
-    assert rule.contexts == (Context(("z1", "z2"), ("public",)), Context((), ("private", "direct")))
+    assert rule.contexts == (Context((one.id, two.id), ("public",)), Context((), ("private", "direct")))
     assert (rule.instance_id, rule.region, rule.account_id) == ("i1", "eu-de", "acc")
     assert store.access.rule("acc", rule.id) == rule
     assert store.access.rule("other", rule.id) is None
@@ -76,7 +92,7 @@ def test_smtp_flag(store: ControlStore, api_types: tuple[str, ...], enforcement:
 
 
 def test_context_with_multi_factor_login_never_opens_smtp(store: ControlStore) -> None:
-    rule = create(store, {"mfa": "LEVEL1"}, {"mfa": "LEVEL2", "networkZoneId": "z1"})
+    rule = create(store, {"mfa": "LEVEL1"}, {"mfa": "LEVEL2", "networkZoneId": create_zone(store).id})
     assert rule.contexts == ()
 
 
@@ -104,3 +120,139 @@ def test_limits_per_account(store: ControlStore, monkeypatch: pytest.MonkeyPatch
     create(store, {"endpointType": "public"})
     with pytest.raises(TooMany):
         create(store, {"endpointType": "public"})
+
+
+def test_a_zone_is_replaced_whole_and_gets_a_new_version(store: ControlStore) -> None:
+    made = create_zone(store)
+    changed = replace_zone(store, made, name="y", addresses=some(2), expected={"other", made.version})
+    assert (changed.name, len(changed.addresses), changed.updated_by, changed.created_by) == ("y", 2, "you", "me")
+    assert changed.version != made.version
+    assert store.access.zone("acc", made.id) == changed
+    assert replace_zone(store, changed, name="y").version != changed.version  # None stands for any version
+
+
+def test_what_stands_against_replacing_and_deleting_a_zone(store: ControlStore) -> None:
+    made, other = create_zone(store), create_zone(store, "other")
+    with pytest.raises(Changed):
+        replace_zone(store, made, expected={"old"})
+    with pytest.raises(Changed):
+        store.access.delete_zone("acc", made.id, expected=set())
+    with pytest.raises(Conflict):
+        replace_zone(store, made, name="other")
+    for account, zone_id in (("acc", "none"), ("another", made.id)):
+        with pytest.raises(NotThere):
+            store.access.replace_zone(
+                account, zone_id, expected=None, name="n", description="", addresses=(), excluded=(), by="x"
+            )
+        with pytest.raises(NotThere):
+            store.access.delete_zone(account, zone_id)
+    assert set(store.access.zones("acc")) == {made, other}
+    store.access.delete_zone("acc", made.id, expected={made.version})
+    assert store.access.zone("acc", made.id) is None
+
+
+def test_a_zone_that_rules_name_stays(store: ControlStore) -> None:
+    zone = create_zone(store)
+    rules = [create(store, {"networkZoneId": zone.id}), create(store, {"networkZoneId": zone.id, "mfa": "LEVEL1"})]
+    with pytest.raises(InUse) as refused:
+        store.access.delete_zone("acc", zone.id)
+    assert set(refused.value.rule_ids) == {rule.id for rule in rules}
+    for rule in rules:
+        store.access.delete_rule("acc", rule.id, expected={rule.version})
+    store.access.delete_zone("acc", zone.id)
+
+
+def test_a_rule_is_replaced_whole_and_deleted(store: ControlStore) -> None:
+    rule = create(store, {"endpointType": "public"}, serviceInstance="i1")
+    document: dict[str, object] = {"contexts": [], "resources": [{"attributes": []}]}
+
+    def replace(version: set[str] | None, account: str = "acc", rule_id: str = rule.id) -> Rule:
+        return store.access.replace_rule(
+            account, rule_id, expected=version, description="d", document=document, enforcement="disabled", by="you"
+        )
+
+    changed = replace({rule.version})
+    assert (changed.contexts, changed.instance_id, changed.enforcement, changed.smtp) == ((), "", "disabled", True)
+    assert (changed.created_by, changed.updated_by) == ("me", "you")
+    assert store.access.rule("acc", rule.id) == changed
+    with pytest.raises(Changed):
+        replace({rule.version})
+    with pytest.raises(NotThere):
+        replace(None, account="another")
+    with pytest.raises(Changed):
+        store.access.delete_rule("acc", rule.id, expected={rule.version})
+    with pytest.raises(NotThere):
+        store.access.delete_rule("another", rule.id)
+    store.access.delete_rule("acc", rule.id)
+    with pytest.raises(NotThere):
+        replace(None)
+
+
+def test_a_rule_names_zones_of_its_account_only(store: ControlStore) -> None:
+    store.tenancy.create_account("other")
+    foreign = create_zone(store, account="other")
+    for zone_id in ("none", foreign.id):
+        with pytest.raises(NoZone) as refused:
+            create(store, {"networkZoneId": f"{create_zone(store, zone_id).id},{zone_id}"})
+        assert refused.value.zone_id == zone_id
+    assert store.access.rules("acc") == ()
+
+
+def test_the_zones_of_a_rule_have_1000_addresses_at_most_also_when_one_grows(store: ControlStore) -> None:
+    one, two = create_zone(store, "one", 250), create_zone(store, "two", 250)
+    rule = create(store, {"networkZoneId": one.id}, {"networkZoneId": two.id})
+    more = (*some(250), *some(250, "198.51.100"), *some(250, "203.0.113"))
+    replace_zone(store, one, addresses=more)
+    with pytest.raises(TooManyAddresses) as refused:
+        replace_zone(store, one, addresses=more, excluded=some(1))
+    assert refused.value.rule_id == rule.id
+    found = store.access.zone("acc", one.id)
+    assert found is not None and (len(found.addresses), found.excluded) == (750, ())
+    three = create_zone(store, "three")
+    with pytest.raises(TooManyAddresses):
+        create(store, {"networkZoneId": f"{one.id},{two.id},{three.id}"})
+
+
+@pytest.mark.parametrize("kind", ["zone", "rule"])
+def test_of_two_that_saw_the_same_version_one_changes_it(store: ControlStore, kind: str) -> None:
+    zone, rule = create_zone(store), create(store, {"endpointType": "public"})
+    document: dict[str, object] = {"contexts": [], "resources": [{"attributes": []}]}
+
+    def zone_change(number: int) -> None:
+        replace_zone(store, zone, expected={zone.version}, name=f"z{number}")
+
+    def rule_change(number: int) -> None:
+        store.access.replace_rule(
+            "acc",
+            rule.id,
+            expected={rule.version},
+            description=str(number),
+            document=document,
+            enforcement="enabled",
+            by="x",
+        )
+
+    def won(change: Callable[[int], None], number: int) -> bool:
+        try:
+            change(number)
+        except Changed:
+            return False
+        return True
+
+    change = zone_change if kind == "zone" else rule_change
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(lambda number: won(change, number), range(16)))
+    assert results.count(True) == 1
+
+
+def test_usage(store: ControlStore) -> None:
+    store.tenancy.create_account("other")
+    create_zone(store)
+    create_zone(store, account="other")
+    usage = store.access.usage("acc")
+    assert usage is not None and (usage.zones, usage.rules) == (1, 0)
+    assert store.access.usage("none") is None
+
+
+def test_a_condition_that_lists_nothing_opens_nothing(store: ControlStore) -> None:
+    assert create(store, {"networkZoneId": " , "}, {"endpointType": ""}).contexts == ()

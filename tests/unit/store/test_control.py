@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from outgate.base.clock import FrozenClock
-from outgate.model.tenancy import Instance, SmtpConfiguration, Verification
+from outgate.model.tenancy import Checked, Instance, NewStanding, SmtpConfiguration, Standing, Verification
 from outgate.store.control import ControlStore, open_control
 from outgate.store.keys import BadKey, NewKey, new_dkim_key, read_dkim_key
 from outgate.store.secrets import SealError, open_box
@@ -135,38 +136,20 @@ def test_update_keeps_what_is_not_given(
         store.tenancy.update_configuration("other", made.id, name="x")
 
 
-def test_verification_sets_state_and_keeps_evidence(store: ControlStore, instance: Instance, key: NewKey) -> None:
-    made = configure(store, instance, key)
-    record = store.tenancy.record_verification
-    record(made.id, "spf", Verification.SUCCESSFUL, result="pass", explanation="e", asked=[["a.test", "TXT"]])
-    record(made.id, "dkim", Verification.SUCCESSFUL, result="pass", explanation="")
-    record(made.id, "en_authorization", Verification.SUCCESSFUL, result="approved", explanation="")
-    found = store.tenancy.configuration(instance.id, made.id)
-    assert found is not None
-    assert found.verified
-    record(made.id, "spf", None, result="temperror", explanation="SERVFAIL")
-    record(made.id, "a", Verification.FAILED, result="none", explanation="")
-    found = store.tenancy.configuration(instance.id, made.id)
-    assert found is not None
-    assert found.verified
-    evidence = store.tenancy.evidence(made.id)
-    assert [entry.type for entry in evidence] == ["a", "spf", "en_authorization", "dkim", "spf"]
-    assert evidence[-1].asked == (["a.test", "TXT"],)
-    with pytest.raises(NotThere):
-        record("nobody's", "spf", None, result="", explanation="")
-
-
 def test_import_key_replaces_the_signer_and_keeps_the_old_key(
     store: ControlStore, instance: Instance, key: NewKey
 ) -> None:
     made = configure(store, instance, key)
-    store.tenancy.record_verification(made.id, "dkim", Verification.SUCCESSFUL, result="pass", explanation="")
+    verified = NewStanding(Standing.VERIFIED, 1.0, "", 2.0)
+    found = [Checked(check, Verification.SUCCESSFUL, "ok", "") for check in ("spf", "dkim")]
+    store.verification.record([(made.id, found)], lambda *_: verified)
     imported = new_dkim_key()
     stored = store.tenancy.import_key(made.id, imported.pem, "bench")
     found = store.tenancy.configuration(instance.id, made.id)
     assert found is not None
     assert found.key == stored
     assert (found.key.selector, found.key.public, found.dkim) == ("bench", imported.public, Verification.PENDING)
+    assert (found.standing, found.recheck_at) == (Standing.UNVERIFIED, None)
     assert store.tenancy.signing_key_pem(stored.id) == imported.pem
     assert store.tenancy.signing_key_pem(made.key.id) == key.pem
 
@@ -194,11 +177,20 @@ def test_sender_knows_every_domain_of_a_shared_name(store: ControlStore, instanc
     assert (sender.instance, sender.credential.verifier) == (instance, "$argon2id$x")
     assert store.tenancy.user(two.id, clone.id) == clone
     assert store.tenancy.users(one.id, search=user.username[3:9].upper()).items == (user,)
-    store.tenancy.set_verifier(user.username, "$argon2id$y")
+    rotated = store.tenancy.rotate_user(two.id, clone.id, verifier="$argon2id$y", overlap_s=60.0)
+    assert rotated == clone  # nothing of it is the user's own
+    with pytest.raises(NotThere):
+        store.tenancy.rotate_user(one.id, clone.id, verifier="v", overlap_s=0.0)
     store.tenancy.delete_user(one.id, user.id)
     sender = store.tenancy.sender(user.username)
     assert sender is not None
     assert (list(sender.configurations), sender.credential.verifier) == (["b.test"], "$argon2id$y")
+    credential = sender.credential
+    assert (credential.former_verifier, credential.former_until) == ("$argon2id$x", rotated.updated_at + 60)
+    store.tenancy.rotate_user(two.id, clone.id, verifier="$argon2id$z", overlap_s=0.0)
+    sender = store.tenancy.sender(user.username)
+    assert sender is not None
+    assert (sender.credential.former_verifier, sender.credential.former_until) == (None, None)
     store.tenancy.delete_user(two.id, clone.id)
     assert store.tenancy.sender(user.username) is None
     assert store.tenancy.sender("nobody") is None
@@ -294,12 +286,12 @@ def test_data_version_tells_of_changes_here_and_in_other_processes(tmp_path: Pat
     assert store.data_version() != after
 
 
-def test_snapshot_generation_is_the_data_version(store: ControlStore, instance: Instance) -> None:
+def test_snapshot_generation_is_the_revision(store: ControlStore, instance: Instance) -> None:
     snapshot = store.access.snapshot()
     assert snapshot.instances == ((instance.id, "acc", "eu-de"),)
-    assert snapshot.generation == store.data_version()
+    assert snapshot.generation == store.revision()
     store.tenancy.create_account("more")
-    assert store.access.snapshot().generation == store.data_version() != snapshot.generation
+    assert store.access.snapshot().generation == store.revision() != snapshot.generation
 
 
 def test_a_failed_write_is_undone(store: ControlStore) -> None:
@@ -310,3 +302,20 @@ def test_a_failed_write_is_undone(store: ControlStore) -> None:
         assert connection.exec_driver_sql("SELECT count(*) FROM accounts").scalar() == 0
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+def test_a_page_of_many_is_read_from_an_index_alone(store: ControlStore, instance: Instance, key: NewKey) -> None:
+    made = sorted(configure(store, instance, key, f"{number}.test").id for number in range(5))  # all at one time
+    statements: list[str] = []
+    sa.event.listen(store._database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    found = store.tenancy.configurations(instance.id, limit=2, offset=2)
+    assert (found.total, [each.id for each in found.items]) == (5, made[2:4])
+    store.tenancy.delete_configuration(instance.id, made[0])
+    assert store.tenancy.configurations(instance.id, limit=2, offset=2).total == 4
+    counted = [each for each in statements if "count(" in each]
+    assert len(counted) == 2  # once, and once more after the change
+    with store._database.reading() as connection:
+        for statement in (counted[0], next(each for each in statements if "IN (SELECT" in each)):
+            values = ("x",) * statement.count("?")
+            plan = " ".join(row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values))
+            assert "COVERING INDEX smtp_configurations_listed" in plan, plan

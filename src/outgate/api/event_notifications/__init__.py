@@ -9,24 +9,36 @@ Not here: what verification asks (`relay.onboarding`), rows (`store.tenancy`), r
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 from fastapi import FastAPI
 
 from outgate.api import errors
-from outgate.api.event_notifications import configurations, users
+from outgate.api.event_notifications import authorization as authorization_routes
+from outgate.api.event_notifications import configurations, metrics, users
 from outgate.api.event_notifications.parts import Hasher, Parts, SmtpRecords, Verifier
 from outgate.api.event_notifications.roles import ROLES
 from outgate.api.identity.gate import Gate
 from outgate.api.identity.tokens import Authenticator
 from outgate.api.messages import EgressTrail, History
 from outgate.api.messages import routes as message_routes
+from outgate.api.openapi import publish
+from outgate.api.restrictions.enforcement import Enforcement
 from outgate.base.clock import Clock
 from outgate.store.control import ControlStore
 
 MORE_INFO = "https://cloud.ibm.com/apidocs/event-notifications"
 
-__all__ = ["ROLES", "Hasher", "SmtpRecords", "Verifier", "build"]
+_ABOUT = (
+    "The SMTP interface of the vendor's Event Notifications API: configurations, verification, users, metrics. Ours"
+    " beside it: the authorisation form, evidence of checks, rotation, and what became of each message."
+)
+
+__all__ = ["ROLES", "Hasher", "MailReads", "SmtpRecords", "Verifier", "build"]
+
+
+class MailReads(History, metrics.MetricsReads, Protocol):
+    """What the API reads of the queue store: messages, and counts of what became of them."""
 
 
 def build(
@@ -36,17 +48,25 @@ def build(
     verifier: Verifier,
     hasher: Hasher,
     records: SmtpRecords,
-    history: History,
+    history: MailReads,
     egress_trail: EgressTrail,
     authorization: Literal["automatic", "manual"],
     clock: Clock,
+    grace_s: float = 259_200.0,
+    reach_s: float = 15 * 86_400.0,
 ) -> FastAPI:
-    """Return the API, to be mounted at `/event-notifications`; its paths begin with `/v1/instances/{id}`."""
+    """Return the API, to be mounted at `/event-notifications`; its paths begin with `/v1/instances/{id}`.
+
+    `grace_s` is how long a domain that fails its checks may still send; `reach_s` how long after its acceptance
+    something may still happen to a message. Both in seconds."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     errors.install(app, MORE_INFO)
     gate = Gate(authenticator, ROLES)
-    parts = Parts(store, gate, verifier, hasher, records, authorization, clock)
+    parts = Parts(store, gate, Enforcement(store), verifier, hasher, records, authorization, grace_s, clock)
     app.include_router(configurations.routes(parts))
+    app.include_router(authorization_routes.routes(parts))
     app.include_router(users.routes(parts))
     app.include_router(message_routes(parts.instance, history, egress_trail))
+    app.include_router(metrics.routes(parts, history, reach_s))
+    publish(app, "Outgate: Event Notifications, SMTP interface", _ABOUT)
     return app

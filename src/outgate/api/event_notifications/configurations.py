@@ -1,20 +1,36 @@
-"""Operations 1, 2, 3 and 6: create, list and get configurations, verify their records.
+"""Operations 1 to 7: make, list, get, change and delete configurations, verify them, and who may send; evidence.
 
 Standards: the vendor's contract.
 Promises: a new configuration has its own RSA-2048 key, sealed before it is stored; a check that fails is an
-    answer with the state, not an HTTP error.
+    answer with the state, not an HTTP error; queued mail of a deleted configuration is held, not lost.
 Not here: JSON (`documents`), what a check asks (the verifier).
 """
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from outgate.api.errors import BadRequest, Clash, NotFound
-from outgate.api.event_notifications.documents import NewConfiguration, configuration_document
+from outgate.api.event_notifications import examples
+from outgate.api.event_notifications.documents import (
+    ChangedConfiguration,
+    NewConfiguration,
+    checks_document,
+    configuration_document,
+)
+from outgate.api.event_notifications.models import (
+    Checks,
+    SMTPAllowedIPs,
+    SMTPConfiguration,
+    SMTPConfigurationsList,
+    SMTPCreateResponse,
+    SMTPVerificationUpdateResponse,
+)
 from outgate.api.event_notifications.parts import Parts
+from outgate.api.openapi import described
 from outgate.api.schema import Page, json_body, page
+from outgate.base.clock import rfc3339
 from outgate.model.tenancy import Instance, SmtpConfiguration, Verification
 from outgate.store.keys import new_dkim_key
 from outgate.store.tenancy import Conflict, NotThere
@@ -27,10 +43,28 @@ _ONE = "/v1/instances/{instance_id}/smtp/config/{smtp_config_id}"
 def routes(parts: Parts) -> APIRouter:
     """Return the operations on configurations."""
     router = APIRouter(redirect_slashes=False)
+    _writes(router, parts)
+    _reads(router, parts)
+    return router
+
+
+def _writes(router: APIRouter, parts: Parts) -> None:
     tenancy = parts.store.tenancy
     automatic = Verification.SUCCESSFUL if parts.authorization == "automatic" else Verification.PENDING
 
-    @router.post(_LIST, response_model=None)
+    @router.post(
+        _LIST,
+        **described(
+            "create_smtp_configuration",
+            "Make a configuration for a domain",
+            answer=SMTPCreateResponse,
+            status=201,
+            body=NewConfiguration,
+            errors=(409,),
+            body_example=examples.NEW_CONFIGURATION,
+            example=examples.CREATED_CONFIGURATION,
+        ),
+    )
     def create(
         instance: Instance = Depends(parts.instance("create_smtp_configuration")),
         body: NewConfiguration = Depends(json_body(NewConfiguration)),
@@ -53,7 +87,80 @@ def routes(parts: Parts) -> APIRouter:
             raise NotFound("instance", instance.id) from None
         return JSONResponse(configuration_document(made, parts.records, created=True), 201)
 
-    @router.get(_LIST, response_model=None)
+    @router.patch(
+        _ONE,
+        **described(
+            "update_smtp_configuration",
+            "Change a configuration's name or description",
+            answer=SMTPConfiguration,
+            body=ChangedConfiguration,
+            body_example={"description": "Orders and invoices"},
+            example=examples.CONFIGURATION,
+        ),
+    )
+    def change(
+        configuration: SmtpConfiguration = Depends(parts.configuration("update_smtp_configuration")),
+        body: ChangedConfiguration = Depends(json_body(ChangedConfiguration)),
+    ) -> JSONResponse:
+        try:
+            changed = tenancy.update_configuration(
+                configuration.instance_id, configuration.id, name=body.name, description=body.description
+            )
+        except NotThere:
+            raise NotFound("SMTP configuration", configuration.id) from None
+        return JSONResponse(configuration_document(changed, parts.records))
+
+    @router.delete(
+        _ONE,
+        **described(
+            "delete_smtp_configuration", "Delete a configuration with its users; its queued mail is held", status=204
+        ),
+    )
+    def delete(
+        configuration: SmtpConfiguration = Depends(parts.configuration("delete_smtp_configuration")),
+    ) -> Response:
+        try:
+            tenancy.delete_configuration(configuration.instance_id, configuration.id)
+        except NotThere:
+            raise NotFound("SMTP configuration", configuration.id) from None
+        return Response(status_code=204)
+
+    @router.patch(
+        _ONE + "/verify",
+        **described(
+            "update_verify_smtp",
+            "Check now, at the domain's own name servers",
+            answer=SMTPVerificationUpdateResponse,
+            example={"status": [{"type": "spf", "verification": "SUCCESSFUL"}]},
+        ),
+    )
+    async def verify(
+        configuration: SmtpConfiguration = Depends(parts.configuration("update_verify_smtp")),
+        checks: str = Query(
+            alias="type", description="spf, dkim, en_authorization, or a comma list of them.", examples=["dkim,spf"]
+        ),
+    ) -> JSONResponse:
+        wanted = _checks(checks)
+        try:
+            states = await parts.verifier.verify(configuration, wanted)
+        except LookupError:
+            raise NotFound("SMTP configuration", configuration.id) from None
+        status = [{"type": check, "verification": states[check].value} for check in wanted]
+        return JSONResponse({"status": status})
+
+
+def _reads(router: APIRouter, parts: Parts) -> None:
+    tenancy = parts.store.tenancy
+
+    @router.get(
+        _LIST,
+        **described(
+            "list_smtp_configurations",
+            "List configurations, oldest first; `search` is part of the name",
+            answer=SMTPConfigurationsList,
+            example=examples.CONFIGURATIONS,
+        ),
+    )
     def find(
         request: Request,
         instance: Instance = Depends(parts.instance("list_smtp_configurations")),
@@ -63,26 +170,50 @@ def routes(parts: Parts) -> APIRouter:
         items = [configuration_document(item, parts.records) for item in found.items]
         return JSONResponse(wanted.document(request.url, found.total, "smtp_configurations", items))
 
-    @router.get(_ONE, response_model=None)
+    @router.get(
+        _ONE,
+        **described(
+            "get_smtp_configuration",
+            "Show a configuration with the records to publish",
+            answer=SMTPConfiguration,
+            example=examples.CONFIGURATION,
+        ),
+    )
     def get(
         configuration: SmtpConfiguration = Depends(parts.configuration("get_smtp_configuration")),
     ) -> JSONResponse:
         return JSONResponse(configuration_document(configuration, parts.records))
 
-    @router.patch(_ONE + "/verify", response_model=None)
-    async def verify(
-        configuration: SmtpConfiguration = Depends(parts.configuration("update_verify_smtp")),
-        checks: str = Query(alias="type"),
+    @router.get(
+        _ONE + "/checks",
+        **described(
+            "get_smtp_checks",
+            "Show how a configuration stands, and the evidence of its checks, newest first",
+            answer=Checks,
+            example=examples.CHECKS,
+        ),
+    )
+    def checks(
+        configuration: SmtpConfiguration = Depends(parts.configuration("get_smtp_checks")),
+        limit: int = Query(20, ge=1, le=100, description="Pieces of evidence at most."),
     ) -> JSONResponse:
-        wanted = _checks(checks)
-        try:
-            states = await parts.verifier.verify(configuration, wanted)
-        except NotThere:
-            raise NotFound("SMTP configuration", configuration.id) from None
-        status = [{"type": check, "verification": states[check].value} for check in wanted]
-        return JSONResponse({"status": status})
+        evidence = parts.store.verification.evidence(configuration.id, limit)
+        return JSONResponse(checks_document(configuration, evidence, parts.grace_s))
 
-    return router
+    @router.get(
+        _ONE + "/allowed_ips",
+        **described(
+            "get_smtp_allowed_ips",
+            "Show the networks that the instance's rules let in over SMTP",
+            answer=SMTPAllowedIPs,
+            example={"subnets": ["192.0.2.0/24"], "updated_at": "2026-11-21T07:03:00Z"},
+        ),
+    )
+    def allowed_ips(
+        configuration: SmtpConfiguration = Depends(parts.configuration("get_smtp_allowed_ips")),
+    ) -> JSONResponse:
+        subnets, updated_at = parts.allowed_subnets(configuration.instance_id)
+        return JSONResponse({"subnets": subnets, "updated_at": rfc3339(updated_at or configuration.created_at)})
 
 
 def _checks(text: str) -> tuple[str, ...]:

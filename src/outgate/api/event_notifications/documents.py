@@ -10,6 +10,7 @@ Not here: routes (`configurations`, `users`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -17,7 +18,7 @@ from pydantic import AfterValidator, Field
 from outgate.api.event_notifications.parts import SmtpRecords
 from outgate.api.schema import Body, PlainText
 from outgate.base.clock import rfc3339
-from outgate.model.tenancy import SmtpConfiguration, SmtpUser
+from outgate.model.tenancy import Evidence, SmtpConfiguration, SmtpUser, Standing
 from outgate.smtp import grammar
 
 # A DNS name has 253 characters, and the DKIM record puts a UUID and "._domainkey." in front.
@@ -45,10 +46,29 @@ class NewConfiguration(Body):
     description: PlainText = Field("", max_length=250)
 
 
+class ChangedConfiguration(Body):
+    """Body of operation 4: either or both."""
+
+    name: PlainText | None = Field(None, min_length=1, max_length=250)
+    description: PlainText | None = Field(None, max_length=250)
+
+
 class NewUser(Body):
     """Body of operation 8."""
 
     description: PlainText = Field("", max_length=250)
+
+
+class ChangedUser(Body):
+    """Body of operation 11."""
+
+    description: PlainText | None = Field(None, max_length=250)
+
+
+class Rotation(Body):
+    """How long the password before is good beside the new one: a day, a week at most, 0 for not at all."""
+
+    overlap_s: int = Field(86_400, ge=0, le=604_800)
 
 
 def spf_text(records: SmtpRecords) -> str:
@@ -105,3 +125,36 @@ def created_user_document(user: SmtpUser, password: str | None) -> dict[str, obj
         "created_at": rfc3339(user.created_at),
     }
     return document if password is None else {**document, "password": password}
+
+
+def user_document(user: SmtpUser) -> dict[str, object]:
+    """Return SMTPUser."""
+    return {**created_user_document(user, None), "updated_at": rfc3339(user.updated_at)}
+
+
+def checks_document(
+    configuration: SmtpConfiguration, evidence: Sequence[Evidence], grace_s: float
+) -> dict[str, object]:
+    """Return how a configuration stands and why; `grace_s` is how long a failing one may still send."""
+    warned = configuration.standing is Standing.WARNING
+    since = configuration.standing_since
+    return {
+        "smtp_config_id": configuration.id,
+        "domain": configuration.domain,
+        "standing": configuration.standing.value,
+        "standing_since": rfc3339(since) if since else None,
+        "failing": configuration.failing,
+        "suspends_at": rfc3339(since + grace_s) if warned else None,
+        "recheck_at": None if configuration.recheck_at is None else rfc3339(configuration.recheck_at),
+        "checks": [
+            {
+                "type": each.type,
+                "result": each.result,
+                "explanation": each.explanation,
+                "record": each.record,
+                "at": rfc3339(each.at),
+                "asked": list(each.asked),
+            }
+            for each in evidence
+        ],
+    }

@@ -1,7 +1,8 @@
 """What the operations of the Event Notifications API share: what they were handed, and how they find their subject.
 
 Standards: none.
-Promises: the token is checked first, then the role, then whose the instance is; only then is a body read.
+Promises: the token is checked first, then the role, then whose the instance is, then whether its restrictions allow
+    the caller's address; only then is a body read.
 Not here: the operations (`configurations`, `users`).
 """
 
@@ -11,13 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from fastapi import Depends
+from fastapi import Depends, Request
 
 from outgate.api.errors import NotFound
 from outgate.api.identity.gate import Gate
 from outgate.api.identity.tokens import Caller
+from outgate.api.restrictions.enforcement import Enforcement
 from outgate.base.clock import Clock
 from outgate.model.tenancy import Instance, SmtpConfiguration, Verification
+from outgate.relay.access import effective_subnets
 from outgate.store.control import ControlStore
 
 
@@ -48,20 +51,27 @@ class Parts:
 
     store: ControlStore
     gate: Gate
+    enforcement: Enforcement
     verifier: Verifier
     hasher: Hasher
     records: SmtpRecords
     authorization: Literal["automatic", "manual"]
+    grace_s: float
     clock: Clock
+
+    def allowed_subnets(self, instance_id: str) -> tuple[list[str], float]:
+        """Return the networks that may send for an instance, as CIDR, and when that last changed (0.0: never)."""
+        return effective_subnets(self.store.access.snapshot(), instance_id)
 
     def instance(self, operation: str) -> Callable[..., Instance]:
         """Return a dependency: the path's instance, if the caller may do `operation` and it is their account's."""
         allowed = self.gate.allow(operation)
 
-        def find(instance_id: str, caller: Caller = Depends(allowed)) -> Instance:
+        def find(request: Request, instance_id: str, caller: Caller = Depends(allowed)) -> Instance:
             instance = self.store.tenancy.instance(instance_id)
             if instance is None or instance.account_id != caller.account_id:
                 raise NotFound("instance", instance_id)
+            self.enforcement.check(request, instance, caller.subject)
             return instance
 
         return find

@@ -7,15 +7,31 @@ Not here: the check itself (`identity.gate`).
 
 from __future__ import annotations
 
-_READ = frozenset({"reader", "writer", "manager"})
+_READ = frozenset({"reader", "writer", "manager", "authorizer", "operator"})
 _WRITE = frozenset({"writer", "manager"})
+_DECIDE = frozenset({"authorizer"})
 
 ROLES: dict[str, frozenset[str]] = {
     "create_smtp_configuration": _WRITE,
     "list_smtp_configurations": _READ,
     "get_smtp_configuration": _READ,
+    "update_smtp_configuration": _WRITE,
+    "delete_smtp_configuration": _WRITE,
     "update_verify_smtp": _WRITE,
+    "get_smtp_checks": _READ,
+    "get_smtp_allowed_ips": _READ,
+    "submit_smtp_authorization": _WRITE,
+    "get_smtp_authorization": _READ,
+    "approve_smtp_authorization": _DECIDE,
+    "reject_smtp_authorization": _DECIDE,
     "create_smtp_user": _WRITE,
+    "list_smtp_users": _READ,
+    "get_smtp_user": _READ,
+    "update_smtp_user": _WRITE,
+    "delete_smtp_user": _WRITE,
+    "rotate_smtp_user": _WRITE,
     "list_messages": _READ,
     "get_message": _READ,
+    "get_metrics": _READ,
+    "get_bounce_metrics": _READ,
 }

@@ -1,9 +1,10 @@
 """Access tokens: made for API keys and for the laptop mode, checked on every call.
 
 Standards: RFC 7519 (JWT), RFC 7518 (ES256), RFC 6750 (bearer).
-Promises: only ES256 with a key of ours is accepted; expiry follows the injected clock; a deleted key voids its
-    tokens at once, in every process.
-Dangers: a token with `lifetime_s=None` lives 100 years: for the laptop mode only.
+Promises: only ES256 with a key of ours is accepted; expiry follows the injected clock; an API key that is deleted,
+    has ended or lost a role voids its tokens at once, in every process.
+Dangers: a token with `lifetime_s=None` lives 100 years: for the laptop mode only. A token from the future (`iat`) is
+    good: processes' clocks differ, and only we sign.
 Not here: API keys (`store.identity`), roles per operation (each API's own table).
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ LIFETIME_S = 3600
 _NEVER_S = 100 * 365 * 86_400
 _LONGEST = 8192
 _REMEMBERED = 256
+# The subject of a token that was got with an API key is "iam-" and the key's id.
+_KEYS_SUBJECT = "iam-ApiKey-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +107,30 @@ class Authenticator:
         digest = hashlib.sha256(token.encode("ascii")).digest()
         if self._version != self._store.data_version():
             await asyncio.to_thread(self._reload)
-        found = self._known.get(digest)
+        # What is found out below belongs to this moment: a reload meanwhile puts another dictionary in its place.
+        known = self._known
+        found = known.get(digest)
         if found is None:
-            found = self._check(token)
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[digest] = found
+            caller, expires = self._check(token)
+            if caller.subject.startswith(_KEYS_SUBJECT):
+                expires = min(expires, await asyncio.to_thread(self._key_end, caller))
+            found = caller, expires
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            known[digest] = found
         caller, expires = found
         if expires <= self._clock.now():
             raise Unauthorized("the bearer token has expired: get a new one")
         return caller
+
+    def _key_end(self, caller: Caller) -> float:
+        """Return when the API key behind a token ends. Raises `Unauthorized` if it no longer stands behind it."""
+        key = self._store.identity.api_key(caller.subject.removeprefix("iam-"))
+        if key is None or key.account_id != caller.account_id:
+            raise Unauthorized("the API key of the bearer token has been deleted: get a token with another key")
+        if not caller.roles <= key.roles:
+            raise Unauthorized("the API key of the bearer token has lost a role: get a new token")
+        return math.inf if key.expires_at is None else key.expires_at
 
     def _reload(self) -> None:
         with self._lock:
@@ -128,8 +146,8 @@ class Authenticator:
 
         try:
             claims = jwt.decode(token, key_of, algorithms=["ES256"]).claims
-            if claims["iss"] != self._issuer:
-                raise ValueError(claims["iss"])
+            if claims["iss"] != self._issuer or not isinstance(claims["exp"], int):
+                raise ValueError
             caller = Caller(
                 str(claims["sub"]),
                 str(claims["account"]["bss"]),
@@ -137,7 +155,7 @@ class Authenticator:
                 str(claims["client_id"]),
             )
             return caller, float(claims["exp"])
-        except (JoseError, ValueError, KeyError, TypeError, AttributeError):
+        except (JoseError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise Unauthorized("the bearer token is not one of ours") from None
 
 

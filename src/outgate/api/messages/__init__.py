@@ -4,24 +4,39 @@ Standards: none; in the style of the vendor's API, which has no such operation. 
 Promises: a message of another instance reads like none at all; the timeline is in the order things happened.
 Dangers: addresses and subjects are shown in full: to the instance's own callers only. A search may read much:
     it runs in a thread.
-Not here: storing (`store.sqlite`), metrics.
+Not here: storing (`store.sqlite`), the shapes of answers (`models`), metrics (`api.event_notifications`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
 
-from outgate.api.errors import BadRequest, NotFound
+from outgate.api.errors import NotFound
 from outgate.api.messages.documents import message_document, summary_document
+from outgate.api.messages.models import MESSAGE_EXAMPLE, MESSAGES_EXAMPLE, Message, MessagesList
+from outgate.api.messages.queries import (
+    LONGEST_MAILBOX,
+    LONGEST_TIME,
+    MAILBOX,
+    TIME,
+    StatusText,
+    Text,
+    statuses,
+    whole_mailbox,
+    window,
+)
+from outgate.api.openapi import described
 from outgate.api.schema import Page
 from outgate.model.flow import Status
 from outgate.model.tenancy import Instance
 from outgate.store.history import MessageRecord
+
+_LIST = "/v1/instances/{instance_id}/smtp/messages"
+_ONE = "/v1/instances/{instance_id}/smtp/messages/{queue_id}"
 
 EgressTrail = Callable[[str, int, float], list[dict[str, Any]]]
 """How the forwarder carried the connection from (address, port) that was open at a time; [] if it did not."""
@@ -39,7 +54,7 @@ class History(Protocol):
         queue_id: str | None = None,
         message_id: str | None = None,
         recipient: str | None = None,
-        status: Status | None = None,
+        status: Sequence[Status] | None = None,
         gte: float | None = None,
         lte: float | None = None,
         limit: int = 100,
@@ -53,34 +68,53 @@ def routes(
     """Return `GET …/smtp/messages` and `GET …/smtp/messages/{queue_id}`; `instance_for` makes the door of each."""
     router = APIRouter(redirect_slashes=False)
 
-    @router.get("/v1/instances/{instance_id}/smtp/messages", response_model=None)
+    @router.get(
+        _LIST,
+        **described("list_messages", "Find messages", answer=MessagesList, example=MESSAGES_EXAMPLE),
+    )
     def find(
         request: Request,
         instance: Instance = Depends(instance_for("list_messages")),
-        queue_id: str | None = Query(None, min_length=1, max_length=32),
-        message_id: str | None = Query(None, min_length=1, max_length=998),
-        recipient: str | None = Query(None, min_length=1, max_length=320),
-        status: str | None = Query(None),
-        gte: str | None = Query(None, max_length=28),
-        lte: str | None = Query(None, max_length=28),
+        queue_id: Text = Query(None, min_length=1, max_length=32, description="What the 250 named."),
+        message_id: Text = Query(None, min_length=1, max_length=998, description="With or without angle brackets."),
+        recipient: Text = Query(
+            None,
+            min_length=1,
+            max_length=LONGEST_MAILBOX,
+            json_schema_extra=MAILBOX,
+            description="A whole mailbox; the case of its domain does not matter.",
+        ),
+        status: list[StatusText] = Query(
+            [], max_length=20, description="At least one recipient stands so; give several for any of them."
+        ),
+        gte: Text = Query(
+            None, max_length=LONGEST_TIME, json_schema_extra=TIME, description="Accepted then or later, in UTC."
+        ),
+        lte: Text = Query(
+            None, max_length=LONGEST_TIME, json_schema_extra=TIME, description="Accepted then or earlier, in UTC."
+        ),
         limit: int = Query(10, ge=1, le=100),
         offset: int = Query(0, ge=0, le=2**31),
     ) -> JSONResponse:
+        first, last = window(gte, lte)
         total, found = history.messages(
             instance.id,
             queue_id=queue_id,
             message_id=None if message_id is None else f"<{message_id.strip().strip('<>')}>",
-            recipient=recipient,
-            status=_status(status),
-            gte=_time("gte", gte),
-            lte=_time("lte", lte),
+            recipient=whole_mailbox("recipient", recipient),
+            status=statuses(status),
+            gte=first,
+            lte=last,
             limit=limit,
             offset=offset,
         )
         items = [summary_document(record) for record in found]
         return JSONResponse(Page(limit, offset).document(request.url, total, "messages", items))
 
-    @router.get("/v1/instances/{instance_id}/smtp/messages/{queue_id}", response_model=None)
+    @router.get(
+        _ONE,
+        **described("get_message", "Get a message's whole way", answer=Message, example=MESSAGE_EXAMPLE),
+    )
     def get(queue_id: str, instance: Instance = Depends(instance_for("get_message"))) -> JSONResponse:
         record = history.message(queue_id)
         if record is None or record.instance_id != instance.id:
@@ -89,24 +123,3 @@ def routes(
         return JSONResponse(message_document(record, carried))
 
     return router
-
-
-def _status(text: str | None) -> Status | None:
-    if text is None:
-        return None
-    try:
-        return Status(text)
-    except ValueError:
-        raise BadRequest("status", f"must be one of {', '.join(status.value for status in Status)}") from None
-
-
-def _time(field: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise BadRequest(field, "must be a time in UTC such as 2026-11-21T07:03:00Z")
-    return moment.timestamp()

@@ -1,10 +1,11 @@
 """The restrictions API: network zones and the rules that open an instance to them.
 
-Standards: the vendor's context-based restrictions contract (paths, models, ETag, correlation ids).
+Standards: the vendor's context-based restrictions contract (paths, models, ETag, correlation ids); the explanation of
+    an address is ours, in the same style.
 Promises: the vendor's own client works unmodified; what is stored can be compiled by the relay as it stands;
-    zones and rules of another account read like none at all.
+    zones and rules of another account read like none at all; `openapi.json` describes every operation.
 Dangers: a rule opens the way in: what cannot be judged here (tags, resource groups) is refused, not ignored.
-Not here: decisions (`relay.access`), compiling (`store.access`).
+Not here: decisions (`relay.access`), compiling (`store.rule_document`). `Enforcement` is for the API that rules govern.
 """
 
 from __future__ import annotations
@@ -14,13 +15,19 @@ from fastapi import FastAPI
 from outgate.api import errors
 from outgate.api.identity.gate import Gate
 from outgate.api.identity.tokens import Authenticator
-from outgate.api.restrictions import rules, zones
+from outgate.api.openapi import publish
+from outgate.api.restrictions import catalogue, explain, rules, zones
+from outgate.api.restrictions.enforcement import CurrentTable, Enforcement
 from outgate.api.restrictions.roles import ROLES
 from outgate.store.control import ControlStore
 
 MORE_INFO = "https://cloud.ibm.com/apidocs/context-based-restrictions"
+_ABOUT = (
+    "Network zones and the rules that name them. SMTP lets nobody in to an instance until an enabled rule does; its "
+    "REST API is open until one restricts it. A rule allows if one of its contexts does; all that apply must allow."
+)
 
-__all__ = ["ROLES", "build"]
+__all__ = ["ROLES", "Enforcement", "build"]
 
 
 def build(*, store: ControlStore, authenticator: Authenticator) -> FastAPI:
@@ -28,6 +35,9 @@ def build(*, store: ControlStore, authenticator: Authenticator) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     errors.install(app, MORE_INFO)
     gate = Gate(authenticator, ROLES)
+    app.include_router(catalogue.routes(store.access, gate))
     app.include_router(zones.routes(store.access, gate))
     app.include_router(rules.routes(store.access, gate))
+    app.include_router(explain.routes(CurrentTable(store), gate))
+    publish(app, "Outgate: context-based restrictions", _ABOUT)
     return app

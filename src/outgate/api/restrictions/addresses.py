@@ -17,8 +17,8 @@ from pydantic import Field
 from outgate.api.errors import BadRequest
 from outgate.api.schema import Body
 from outgate.model.access import Address
+from outgate.store.access import MOST_ADDRESSES
 
-MOST_ADDRESSES = 1000
 _BY_VALUE = ("ipAddress", "ipRange", "subnet", "vpc", "instance")
 _EXCLUDABLE = ("ipAddress", "ipRange", "subnet")
 
@@ -36,7 +36,7 @@ class Ref(Body):
 class ZoneAddress(Body):
     """One address as it comes: a type with a value, or `serviceRef` with a `ref`."""
 
-    type: str
+    type: str = Field(json_schema_extra={"enum": [*_BY_VALUE, "serviceRef"]})
     value: str | None = Field(None, min_length=2, max_length=300)
     ref: Ref | None = None
 

@@ -32,7 +32,7 @@ def upgrade() -> None:
     op.create_index(
         "smtp_configurations_listed",
         "smtp_configurations",
-        ["instance_id", "created_at", "id"],
+        ["instance_id", "created_at", "id", "deleted_at"],
         sqlite_where=sa.text("deleted_at IS NULL"),
     )
     op.create_index(

@@ -1,0 +1,117 @@
+"""What the commands share: finding a running Outgate, asking it, saying what went wrong, printing what came back.
+
+Standards: exit codes 0 done, 1 not as wanted, 2 wrong use or configuration, 3 not reachable.
+Promises: an error is one line of cause and remedy on standard error; text from outside reaches the terminal without
+    control characters.
+Not here: HTTP (`connection`), the commands.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+from urllib.parse import urlencode
+
+import typer
+
+from outgate.connection import Api, NotReachable, Refusal, default_data, read_dev_json
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+NOT_AS_WANTED, WRONG_USE, UNREACHABLE = 1, 2, 3
+
+Data = Annotated[Path | None, typer.Option("--data", help="Data directory of `outgate dev`.", show_default=False)]
+Configuration = Annotated[str, typer.Argument(metavar="CONFIG", help="A configuration's domain or id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """Print an error and exit."""
+    print(f"outgate: {clean(' '.join(text.splitlines()))}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def reach(data: Path | None) -> Api:
+    """Return the calls to the Outgate that runs on a data directory (the default one if None), or exit."""
+    try:
+        return Api(read_dev_json(data or default_data()))
+    except NotReachable as error:
+        fail(str(error), UNREACHABLE)
+
+
+def configuration(api: Api, given: str) -> dict[str, Any]:
+    """Return the SMTP configuration with that id or domain, or exit."""
+    if _ID.fullmatch(given):
+        return call(api, "GET", api.configurations(given.lower()))
+    from outgate.smtp import grammar
+
+    try:
+        domain = grammar.domain(given)
+    except grammar.BadSyntax:
+        fail(f"{given!r} is neither the id of a configuration nor a domain", WRONG_USE)
+    for found in paged(api, api.configurations(), "smtp_configurations"):
+        if found["domain"] == domain:
+            return found
+    fail(f"there is no configuration of {domain}: `outgate smtp list` shows those there are", NOT_AS_WANTED)
+
+
+def call(api: Api, method: str, url: str, body: object = None) -> Any:
+    """Return the decoded answer of a call, or exit."""
+    try:
+        return api.call(method, url, body)
+    except NotReachable as error:
+        fail(str(error), UNREACHABLE)
+    except Refusal as error:
+        fail(_words(error), NOT_AS_WANTED)
+
+
+def paged(api: Api, url: str, name: str, **wanted: object) -> Iterator[dict[str, Any]]:
+    """Give the items `name` of a list page after page, until there is no next one; None in `wanted` is left out."""
+    query = {key: value for key, value in wanted.items() if value is not None}
+    limit, offset = 100, 0
+    while True:
+        found = call(api, "GET", f"{url}?{urlencode({'limit': limit, 'offset': offset, **query})}")
+        yield from found[name]
+        if "next" not in found:
+            return
+        offset += limit
+
+
+def print_json(document: object) -> None:
+    """Print a document for programs."""
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows in columns under their heads."""
+    cells = [[clean("" if cell is None else str(cell)) for cell in row] for row in (heads, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_fields(fields: Sequence[tuple[str, object]]) -> None:
+    """Print names and values, one a line; what is None or empty is left out."""
+    shown = [(name, value) for name, value in fields if value not in (None, "")]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        print(f"{name.ljust(width)}  {clean(str(value))}")
+
+
+def clean(text: str) -> str:
+    """Return text with a sign in place of each character that would steer a terminal."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
+def _words(error: Refusal) -> str:
+    """Return what a refusal says, whichever of the vendors' bodies it has."""
+    try:
+        body = json.loads(error.body)
+        if "errors" in body:
+            return "; ".join(str(each["message"]) for each in body["errors"]) or str(error)
+        return str(body.get("errorMessage") or body["message"])
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return str(error)

@@ -1,0 +1,42 @@
+"""`outgate environment`: environments and what runs in them.
+
+Standards: none.
+Promises: the exit code is the command's.
+Not here: what an environment gives (`outgate.environment`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from outgate.cli.calling import Data, reach
+
+commands = typer.Typer(no_args_is_help=True, help="Environments and what runs in them.")
+
+
+@commands.command("run")
+def run(
+    program: Annotated[str, typer.Argument(help="Program id.")],
+    environment_id: Annotated[str, typer.Argument(metavar="ENVIRONMENT", help="Environment id.")],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="What to run, behind a `--`.")],
+    service: Annotated[str, typer.Option(help="author, publish or preview.")] = "author",
+    data: Data = None,
+) -> None:
+    """Start a command with what its environment gives it: `outgate environment run P E -- COMMAND …`."""
+    from outgate.environment import run as run_in
+
+    api = reach(data)
+    raise typer.Exit(
+        run_in(
+            cloud_manager_url=str(api.dev["cloud_manager_url"]),
+            token=str(api.dev["token"]),
+            org_id=str(api.dev["org_id"]),
+            client_id=api.client_id,
+            program_id=program,
+            environment_id=environment_id,
+            service=service,
+            command=command,
+        )
+    )

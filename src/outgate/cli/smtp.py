@@ -1,0 +1,182 @@
+"""`outgate smtp`: sending domains, their records and checks, their users.
+
+Standards: RFC 1035 (zone file form of the records to publish).
+Promises: records are printed as a zone file takes them; a check that failed ends with 1 and says why; a new password
+    is printed once, alone on standard output.
+Dangers: what prints a password hands it to whoever reads the terminal or its log.
+Not here: the authorisation form (`authorization`), what the checks ask (`relay.onboarding`).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from outgate.cli import authorization
+from outgate.cli.calling import (
+    NOT_AS_WANTED,
+    WRONG_USE,
+    Configuration,
+    Data,
+    Json,
+    call,
+    configuration,
+    fail,
+    paged,
+    print_fields,
+    print_json,
+    print_table,
+    reach,
+)
+
+commands = typer.Typer(no_args_is_help=True, help="Sending domains: records, checks, users, authorisation.")
+commands.add_typer(authorization.commands, name="authorization")
+
+_CHECKS = ("spf", "dkim", "en_authorization")
+_STRING = 255
+
+
+@commands.command("list")
+def listed(
+    search: Annotated[str | None, typer.Option(help="Part of the name.", show_default=False)] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """List configurations."""
+    api = reach(data)
+    found = list(paged(api, api.configurations(), "smtp_configurations", search=search))
+    if as_json:
+        print_json({"smtp_configurations": found})
+        return
+    rows = [(each["domain"], each["id"], each["name"], *_states(each).values()) for each in found]
+    print_table(("DOMAIN", "ID", "NAME", "SPF", "DKIM", "AUTHORISATION"), rows)
+
+
+@commands.command("show")
+def show(config: Configuration, data: Data = None, as_json: Json = False) -> None:
+    """Show a configuration: how it stands, and the records to publish, ready to paste into a zone."""
+    api = reach(data)
+    found = configuration(api, config)
+    checks = call(api, "GET", api.configurations(f"{found['id']}/checks"))
+    if as_json:
+        print_json({**found, "standing": checks["standing"], "standing_since": checks["standing_since"]})
+        return
+    print_fields([(name, found[name]) for name in ("domain", "id", "name", "description")])
+    print_fields([*_standing(checks), *_states(found).items()])
+    print()
+    for record in (found["config"]["spf"], found["config"]["dkim"]):
+        print(_zone_line(record))
+
+
+@commands.command("verify")
+def verify(
+    config: Configuration,
+    types: Annotated[str, typer.Option("--type", help=f"Of {', '.join(_CHECKS)}; comma between.")] = "spf,dkim",
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Check the records of a configuration now; ends with 1 if a check fails."""
+    wanted = [part.strip() for part in types.split(",")]
+    wrong = next((part for part in wanted if part not in _CHECKS), None)
+    if wrong is not None:
+        fail(f"--type is one or several of {', '.join(_CHECKS)}, not {wrong!r}", WRONG_USE)
+    api = reach(data)
+    found = configuration(api, config)
+    status = call(api, "PATCH", api.configurations(f"{found['id']}/verify?type={quote(','.join(wanted))}"))["status"]
+    failed = {each["type"] for each in status if each["verification"] == "FAILED"}
+    if as_json:
+        print_json({"status": status})
+    else:
+        why = _why(call(api, "GET", api.configurations(f"{found['id']}/checks"))) if failed else {}
+        print_table(
+            ("CHECK", "STATE", "WHY"),
+            [
+                (each["type"], each["verification"], why.get(each["type"], "") if each["type"] in failed else "")
+                for each in status
+            ],
+        )
+    if failed:
+        raise typer.Exit(NOT_AS_WANTED)
+
+
+@commands.command("checks")
+def checks(config: Configuration, data: Data = None, as_json: Json = False) -> None:
+    """Show how a configuration stands, since when, and the evidence, newest first."""
+    api = reach(data)
+    found = call(api, "GET", api.configurations(f"{configuration(api, config)['id']}/checks"))
+    if as_json:
+        print_json(found)
+        return
+    print_fields([("domain", found["domain"]), *_standing(found)])
+    print()
+    rows = [(each["at"], each["type"], each["result"], each["explanation"]) for each in found["checks"]]
+    print_table(("AT", "CHECK", "RESULT", "EXPLANATION"), rows)
+
+
+@commands.command("users")
+def users(config: Configuration, data: Data = None, as_json: Json = False) -> None:
+    """List the users of a configuration."""
+    api = reach(data)
+    found = list(paged(api, api.configurations(f"{configuration(api, config)['id']}/users"), "users"))
+    if as_json:
+        print_json({"users": found})
+        return
+    rows = [(each["id"], each["username"], each["created_at"], each["description"]) for each in found]
+    print_table(("ID", "USER NAME", "MADE", "DESCRIPTION"), rows)
+
+
+@commands.command("rotate")
+def rotate(
+    config: Configuration,
+    user_id: Annotated[str, typer.Argument(metavar="USER_ID", help="From `outgate smtp users`.")],
+    overlap: Annotated[str, typer.Option(help="How long the password before stays good: 30m, 24h, 0s.")] = "24h",
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Give a user a new password and print it: this once."""
+    from outgate.cli.when import BadTime, seconds
+
+    try:
+        length = seconds(overlap)
+    except BadTime as error:
+        fail(f"--overlap {error}", WRONG_USE)
+    api = reach(data)
+    found = configuration(api, config)
+    path = f"{found['id']}/users/{quote(user_id, safe='')}/rotate"
+    made = call(api, "POST", api.configurations(path), {"overlap_s": length})
+    if as_json:
+        print_json(made)
+        return
+    print(made["password"])
+    until = made["former_valid_until"]
+    former = f"is good until {until}" if until else "is void"
+    print(f"The password of {made['username']} above is shown only now; the one before {former}.", file=sys.stderr)
+
+
+def _states(found: dict[str, Any]) -> dict[str, str]:
+    return {check: found["config"][check]["verification"] for check in _CHECKS}
+
+
+def _standing(found: dict[str, Any]) -> list[tuple[str, object]]:
+    since = found["standing_since"]
+    return [
+        ("standing", f"{found['standing']} since {since}" if since else found["standing"]),
+        ("failing", found["failing"]),
+        ("suspends", found["suspends_at"]),
+        ("next check", found["recheck_at"]),
+    ]
+
+
+def _why(found: dict[str, Any]) -> dict[str, str]:
+    """Return the newest explanation of each check."""
+    return {each["type"]: each["explanation"] for each in reversed(found["checks"])}
+
+
+def _zone_line(record: dict[str, Any]) -> str:
+    """Write a TXT record as a zone file has it: strings of 255 octets at most."""
+    text = record["txt_value"].replace("\\", "\\\\").replace('"', '\\"')
+    parts = [text[at : at + _STRING] for at in range(0, len(text), _STRING)]
+    return f"{record['txt_name']}. IN TXT " + " ".join(f'"{part}"' for part in parts)

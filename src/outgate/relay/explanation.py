@@ -1,0 +1,109 @@
+"""Why an address may or may not use an instance: each rule that concerns it, judged part by part, in words.
+
+Standards: the vendor's context-based restrictions, as design section 5 orders them.
+Promises: pure; says of each rule what it lacks, so that somebody can go and change it; what it says of a rule agrees
+    with what `relay.access` decides by it.
+Dangers: it tells which zones there are: for the account's own people only, never for the client that was refused.
+Not here: the decision (`relay.access`), JSON (`api.restrictions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from outgate.model.access import Context, Rule, Zone
+from outgate.relay.ranges import Ip, holding
+from outgate.store.rule_document import beyond_showing
+
+Api = Literal["smtp", "control-plane"]
+_BY_ADDRESS = frozenset({"ipAddress", "ipRange", "subnet"})
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneVerdict:
+    """What a zone makes of an address: `holds` is without, `excludes` by its exclusions.
+
+    `unseen` counts the entries (vpc, serviceRef, …) that no address alone can show to be met."""
+
+    zone_id: str
+    name: str
+    holds: bool
+    excludes: bool
+    unseen: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContextVerdict:
+    """Whether a context allows; if not, `missing` says why. Empty `endpoint_types` are all."""
+
+    allows: bool
+    endpoint_types: tuple[str, ...]
+    zones: tuple[ZoneVerdict, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleVerdict:
+    """Whether a rule allows, and whether that counts (`enforced`); if one of both fails, `missing` says why."""
+
+    rule_id: str
+    description: str
+    enforcement: str
+    allows: bool
+    enforced: bool
+    contexts: tuple[ContextVerdict, ...]
+    missing: tuple[str, ...]
+
+
+def judge_zone(zone: Zone, address: Ip) -> ZoneVerdict:
+    """Judge a zone: for `judge`, which many rules may ask the same zone of."""
+    return ZoneVerdict(
+        zone.id,
+        zone.name,
+        address in holding(zone.addresses),
+        address in holding(zone.excluded),
+        sum(entry.type not in _BY_ADDRESS for entry in zone.addresses),
+    )
+
+
+def judge(rule: Rule, zones: Mapping[str, ZoneVerdict], address: Ip, endpoint: str, api: Api) -> RuleVerdict:
+    """Judge a rule that concerns an API of an instance, as it would be if it were enabled."""
+    contexts = tuple(_context(context, zones, address, endpoint) for context in rule.contexts)
+    allows = any(context.allows for context in contexts)
+    missing: list[str] = []
+    if rule.enforcement == "disabled":
+        missing.append("the rule is disabled: it neither grants nor refuses anything")
+    elif rule.enforcement == "report" and api == "smtp":
+        missing.append("the rule is in report mode, which the SMTP interface does not have: it counts as none there")
+    elif rule.enforcement == "report":
+        missing.append("the rule is in report mode: its verdict is logged and refuses nobody")
+    beyond = beyond_showing(rule.document)
+    if not allows and beyond:
+        missing.append(f"a context asks for {', '.join(beyond)}, which nobody can show here: it never matches")
+    if not allows and not contexts:
+        missing.append("the rule has no context that an address could match: it allows nobody")
+    elif not allows:
+        missing.append(f"no context allows {address} over the {endpoint} endpoint")
+    return RuleVerdict(
+        rule.id, rule.description, rule.enforcement, allows, rule.enforcement == "enabled", contexts, tuple(missing)
+    )
+
+
+def _context(context: Context, zones: Mapping[str, ZoneVerdict], address: Ip, endpoint: str) -> ContextVerdict:
+    judged = tuple(zones[zone_id] for zone_id in context.zone_ids if zone_id in zones)
+    missing: list[str] = []
+    if context.endpoint_types and endpoint not in context.endpoint_types:
+        missing.append(f"the endpoint type is {endpoint}, not {' or '.join(context.endpoint_types)}")
+    if context.zone_ids and not any(zone.holds and not zone.excludes for zone in judged):
+        missing += [_absent(zone, address) for zone in judged] or ["its zones are not there any more"]
+    return ContextVerdict(not missing, context.endpoint_types, judged, tuple(missing))
+
+
+def _absent(zone: ZoneVerdict, address: Ip) -> str:
+    if zone.holds:
+        return f"zone {zone.name!r} excludes {address}"
+    if zone.unseen:
+        return f"zone {zone.name!r} does not hold {address}; {zone.unseen} of its entries are not matched by address"
+    return f"zone {zone.name!r} does not hold {address}"

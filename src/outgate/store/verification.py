@@ -1,0 +1,316 @@
+"""What is known of a domain's right to send: evidence of checks, standing, authorisation forms.
+
+Standards: none; design section 5, rules 6 and 7.
+Promises: evidence and what follows from it are one transaction; of a run of equal results the first and the last
+    are kept, so each change of a domain can be told with its time; a re-check that changes nothing is `quiet`.
+Dangers: what follows from findings is decided by a function that the caller brings: it runs inside the transaction.
+Not here: what is asked (`relay.onboarding`), what follows (`relay.standing`), JSON (`api.event_notifications`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, insert, or_, select, update
+
+from outgate.base.clock import Clock
+from outgate.model.tenancy import (
+    AuthorizationForm,
+    Checked,
+    Evidence,
+    NewStanding,
+    SmtpConfiguration,
+    Standing,
+    Verification,
+)
+from outgate.store.database import Database, note
+from outgate.store.tables import authorization_forms, evidence, smtp_configurations
+from outgate.store.tenancy_rows import NotThere, configuration_of, configuration_query
+
+_COLUMNS = {"spf": "spf", "dkim": "dkim", "en_authorization": "authorization"}
+_MOST_EVIDENCE = 200
+"""Rows of evidence kept for one configuration; the oldest go."""
+_ASKED_AT_ONCE = 500
+
+
+Decide = Callable[[SmtpConfiguration, Sequence[Checked], float], NewStanding]
+"""Says what follows: takes the configuration with its new states, the findings, and the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A configuration before and after findings were kept."""
+
+    before: SmtpConfiguration
+    after: SmtpConfiguration
+    checked: tuple[Checked, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Say whether more has changed than when to look again."""
+        before, after = self.before, self.after
+        return any(
+            getattr(before, name) != getattr(after, name)
+            for name in ("spf", "dkim", "authorization", "standing", "failing")
+        )
+
+
+class VerificationQueries:
+    """Read and change what is known of domains. Synchronous and thread-safe."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    # -- checks ------------------------------------------------------------------------------------
+
+    def record(
+        self, findings: Sequence[tuple[str, Sequence[Checked]]], decide: Decide, *, quiet: bool = False
+    ) -> list[Transition]:
+        """Keep findings of configurations (by id), with the states and the standing that follow; one transaction.
+
+        A configuration that is gone is left out of what is returned. `quiet`: the revision moves on only if a
+        state or a standing has changed."""
+        now = self._clock.now()
+        made: list[Transition] = []
+        with self._database.writing(noted=not quiet) as connection:
+            for smtp_config_id, checked in findings:
+                before = _configuration(connection, smtp_config_id)
+                if before is None:
+                    continue
+                for one in checked:
+                    _keep(connection, smtp_config_id, one, now)
+                after = self._follow(connection, before, checked, decide, now)
+                made.append(Transition(before, after, tuple(checked)))
+            if quiet and any(each.differs for each in made):
+                note(connection)
+        return made
+
+    def _follow(
+        self,
+        connection: Connection,
+        before: SmtpConfiguration,
+        checked: Sequence[Checked],
+        decide: Decide,
+        now: float,
+    ) -> SmtpConfiguration:
+        states = {_COLUMNS[one.check]: one.state for one in checked if one.state is not None and one.check in _COLUMNS}
+        changed = {name: state for name, state in states.items() if getattr(before, name) is not state}
+        if states:
+            connection.execute(
+                update(smtp_configurations)
+                .where(smtp_configurations.c.id == before.id)
+                .values(**states, **({"updated_at": now} if changed else {}))
+            )
+        found = _configuration(connection, before.id)
+        assert found is not None  # it was there a moment ago, in this very transaction
+        change = decide(found, checked, now)
+        connection.execute(
+            update(smtp_configurations)
+            .where(smtp_configurations.c.id == before.id)
+            .values(
+                standing=change.standing,
+                standing_since=change.since,
+                failing=change.failing,
+                recheck_at=change.recheck_at,
+            )
+        )
+        after = _configuration(connection, before.id)
+        assert after is not None
+        return after
+
+    def evidence(self, smtp_config_id: str, limit: int = 20) -> tuple[Evidence, ...]:
+        """Return the latest evidence of a configuration, newest first."""
+        query = select(evidence).where(evidence.c.smtp_config_id == smtp_config_id)
+        query = query.order_by(evidence.c.id.desc()).limit(limit)
+        with self._database.reading() as connection:
+            return tuple(
+                Evidence(
+                    row.smtp_config_id, row.type, row.result, row.explanation, tuple(row.asked), row.at, row.record
+                )
+                for row in connection.execute(query)
+            )
+
+    def due(self, now: float, limit: int) -> tuple[SmtpConfiguration, ...]:
+        """Return configurations that are to be looked at again by `now`, the longest due first."""
+        query = (
+            configuration_query(smtp_configurations.c.recheck_at <= now, smtp_configurations.c.deleted_at.is_(None))
+            .order_by(smtp_configurations.c.recheck_at)
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            return tuple(configuration_of(row) for row in connection.execute(query))
+
+    def next_due(self) -> float | None:
+        """Return when the next configuration is to be looked at again, or None."""
+        query = (
+            select(smtp_configurations.c.recheck_at)
+            .where(smtp_configurations.c.recheck_at.is_not(None))
+            .order_by(smtp_configurations.c.recheck_at)
+            .limit(1)
+        )
+        with self._database.reading() as connection:
+            return connection.scalar(query)
+
+    def holds(self, smtp_config_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return why queued mail of configurations is held, by id: "deleted", "withdrawn" (its authorisation) or
+        "suspended"; those that are not held are left out, those unknown count as deleted."""
+        columns = (
+            smtp_configurations.c.id,
+            smtp_configurations.c.deleted_at,
+            smtp_configurations.c.authorization,
+            smtp_configurations.c.standing,
+        )
+        found: dict[str, str] = {}
+        with self._database.reading() as connection:
+            for at in range(0, len(smtp_config_ids), _ASKED_AT_ONCE):
+                asked = smtp_config_ids[at : at + _ASKED_AT_ONCE]
+                found |= dict.fromkeys(asked, "deleted")
+                query = select(*columns).where(smtp_configurations.c.id.in_(asked))
+                for row in connection.execute(query):
+                    found[row.id] = _hold(row.deleted_at, row.authorization, row.standing)
+        return {smtp_config_id: why for smtp_config_id, why in found.items() if why}
+
+    # -- authorisation -----------------------------------------------------------------------------
+
+    def form(self, smtp_config_id: str) -> AuthorizationForm | None:
+        """Return the form of a configuration, or None if none was submitted nor decided on."""
+        with self._database.reading() as connection:
+            return _form(connection, smtp_config_id)
+
+    def submit_form(self, smtp_config_id: str, answers: Mapping[str, object], by: str) -> AuthorizationForm:
+        """Keep a form; a decision on an earlier one is void, and a configuration that was rejected is pending again.
+
+        Raises `NotThere`."""
+        now = self._clock.now()
+        with self._database.writing() as connection:
+            before = _configuration(connection, smtp_config_id)
+            if before is None:
+                raise NotThere(f"configuration {smtp_config_id}")
+            connection.execute(
+                delete(authorization_forms).where(authorization_forms.c.smtp_config_id == smtp_config_id)
+            )
+            approved = before.authorization is Verification.SUCCESSFUL
+            form = AuthorizationForm(smtp_config_id, dict(answers), now, by)
+            if approved:  # at its creation, by the setting: the answers are kept all the same
+                form = AuthorizationForm(smtp_config_id, dict(answers), now, by, "approved", now, "automatic", "")
+            connection.execute(insert(authorization_forms).values(**_form_values(form)))
+            if not approved:
+                _authorize(connection, smtp_config_id, Verification.PENDING, now)
+        return form
+
+    def decide_form(
+        self, smtp_config_id: str, decision: str, by: str, reason: str = ""
+    ) -> tuple[AuthorizationForm, SmtpConfiguration]:
+        """Approve ("approved") or reject ("rejected") a configuration; rejecting one that was approved withdraws it.
+
+        Raises `NotThere`; `LookupError` if there is no form to approve."""
+        now = self._clock.now()
+        state = Verification.SUCCESSFUL if decision == "approved" else Verification.FAILED
+        with self._database.writing() as connection:
+            if _configuration(connection, smtp_config_id) is None:
+                raise NotThere(f"configuration {smtp_config_id}")
+            form = _form(connection, smtp_config_id)
+            if decision == "approved" and (form is None or not form.answers):
+                raise NoForm("no form has been submitted for this configuration")
+            form = form or AuthorizationForm(smtp_config_id, {}, now, by)
+            decided = AuthorizationForm(
+                smtp_config_id, form.answers, form.submitted_at, form.submitted_by, decision, now, by, reason
+            )
+            connection.execute(
+                delete(authorization_forms).where(authorization_forms.c.smtp_config_id == smtp_config_id)
+            )
+            connection.execute(insert(authorization_forms).values(**_form_values(decided)))
+            _authorize(connection, smtp_config_id, state, now)
+            explanation = f"{decision} by {by}" + (f": {reason}" if reason else "")
+            _keep(connection, smtp_config_id, Checked("en_authorization", state, decision, explanation), now)
+            after = _configuration(connection, smtp_config_id)
+            assert after is not None
+        return decided, after
+
+
+class NoForm(LookupError):
+    """There is nothing to approve: nobody has answered the questions."""
+
+
+def _hold(deleted_at: float | None, authorization: str, standing: str) -> str:
+    if deleted_at is not None:
+        return "deleted"
+    if authorization != Verification.SUCCESSFUL:
+        return "withdrawn"
+    return "suspended" if standing == Standing.SUSPENDED else ""
+
+
+def _configuration(connection: Connection, smtp_config_id: str) -> SmtpConfiguration | None:
+    query = configuration_query(smtp_configurations.c.id == smtp_config_id, smtp_configurations.c.deleted_at.is_(None))
+    row = connection.execute(query).one_or_none()
+    return None if row is None else configuration_of(row)
+
+
+def _keep(connection: Connection, smtp_config_id: str, checked: Checked, now: float) -> None:
+    """Insert a row of evidence in place of the last one, if that and the one before it say the same."""
+    mine = evidence.c.smtp_config_id == smtp_config_id
+    latest = connection.execute(
+        select(evidence.c.id, evidence.c.result, evidence.c.record)
+        .where(mine, evidence.c.type == checked.check)
+        .order_by(evidence.c.id.desc())
+        .limit(2)
+    ).all()
+    said = (checked.result, checked.record)
+    if len(latest) == 2 and all((row.result, row.record) == said for row in latest):
+        connection.execute(delete(evidence).where(evidence.c.id == latest[0].id))
+    connection.execute(
+        insert(evidence).values(
+            smtp_config_id=smtp_config_id,
+            type=checked.check,
+            result=checked.result,
+            explanation=checked.explanation,
+            asked=list(checked.asked),
+            at=now,
+            record=checked.record,
+        )
+    )
+    if not latest or latest[0].result != checked.result:  # only a change makes the rows more
+        kept = select(evidence.c.id).where(mine).order_by(evidence.c.id.desc()).limit(_MOST_EVIDENCE)
+        connection.execute(delete(evidence).where(and_(mine, evidence.c.id.not_in(kept.scalar_subquery()))))
+
+
+def _authorize(connection: Connection, smtp_config_id: str, state: Verification, now: float) -> None:
+    column = smtp_configurations.c.authorization
+    connection.execute(
+        update(smtp_configurations)
+        .where(smtp_configurations.c.id == smtp_config_id, or_(column != state, column.is_(None)))
+        .values(authorization=state, updated_at=now)
+    )
+
+
+def _form(connection: Connection, smtp_config_id: str) -> AuthorizationForm | None:
+    query = select(authorization_forms).where(authorization_forms.c.smtp_config_id == smtp_config_id)
+    row: Any = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    return AuthorizationForm(
+        row.smtp_config_id,
+        dict(row.answers),
+        row.submitted_at,
+        row.submitted_by,
+        row.decision,
+        row.decided_at,
+        row.decided_by,
+        row.reason,
+    )
+
+
+def _form_values(form: AuthorizationForm) -> dict[str, object]:
+    return {
+        "smtp_config_id": form.smtp_config_id,
+        "answers": form.answers,
+        "submitted_at": form.submitted_at,
+        "submitted_by": form.submitted_by,
+        "decision": form.decision,
+        "decided_at": form.decided_at,
+        "decided_by": form.decided_by,
+        "reason": form.reason,
+    }

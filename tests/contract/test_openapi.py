@@ -1,0 +1,196 @@
+"""Schemathesis drives every operation by its published description: no 5xx, no status or answer that is not in it.
+
+The ids in a path are mostly those of things that exist, so that what lies behind a 404 is reached too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from outgate.api import event_notifications as event_notifications_api
+from outgate.api import restrictions as restrictions_api
+from outgate.api.event_notifications.authorization import FORM_EXAMPLE
+from outgate.api.identity import roles as identity_roles
+from outgate.model.access import Address
+from outgate.store.access import SMTP_API
+from outgate.store.keys import new_dkim_key
+from support.api_service import Service, api_service
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+THOROUGHLY = settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+_turn = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with api_service(tmp_path_factory.mktemp("api")) as running:
+        yield running
+
+
+class Things:
+    """Something of every kind, made again when an operation has deleted it."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.key = new_dkim_key()
+
+    def ids(self) -> dict[str, str]:
+        store, instance = self.service.store, self.service.instance
+        found = store.tenancy.configurations(instance.id).items
+        configuration = found[0] if found else self.configuration()
+        users = store.tenancy.users(configuration.id).items
+        user = users[0] if users else self.user(configuration.id)
+        zones = store.access.zones(self.service.account_id)
+        zone = zones[0] if zones else self.zone()
+        rules = store.access.rules(self.service.account_id)
+        rule = rules[0] if rules else self.rule(zone.id)
+        keys = store.identity.api_keys(self.service.account_id)
+        if not keys:
+            keys = (store.identity.create_api_key(self.service.account_id, "again", ["reader"])[0],)
+        return {
+            "instance_id": instance.id,
+            "smtp_config_id": configuration.id,
+            "user_id": user.id,
+            "zone_id": zone.id,
+            "rule_id": rule.id,
+            "key_id": keys[-1].id,
+            "id": keys[-1].id,
+            "account_id": self.service.account_id,
+        }
+
+    def configuration(self) -> Any:
+        made = self.service.store.tenancy.create_configuration(
+            self.service.instance.id, name="Shop", domain="shop.test", description="", key=self.key
+        )
+        self.service.store.verification.submit_form(made.id, FORM_EXAMPLE, "test")
+        return made
+
+    def user(self, smtp_config_id: str) -> Any:
+        instance_id = self.service.instance.id
+        return self.service.store.tenancy.create_user(instance_id, smtp_config_id, description="", verifier="v")
+
+    def zone(self) -> Any:
+        return self.service.store.access.create_zone(
+            self.service.account_id,
+            name="zone",
+            description="",
+            addresses=(Address("subnet", "127.0.0.0/8"),),
+            excluded=(),
+            by="test",
+        )
+
+    def rule(self, zone_id: str) -> Any:
+        resource = [
+            {"name": "accountId", "value": self.service.account_id},
+            {"name": "serviceName", "value": "event-notifications"},
+        ]
+        return self.service.store.access.create_rule(
+            self.service.account_id,
+            description="",
+            document={
+                "contexts": [{"attributes": [{"name": "networkZoneId", "value": zone_id}]}],
+                "resources": [{"attributes": resource}],
+                "operations": {"api_types": [{"api_type_id": SMTP_API}]},
+            },
+            enforcement="disabled",
+            by="test",
+        )
+
+
+@pytest.fixture(scope="module")
+def things(service: Service) -> Things:
+    return Things(service)
+
+
+@pytest.fixture(scope="module")
+def event_notifications(service: Service) -> Any:
+    return schemathesis.openapi.from_url(f"{service.en_url}/openapi.json")
+
+
+@pytest.fixture(scope="module")
+def restrictions(service: Service) -> Any:
+    return schemathesis.openapi.from_url(f"{service.cbr_url}/openapi.json")
+
+
+@pytest.fixture(scope="module")
+def identity(service: Service) -> Any:
+    return schemathesis.openapi.from_url(f"{service.base}/iam/openapi.json")
+
+
+def drive(schema: Any, operation_id: str, mode: GenerationMode, service: Service, things: Things) -> None:
+    """Send one operation what its description allows, or what it does not, and hold each answer against it."""
+    operation = schema.find_operation_by_id(operation_id)
+    headers = service.headers("reader", "writer", "manager", "authorizer", "operator")
+
+    @THOROUGHLY
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def run(case: Any) -> None:
+        real = things.ids()
+        turn = next(_turn)
+        if turn % 4:
+            case.path_parameters = {name: real.get(name, given) for name, given in (case.path_parameters or {}).items()}
+        if turn % 4 and case.query and "account_id" in case.query:
+            case.query = {**case.query, "account_id": real["account_id"]}
+        case.call_and_validate(headers=headers, checks=CHECKS)
+
+    run()
+
+
+MODES = pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+
+
+@MODES
+@pytest.mark.parametrize("operation_id", event_notifications_api.ROLES)
+def test_event_notifications(
+    event_notifications: Any, operation_id: str, mode: GenerationMode, service: Service, things: Things
+) -> None:
+    drive(event_notifications, operation_id, mode, service, things)
+
+
+@MODES
+@pytest.mark.parametrize("operation_id", restrictions_api.ROLES)
+def test_restrictions(
+    restrictions: Any, operation_id: str, mode: GenerationMode, service: Service, things: Things
+) -> None:
+    drive(restrictions, operation_id, mode, service, things)
+
+
+@MODES
+@pytest.mark.parametrize("operation_id", identity_roles.ROLES)
+def test_identity(identity: Any, operation_id: str, mode: GenerationMode, service: Service, things: Things) -> None:
+    drive(identity, operation_id, mode, service, things)
+
+
+def test_every_operation_is_described(event_notifications: Any, restrictions: Any, identity: Any) -> None:
+    for schema, roles in (
+        (event_notifications, event_notifications_api.ROLES),
+        (restrictions, restrictions_api.ROLES),
+    ):
+        described = {result.ok().definition.raw["operationId"] for result in schema.get_all_operations()}
+        assert described == set(roles)

@@ -1,0 +1,363 @@
+"""What became of mail, counted from the rows that the real queue store wrote."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from outgate.model.flow import Accepted, Attempt, Job, Outcome, Status
+from outgate.store.history import History
+from outgate.store.metrics import REACH_S, Selection
+from support.queue_mail import NOW, Desk, accepted, attempt
+
+HOUR, DAY = 3600, 86_400
+WINDOW = Selection("instance-1", NOW, NOW + DAY)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    opened = Desk(tmp_path)
+    yield opened
+    opened.store.close()
+
+
+def settle(desk: Desk, job: Job, *tries: tuple[Status, float]) -> None:
+    """Try a job again and again, as its lease would allow; the last one is what stands."""
+    for status, at in tries:
+        next_at = at + 60 if status is Status.DEFERRED else None
+        desk.store.record(attempt(job, status, at=at, next_at=next_at))
+        desk.store.flush()
+        if next_at is not None:
+            (job,) = [again for again in desk.store.claim(next_at, 100) if again.queue_id == job.queue_id]
+
+
+def totals(desk: Desk, wanted: Selection = WINDOW) -> dict[str, int]:
+    return {kind: sum(buckets.values()) for kind, buckets in desk.store.metrics(wanted, HOUR).items()}
+
+
+def counts(submitted: int = 0, success: int = 0, deferred: int = 0, bounced: int = 0) -> dict[str, int]:
+    return {"submitted": submitted, "success": success, "deferred": deferred, "bounced": bounced}
+
+
+def test_each_event_of_each_recipient_counts_once_at_its_time(desk: Desk) -> None:
+    good, late, bad, old = desk.store_all(
+        accepted("a@one.test", "b@one.test", at=NOW + 10),
+        accepted("c@two.test", at=NOW + 20),
+        accepted("d@three.test", at=NOW + HOUR),
+        accepted("e@four.test", at=NOW + HOUR),
+    )
+    settle(desk, good, (Status.DELIVERED, NOW + 11))
+    settle(
+        desk, late, *((Status.DEFERRED, NOW + at) for at in (30, HOUR, 3 * HOUR)), (Status.DELIVERED, NOW + 5 * HOUR)
+    )
+    settle(desk, bad, (Status.BOUNCED, NOW + HOUR + 1))
+    settle(desk, old, (Status.DEFERRED, NOW + HOUR + 1), (Status.EXPIRED, NOW + 6 * HOUR))
+    first = int(NOW) // HOUR
+    assert desk.store.metrics(WINDOW, HOUR) == {
+        "submitted": {first: 3, first + 1: 2},
+        "success": {first: 2, first + 5: 1},
+        "deferred": {first: 1, first + 1: 2, first + 3: 1},
+        "bounced": {first + 1: 1, first + 6: 1},
+    }
+    assert desk.store.metrics(WINDOW, DAY) == {
+        "submitted": {int(NOW) // DAY: 5},
+        "success": {int(NOW) // DAY: 3},
+        "deferred": {int(NOW) // DAY: 4},
+        "bounced": {int(NOW) // DAY: 2},
+    }
+
+
+def test_recipients_of_one_attempt_may_fare_differently(desk: Desk) -> None:
+    (job,) = desk.store_all(accepted("a@one.test", "b@one.test", "c@one.test"))
+    a, b, c = job.recipients
+    said = (
+        Outcome(a.id, Status.DELIVERED, 250, "2.0.0", "Ok", "accepted"),
+        Outcome(b.id, Status.DEFERRED, 451, "4.7.1", "later", "policy"),
+        Outcome(c.id, Status.BOUNCED, 550, "5.1.1", "no such mailbox", "bad-mailbox"),
+    )
+    desk.store.record(replace(attempt(job, next_at=NOW + 60), outcomes=said))
+    desk.store.flush()
+    assert totals(desk) == counts(submitted=3, success=1, deferred=1, bounced=1)
+    assert totals(desk, replace(WINDOW, email_to="b@one.test")) == counts(submitted=1, deferred=1)
+    assert totals(desk, replace(WINDOW, email_to="c@one.test")) == counts(submitted=1, bounced=1)
+
+
+def test_the_window_includes_both_ends_and_nothing_else(desk: Desk) -> None:
+    jobs = desk.store_all(*(accepted(at=NOW + at) for at in (-1, 0, 100, 101)))
+    for job, at in zip(jobs, (-0.5, 0, 100, 100.5), strict=True):
+        settle(desk, job, (Status.DELIVERED, NOW + at))
+    assert totals(desk, replace(WINDOW, lte=NOW + 100)) == counts(submitted=2, success=2)
+
+
+def test_mail_from_before_the_window_has_events_in_it(desk: Desk) -> None:
+    waited, forgotten = desk.store_all(
+        accepted(at=NOW - REACH_S, lifetime=2 * REACH_S), accepted(at=NOW - REACH_S - 1, lifetime=2 * REACH_S)
+    )
+    for job in (waited, forgotten):
+        settle(desk, job, (Status.DEFERRED, NOW - 5), (Status.DEFERRED, NOW + 60), (Status.DELIVERED, NOW + 200))
+    assert totals(desk) == counts(success=1, deferred=1)
+    assert totals(desk, replace(WINDOW, reach_s=REACH_S + 1)) == counts(success=2, deferred=2)
+
+
+def test_what_still_waits_has_no_outcome_yet(desk: Desk) -> None:
+    _, tried, held = desk.store_all(accepted(), accepted(), accepted())
+    settle(desk, tried, (Status.DEFERRED, NOW + 5))
+    desk.store.record(attempt(held, Status.HELD, at=NOW + 6))
+    desk.store.flush()
+    assert totals(desk) == counts(submitted=3, deferred=1)
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, counts(submitted=3, success=2, bounced=1)),
+        ({"smtp_config_id": "configuration-1"}, counts(submitted=2, success=1, bounced=1)),
+        ({"smtp_config_id": "configuration-2"}, counts(submitted=1, success=1)),
+        ({"smtp_config_id": "configuration-3"}, counts()),
+        ({"email_to": "Anna@dest.test"}, counts(submitted=1, success=1)),
+        ({"email_to": "Anna@DEST.Test"}, counts(submitted=1, success=1)),
+        ({"email_to": "anna@dest.test"}, counts()),
+        ({"email_to": "na@dest.test"}, counts()),
+        ({"email_to": "ben@bücher.test"}, counts(submitted=1, bounced=1)),
+        ({"email_to": "ben@xn--bcher-kva.test"}, counts(submitted=1, bounced=1)),
+        ({"email_to": "no mailbox"}, counts()),
+        ({"email_from": "noreply@SHOP.test"}, counts(submitted=2, success=2)),
+        ({"email_from": "Noreply@shop.test"}, counts()),
+        ({"email_from": "info@BÜCHER.example"}, counts(submitted=1, bounced=1)),
+        ({"email_from": "info@xn--bcher-kva.example"}, counts(submitted=1, bounced=1)),
+        ({"email_from": "no mailbox"}, counts()),
+        ({"subject": "ORDER"}, counts(submitted=2, success=1, bounced=1)),
+        ({"subject": "Order 7_"}, counts()),
+        ({"subject": "GRÖSSE"}, counts(submitted=1, success=1)),
+        ({"subject": "%"}, counts()),
+        ({"username": "abcdefghijklmnopqr01"}, counts(submitted=3, success=2, bounced=1)),
+        ({"username": "ABCDEFGHIJKLMNOPQR01"}, counts()),
+        ({"email_to": "Anna@dest.test", "subject": "größe"}, counts()),
+        ({"instance_id": "instance-2"}, counts(submitted=1, success=1)),
+        ({"instance_id": "instance-2", "email_to": "ben@xn--bcher-kva.test"}, counts()),
+    ],
+)
+def test_filters(desk: Desk, filters: dict[str, str], expected: dict[str, int]) -> None:
+    mail = [
+        accepted("Anna@dest.test", subject="Your order 71"),
+        replace(accepted("ben@xn--bcher-kva.test", subject="order 72"), header_from="info@bücher.example"),
+        replace(accepted("carl@dest.test", subject="Eine Größe für alle"), smtp_config_id="configuration-2"),
+        accepted("dora@dest.test", instance="instance-2"),
+    ]
+    anna, ben, carl, dora = desk.store_all(*mail)
+    for job, status in (
+        (anna, Status.DELIVERED),
+        (ben, Status.BOUNCED),
+        (carl, Status.DELIVERED),
+        (dora, Status.DELIVERED),
+    ):
+        settle(desk, job, (status, NOW + 1))
+    assert totals(desk, replace(WINDOW, **filters)) == expected
+    assert desk.store.bounces(replace(WINDOW, **filters), 10, 0)[0] == expected["bounced"]
+
+
+def test_a_count_shows_one_moment(desk: Desk) -> None:
+    """What is stored between two statements of a count is not in it."""
+    (first,) = desk.store_all(accepted("a@one.test"))
+    settle(desk, first, (Status.DELIVERED, NOW + 1))
+    seen: list[str] = []
+
+    def meanwhile(statement: str) -> None:
+        if statement.startswith("SELECT"):
+            seen.append(statement)
+            if len(seen) == 2:
+                (job,) = desk.store_all(accepted("b@one.test"))
+                settle(desk, job, (Status.BOUNCED, NOW + 2))
+
+    connection = desk.store._history._wide._connection
+    connection.set_trace_callback(meanwhile)
+    assert totals(desk) == counts(submitted=1, success=1)
+    connection.set_trace_callback(None)
+    assert len(seen) >= 3
+    assert totals(desk) == counts(submitted=2, success=1, bounced=1)
+
+
+def test_bounces_are_listed_newest_first(desk: Desk) -> None:
+    mail = [accepted(f"{name}@one.test", at=NOW + at) for at, name in enumerate("abcd")]
+    a, b, c, d = desk.store_all(*mail)
+    settle(desk, b, (Status.BOUNCED, NOW + 30))
+    settle(desk, a, (Status.DEFERRED, NOW + 5), (Status.EXPIRED, NOW + 100))
+    settle(desk, c, (Status.BOUNCED, NOW + 20))
+    settle(desk, d, (Status.DELIVERED, NOW + 40))
+    total, found = desk.store.bounces(WINDOW, 2, 0)
+    assert total == 3
+    assert [(bounce.mailbox, bounce.at, bounce.status) for bounce in found] == [
+        ("a@one.test", NOW + 100, Status.EXPIRED),
+        ("b@one.test", NOW + 30, Status.BOUNCED),
+    ]
+    assert found[1].reply == "550 5.1.1 no such mailbox"
+    assert (found[1].subject, found[1].client_address, found[1].reason) == ("hello", "10.0.0.1", "bad-mailbox")
+    assert found[1].queue_id == mail[1].queue_id
+    total, found = desk.store.bounces(WINDOW, 2, 2)
+    assert (total, [bounce.mailbox for bounce in found]) == (3, ["c@one.test"])
+    assert desk.store.bounces(WINDOW, 2, 4) == (3, [])
+
+
+def plans(history: History, call: object) -> list[list[str]]:
+    """Return the query plan of each statement that `call` runs on the connection for searches."""
+    connection = history._wide._connection
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    call()  # type: ignore[operator]
+    connection.set_trace_callback(None)
+    return [
+        [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+        for statement in statements
+        if statement.startswith("SELECT")
+    ]
+
+
+def test_a_count_reads_the_instance_by_time_and_never_a_whole_table(desk: Desk) -> None:
+    history = desk.store._history
+    found = plans(history, lambda: history.metrics(replace(WINDOW, smtp_config_id="c", subject="x"), HOUR))
+    found += plans(history, lambda: history.bounces(WINDOW, 10, 0))
+    assert len(found) == 5
+    for plan in found:
+        assert "USING INDEX messages_by_instance (instance_id=? AND accepted_at>? AND accepted_at<?)" in plan[0]
+        assert not any(step.startswith("SCAN") and "VIRTUAL TABLE" not in step for step in plan)
+
+
+def test_a_count_of_one_recipient_reads_that_one_only(desk: Desk) -> None:
+    history = desk.store._history
+    wanted = replace(WINDOW, email_to="a@one.test")
+    found = plans(history, lambda: history.metrics(wanted, HOUR))
+    found += plans(history, lambda: history.bounces(wanted, 10, 0))
+    assert len(found) == 5
+    for plan in found:
+        assert "sqlite_autoindex_messages_1 (queue_id=?)" in plan[0]
+        assert "ix_recipients_mailbox (mailbox>? AND mailbox<?)" in plan[2]
+        assert not any(step.startswith("SCAN") and "VIRTUAL TABLE" not in step for step in plan)
+
+
+@pytest.mark.parametrize(
+    ("search", "index"),
+    [
+        ({"queue_id": "Q"}, "sqlite_autoindex_messages_1 (queue_id=?)"),
+        ({"message_id": "<m>"}, "messages_by_message_id (message_id=?)"),
+        ({"recipient": "a@one.test"}, "sqlite_autoindex_messages_1 (queue_id=?)"),
+        ({"recipient": "a@one.test", "status": "bounced"}, "sqlite_autoindex_messages_1 (queue_id=?)"),
+        ({"status": "held"}, "messages_with_body (segment>?)"),
+        ({"status": (Status.QUEUED, Status.DEFERRED), "gte": NOW}, "messages_with_body (segment>?)"),
+        ({"status": "bounced"}, "messages_by_instance (instance_id=?)"),
+        ({}, "messages_by_instance (instance_id=?)"),
+        ({"gte": NOW, "lte": NOW + 1}, "messages_by_instance (instance_id=? AND accepted_at>? AND accepted_at<?)"),
+    ],
+)
+def test_a_search_goes_by_the_index_that_leads_to_the_least(desk: Desk, search: dict, index: str) -> None:
+    history = desk.store._history
+    found = plans(history, lambda: history.messages("instance-1", **search))
+    assert len(found) == 2
+    for plan in found:
+        assert index in plan[0]
+
+
+def test_a_search_for_a_mailbox_minds_the_local_parts_case_only(desk: Desk) -> None:
+    message = accepted("Anna@Dest.Test", "ben@dest.test")
+    # The session stores the domain in lower case beside the mailbox as it was given.
+    recipients = tuple(replace(r, domain=r.domain.lower()) for r in message.submission.recipients)
+    desk.store_all(replace(message, submission=replace(message.submission, recipients=recipients)))
+    for text, total in (
+        ("Anna@Dest.Test", 1),
+        ("Anna@dest.test", 1),
+        ("anna@dest.test", 0),
+        ("Ann@dest.test", 0),
+        ("ben@DEST.test", 1),
+        ("%@dest.test", 0),
+    ):
+        assert desk.store.messages("instance-1", recipient=text)[0] == total, text
+
+
+def test_waiting_mail_is_found_by_status_among_settled_mail(desk: Desk) -> None:
+    done, tried, held, other = desk.store_all(
+        accepted(), accepted("a@one.test", "b@one.test"), accepted(), accepted(instance="instance-2")
+    )
+    settle(desk, done, (Status.DELIVERED, NOW + 1))
+    settle(desk, other, (Status.DEFERRED, NOW + 1))
+    desk.store.record(attempt(tried, Status.DEFERRED, next_at=NOW + 60))
+    desk.store.record(attempt(held, Status.HELD))
+    desk.store.flush()
+
+    def found(*statuses: Status) -> list[str]:
+        return [record.queue_id for record in desk.store.messages("instance-1", status=statuses)[1]]
+
+    assert found(Status.DEFERRED) == [tried.queue_id]
+    assert found(Status.HELD) == [held.queue_id]
+    assert sorted(found(Status.DEFERRED, Status.HELD)) == sorted([tried.queue_id, held.queue_id])
+    assert sorted(found(Status.DELIVERED, Status.HELD)) == sorted([done.queue_id, held.queue_id])
+    assert desk.store.messages(None, status=Status.DEFERRED)[0] == 2
+
+
+def events(desk: Desk, message: Accepted) -> list[tuple[str, str, float, str]]:
+    record = desk.store.message(message.queue_id)
+    assert record is not None
+    return [(event.kind, event.recipient, event.at - NOW, event.detail) for event in record.events()][1:]
+
+
+def test_attempts_at_several_domains_are_told_in_order_of_time(desk: Desk) -> None:
+    message = accepted("a@one.test", "b@two.test")
+    one, two = desk.store_all(message)
+    slow = replace(attempt(one, Status.DELIVERED, at=NOW + 9), started_at=NOW + 1)
+    quick = replace(attempt(two, Status.BOUNCED, at=NOW + 3), started_at=NOW + 2)
+    for each in (quick, slow):
+        desk.store.record(each)
+    desk.store.flush()
+    assert [(kind, who, at) for kind, who, at, _ in events(desk, message)] == [
+        ("attempt", "", 1),
+        ("attempt", "", 2),
+        ("bounced", "b@two.test", 3),
+        ("delivered", "a@one.test", 9),
+    ]
+
+
+def test_what_befell_a_recipient_without_an_attempt_is_told_from_its_row(desk: Desk, tmp_path: Path) -> None:
+    message = accepted("a@one.test", "b@one.test")
+    (job,) = desk.store_all(message)
+    desk.store.record(attempt(job, Status.DEFERRED, next_at=NOW + 60))
+    desk.store.flush()
+    with sqlite3.connect(tmp_path / "queue-0.db") as connection:
+        connection.execute(
+            "UPDATE recipients SET status = 'held', reason = 'suspended', updated_at = ? WHERE mailbox = 'a@one.test'",
+            (NOW + 30,),
+        )
+        connection.execute(
+            "UPDATE recipients SET status = 'cancelled', reason = '', updated_at = ? WHERE mailbox = 'b@one.test'",
+            (NOW + 20,),
+        )
+    connection.close()
+    assert events(desk, message)[-2:] == [
+        ("cancelled", "b@one.test", 20, "451 4.7.1 later"),
+        ("held", "a@one.test", 30, "suspended"),
+    ]
+
+
+def test_a_hold_that_spoke_to_nobody_is_no_attempt_in_the_timeline(desk: Desk) -> None:
+    message = accepted("a@one.test")
+    (job,) = desk.store_all(message)
+    (recipient,) = job.recipients
+    silent = Attempt(
+        queue_id=job.queue_id,
+        site="",
+        host="",
+        address="",
+        source="",
+        tls="",
+        started_at=NOW + 5,
+        finished_at=NOW + 5,
+        route_reason="shop.test may not send for now",
+        steps=(),
+        outcomes=(Outcome(recipient.id, Status.HELD, 0, "", "", "suspended"),),
+        recipients=job.recipients,
+    )
+    desk.store.record(silent)
+    desk.store.flush()
+    assert events(desk, message) == [("held", "a@one.test", 5, "shop.test may not send for now")]
+    assert totals(desk) == counts(submitted=1)
