@@ -89,15 +89,16 @@ class Verifier:
         for check in types:
             if check not in _EXAMINED:
                 raise ValueError(f"there is no check {check!r}")
-        findings: list[Finding] = []
-        for check in types:
-            if check == "spf":
-                findings.extend(await self._spf(configuration.domain, fresh=fresh))
-            elif check == "dkim":
-                findings.append(await self._dkim(configuration, fresh=fresh))
-            else:
-                findings.append(await self._dmarc(configuration.domain, fresh=fresh))
-        return tuple(findings)
+        # Side by side: servers that do not answer are waited for once, not once for each check.
+        found = await asyncio.gather(*(self._check(configuration, check, fresh=fresh) for check in types))
+        return tuple(finding for findings in found for finding in findings)
+
+    async def _check(self, configuration: SmtpConfiguration, check: str, *, fresh: bool) -> tuple[Finding, ...]:
+        if check == "spf":
+            return await self._spf(configuration.domain, fresh=fresh)
+        if check == "dkim":
+            return (await self._dkim(configuration, fresh=fresh),)
+        return (await self._dmarc(configuration.domain, fresh=fresh),)
 
     async def verify(self, configuration: SmtpConfiguration, types: Sequence[str]) -> dict[str, Verification]:
         """Run the checks named in `types` ("spf", "dkim", "en_authorization"; "dmarc" for its evidence alone), past
@@ -127,9 +128,10 @@ class Verifier:
 
     async def _spf(self, domain: str, *, fresh: bool) -> tuple[Finding, Finding]:
         question = Question(domain, "A")
-        answer = await self._asker.ask(question, fresh=fresh)
+        answer, (results, asked) = await asyncio.gather(
+            self._asker.ask(question, fresh=fresh), self._policies(domain, fresh=fresh)
+        )
         address = _judge_address(domain, answer, (Asked(question, answer, self._clock.now()),))
-        results, asked = await self._policies(domain, fresh=fresh)
         return address, self._judge_policies(domain, address, results, asked)
 
     def _judge_policies(
