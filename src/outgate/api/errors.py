@@ -18,6 +18,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -175,7 +176,13 @@ def install(app: FastAPI, more_info: str) -> None:
         body = envelope(error.status_code, trace_of(request), (problem,), more_info)
         return JSONResponse(body, error.status_code, error.headers)
 
+    def busy(request: Request, error: Exception) -> JSONResponse:
+        _log.error("api.store_failed", trace=trace_of(request), path=request.url.path, error=repr(error))
+        return refused(request, Unavailable("the store cannot be used now, and nothing was stored: try again"))
+
     app.add_exception_handler(ApiError, refused)
+    # Locked, full, or its disk is failing: the transaction has been undone.
+    app.add_exception_handler(OperationalError, busy)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, unrouted)
     app.add_middleware(RequestIds, more_info=more_info)

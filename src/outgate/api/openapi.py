@@ -30,7 +30,7 @@ _SAID = {
     428: "`If-Match` is required.",
     503: "Nothing was stored; the same request may succeed later.",
 }
-_ALWAYS = (400, 401, 403, 404)
+_ALWAYS = (400, 401, 403, 404, 503)
 _WITH_BODY = (413, 415)
 
 
@@ -84,8 +84,8 @@ def described(
 ) -> dict[str, Any]:
     """Return what a route's decorator needs so that the document tells all of it.
 
-    `answer` is the shape of success (None: empty), `errors` are statuses beside 400, 401, 403 and 404 (and 413, 415
-    with a body), `headers` are names of answer headers, `public` needs no token."""
+    `answer` is the shape of success (None: empty), `errors` are statuses beside 400, 401, 403, 404 and 503 (and 413,
+    415 with a body), `headers` are names of answer headers, `public` needs no token."""
     success: dict[str, Any] = {"description": "Done."}
     if answer is not None:
         success["model"] = answer
@@ -94,7 +94,7 @@ def described(
     if headers:
         success["headers"] = {name: {"schema": {"type": "string"}} for name in headers}
     responses: dict[int | str, dict[str, Any]] = {status: success}
-    statuses = (*((400, 404) if public else _ALWAYS), *(_WITH_BODY if body is not None else ()), *errors)
+    statuses = (*((400, 404, 503) if public else _ALWAYS), *(_WITH_BODY if body is not None else ()), *errors)
     for code in sorted(set(statuses)):
         responses[code] = {"description": _SAID[code], "model": Error}
     extra: dict[str, Any] = {} if public else {"security": [{"bearer": []}]}

@@ -1,5 +1,5 @@
-"""The fault matrix of a domain's name servers: whatever they do wrong, no check fails while the record is there, and
-every removal is found as soon as one sound server can be heard."""
+"""The fault matrix of a domain's name servers: whatever they do wrong, no check fails while the record is there and no
+domain is suspended, and every removal is found, and suspends, as soon as one sound server can be heard."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import pytest
 import spf as pyspf
 
-from outgate.model.tenancy import Verification
+from outgate.model.tenancy import Standing, Verification
 from outgate.relay.onboarding import Finding
+from outgate.relay.standing import Schedule, after
 from outgate.sandbox.zone import Zone
 from support.names import RESOLVER, Peer, authority, delegate
 from support.onboarding import Kept, configuration, public_key, verifier
@@ -83,6 +85,18 @@ def expected(truth: str, faults: Sequence[str], check: str) -> Verification | No
     return VERDICTS[truth][check] if any(fault in SOUND for fault in faults) and "split" not in faults else None
 
 
+def in_four_days(findings: dict[str, Finding]) -> Standing:
+    """Return how a verified domain stands that is looked at every six hours, and is found like this each time."""
+    it = replace(configuration(SUCCESSFUL, SUCCESSFUL), standing=Standing.VERIFIED)
+    checked = [finding.checked() for finding in findings.values()]
+    states = {one.check: one.state for one in checked if one.check in ("spf", "dkim") and one.state is not None}
+    for hours in range(0, 97, 6):
+        it = replace(it, **states)
+        found = after(it, checked, hours * 3600.0, Schedule())
+        it = replace(it, standing=found.standing, standing_since=found.since, failing=found.failing)
+    return it.standing
+
+
 def combinations() -> list[tuple[str, ...]]:
     """Return faults of two and three servers. A lone server out of date, with all others silent, cannot be told from
     a sound one, so those are left out."""
@@ -114,6 +128,9 @@ async def test_the_matrix(truth: str) -> None:
     wrong: list[str] = []
     states: Counter[str] = Counter()
     async for faults, findings in worlds(truth):
+        removed = any(expected(truth, faults, check) is FAILED for check in ("a", "spf", "dkim"))
+        if in_four_days(findings) is not (Standing.SUSPENDED if removed else Standing.VERIFIED):
+            wrong.append(f"{faults}: {in_four_days(findings)}")
         for check in ("a", "spf", "dkim"):
             finding = findings[check]
             states[str(finding.state)] += 1
