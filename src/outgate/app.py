@@ -163,6 +163,7 @@ class RelayService:
             replace_bare_line_ends=relay.bare_line_ends == "replace",
         )
         self._listeners: list[Listener] = []
+        self._changing = asyncio.Lock()
 
     def _delivery(self, resolver: Resolver, clock: Clock, permitted: Callable[[str, str], bool]) -> Delivery:
         relay, endpoint = self._settings.relay, self._settings.relay.endpoint
@@ -190,6 +191,7 @@ class RelayService:
                 relay.delivery_timeout_s,
             ),
             tls=opportunistic_context() if relay.delivery_tls == "opportunistic" else None,
+            may_go=lambda job: self.queue.may_go(job),
         )
 
     def _finished(self, job: Job, attempt: Attempt) -> None:
@@ -245,8 +247,10 @@ class RelayService:
 
     async def changed(self) -> None:
         """Look at the control store again: zones, rules, users, configurations may have changed."""
-        self.credentials.forget()
-        self.relay.access = AccessTable(await asyncio.to_thread(self._control.access.snapshot))
+        # One at a time: a snapshot that was taken earlier must not replace a later one.
+        async with self._changing:
+            self.credentials.forget()
+            self.relay.access = AccessTable(await asyncio.to_thread(self._control.access.snapshot))
         await self.holds.changed()
         for listener in self._listeners:
             for connection in listener.connections:

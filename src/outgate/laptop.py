@@ -353,9 +353,9 @@ class Laptop:
 
     async def _open(self, relay: RelayService, control: ControlStore) -> None:
         """Take up what an earlier run left, let clients in, and follow what changes in the store."""
+        watch = Watch(control, relay.changed)  # before the first look: what changes after it is noticed
         await relay.changed()
         await relay.start()
-        watch = Watch(control, relay.changed)
         watch.start()
         self._stop_last(watch.stop)
 
@@ -465,7 +465,7 @@ def http_application(parts: _Parts, dev: dict[str, Any], proxy_port: int) -> Mou
         now = clock.advance(seconds)
         # What a look at a domain leads to decides what may be sent: so mail comes last.
         await parts.recheck.poke()
-        await parts.relay.holds.expire()
+        await parts.relay.holds.look()
         await parts.relay.queue.poke()
         return now
 

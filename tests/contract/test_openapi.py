@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -194,3 +195,19 @@ def test_every_operation_is_described(event_notifications: Any, restrictions: An
     ):
         described = {result.ok().definition.raw["operationId"] for result in schema.get_all_operations()}
         assert described == set(roles)
+
+
+def test_every_example_is_as_its_schema_says(event_notifications: Any, restrictions: Any, identity: Any) -> None:
+    for schema in (event_notifications, restrictions, identity):
+        document = schema.raw_schema
+        seen = 0
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                for holder in (operation.get("requestBody", {}), *operation["responses"].values()):
+                    for media in holder.get("content", {}).values():
+                        if "example" in media:
+                            seen += 1
+                            described = {**media["schema"], "components": document["components"]}
+                            errors = list(jsonschema_rs.validator_for(described).iter_errors(media["example"]))
+                            assert not errors, f"{method} {path}: {errors[0]}"
+        assert seen > 5

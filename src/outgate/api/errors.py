@@ -20,10 +20,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outgate.base import ids
 from outgate.base.log import Log
+from outgate.store.history import Crowded
 
 _log = Log("outgate.api")
 _CORRELATION = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}")
@@ -92,6 +94,15 @@ class Clash(ApiError):
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__((Problem("conflict", f"'{field}' {message}" if field else message, field),))
+
+
+class Outdated(ApiError):
+    """412: what the caller has seen is not what is there now; `message` says what to do."""
+
+    status = 412
+
+    def __init__(self, message: str) -> None:
+        super().__init__((Problem("precondition_failed", f"'If-Match' does not fit: {message}", "If-Match"),))
 
 
 class TooLarge(ApiError):
@@ -180,7 +191,11 @@ def install(app: FastAPI, more_info: str) -> None:
         _log.error("api.store_failed", trace=trace_of(request), path=request.url.path, error=repr(error))
         return refused(request, Unavailable("the store cannot be used now, and nothing was stored: try again"))
 
+    def crowded(request: Request, error: Exception) -> JSONResponse:
+        return refused(request, Unavailable(f"{error}: try again, or ask for less at once"))
+
     app.add_exception_handler(ApiError, refused)
+    app.add_exception_handler(Crowded, crowded)
     # Locked, full, or its disk is failing: the transaction has been undone.
     app.add_exception_handler(OperationalError, busy)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -218,6 +233,8 @@ class RequestIds:
 
         try:
             await self._app(scope, receive, send_with_ids)
+        except ClientDisconnect:
+            _log.debug("api.client_gone", trace=trace, path=scope["path"])
         except Exception as error:
             _log.exception("api.failed", trace=trace, method=scope["method"], path=scope["path"], error=repr(error))
             if started:

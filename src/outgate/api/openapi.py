@@ -9,6 +9,7 @@ Not here: reading requests (`schema`), refusing (`errors`).
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from fastapi import FastAPI
@@ -90,7 +91,7 @@ def described(
     if answer is not None:
         success["model"] = answer
         if example is not None:
-            success["content"] = {"application/json": {"example": example}}
+            success["content"] = {"application/json": {"example": json.dumps(example)}}
     if headers:
         success["headers"] = {name: {"schema": {"type": "string"}} for name in headers}
     responses: dict[int | str, dict[str, Any]] = {status: success}
@@ -104,7 +105,7 @@ def described(
             "content": {
                 "application/json": {
                     "schema": body.model_json_schema(ref_template=_REF),
-                    **({} if body_example is None else {"example": body_example}),
+                    **({} if body_example is None else {"example": json.dumps(body_example)}),
                 }
             },
         }
@@ -141,6 +142,10 @@ def _document(app: FastAPI, title: str, description: str) -> dict[str, Any]:
             operation["responses"].pop("422", None)
             for media in operation.get("requestBody", {}).get("content", {}).values():
                 schemas.update(media["schema"].pop("$defs", {}))
+            for holder in (operation.get("requestBody", {}), *operation["responses"].values()):
+                for media in holder.get("content", {}).values():
+                    if isinstance(media.get("example"), str):  # so far: the framework takes every null out of others
+                        media["example"] = json.loads(media["example"])
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     components["securitySchemes"] = {

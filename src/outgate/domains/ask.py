@@ -8,7 +8,8 @@ Not here: asking a server and caching (`net.dns`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import json
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ R = TypeVar("R")
 
 _MOST_RECORDS = 50
 _LONGEST_RECORD = 2_000
+_LONGEST_EVIDENCE = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,35 @@ class Asked:
         if self.answer.alias:
             document["alias"] = self.answer.alias
         if self.answer.heard:
-            document["servers"] = [heard.document() for heard in self.answer.heard]
+            document["servers"] = [self._server(heard) for heard in self.answer.heard]
         return document
+
+    def _server(self, heard: Heard) -> dict[str, object]:
+        """Return what a server said; its records only if they are not those of the answer."""
+        document = heard.document()
+        if heard.status == self.answer.status and set(heard.records) == set(self.answer.records):
+            del document["records"]
+        return document
+
+    def brief(self) -> dict[str, object]:
+        """Return it as JSON values without any records."""
+        document = {key: value for key, value in self.document().items() if key not in ("records", "servers")}
+        return {**document, "cut": True}
+
+
+def documents(asked: Iterable[Asked]) -> tuple[dict[str, object], ...]:
+    """Return look-ups as evidence keeps them: some 100 KiB at most, the later ones without records if it is more."""
+    found: list[dict[str, object]] = []
+    spent = 0
+    for one in asked:
+        document = one.document()
+        length = len(json.dumps(document))
+        if spent + length > _LONGEST_EVIDENCE:
+            document = one.brief()
+            length = 0
+        spent += length
+        found.append(document)
+    return tuple(found)
 
 
 def _texts(records: tuple[str | bytes, ...]) -> list[str]:

@@ -100,7 +100,8 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a check came to, before it is kept: as `Evidence`, with the state it leads to (None: nothing is known)."""
+    """What a check came to, before it is kept: as `Evidence`, with the state it leads to (None: nothing is known) and
+    when it began (None: now)."""
 
     check: str
     state: Verification | None
@@ -108,6 +109,7 @@ class Checked:
     explanation: str
     record: str = ""
     asked: tuple[object, ...] = ()
+    begun: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,11 +75,14 @@ class Delivery:
         clock: Clock,
         limits: DeliveryLimits,
         tls: ssl.SSLContext | None,
+        may_go: Callable[[Job], bool] = lambda _job: True,
     ) -> None:
-        """`tls` None never uses STARTTLS."""
+        """`tls` None never uses STARTTLS. `may_go` is asked before a job is begun: if it says no, it has taken the job
+        back."""
         self._router = router
         self._signer = signer
         self._finished = finished
+        self._may_go = may_go
         self._sites: dict[str, Site] = {}
         self._stopped = False
         self.ehlo_name = ehlo_name
@@ -180,6 +183,13 @@ class Delivery:
         )
         self._finished(work.job, attempt)
 
+    def begins(self, work: _Work) -> bool:
+        """Say whether work may be begun: it may have waited long for its turn; if not, the queue has it back."""
+        if self._may_go(work.job):
+            return True
+        self.busy -= 1
+        return False
+
     def unsent(self) -> None:
         """Let go of a job that nobody has tried, because the service stops: the queue gives it back."""
         self.busy -= 1
@@ -227,7 +237,9 @@ class Site:
             kept = self._free()
             if kept is None:
                 break
-            self._send(kept, self._waiting.popleft())
+            work = self._waiting.popleft()
+            if self._delivery.begins(work):
+                self._send(kept, work)
         room = limits.connections_per_site - len(self._connections) - self._opening
         staying = sum(not kept.leaving for kept in self._connections.values())
         # A connection takes work in a stream: open more only when work piles up behind those there are.

@@ -1,8 +1,9 @@
 """Hold queued mail of configurations that may not send for now, and let it go on when they may again.
 
 Standards: design section 5.7: a suspended, withdrawn or deleted configuration's mail is held, never bounced for it.
-Promises: what is due is not handed on while its configuration is held; expiry stands still meanwhile; what has been
-    held for 14 days ends as `expired`; a restart changes nothing of that.
+Promises: nothing is begun for a configuration that is held; expiry stands still meanwhile; what has been held for
+    14 days ends as `expired`, and only if it still is held; a restart, and a change that could not be written, change
+    nothing of that: what is not done yet is done at the next look.
 Dangers: the first job of a configuration reads the control store on the event loop: a fraction of a millisecond.
 Not here: who is suspended (`relay.standing`), new mail of such a configuration (`relay.policy`), rows (`store`).
 """
@@ -28,7 +29,7 @@ WORDS = {
 _RELEASED = "released: the configuration may send again"
 _ENDED = "held for as long as mail is held"
 _LOOK_S = 60.0
-_KNOWN = 10_000
+_KNOWN = 100_000
 
 
 class HeldRows(Protocol):
@@ -42,9 +43,11 @@ class HeldRows(Protocol):
 
     def held_configurations(self, reasons: Sequence[str]) -> list[str]: ...
 
+    def unfinished_configurations(self) -> list[str]: ...
+
 
 class Holds:
-    """Which configurations are held, as of the last change. Belongs to one event loop."""
+    """Which configurations are held, and what of them is. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -62,24 +65,27 @@ class Holds:
         self._clock = clock
         self._released = released
         self._longest_s = longest_s
-        self._known: dict[str, str] = {}
+        # What the control store says, and what has been done to the queue's rows because of it: when doing that
+        # fails, the two differ until it is done.
+        self._said: dict[str, str] = {}
+        self._done: dict[str, str] = {}
         self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def reason(self, smtp_config_id: str) -> str:
-        """Return why a configuration's mail is held: one of `REASONS`, or "" if it is not."""
-        found = self._known.get(smtp_config_id)
+        """Return why a configuration's mail is held: one of `REASONS`, or "" if it is not. Raises what the control
+        store raises when it is asked for the first time."""
+        found = self._said.get(smtp_config_id)
         if found is None:
-            if len(self._known) >= _KNOWN:  # those that are held are few, and must be noticed when they are no more
-                self._known = {key: why for key, why in self._known.items() if why}
-            found = self._known[smtp_config_id] = self._states([smtp_config_id]).get(smtp_config_id, "")
+            if len(self._said) >= _KNOWN:  # those that are held are few, and must be noticed when they are no more
+                self._said = {key: why for key, why in self._said.items() if why}
+            found = self._said[smtp_config_id] = self._states([smtp_config_id]).get(smtp_config_id, "")
         return found
 
     async def start(self) -> None:
-        """Take up what an earlier run held, and begin to watch how long things are held."""
-        held = await asyncio.to_thread(self._rows.held_configurations, REASONS)
-        # Held when we stopped; whether they still are is looked at now.
-        self._known |= dict.fromkeys(held, "unknown")
+        """Take up what an earlier run left, and begin to watch."""
+        waiting = await asyncio.to_thread(self._rows.unfinished_configurations)
+        self._said = dict.fromkeys(waiting, "")
         await self.changed()
         self._task = spawn(self._run(), "holds")
 
@@ -90,25 +96,35 @@ class Holds:
     async def changed(self) -> None:
         """Look at the control store again: hold what is newly to be held, release what no longer is."""
         async with self._turn:
-            before = dict(self._known)
-            if not before:
-                return
-            states = await asyncio.to_thread(self._states, list(before))
-            for smtp_config_id, was in before.items():
-                now_is = states.get(smtp_config_id, "")
-                self._known[smtp_config_id] = now_is
-                if now_is and now_is != was:
-                    await self._hold(smtp_config_id, now_is)
-                elif was and not now_is:
-                    await self._release(smtp_config_id)
+            await self._level()
 
-    async def expire(self) -> None:
-        """End what has been held for too long."""
-        now = self._clock.now()
+    async def look(self) -> None:
+        """Do what has not been done yet, and end what has been held for too long."""
         async with self._turn:
+            # First of all: nobody's mail may end as held who may send again.
+            await self._level()
+            now = self._clock.now()
             count = await asyncio.to_thread(self._rows.expire_held, REASONS, now - self._longest_s, _ENDED, now)
         if count:
             _log.warning("hold.expired", recipients=count, after_s=self._longest_s)
+
+    async def _level(self) -> None:
+        """Bring the rows to what the control store says."""
+        held = await asyncio.to_thread(self._rows.held_configurations, REASONS)
+        known = list({*self._said, *held})
+        if not known:
+            return
+        states = await asyncio.to_thread(self._states, known)
+        # At once, for all: from here on nothing of theirs is handed on.
+        self._said.update((each, states.get(each, "")) for each in known)
+        for each in known:
+            why = self._said[each]
+            if why and self._done.get(each) != why:
+                await self._hold(each, why)
+                self._done[each] = why
+            elif not why and (each in held or each in self._done):
+                await self._release(each)
+                self._done.pop(each, None)
 
     async def _hold(self, smtp_config_id: str, reason: str) -> None:
         now = self._clock.now()
@@ -125,7 +141,7 @@ class Holds:
     async def _run(self) -> None:
         while True:
             try:
-                await self.expire()
+                await self.look()
             except Exception as error:
                 _log.error("hold.look_failed", error=repr(error))
             await asyncio.sleep(_LOOK_S)

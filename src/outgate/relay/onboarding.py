@@ -17,7 +17,7 @@ from typing import Protocol
 
 from outgate.base.clock import Clock, rfc3339
 from outgate.base.log import Log
-from outgate.domains.ask import Answer, Asked, Question, witnessed
+from outgate.domains.ask import Answer, Asked, Question, documents, witnessed
 from outgate.domains.dkim_key import check_key
 from outgate.domains.dmarc import advise_dmarc
 from outgate.domains.spf import SpfResult, check_host
@@ -50,10 +50,10 @@ class Finding:
     record: str
     asked: tuple[Asked, ...]
 
-    def checked(self) -> Checked:
-        """Return it as it is kept."""
-        asked = tuple(one.document() for one in self.asked)
-        return Checked(self.check, self.state, self.result, self.explanation, self.record, asked)
+    def checked(self, begun: float | None = None) -> Checked:
+        """Return it as it is kept; `begun` is when the check began."""
+        asked = documents(self.asked)
+        return Checked(self.check, self.state, self.result, self.explanation, self.record, asked, begun)
 
 
 class Verifier:
@@ -68,9 +68,11 @@ class Verifier:
         ehlo_name: str,
         clock: Clock,
         schedule: Schedule = _SCHEDULE,
+        limit_s: float = 60.0,
     ) -> None:
         """`outgoing_addresses` are all addresses that deliveries leave from, `ehlo_name` what they say; `schedule`
-        decides what follows for a domain that was verified before."""
+        decides what follows for a domain that was verified before; a check that takes longer than `limit_s` seconds
+        is given up, and then nothing is known."""
         if not outgoing_addresses:
             raise ValueError("without an outgoing address no SPF record can pass")
         self._asker = asker
@@ -79,6 +81,7 @@ class Verifier:
         self._ehlo_name = ehlo_name
         self._clock = clock
         self._schedule = schedule
+        self._limit_s = limit_s
 
     async def examine(
         self, configuration: SmtpConfiguration, types: Sequence[str], *, fresh: bool
@@ -94,11 +97,17 @@ class Verifier:
         return tuple(finding for findings in found for finding in findings)
 
     async def _check(self, configuration: SmtpConfiguration, check: str, *, fresh: bool) -> tuple[Finding, ...]:
-        if check == "spf":
-            return await self._spf(configuration.domain, fresh=fresh)
-        if check == "dkim":
-            return (await self._dkim(configuration, fresh=fresh),)
-        return (await self._dmarc(configuration.domain, fresh=fresh),)
+        try:
+            async with asyncio.timeout(self._limit_s):
+                if check == "spf":
+                    return await self._spf(configuration.domain, fresh=fresh)
+                if check == "dkim":
+                    return (await self._dkim(configuration, fresh=fresh),)
+                return (await self._dmarc(configuration.domain, fresh=fresh),)
+        except TimeoutError:
+            words = f"the name servers took more than {self._limit_s:.0f} seconds for it; the state is kept"
+            late = ("a", "spf") if check == "spf" else (check,)
+            return tuple(Finding(each, None, "temperror", words, configuration.domain, ()) for each in late)
 
     async def verify(self, configuration: SmtpConfiguration, types: Sequence[str]) -> dict[str, Verification]:
         """Run the checks named in `types` ("spf", "dkim", "en_authorization"; "dmarc" for its evidence alone), past
@@ -108,9 +117,10 @@ class Verifier:
         asked = [check for check in types if check != _GRANTED]
         if asked and "dmarc" not in asked:
             asked.append("dmarc")
+        begun = self._clock.now()
         findings = await self.examine(configuration, asked, fresh=True)
         if findings:
-            configuration = await self._keep(configuration, [finding.checked() for finding in findings])
+            configuration = await self._keep(configuration, [finding.checked(begun) for finding in findings])
         states = {"spf": configuration.spf, "dkim": configuration.dkim, _GRANTED: configuration.authorization}
         return {check: states[check] for check in types if check in states}
 
@@ -127,12 +137,15 @@ class Verifier:
     # -- the checks -----------------------------------------------------------------------------------------
 
     async def _spf(self, domain: str, *, fresh: bool) -> tuple[Finding, Finding]:
-        question = Question(domain, "A")
-        answer, (results, asked) = await asyncio.gather(
-            self._asker.ask(question, fresh=fresh), self._policies(domain, fresh=fresh)
+        address, (results, asked) = await asyncio.gather(
+            self._address(domain, fresh=fresh), self._policies(domain, fresh=fresh)
         )
-        address = _judge_address(domain, answer, (Asked(question, answer, self._clock.now()),))
         return address, self._judge_policies(domain, address, results, asked)
+
+    async def _address(self, domain: str, *, fresh: bool) -> Finding:
+        question = Question(domain, "A")
+        answer = await self._asker.ask(question, fresh=fresh)
+        return _judge_address(domain, answer, (Asked(question, answer, self._clock.now()),))
 
     def _judge_policies(
         self, domain: str, address: Finding, results: Sequence[tuple[str, SpfResult]], asked: tuple[Asked, ...]

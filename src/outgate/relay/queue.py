@@ -156,6 +156,23 @@ class Queue:
         self._wake_at(due_at)
         self._resume()
 
+    def may_go(self, job: Job) -> bool:
+        """Say whether a job may be begun now; if not, it has been taken out of the schedule, for its configuration is
+        held, or is due again a little later, for nobody could tell."""
+        now = self._clock.now()
+        try:
+            why = self._held(job.smtp_config_id)
+        except Exception as error:
+            _log.error("queue.hold_unknown", queue_id=job.queue_id, error=repr(error))
+            self.release(job, now + _TROUBLE_S)
+            return False
+        if not why:
+            return True
+        self._forget(job.queue_id, [recipient.id for recipient in job.recipients])
+        self._store.hold(job, why, WORDS[why], now)
+        self._resume()
+        return False
+
     async def body(self, job: Job) -> tuple[bytes, bytes]:
         """Return a job's (trace, content): at hand, or read from the spool in a thread.
 
@@ -210,23 +227,19 @@ class Queue:
         size = len(jobs[0].trace or b"") + len(jobs[0].content or b"")
         keep = self._held_bytes + size <= self._ready_bytes
         for job in jobs:
-            if why := self._held(job.smtp_config_id):
-                self._put_aside(job, why)
-            elif self._stopping or self._room() <= 0:
+            if self._stopping or self._room() <= 0:
                 self._store.release(job, job.accepted_at)
                 self._starve()
             elif self._domains[job.domain] >= self._per_domain:
                 self._store.release(job, job.accepted_at)
                 self._crowded = True
+            elif not self.may_go(job):
+                continue
             elif keep:
                 self._hold(job, size)
                 self._hand_on(job)
             else:
                 self._hand_on(replace(job, trace=None, content=None))
-
-    def _put_aside(self, job: Job, why: str) -> None:
-        """Take a job out of the schedule: its configuration may not send for now."""
-        self._store.hold(job, why, WORDS[why], self._clock.now())
 
     def _hold(self, job: Job, size: int) -> None:
         ready = self._ready.get(job.queue_id)
@@ -292,9 +305,7 @@ class Queue:
                 for job in jobs:
                     if self._stopping:
                         self._store.release(job, job.accepted_at)
-                    elif why := self._held(job.smtp_config_id):
-                        self._put_aside(job, why)
-                    else:
+                    elif self.may_go(job):
                         self._hand_on(job)
                 if not jobs and not self._look_again:
                     break

@@ -2,7 +2,8 @@
 
 Standards: design section 5.7.
 Promises: a domain is looked at when it is due by the injected clock; results are kept many in one transaction, and
-    wake nobody unless something changed; a slow domain keeps only itself waiting; trouble of ours is nobody's failure.
+    wake nobody unless something changed; a slow domain takes one place, until it is given up; trouble of ours is
+    nobody's failure.
 Dangers: the name servers are others': how often each is asked is limited where the questions are asked (`net`).
 Not here: what is asked (`relay.onboarding`), what follows (`relay.standing`), what becomes of mail (`relay.holds`).
 """
@@ -30,6 +31,7 @@ _LOOK_S = 60.0
 _PAGE = 200
 _BATCH = 50
 _CHECKS = ("spf", "dkim")
+_TROUBLE = (Checked("spf", None, "error", "the check could not be made or kept; the state is kept"),)
 
 
 class Examiner(Protocol):
@@ -147,18 +149,35 @@ class Recheck:
                 task.cancel()
 
     async def _examine(self, configuration: SmtpConfiguration) -> tuple[Checked, ...]:
+        begun = self._clock.now()
         try:
             findings = await self._examiner.examine(configuration, _CHECKS, fresh=False)
-            return tuple(finding.checked() for finding in findings)
+            return tuple(finding.checked(begun) for finding in findings)
         except Exception as error:
             _log.error("recheck.check_failed", domain=configuration.domain, error=repr(error))
-            return (Checked("spf", None, "error", "the check could not be made; the state is kept", ""),)
+            return _TROUBLE
 
     async def _keep(self, found: Sequence[tuple[str, Sequence[Checked]]]) -> None:
         def decide(configuration: SmtpConfiguration, checked: Sequence[Checked], now: float) -> NewStanding:
             return after(configuration, checked, now, self._schedule, self._jitter())
 
-        transitions = await asyncio.to_thread(self._records.record, found, decide, quiet=True)
+        try:
+            transitions = await asyncio.to_thread(self._records.record, found, decide, quiet=True)
+        except Exception as error:
+            if len(found) == 1:
+                raise
+            # One of them may be at fault: each gets its own transaction, and who cannot be kept is looked at later.
+            _log.error("recheck.not_kept", domains=len(found), error=repr(error))
+            for one in found:
+                await self._keep_alone(one)
+            return
         told = [tell(transition, self._schedule.grace) for transition in transitions]  # each of them
         if any(told):
             await self._changed()
+
+    async def _keep_alone(self, found: tuple[str, Sequence[Checked]]) -> None:
+        try:
+            await self._keep([found])
+        except Exception as error:
+            _log.error("recheck.not_kept", smtp_config_id=found[0], error=repr(error))
+            await self._keep([(found[0], _TROUBLE)])

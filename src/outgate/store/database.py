@@ -18,6 +18,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
+from outgate.store.conditions import add_functions
+
 _BUMP = (
     "INSERT INTO meta (key, value) VALUES ('revision', '1')"
     " ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(meta.value AS INTEGER) + 1 AS TEXT)"
@@ -86,6 +88,7 @@ def _engine(path: Path) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(dbapi: sqlite3.Connection, _record: object) -> None:  # pyright: ignore[reportUnusedFunction]
+        add_functions(dbapi)
         dbapi.isolation_level = None  # transactions are begun below, not guessed by the driver
         for pragma in (
             "busy_timeout=5000",

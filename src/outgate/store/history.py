@@ -32,6 +32,8 @@ _COLUMNS = (
 )
 _ONE = f"SELECT {_COLUMNS} FROM messages WHERE queue_id = ?"  # noqa: S608 - our own constants
 _PAGE_MOST = 1000
+_EVER = float("inf")
+_WIDE_WAITING = 8
 _LASTING = frozenset({Status.HELD, *(status for status in Status if status.final)})
 
 
@@ -130,11 +132,17 @@ class MessageRecord:
         return accepted, *sorted(events, key=lambda event: event.at)
 
 
-class _Reader:
-    """One read-only connection, for one caller at a time."""
+class Crowded(Exception):
+    """More wide reads wait for their turn than we are ready to queue."""
 
-    def __init__(self, path: Path) -> None:
+
+class _Reader:
+    """One read-only connection, for one caller at a time; `waiting` others may wait for it (None: any number)."""
+
+    def __init__(self, path: Path, waiting: int | None = None) -> None:
         self._lock = threading.Lock()
+        # Whoever waits keeps a thread: not all of those there are may come to stand here.
+        self._places = None if waiting is None else threading.BoundedSemaphore(waiting + 1)
         self._connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=ro",
             uri=True,
@@ -146,14 +154,27 @@ class _Reader:
 
     @contextmanager
     def snapshot(self) -> Generator[sqlite3.Connection]:
-        """Give the connection; all that is read of it shows the file as it was at the first statement."""
-        with self._lock:
-            self._connection.execute("BEGIN")
-            try:
-                yield self._connection
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+        """Give the connection; all that is read of it shows the file as it was at the first statement.
+
+        Raises `Crowded`."""
+        if self._places is not None and not self._places.acquire(blocking=False):
+            raise Crowded("too many searches wait for their turn")
+        try:
+            with self._lock:
+                self._connection.execute("BEGIN")
+                try:
+                    yield self._connection
+                finally:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+        finally:
+            if self._places is not None:
+                self._places.release()
+
+    def rows(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Return what one statement finds."""
+        with self.snapshot() as connection:
+            return connection.execute(sql, values).fetchall()
 
     def close(self) -> None:
         with self._lock:
@@ -161,15 +182,17 @@ class _Reader:
 
 
 class History:
-    """Reads of one queue file over connections of its own: one for what has an id, one for what may read much."""
+    """Reads of one queue file over connections of its own: for what has an id, for what may read much, and for the
+    queue's own work."""
 
     def __init__(self, path: Path) -> None:
-        self._narrow, self._wide = _Reader(path), _Reader(path)
+        self._narrow, self._wide, self._work = _Reader(path), _Reader(path, _WIDE_WAITING), _Reader(path)
 
     def close(self) -> None:
         """Close the connections, after what they are reading."""
         self._narrow.close()
         self._wide.close()
+        self._work.close()
 
     def location(self, queue_id: str) -> Location | None:
         """Return where a message's body lies now."""
@@ -190,7 +213,7 @@ class History:
         instance_id: str | None = None,
         *,
         queue_id: str | None = None,
-        message_id: str | None = None,
+        message_id: str | Sequence[str] | None = None,
         recipient: str | None = None,
         status: Status | str | Sequence[Status] | None = None,
         gte: float | None = None,
@@ -200,9 +223,9 @@ class History:
     ) -> tuple[int, list[MessageRecord]]:
         """Return how many messages match and one page of them, newest first.
 
-        None means any. `recipient`: a mailbox, its domain in any case. `status`: at least one recipient (the named
-        one, if any) stands so. `gte` and `lte` bound the time of acceptance, both included. `limit` is at most
-        1000."""
+        None means any. `message_id`: one as it was given, or any of several. `recipient`: a mailbox, its domain in
+        any case. `status`: at least one recipient (the named one, if any) stands so. `gte` and `lte` bound the time
+        of acceptance, both included. `limit` is at most 1000."""
         narrow = any(value is not None for value in (queue_id, message_id, recipient))
         statuses = _statuses(status)
         conditions: list[str] = []
@@ -212,7 +235,7 @@ class History:
             # in front of a column keeps that index out where another one leads to a handful.
             ("+instance_id = ?" if narrow else "instance_id = ?", instance_id),
             ("queue_id = ?", queue_id),
-            ("message_id = ?", message_id),
+            ("message_id IN (SELECT value FROM json_each(?))", None if message_id is None else json.dumps(message_id)),
             ("accepted_at >= ?", gte),
             ("accepted_at <= ?", lte),
         ):
@@ -235,6 +258,37 @@ class History:
                 [*values, max(0, min(limit, _PAGE_MOST)), max(0, offset)],
             ).fetchall()
             return total, _with_details(connection, page)
+
+    def held(self, reasons: Sequence[str], *, before: float | None = None) -> dict[str, list[str]]:
+        """Return the messages that have a recipient held for one of `reasons`, by configuration; only those held
+        since `before` or longer, if given."""
+        marks = ", ".join("?" * len(reasons))
+        found = self._work.rows(
+            "SELECT DISTINCT m.smtp_config_id, m.queue_id FROM recipients AS r"  # noqa: S608 - marks only
+            " CROSS JOIN messages AS m ON m.queue_id = r.queue_id"
+            f" WHERE r.status = 'held' AND r.reason IN ({marks}) AND r.updated_at <= ?",
+            (*reasons, _EVER if before is None else before),
+        )
+        by_configuration: dict[str, list[str]] = {}
+        for smtp_config_id, queue_id in found:
+            by_configuration.setdefault(smtp_config_id, []).append(queue_id)
+        return by_configuration
+
+    def unfinished(self, smtp_config_id: str) -> list[str]:
+        """Return the messages of a configuration whose body is still needed."""
+        found = self._work.rows(
+            "SELECT queue_id FROM messages INDEXED BY messages_with_body"
+            " WHERE segment IS NOT NULL AND smtp_config_id = ?",
+            (smtp_config_id,),
+        )
+        return [row[0] for row in found]
+
+    def unfinished_configurations(self) -> list[str]:
+        """Return the configurations that have a message whose body is still needed."""
+        found = self._work.rows(
+            "SELECT DISTINCT smtp_config_id FROM messages INDEXED BY messages_with_body WHERE segment IS NOT NULL", ()
+        )
+        return [row[0] for row in found]
 
     def metrics(self, wanted: Selection, width_s: int) -> Counts:
         """Return the events of `wanted` by kind and by buckets of `width_s` seconds, all of one moment."""

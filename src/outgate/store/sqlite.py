@@ -58,7 +58,8 @@ _LINGER_S = 0.010
 _GATHER_S = 0.006
 """How long a batch waits for company when the one before had some."""
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
-_STEP = 500
+_STEP = 100
+"""Messages that are held or released in one transaction."""
 _COMPACT_REST_S = 5.0
 _COMPACT_PAUSE_S = 0.2
 _COMPACT_RECORDS = 64
@@ -209,30 +210,40 @@ class QueueStore:
 
     def hold_waiting(self, smtp_config_id: str, reason: str, words: str, now: float) -> int:
         """Hold all that waits for a configuration and is not under way; return how many recipients. Blocks."""
-        return self._in_steps(lambda: self._rows.holds.waiting(smtp_config_id, reason, words, now, _STEP))
+        step = partial(self._rows.holds.waiting, reason=reason, words=words, now=now)
+        return self._in_steps(self._history.unfinished(smtp_config_id), step)
 
     def release_held(self, smtp_config_id: str, reasons: Sequence[str], words: str, now: float) -> int:
         """Let what a configuration has held for these reasons go on, due now, its expiry put off by as long as it was
         held; return how many recipients. Blocks."""
-        return self._in_steps(lambda: self._rows.holds.release(smtp_config_id, reasons, words, now, _STEP))
+        step = partial(self._rows.holds.release, reasons=reasons, words=words, now=now)
+        total = 0
+        while True:
+            self.flush()  # what was put aside a moment ago is among it
+            held = self._history.held(reasons).get(smtp_config_id, [])
+            released = self._in_steps(held, step)
+            total += released
+            if not released:
+                return total
 
     def expire_held(self, reasons: Sequence[str], before: float, words: str, now: float) -> int:
         """End as `expired` what has been held since `before` or longer; return how many recipients. Blocks."""
 
-        def step() -> int:
-            count, queue_ids = self._rows.holds.expire(reasons, before, words, now, _STEP)
+        def step(queue_ids: Sequence[str]) -> int:
+            count = self._rows.holds.expire(queue_ids, reasons, before, words, now)
             self._freed.append(self._rows.free_done(queue_ids))
             return count
 
-        return self._in_steps(step)
+        held = self._history.held(reasons, before=before)
+        return self._in_steps([queue_id for found in held.values() for queue_id in found], step)
 
     def held_configurations(self, reasons: Sequence[str]) -> list[str]:
         """Return the configurations that have something held for these reasons. Blocks."""
-        return self._ask(partial(self._rows.holds.configurations, reasons))
+        return list(self._history.held(reasons))
 
-    def held_since(self, reasons: Sequence[str]) -> float | None:
-        """Return since when something is held for these reasons, None if nothing is. Blocks."""
-        return self._ask(partial(self._rows.holds.since, reasons))
+    def unfinished_configurations(self) -> list[str]:
+        """Return the configurations that have mail which is not done with. Blocks for a look at all of it."""
+        return self._history.unfinished_configurations()
 
     def claim(self, now: float, limit: int, but: Collection[str] = ()) -> list[Job]:
         """Lease and return at most `limit` jobs due by `now`, oldest first, none to the domains in `but`; blocks for
@@ -268,7 +279,7 @@ class QueueStore:
         instance_id: str | None = None,
         *,
         queue_id: str | None = None,
-        message_id: str | None = None,
+        message_id: str | Sequence[str] | None = None,
         recipient: str | None = None,
         status: Status | str | Sequence[Status] | None = None,
         gte: float | None = None,
@@ -331,13 +342,13 @@ class QueueStore:
         self._spool.close()
         os.close(self._lock)
 
-    def _in_steps(self, step: Callable[[], int]) -> int:
-        """Do something to many rows, a transaction for some hundreds of them, so that submissions get their turn."""
+    def _in_steps(self, queue_ids: Sequence[str], step: Callable[[Sequence[str]], int]) -> int:
+        """Do something to many messages, a transaction for some of them, so that submissions get their turn."""
 
-        def one() -> int:
+        def one(some: Sequence[str]) -> int:
             self._freed.clear()
             with self._rows.transaction():
-                count = step()
+                count = step(some)
             # Only now is it durable that nobody needs these bodies.
             for freed in self._freed:
                 for number, (records, length) in freed.items():
@@ -345,8 +356,8 @@ class QueueStore:
             return count
 
         total = 0
-        while (count := self._ask(one)) > 0:
-            total += count
+        for at in range(0, len(queue_ids), _STEP):
+            total += self._ask(partial(one, queue_ids[at : at + _STEP]))
         return total
 
     def _add_outcome(self, outcome: Attempt | Release | Hold) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, 
 from sqlalchemy.exc import IntegrityError
 
 from outgate.base import ids
-from outgate.base.clock import Clock
+from outgate.base.clock import Clock, rfc3339
 from outgate.model.tenancy import (
     Credential,
     DkimKey,
@@ -49,6 +49,7 @@ from outgate.store.tenancy_rows import (
     configuration_query,
     drop_unused_credentials,
     find_instance,
+    holds_text,
     insert_user,
     instance_of,
     room_for_user,
@@ -206,7 +207,7 @@ class TenancyQueries:
         """Return a page of an instance's configurations, oldest first; `search` is part of the name."""
         wanted = [smtp_configurations.c.instance_id == instance_id, smtp_configurations.c.deleted_at.is_(None)]
         if search is not None:
-            wanted.append(smtp_configurations.c.name.icontains(search, autoescape=True))
+            wanted.append(holds_text(smtp_configurations.c.name, search))
         count = select(func.count()).select_from(smtp_configurations).where(*wanted)
         # The page is found in the index alone; only its own rows are read whole.
         order = (smtp_configurations.c.created_at, smtp_configurations.c.id)
@@ -383,8 +384,8 @@ class TenancyQueries:
         if search is not None:
             wanted.append(
                 or_(
-                    credentials.c.username.icontains(search, autoescape=True),
-                    smtp_users.c.description.icontains(search, autoescape=True),
+                    holds_text(credentials.c.username, search),
+                    holds_text(smtp_users.c.description, search),
                 )
             )
         matching = user_query(*wanted)
@@ -423,13 +424,19 @@ class TenancyQueries:
 
     def rotate_user(self, smtp_config_id: str, user_id: str, *, verifier: str, overlap_s: float) -> SmtpUser:
         """Give a user's credential, which clones share, another password's verifier; the one before is good for
-        `overlap_s` seconds more. Raises `NotThere`."""
+        `overlap_s` seconds more.
+
+        Raises `NotThere`; `Conflict` (field "overlap_s") while an earlier rotation overlaps, unless `overlap_s` is 0:
+        the password that was promised to stay good would end at once."""
         now = self._clock.now()
         mine = (smtp_users.c.id == user_id, smtp_users.c.smtp_config_id == smtp_config_id)
         with self._database.writing() as connection:
             row = connection.execute(user_query(*mine)).one_or_none()
             if row is None:
                 raise NotThere(f"user {user_id}")
+            until = connection.scalar(select(credentials.c.former_until).where(credentials.c.id == row.credential_id))
+            if overlap_s > 0 and until is not None and now < until:
+                raise Conflict("overlap_s", f"the last rotation overlaps until {rfc3339(until)}")
             changed: dict[str, Any] = {"verifier": verifier, "updated_at": now}
             changed["former_verifier"] = credentials.c.verifier if overlap_s > 0 else None
             changed["former_until"] = now + overlap_s if overlap_s > 0 else None

@@ -137,6 +137,14 @@ def insert_user(connection: Connection, user: SmtpUser) -> SmtpUser:
     )
 
 
+def holds_text(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
+    """Return the condition that a column has `text` in it, in whatever case."""
+    # The built-in is quicker, and right as long as no sign beyond ASCII is looked for.
+    if text.isascii():
+        return column.icontains(text, autoescape=True)
+    return func.casefold(column).contains(text.casefold(), autoescape=True)
+
+
 def drop_unused_credentials(connection: Connection) -> None:
     """Delete the credentials that no user points at any more."""
     used = select(smtp_users.c.credential_id)

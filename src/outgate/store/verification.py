@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from outgate.base.clock import Clock
 from outgate.model.tenancy import (
@@ -33,6 +33,8 @@ _COLUMNS = {"spf": "spf", "dkim": "dkim", "en_authorization": "authorization"}
 _MOST_EVIDENCE = 200
 """Rows of evidence kept for one configuration; the oldest go."""
 _ASKED_AT_ONCE = 500
+_AUTOMATIC = "automatic"
+"""Who approves when the setting does."""
 
 
 Decide = Callable[[SmtpConfiguration, Sequence[Checked], float], NewStanding]
@@ -71,7 +73,8 @@ class VerificationQueries:
     ) -> list[Transition]:
         """Keep findings of configurations (by id), with the states and the standing that follow; one transaction.
 
-        A configuration that is gone is left out of what is returned. `quiet`: the revision moves on only if a
+        A configuration that is gone is left out of what is returned, and so is a finding of a check that has been
+        made anew since that one began. `quiet`: the revision moves on only if a
         state or a standing has changed."""
         now = self._clock.now()
         made: list[Transition] = []
@@ -80,10 +83,11 @@ class VerificationQueries:
                 before = _configuration(connection, smtp_config_id)
                 if before is None:
                     continue
-                for one in checked:
+                news = [one for one in checked if not _outdated(connection, smtp_config_id, one)]
+                for one in news:
                     _keep(connection, smtp_config_id, one, now)
-                after = self._follow(connection, before, checked, decide, now)
-                made.append(Transition(before, after, tuple(checked)))
+                after = self._follow(connection, before, news, decide, now)
+                made.append(Transition(before, after, tuple(news)))
             if quiet and any(each.differs for each in made):
                 note(connection)
         return made
@@ -181,32 +185,36 @@ class VerificationQueries:
             return _form(connection, smtp_config_id)
 
     def submit_form(self, smtp_config_id: str, answers: Mapping[str, object], by: str) -> AuthorizationForm:
-        """Keep a form; a decision on an earlier one is void, and a configuration that was rejected is pending again.
+        """Keep a form; a rejection of an earlier one is void, and the configuration is pending again.
 
-        Raises `NotThere`."""
+        Raises `NotThere`; `Decided` if a person has approved other answers: those must not be replaced."""
         now = self._clock.now()
         with self._database.writing() as connection:
             before = _configuration(connection, smtp_config_id)
             if before is None:
                 raise NotThere(f"configuration {smtp_config_id}")
+            approved = before.authorization is Verification.SUCCESSFUL
+            earlier = _form(connection, smtp_config_id)
+            if approved and earlier is not None and earlier.decided_by != _AUTOMATIC:
+                raise Decided(f"{earlier.decided_by} has approved the answers that are there")
             connection.execute(
                 delete(authorization_forms).where(authorization_forms.c.smtp_config_id == smtp_config_id)
             )
-            approved = before.authorization is Verification.SUCCESSFUL
             form = AuthorizationForm(smtp_config_id, dict(answers), now, by)
             if approved:  # at its creation, by the setting: the answers are kept all the same
-                form = AuthorizationForm(smtp_config_id, dict(answers), now, by, "approved", now, "automatic", "")
+                form = AuthorizationForm(smtp_config_id, dict(answers), now, by, "approved", now, _AUTOMATIC, "")
             connection.execute(insert(authorization_forms).values(**_form_values(form)))
             if not approved:
                 _authorize(connection, smtp_config_id, Verification.PENDING, now)
         return form
 
     def decide_form(
-        self, smtp_config_id: str, decision: str, by: str, reason: str = ""
+        self, smtp_config_id: str, decision: str, by: str, reason: str = "", *, seen: float | None = None
     ) -> tuple[AuthorizationForm, SmtpConfiguration]:
         """Approve ("approved") or reject ("rejected") a configuration; rejecting one that was approved withdraws it.
+        `seen` is when the form was submitted that the decision is about, None for whichever is there.
 
-        Raises `NotThere`; `LookupError` if there is no form to approve."""
+        Raises `NotThere`; `NoForm` if there is no form to approve; `Decided` if the form is another one by now."""
         now = self._clock.now()
         state = Verification.SUCCESSFUL if decision == "approved" else Verification.FAILED
         with self._database.writing() as connection:
@@ -215,6 +223,8 @@ class VerificationQueries:
             form = _form(connection, smtp_config_id)
             if decision == "approved" and (form is None or not form.answers):
                 raise NoForm("no form has been submitted for this configuration")
+            if seen is not None and (form is None or form.submitted_at != seen):
+                raise Decided("other answers have been submitted since")
             form = form or AuthorizationForm(smtp_config_id, {}, now, by)
             decided = AuthorizationForm(
                 smtp_config_id, form.answers, form.submitted_at, form.submitted_by, decision, now, by, reason
@@ -229,6 +239,10 @@ class VerificationQueries:
             after = _configuration(connection, smtp_config_id)
             assert after is not None
         return decided, after
+
+
+class Decided(Exception):
+    """The form is not, or no more, the one that this is about; the message says why."""
 
 
 class NoForm(LookupError):
@@ -249,6 +263,16 @@ def _configuration(connection: Connection, smtp_config_id: str) -> SmtpConfigura
     return None if row is None else configuration_of(row)
 
 
+def _outdated(connection: Connection, smtp_config_id: str, checked: Checked) -> bool:
+    """Say whether that check has been made, and kept, since this one began."""
+    if checked.begun is None:
+        return False
+    newer = select(evidence.c.id).where(
+        evidence.c.smtp_config_id == smtp_config_id, evidence.c.type == checked.check, evidence.c.at > checked.begun
+    )
+    return connection.scalar(newer.limit(1)) is not None
+
+
 def _keep(connection: Connection, smtp_config_id: str, checked: Checked, now: float) -> None:
     """Insert a row of evidence in place of the last one, if that and the one before it say the same."""
     mine = evidence.c.smtp_config_id == smtp_config_id
@@ -259,8 +283,13 @@ def _keep(connection: Connection, smtp_config_id: str, checked: Checked, now: fl
         .limit(2)
     ).all()
     said = (checked.result, checked.record)
-    if len(latest) == 2 and all((row.result, row.record) == said for row in latest):
+    # A person's decision is never like the one before.
+    alike = checked.check != "en_authorization" and len(latest) == 2
+    if alike and all((row.result, row.record) == said for row in latest):
         connection.execute(delete(evidence).where(evidence.c.id == latest[0].id))
+    elif (connection.scalar(select(func.count()).select_from(evidence).where(mine)) or 0) >= _MOST_EVIDENCE:
+        oldest = select(func.min(evidence.c.id)).where(mine).scalar_subquery()
+        connection.execute(delete(evidence).where(evidence.c.id == oldest))
     connection.execute(
         insert(evidence).values(
             smtp_config_id=smtp_config_id,
@@ -272,9 +301,6 @@ def _keep(connection: Connection, smtp_config_id: str, checked: Checked, now: fl
             record=checked.record,
         )
     )
-    if not latest or latest[0].result != checked.result:  # only a change makes the rows more
-        kept = select(evidence.c.id).where(mine).order_by(evidence.c.id.desc()).limit(_MOST_EVIDENCE)
-        connection.execute(delete(evidence).where(and_(mine, evidence.c.id.not_in(kept.scalar_subquery()))))
 
 
 def _authorize(connection: Connection, smtp_config_id: str, state: Verification, now: float) -> None:

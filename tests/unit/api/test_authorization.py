@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,11 +64,52 @@ def test_submitted_approved_and_withdrawn(service: Service, http: httpx2.Client,
     assert state(service, http, url) == "SUCCESSFUL"
     assert http.post(f"{url}/authorization/approve", headers=judge).status_code == 200
 
+    other = http.post(f"{url}/authorization", json={**FORM, "nature": "marketing"}, headers=writer)
+    assert other.status_code == 409
+    assert "iam-tester has approved the answers" in other.json()["errors"][0]["message"]
+    kept = http.get(f"{url}/authorization", headers=reader).json()
+    assert (kept["nature"], kept["decided_by"]) == ("transactional", "iam-tester")
+
     withdrawn = http.post(f"{url}/authorization/reject", json={"reason": "complaints"}, headers=judge)
     assert (withdrawn.status_code, withdrawn.json()["reason"]) == (200, "complaints")
     assert state(service, http, url) == "FAILED"
     assert http.post(f"{url}/authorization", json=FORM, headers=writer).json()["verification"] == "PENDING"
     assert state(service, http, url) == "PENDING"
+
+
+def test_what_is_decided_on_is_what_was_read(service: Service, http: httpx2.Client, url: str) -> None:
+    writer, judge = service.headers("writer"), service.headers("authorizer")
+    first = http.post(f"{url}/authorization", json=FORM, headers=writer).headers["ETag"]
+    second = http.post(f"{url}/authorization", json={**FORM, "unsubscribe": "none"}, headers=writer).headers["ETag"]
+    assert http.get(f"{url}/authorization", headers=judge).headers["ETag"] == second != first
+    for path, body in (("approve", None), ("reject", {"reason": "no"})):
+        late = http.post(f"{url}/authorization/{path}", json=body, headers={**judge, "If-Match": first})
+        assert late.status_code == 412
+    assert state(service, http, url) == "PENDING"
+    approved = http.post(f"{url}/authorization/approve", headers={**judge, "If-Match": second})
+    assert (approved.status_code, approved.headers["ETag"]) == (200, second)
+
+
+def test_every_decision_stays_in_the_evidence(service: Service, http: httpx2.Client, url: str) -> None:
+    http.post(f"{url}/authorization", json=FORM, headers=service.headers("writer"))
+    for number in range(5):
+        http.post(f"{url}/authorization/reject", json={"reason": f"no {number}"}, headers=service.headers("authorizer"))
+    told = http.get(f"{url}/checks", headers=service.headers("reader")).json()["checks"]
+    assert [each["explanation"] for each in told] == [f"rejected by iam-tester: no {n}" for n in (4, 3, 2, 1, 0)]
+
+
+def test_long_answers_in_any_script_fit(service: Service, http: httpx2.Client, url: str) -> None:
+    texts = (
+        "subscriber_list",
+        "bounces_and_complaints",
+        "unsubscribe",
+        "sending_rate",
+        "list_cleaning",
+        "html_validation",
+    )
+    body = json.dumps({**FORM, **dict.fromkeys(texts, "Я" * 4000)})  # six octets a letter
+    headers = {**service.headers("writer"), "Content-Type": "application/json"}
+    assert http.post(f"{url}/authorization", content=body, headers=headers).status_code == 202
 
 
 def test_verify_reports_and_never_grants(service: Service, http: httpx2.Client, url: str) -> None:

@@ -223,7 +223,7 @@ def test_the_published_description_has_both_operations(service: Service) -> None
     assert schemas["status"]["items"]["enum"] == [status.value for status in Status]
     assert (schemas["gte"]["format"], schemas["lte"]["format"]) == ("date-time", "date-time")
     for operation in (found, one):
-        assert operation["responses"].keys() == {"200", "400", "401", "403", "404"}
+        assert operation["responses"].keys() == {"200", "400", "401", "403", "404", "503"}
     Message.model_validate(MESSAGE_EXAMPLE)
     MessagesList.model_validate(MESSAGES_EXAMPLE)
 

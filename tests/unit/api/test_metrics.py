@@ -237,7 +237,7 @@ def test_the_published_description_has_both_operations(service: Service) -> None
     for path, name in (("metrics", "get_metrics"), ("metrics/bounce", "get_bounce_metrics")):
         operation = document["paths"][f"/v1/instances/{{instance_id}}/{path}"]["get"]
         assert operation["operationId"] == name
-        assert operation["responses"].keys() == {"200", "400", "401", "403", "404"}
+        assert operation["responses"].keys() == {"200", "400", "401", "403", "404", "503"}
         parameters = {parameter["name"]: parameter for parameter in operation["parameters"]}
         for bound in ("gte", "lte"):
             assert parameters[bound]["required"]

@@ -86,6 +86,25 @@ def test_both_passwords_are_good_for_the_overlap(
     assert credentials.current(session) is None
 
 
+def test_a_second_rotation_waits_for_the_first(service: Service, http: httpx2.Client, credentials: Credentials) -> None:
+    """A repeated call must not end the password that was promised to stay good."""
+    headers = service.headers("writer")
+    users = configure(service, http, "shop.test")
+    user = http.post(users, json={}, headers=headers).json()
+    first = http.post(f"{users}/{user['id']}/rotate", json={"overlap_s": 3600}, headers=headers).json()
+    again = http.post(f"{users}/{user['id']}/rotate", json={"overlap_s": 60}, headers=headers)
+    assert again.status_code == 409
+    assert again.json()["errors"][0]["target"]["name"] == "overlap_s"
+    assert login(credentials, user["username"], user["password"]) is not None
+    assert login(credentials, user["username"], first["password"]) is not None
+    cut = http.post(f"{users}/{user['id']}/rotate", json={"overlap_s": 0}, headers=headers).json()
+    credentials.forget()
+    assert login(credentials, user["username"], user["password"]) is None
+    assert login(credentials, user["username"], first["password"]) is None
+    assert login(credentials, user["username"], cut["password"]) is not None
+    assert http.post(f"{users}/{user['id']}/rotate", json={"overlap_s": 60}, headers=headers).status_code == 200
+
+
 def test_without_overlap_the_old_one_ends_at_once(
     service: Service, http: httpx2.Client, credentials: Credentials
 ) -> None:

@@ -167,6 +167,7 @@ def desk(
     tls: ssl.SSLContext | None = None,
     limits: DeliveryLimits | None = None,
     signer: Signer | None = None,
+    may_go: Callable[[Job], bool] = lambda job: True,
 ) -> Desk:
     attempts: list[Attempt] = []
     done: dict[str, asyncio.Future[Attempt]] = {}
@@ -183,6 +184,7 @@ def desk(
         clock=FrozenClock(),
         limits=limits or DeliveryLimits(),
         tls=tls,
+        may_go=may_go,
     )
     return Desk(delivery, attempts, done)
 
@@ -440,6 +442,34 @@ async def test_stop_leaves_waiting_work_to_the_queue() -> None:
         await d.delivery.stop()
         assert d.delivery.busy == 0 and not d.delivery._sites
         assert len(d.attempts) == len(r.messages) < 20
+
+
+async def test_what_waits_for_its_turn_is_not_begun_once_it_may_not_go() -> None:
+    allowed, refused = [True], []
+
+    def may_go(job: Job) -> bool:
+        if not allowed[0]:
+            refused.append(job.queue_id)
+        return allowed[0]
+
+    def withdraw(event: Event, receiver: Receiver) -> Reply | None:
+        if len(receiver.messages) == 3:
+            allowed[0] = False
+        return None
+
+    async with Receiver(at=withdraw).running() as r:
+        d = desk(Router(r.port), limits=DeliveryLimits(connections_per_site=1), may_go=may_go)
+        for number in range(20):
+            d.send(f"m{number}")
+        while d.delivery.busy:
+            await asyncio.sleep(0)
+        # The one behind the third was on the wire when it was withdrawn.
+        assert 3 <= len(r.messages) <= 5 and len(refused) == 20 - len(r.messages)
+        assert len(d.attempts) == len(r.messages)
+        allowed[0] = True
+        await d.send("again")  # the connection is as good as before
+        assert r.sessions == 1
+        await d.delivery.stop()
 
 
 async def test_no_route_is_a_bounce_or_a_deferral() -> None:

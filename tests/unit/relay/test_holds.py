@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -115,7 +116,7 @@ async def test_what_waits_is_held_at_once_and_goes_on_after(houses, clock: Froze
     assert house.statuses(queue_id) == [(Status.HELD, "suspended")] * 2
     clock.advance(3 * DAY)  # three lifetimes
     await house.queue.poke()
-    await house.holds.expire()
+    await house.holds.look()
     assert house.jobs == []
     assert house.statuses(queue_id) == [(Status.HELD, "suspended")] * 2
     await house.change()
@@ -163,10 +164,10 @@ async def test_after_fourteen_days_it_is_expired(houses, clock: FrozenClock, rea
     await asyncio.to_thread(house.store.flush)
     await house.change(reason)
     clock.advance(14 * DAY - 1)
-    await house.holds.expire()
+    await house.holds.look()
     assert house.statuses(queue_id) == [(Status.HELD, reason)]
     clock.advance(1)
-    await house.holds.expire()
+    await house.holds.look()
     assert house.statuses(queue_id) == [(Status.EXPIRED, reason)]
     record = house.store.message(queue_id)
     assert record is not None and record.location is None
@@ -202,7 +203,7 @@ async def test_other_configurations_and_other_holds_are_left_alone(houses, clock
     await house.change("suspended")
     await house.change()
     clock.advance(15 * DAY)
-    await house.holds.expire()
+    await house.holds.look()
     assert house.statuses(damaged) == before
     house.held["another"] = "suspended"
     await house.holds.changed()
@@ -225,3 +226,89 @@ async def test_many_are_held_and_released_in_steps(houses, clock: FrozenClock) -
     await house.change()
     assert len(house.jobs) == 1203
     assert house.store.messages(status=Status.HELD)[0] == 0
+
+
+async def test_a_release_that_fails_is_done_later_and_nothing_expires_meanwhile(
+    houses, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    house = await houses()
+    queue_id = await house.accept("anna@dest.test")
+    house.defer(house.jobs.pop())
+    await asyncio.to_thread(house.store.flush)
+    await house.change("suspended")
+    clock.advance(15 * DAY)
+    release, failures = house.store.release_held, [sqlite3.OperationalError("disk I/O error")] * 2
+
+    def failing(*given):  # type: ignore[no-untyped-def]
+        if failures:
+            raise failures.pop()
+        return release(*given)
+
+    monkeypatch.setattr(house.store, "release_held", failing)
+    house.held.clear()
+    with pytest.raises(sqlite3.OperationalError):
+        await house.holds.changed()
+    with pytest.raises(sqlite3.OperationalError):
+        await house.holds.look()
+    assert house.statuses(queue_id) == [(Status.HELD, "suspended")]
+    await house.holds.look()
+    await house.queue.poke()
+    (job,) = house.jobs
+    assert job.expires_at == NOW + DAY + 15 * DAY
+
+
+async def test_a_clock_that_was_set_back_strands_nothing(tmp_path: Path) -> None:
+    clock = FrozenClock(NOW)
+    house = await House(tmp_path, clock, {}).start()
+    await house.accept("anna@dest.test")
+    house.defer(house.jobs.pop())
+    await asyncio.to_thread(house.store.flush)
+    await house.change("suspended")
+    clock.advance(-5)
+    await house.change()
+    clock.advance(10)
+    await house.queue.poke()
+    assert len(house.jobs) == 1
+    await house.stop()
+
+
+async def test_a_store_that_cannot_say_keeps_mail_waiting_and_loses_no_lease(houses, clock: FrozenClock) -> None:  # type: ignore[no-untyped-def]
+    house = await houses()
+    states, failures = house.states, [OSError("locked")] * 2
+
+    def failing(asked: Sequence[str]) -> Mapping[str, str]:
+        if failures:
+            raise failures.pop()
+        return states(asked)
+
+    house.holds._states = failing
+    queue_id = await house.accept("anna@dest.test", "bert@other.test")
+    assert house.jobs == []
+    clock.advance(2)
+    await house.queue.poke()
+    assert {job.domain for job in house.jobs} == {"dest.test", "other.test"}
+    assert house.statuses(queue_id) == [(Status.QUEUED, "")] * 2
+
+
+async def test_what_waits_at_the_start_is_held_at_once(houses, clock: FrozenClock) -> None:  # type: ignore[no-untyped-def]
+    house = await houses()
+    queue_id = await house.accept("anna@dest.test")
+    house.defer(house.jobs.pop())
+    await asyncio.to_thread(house.store.flush)
+    house.held[CONFIGURATION] = "suspended"  # while nobody looks
+    house = await houses()
+    await asyncio.to_thread(house.store.flush)
+    assert house.statuses(queue_id) == [(Status.HELD, "suspended")]
+
+
+async def test_each_message_lives_on_for_as_long_as_it_was_held(houses, clock: FrozenClock) -> None:  # type: ignore[no-untyped-def]
+    house = await houses()
+    queue_ids = [await house.accept(*(f"u{n}@d{n}.test" for n in range(37))) for _ in range(30)]
+    for job in house.jobs:
+        house.defer(job)
+    await asyncio.to_thread(house.store.flush)
+    await house.change("suspended")
+    clock.advance(10 * DAY)
+    await house.change()
+    expiries = {house.store.message(queue_id).expires_at for queue_id in queue_ids}
+    assert expiries == {NOW + DAY + 10 * DAY}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Sequence
 
 import pytest
 
 from outgate.base.clock import FrozenClock
+from outgate.domains.ask import Answer, Asked, Heard, Question
 from outgate.model.tenancy import Standing, Verification
 from outgate.relay.onboarding import Finding, Verifier
 from outgate.sandbox.zone import Zone
@@ -230,7 +233,33 @@ async def test_evidence_says_what_was_asked_whom_what_came_back_and_when(zone: Z
         "server": f"127.0.0.11:{port}",
         "at": "2027-01-15T08:00:00.000Z",
         "servers": [
-            {"server": f"127.0.0.11:{port}", "status": "ok", "records": [f"p={public_key()}"]},
+            {"server": f"127.0.0.11:{port}", "status": "ok"},  # with these records
             {"server": f"127.0.0.12:{port}", "status": "servfail", "records": []},
         ],
     }
+
+
+async def test_a_check_that_takes_for_ever_is_given_up_and_nothing_is_known() -> None:
+    class Silent:
+        async def ask(self, question: Question, *, fresh: bool = False) -> Answer:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    it = configuration(SUCCESSFUL, SUCCESSFUL)
+    check = Verifier(
+        Silent(), Kept(it), outgoing_addresses=("192.0.2.1",), ehlo_name="x", clock=FrozenClock(), limit_s=0.01
+    )
+    assert await check.verify(it, ["spf", "dkim"]) == {"spf": SUCCESSFUL, "dkim": SUCCESSFUL}
+    findings = await check.examine(it, ["spf", "dkim", "dmarc"], fresh=True)
+    assert [(finding.check, finding.state) for finding in findings] == [
+        ("a", None), ("spf", None), ("dkim", None), ("dmarc", None)
+    ]  # fmt: skip
+
+
+def test_evidence_is_bounded_whatever_a_domain_publishes() -> None:
+    long = tuple(b"x" * 2000 for _ in range(60))
+    heard = tuple(Heard(f"192.0.2.{number}:53", "ok", (b"other" * 400,) * 60) for number in range(13))
+    asked = tuple(Asked(Question(f"{n}.test", "TXT"), Answer("ok", long, 5, "x", "", heard), 0.0) for n in range(230))
+    kept = Finding("spf", None, "x", "x", "a.test", asked).checked().asked
+    assert len(kept) == 230
+    assert len(json.dumps(kept)) < 130_000

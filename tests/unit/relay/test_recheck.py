@@ -239,3 +239,23 @@ async def test_a_store_that_fails_is_asked_again(world: World, monkeypatch: pyte
         assert world.standing(made) is Standing.VERIFIED
         await recheck.poke()
         assert world.standing(made) is Standing.WARNING
+
+
+async def test_a_finding_that_cannot_be_kept_keeps_nobody_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison, *others = [world.add(f"{number}.test") for number in range(12)]
+    for each in others:
+        world.found[each.domain] = "bad"
+    record = world.store.verification.record
+
+    def choosy(findings, decide, *, quiet=False):  # type: ignore[no-untyped-def]
+        if any(smtp_config_id == poison.id and found[0].result != "error" for smtp_config_id, found in findings):
+            raise ValueError("cannot be stored")
+        return record(findings, decide, quiet=quiet)
+
+    monkeypatch.setattr(world.store.verification, "record", choosy)
+    async with world.running() as recheck:
+        world.clock.advance(6 * HOUR)
+        await recheck.poke()
+        assert {world.standing(each) for each in others} == {Standing.WARNING}
+        assert world.standing(poison) is Standing.VERIFIED
+        assert world.looked_at.count(poison.domain) == 1  # and not again at once

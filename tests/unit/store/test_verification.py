@@ -215,3 +215,33 @@ def test_what_is_approved_by_setting_may_be_withdrawn_without_a_form(store: Cont
     assert (form.answers, form.reason, after.authorization) == ({}, "complaints", FAILED)
     with pytest.raises(NoForm):
         store.verification.decide_form(other.id, "approved", "boss")
+
+
+def test_a_check_that_began_before_a_newer_one_was_kept_counts_for_nothing(
+    store: ControlStore, instance: Instance, clock: FrozenClock
+) -> None:
+    made = configure(store, instance)
+    begun = clock.now()
+    clock.advance(5)
+    now = Checked("spf", SUCCESSFUL, "pass", "asked for by hand", begun=clock.now())
+    store.verification.record([(made.id, [now])], stands(Standing.VERIFIED))
+    clock.advance(5)
+    heard: list[Sequence[Checked]] = []
+
+    def decide(configuration: SmtpConfiguration, checked: Sequence[Checked], now: float) -> NewStanding:
+        heard.append(checked)
+        return NewStanding(Standing.VERIFIED, now, "", None)
+
+    late = [Checked("spf", FAILED, "softfail", "", begun=begun), Checked("dkim", FAILED, "missing", "", begun=begun)]
+    store.verification.record([(made.id, late)], decide)
+    found = now_is(store, made)
+    assert (found.spf, found.dkim) == (SUCCESSFUL, FAILED)  # nobody has looked at DKIM since
+    assert [one.check for one in heard[0]] == ["dkim"]
+    assert [each.result for each in store.verification.evidence(made.id)] == ["missing", "pass"]
+
+
+def test_names_are_searched_in_any_case(store: ControlStore, instance: Instance) -> None:
+    key = NewKey("rsa", "public", b"private")
+    store.tenancy.create_configuration(instance.id, name="Ärger 100%", domain="a.test", description="", key=key)
+    for text, total in (("ärger", 1), ("ÄRGER", 1), ("ARGER", 0), ("GER 100%", 1), ("ger_100", 0), ("%", 1)):
+        assert store.tenancy.configurations(instance.id, search=text).total == total, text

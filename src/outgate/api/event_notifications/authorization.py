@@ -9,14 +9,16 @@ Not here: what a withdrawal does to mail (`relay.holds`), rows (`store.verificat
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Header
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, Field
 
-from outgate.api.errors import Clash, NotFound
+from outgate.api.errors import Clash, NotFound, Outdated
 from outgate.api.event_notifications.models import Authorization
 from outgate.api.event_notifications.parts import Parts
 from outgate.api.identity.tokens import Caller
@@ -27,7 +29,7 @@ from outgate.base.log import Log
 from outgate.model.tenancy import AuthorizationForm, SmtpConfiguration, Verification
 from outgate.smtp import grammar
 from outgate.store.tenancy import NotThere
-from outgate.store.verification import NoForm
+from outgate.store.verification import Decided, NoForm
 
 _log = Log("outgate.authorization")
 _PATH = "/v1/instances/{instance_id}/smtp/config/{smtp_config_id}/authorization"
@@ -65,6 +67,9 @@ def _different(addresses: list[str]) -> list[str]:
     return addresses
 
 
+_IF_MATCH = Header(
+    None, alias="If-Match", max_length=200, description="The ETag of the answers that the decision is about; optional."
+)
 _Text = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_text)]
 _Mailbox = Annotated[str, Field(min_length=3, max_length=320), AfterValidator(_mailbox)]
 
@@ -84,6 +89,10 @@ class FormBody(Body):
     consent_statement: Literal[True]
     unsubscribe_link_statement: Literal[True]
     html_validation: _Text
+
+
+FORM_LIMIT = 256 * 1024
+"""Six texts of 4000 characters, each of them up to twelve octets as JSON escapes it."""
 
 
 class RejectBody(Body):
@@ -132,21 +141,25 @@ def routes(parts: Parts) -> APIRouter:
             answer=Authorization,
             status=202,
             body=FormBody,
+            errors=(409,),
             body_example=FORM_EXAMPLE,
             example=_EXAMPLE,
+            headers=("ETag",),
         ),
     )
     def submit(
         configuration: SmtpConfiguration = Depends(parts.configuration("submit_smtp_authorization")),
         caller: Caller = Depends(parts.gate.allow("submit_smtp_authorization")),
-        body: FormBody = Depends(json_body(FormBody)),
+        body: FormBody = Depends(json_body(FormBody, limit=FORM_LIMIT)),
     ) -> JSONResponse:
         try:
             form = forms.submit_form(configuration.id, body.model_dump(), caller.subject)
         except NotThere:
             raise NotFound("SMTP configuration", configuration.id) from None
+        except Decided as error:
+            raise Clash("", f"{error}: have them withdrawn first (POST …/authorization/reject)") from None
         state = Verification.PENDING if form.decision is None else Verification.SUCCESSFUL
-        return JSONResponse(_document(form, state), 202)
+        return JSONResponse(_document(form, state), 202, _etag(form))
 
     @router.get(
         _PATH,
@@ -155,6 +168,7 @@ def routes(parts: Parts) -> APIRouter:
             "Show the form of a configuration and what was decided",
             answer=Authorization,
             example=_EXAMPLE,
+            headers=("ETag",),
         ),
     )
     def get(
@@ -163,7 +177,7 @@ def routes(parts: Parts) -> APIRouter:
         form = forms.form(configuration.id)
         if form is None:
             raise NotFound("authorisation form of SMTP configuration", configuration.id)
-        return JSONResponse(_document(form, configuration.authorization))
+        return JSONResponse(_document(form, configuration.authorization), headers=_etag(form))
 
     @router.post(
         _PATH + "/approve",
@@ -171,15 +185,17 @@ def routes(parts: Parts) -> APIRouter:
             "approve_smtp_authorization",
             "Let a configuration send (role authorizer)",
             answer=Authorization,
-            errors=(409,),
+            errors=(409, 412),
+            headers=("ETag",),
             example={**_EXAMPLE, "verification": "SUCCESSFUL", "decision": "approved", "reason": ""},
         ),
     )
     def approve(
         configuration: SmtpConfiguration = Depends(parts.configuration("approve_smtp_authorization")),
         caller: Caller = Depends(parts.gate.allow("approve_smtp_authorization")),
+        if_match: str | None = _IF_MATCH,
     ) -> JSONResponse:
-        return decide(configuration, "approved", caller, "")
+        return decide(configuration, "approved", caller, "", if_match)
 
     @router.post(
         _PATH + "/reject",
@@ -188,6 +204,8 @@ def routes(parts: Parts) -> APIRouter:
             "Refuse a configuration, or withdraw what was approved (role authorizer)",
             answer=Authorization,
             body=RejectBody,
+            errors=(412,),
+            headers=("ETag",),
             body_example={"reason": "The list's origin is not told."},
             example={**_EXAMPLE, "verification": "FAILED", "decision": "rejected", "reason": "The list's origin …"},
         ),
@@ -195,13 +213,27 @@ def routes(parts: Parts) -> APIRouter:
     def reject(
         configuration: SmtpConfiguration = Depends(parts.configuration("reject_smtp_authorization")),
         caller: Caller = Depends(parts.gate.allow("reject_smtp_authorization")),
+        if_match: str | None = _IF_MATCH,
         body: RejectBody = Depends(json_body(RejectBody)),
     ) -> JSONResponse:
-        return decide(configuration, "rejected", caller, body.reason)
+        return decide(configuration, "rejected", caller, body.reason, if_match)
 
-    def decide(configuration: SmtpConfiguration, decision: str, caller: Caller, reason: str) -> JSONResponse:
+    def decide(
+        configuration: SmtpConfiguration, decision: str, caller: Caller, reason: str, if_match: str | None
+    ) -> JSONResponse:
+        seen = forms.form(configuration.id)
+        if if_match is not None and if_match.strip() != "*" and (seen is None or if_match.strip() != _tag(seen)):
+            raise Outdated("other answers have been submitted since: read them first")
         try:
-            form, after = forms.decide_form(configuration.id, decision, caller.subject, reason)
+            form, after = forms.decide_form(
+                configuration.id,
+                decision,
+                caller.subject,
+                reason,
+                seen=seen.submitted_at if seen is not None and if_match is not None else None,
+            )
+        except Decided as error:
+            raise Outdated(f"{error}: read them first") from None
         except NotThere:
             raise NotFound("SMTP configuration", configuration.id) from None
         except NoForm as error:
@@ -214,9 +246,19 @@ def routes(parts: Parts) -> APIRouter:
             reason=reason,
             before=configuration.authorization,
         )
-        return JSONResponse(_document(form, after.authorization))
+        return JSONResponse(_document(form, after.authorization), headers=_etag(form))
 
     return router
+
+
+def _tag(form: AuthorizationForm) -> str:
+    """Return the version of a form's answers: it stays the same when they are decided on."""
+    said = f"{form.submitted_at!r} {json.dumps(form.answers, sort_keys=True)}"
+    return f'"{hashlib.sha256(said.encode()).hexdigest()[:32]}"'
+
+
+def _etag(form: AuthorizationForm) -> dict[str, str]:
+    return {"ETag": _tag(form)}
 
 
 def _document(form: AuthorizationForm, state: Verification) -> dict[str, object]:

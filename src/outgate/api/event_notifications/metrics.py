@@ -33,6 +33,7 @@ from outgate.api.openapi import Shown, Time, described
 from outgate.base.clock import rfc3339
 from outgate.model.flow import Status
 from outgate.model.tenancy import Instance
+from outgate.relay.holds import WORDS
 from outgate.store.metrics import REACH_S, Bounce, Counts, Selection
 
 _METRICS = "/v1/instances/{instance_id}/metrics"
@@ -280,7 +281,7 @@ def metrics_document(counts: Counts, gte: float, lte: float, width: int) -> dict
 
 def bounce_document(bounce: Bounce) -> dict[str, object]:
     """Return a bounce as the vendor shows it; one that expired says so before the last reply."""
-    said = bounce.reply or bounce.reason
+    said = WORDS.get(bounce.reason) or bounce.reply or bounce.reason
     return {
         "email_address": bounce.mailbox,
         "subject": bounce.subject,

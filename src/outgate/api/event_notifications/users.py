@@ -106,6 +106,7 @@ def _makes(router: APIRouter, parts: Parts) -> None:
             answer=RotatedUser,
             body=Rotation,
             body_optional=True,
+            errors=(409,),
             body_example={"overlap_s": 86_400},
             example=examples.ROTATED_USER,
         ),
@@ -125,6 +126,8 @@ def _makes(router: APIRouter, parts: Parts) -> None:
             )
         except NotThere:
             raise NotFound("SMTP user", user_id) from None
+        except Conflict as error:
+            raise Clash(error.field, f"must be 0 now: {error}, and both passwords would end") from None
         until = rfc3339(user.updated_at + body.overlap_s) if body.overlap_s else None
         answer = {**user_document(user), "password": password, "former_valid_until": until}
         return JSONResponse(answer, headers=_SECRET)

@@ -52,7 +52,7 @@ class History(Protocol):
         instance_id: str | None = None,
         *,
         queue_id: str | None = None,
-        message_id: str | None = None,
+        message_id: str | Sequence[str] | None = None,
         recipient: str | None = None,
         status: Sequence[Status] | None = None,
         gte: float | None = None,
@@ -100,7 +100,7 @@ def routes(
         total, found = history.messages(
             instance.id,
             queue_id=queue_id,
-            message_id=None if message_id is None else f"<{message_id.strip().strip('<>')}>",
+            message_id=None if message_id is None else (message_id, f"<{message_id.strip().strip('<>')}>"),
             recipient=whole_mailbox("recipient", recipient),
             status=statuses(status),
             gte=first,

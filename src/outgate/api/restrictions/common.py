@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from fastapi import Depends, Header, Query, Request
 
-from outgate.api.errors import ApiError, BadRequest, Forbidden, Problem
+from outgate.api.errors import BadRequest, Forbidden, Outdated
 from outgate.api.identity.gate import Gate
 from outgate.api.identity.tokens import Caller
 from outgate.base.clock import rfc3339
@@ -27,14 +27,9 @@ _FIELD = rf"-?({'|'.join(SORT_FIELDS)})"
 Subject = TypeVar("Subject", Zone, Rule)
 
 
-class Stale(ApiError):
-    """412: the zone or rule is not what the caller has seen."""
-
-    status = 412
-
-    def __init__(self, kind: str) -> None:
-        message = f"'If-Match' is not the ETag that the {kind} has now: get it anew, then decide again"
-        super().__init__((Problem("precondition_failed", message, "If-Match"),))
+def stale(kind: str) -> Outdated:
+    """Return the refusal for an ETag that is not the one that a zone or rule has now."""
+    return Outdated(f"the {kind} has another ETag now: get it anew, then decide again")
 
 
 def account_listed(gate: Gate, operation: str) -> Callable[..., str]:

@@ -25,7 +25,6 @@ from outgate.api.openapi import described
 from outgate.api.restrictions import models
 from outgate.api.restrictions.common import (
     BODY_LIMIT,
-    Stale,
     account_listed,
     audit_fields,
     correlated,
@@ -36,6 +35,7 @@ from outgate.api.restrictions.common import (
     in_order,
     require_own,
     sorting,
+    stale,
 )
 from outgate.api.schema import Body, json_body
 from outgate.model.access import Rule
@@ -255,7 +255,7 @@ def _refusals(rule_id: str, wanted: NewRule | None = None) -> Generator[None]:
     except NotThere:
         raise NotFound("rule", rule_id) from None
     except Changed:
-        raise Stale("rule") from None
+        raise stale("rule") from None
     except NoZone as error:
         place = "contexts" if wanted is None else _place_of(error.zone_id, wanted)
         raise BadRequest(place, f"names a zone that is not there: {error.zone_id[:64]!r}") from None

@@ -25,7 +25,6 @@ from outgate.api.restrictions import models
 from outgate.api.restrictions.addresses import ZoneAddress, address_document, read_addresses
 from outgate.api.restrictions.common import (
     BODY_LIMIT,
-    Stale,
     account_listed,
     audit_fields,
     correlated,
@@ -36,6 +35,7 @@ from outgate.api.restrictions.common import (
     in_order,
     require_own,
     sorting,
+    stale,
 )
 from outgate.api.schema import Body, json_body
 from outgate.model.access import Address, Zone
@@ -202,7 +202,7 @@ def _refusals(zone_id: str) -> Generator[None]:
     except NotThere:
         raise NotFound("zone", zone_id) from None
     except Changed:
-        raise Stale("zone") from None
+        raise stale("zone") from None
     except Conflict as error:
         raise Clash(error.field, f"is taken: {error}") from None
     except InUse as error:

@@ -1,7 +1,7 @@
 """Standing of configurations, authorisation forms, rotation of credentials, API keys that tell who made them.
 
 Standards: Alembic revision.
-Promises: a configuration whose three checks were successful stands verified, and is looked at again at once.
+Promises: a configuration whose SPF and DKIM were successful stands verified, and is looked at again at once.
 Dangers: going down forgets who is suspended and which forms were answered.
 Not here: the schema as it is now (`store.tables`).
 """
@@ -27,7 +27,7 @@ def upgrade() -> None:
     op.add_column("smtp_configurations", sa.Column("recheck_at", sa.Float()))
     op.execute(
         "UPDATE smtp_configurations SET standing = 'verified', standing_since = updated_at, recheck_at = 0"
-        " WHERE spf = 'SUCCESSFUL' AND dkim = 'SUCCESSFUL' AND \"authorization\" = 'SUCCESSFUL' AND deleted_at IS NULL"
+        " WHERE spf = 'SUCCESSFUL' AND dkim = 'SUCCESSFUL' AND deleted_at IS NULL"
     )
     op.create_index(
         "smtp_configurations_listed",
