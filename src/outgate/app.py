@@ -106,7 +106,7 @@ class RelayService:
         """`context` is the listeners' TLS; `permitted` judges (name, address) of receiving servers; `sync` puts a
         file on disk."""
         loop = asyncio.get_running_loop()
-        relay, endpoint = settings.relay, settings.relay.endpoint
+        relay = settings.relay
         self._settings = settings
         self._control = control
         self._context = context
@@ -129,15 +129,7 @@ class RelayService:
             notify=loop.call_soon_threadsafe,
         )
         self.delivery = self._delivery(resolver, clock, permitted)
-        self.queue = Queue(
-            self.store,
-            clock,
-            self.delivery.deliver,
-            lambda: _IN_FLIGHT - self.delivery.busy,
-            retry=Retry(relay.retry_first_s, relay.retry_most_s),
-            ready_bytes=settings.store.ready_bytes,
-            held=lambda smtp_config_id: self.holds.reason(smtp_config_id),
-        )
+        self.queue = self._queue(clock)
         self.holds = Holds(
             self.store,
             control.verification.holds,
@@ -145,11 +137,29 @@ class RelayService:
             released=self.queue.look,
             longest_s=relay.hold_longest_s,
         )
-        self.relay = Relay(
-            host_name=endpoint.host_name,
+        self.relay = self._relay(clock, loop.call_soon_threadsafe)
+        self._listeners: list[Listener] = []
+        self._changing = asyncio.Lock()
+
+    def _queue(self, clock: Clock) -> Queue:
+        relay = self._settings.relay
+        return Queue(
+            self.store,
+            clock,
+            self.delivery.deliver,
+            lambda: _IN_FLIGHT - self.delivery.busy,
+            retry=Retry(relay.retry_first_s, relay.retry_most_s),
+            ready_bytes=self._settings.store.ready_bytes,
+            held=lambda smtp_config_id: self.holds.reason(smtp_config_id),
+        )
+
+    def _relay(self, clock: Clock, call_soon: Callable[[Callable[[], None]], object]) -> Relay:
+        relay = self._settings.relay
+        return Relay(
+            host_name=relay.endpoint.host_name,
             shard="0",
             clock=clock,
-            access=AccessTable(control.access.snapshot()),
+            access=AccessTable(self._control.access.snapshot()),
             credentials=self.credentials,
             queue=self.queue,
             limits=Limits(
@@ -159,11 +169,9 @@ class RelayService:
                 errors=relay.max_errors,
             ),
             lifetime=relay.queue_lifetime_s,
-            call_soon=loop.call_soon_threadsafe,
+            call_soon=call_soon,
             replace_bare_line_ends=relay.bare_line_ends == "replace",
         )
-        self._listeners: list[Listener] = []
-        self._changing = asyncio.Lock()
 
     def _delivery(self, resolver: Resolver, clock: Clock, permitted: Callable[[str, str], bool]) -> Delivery:
         relay, endpoint = self._settings.relay, self._settings.relay.endpoint
@@ -250,13 +258,18 @@ class RelayService:
         # One at a time: a snapshot that was taken earlier must not replace a later one.
         async with self._changing:
             self.credentials.forget()
-            self.relay.access = AccessTable(await asyncio.to_thread(self._control.access.snapshot))
+            self.relay.access = await asyncio.to_thread(self._access)
         await self.holds.changed()
         for listener in self._listeners:
             for connection in listener.connections:
                 session = connection.session
                 if isinstance(session, SubmissionSession) and not session.still_welcome():
                     connection.end(policy.WITHDRAWN)
+
+    def _access(self) -> AccessTable:
+        """Return the access table of now: the one that is there if nothing about access has changed."""
+        access, table = self._control.access, self.relay.access
+        return table if table.generation == access.revision() else AccessTable(access.snapshot(), table)
 
     async def stop(self) -> None:
         """End sessions, then deliveries, then write what is left."""
@@ -359,7 +372,14 @@ class HttpServer(uvicorn.Server):
 async def serve_http(app: Any, sock: socket.socket) -> tuple[HttpServer, asyncio.Task[Any]]:
     """Serve an ASGI application on a bound socket; return the server once it answers, and its task."""
     config = uvicorn.Config(
-        app, log_config=None, lifespan="off", access_log=False, server_header=False, timeout_graceful_shutdown=3
+        app,
+        log_config=None,
+        lifespan="off",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=3,
+        # Whoever connects is who calls: a header of theirs must not say otherwise, restrictions go by it.
+        proxy_headers=False,
     )
     server = HttpServer(config)
     task = spawn(server.serve(sockets=[sock]), "http")

@@ -20,7 +20,17 @@ from urllib.parse import quote
 
 # Whatever proxy the user's environment names: a call to this machine and its token stay on it.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-_NEEDED = ("token", "org_id", "instance_id", "event_notifications_url", "cloud_manager_url", "sandbox_url")
+_NEEDED = (
+    "token",
+    "org_id",
+    "account_id",
+    "instance_id",
+    "event_notifications_url",
+    "restrictions_url",
+    "cloud_manager_url",
+    "identity_url",
+    "sandbox_url",
+)
 
 
 class NotReachable(Exception):
@@ -55,7 +65,7 @@ def read_dev_json(data: Path) -> dict[str, Any]:
         raise NotReachable(f"{file} is not there: {again}") from None
     except OSError as error:
         raise NotReachable(f"{file} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotReachable(f"{file} cannot be read: {error}; {again}") from None
     missing = [key for key in _NEEDED if not isinstance(found, dict) or key not in found]
     if missing:
@@ -90,25 +100,33 @@ class Api:
         """Send `body` as JSON; return the decoded answer (None if empty, text if not JSON).
 
         Raises `Refusal` for a status of 400 and above, `NotReachable` if nobody answers."""
+        return self.tagged(method, url, body)[0]
+
+    def tagged(self, method: str, url: str, body: object = None, tag: str = "") -> tuple[Any, str]:
+        """As `call`, on condition that what is there still has the entity tag `tag`, if that is given; return the
+        answer's own tag too ("" if it has none)."""
         data = None if body is None else json.dumps(body).encode()
         headers = dict(self._headers)
         if data is not None:
             headers["Content-Type"] = "application/json"
+        if tag:
+            headers["If-Match"] = tag
         request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - the URL is from dev.json
         try:
             with _DIRECT.open(request, timeout=60) as answer:
                 text: str = answer.read().decode("utf-8", "replace")
+                found = str(answer.headers.get("ETag", ""))
         except urllib.error.HTTPError as error:
             raise Refusal(error.code, error.read().decode("utf-8", "replace")) from None
         except (OSError, HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             raise NotReachable(f"{url} does not answer ({reason}): is `outgate dev` running?") from None
         if not text:
-            return None
+            return None, found
         try:
-            return json.loads(text)
+            return json.loads(text), found
         except ValueError:
-            return text
+            return text, found
 
     def messages(self, queue_id: str = "") -> str:
         """Return the URL of the instance's messages, or of one of them; whatever a person typed stays one part."""

@@ -36,6 +36,8 @@ class Handler(BaseHTTPRequestHandler):
         )
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        if self.path == "/json":
+            self.send_header("ETag", '"v1"')
         self.end_headers()
         self.wfile.write(body)
 
@@ -78,6 +80,12 @@ def test_answers_of_all_kinds(server: str) -> None:
     with pytest.raises(Refusal) as caught:
         api().call("GET", f"{server}/missing")
     assert (caught.value.status, caught.value.body) == (404, "no such")
+
+
+def test_a_call_on_condition_of_a_version(server: str) -> None:
+    assert api().tagged("GET", f"{server}/json") == ({"a": 1}, '"v1"')
+    assert api().tagged("POST", f"{server}/none", {"b": 2}, '"v1"') == (None, "")
+    assert [headers.get("if-match") for _, _, headers, _ in Handler.seen] == [None, '"v1"']
 
 
 def test_a_proxy_of_the_environment_never_sees_the_token(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,10 +131,20 @@ def test_dev_json(tmp_path: Path) -> None:
             read_dev_json(tmp_path)
     with pytest.raises(NotReachable, match="is not there"):
         read_dev_json(tmp_path / "dev.json")
-    needed = ("token", "org_id", "instance_id", "event_notifications_url", "cloud_manager_url", "sandbox_url")
+    (tmp_path / "dev.json").write_text("[" * 100_000)
+    with pytest.raises(NotReachable, match="cannot be read"):
+        read_dev_json(tmp_path)
+    needed = (
+        *("token", "org_id", "account_id", "instance_id"),
+        *("event_notifications_url", "restrictions_url", "cloud_manager_url", "identity_url", "sandbox_url"),
+    )
     whole = dict.fromkeys(needed, "x")
     (tmp_path / "dev.json").write_text(json.dumps(whole))
     assert read_dev_json(tmp_path) == whole
+    for key in needed:
+        (tmp_path / "dev.json").write_text(json.dumps({name: "x" for name in needed if name != key}))
+        with pytest.raises(NotReachable, match=f"lacks {key}: start `outgate dev"):
+            read_dev_json(tmp_path)
 
 
 def test_where_the_state_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

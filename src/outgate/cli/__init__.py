@@ -1,19 +1,23 @@
 """The `outgate` command: every verb, each importing what it needs only when it runs.
 
 Standards: exit codes 0 done, 1 not as wanted, 2 wrong use or configuration, 3 not reachable.
-Promises: an error says cause and remedy, never a stack trace; every list has `--json`.
+Promises: an error says cause and remedy, never a stack trace, unless OUTGATE_DEBUG is set; every list has `--json`.
 Not here: what the verbs do (`app`, `sandbox.demo`, `environment`, the HTTP API).
 """
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from outgate import __version__
 from outgate.cli import access, dev, environment, key, message, smtp
+from outgate.cli.calling import NOT_AS_WANTED, complain
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -38,8 +42,36 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; what nobody has foreseen is one line too, and output that cannot be written."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A sign that the terminal lacks is written as its number and does not end the command.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        cli()
+        try:
+            cli()
+        finally:
+            # Now, while it can be told: the interpreter would say it with a trace at its end.
+            if sys.stdout:
+                sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if os.environ.get("OUTGATE_DEBUG"):
+            raise
+        _give_up(error)
+        sys.exit(NOT_AS_WANTED)
+
+
+def _give_up(error: Exception) -> None:
+    # Who reads no further, as `head` does, need not be told.
+    if not isinstance(error, BrokenPipeError):
+        with suppress(OSError):
+            complain(f"{type(error).__name__}: {error} (OUTGATE_DEBUG=1 shows where)")
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream:
+                stream.flush()
+        except OSError:
+            # What is left cannot be written either; without this the interpreter tries it once more, and complains.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

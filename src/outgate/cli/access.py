@@ -21,6 +21,8 @@ from outgate.cli.calling import (
     call,
     clean,
     fail,
+    filters,
+    one_of,
     print_json,
     print_table,
     reach,
@@ -39,7 +41,9 @@ class Endpoint(StrEnum):
 @commands.command("explain")
 def explain(
     address: Annotated[str, typer.Argument(help="IPv4 or IPv6 address of a client.")],
-    endpoint: Annotated[Endpoint, typer.Option(help="Which endpoint it dials.")] = Endpoint.PUBLIC,
+    endpoint: Annotated[
+        Endpoint, typer.Option(help="Which endpoint it dials.", parser=one_of(Endpoint))
+    ] = Endpoint.PUBLIC,
     instance: Annotated[
         str | None, typer.Option(metavar="ID", help="Only this instance.", show_default="all of the account")
     ] = None,
@@ -53,8 +57,11 @@ def explain(
         asked = {"address": str(ip_address(address)), "endpoint_type": endpoint.value}
     except ValueError:
         fail(f"{address!r} is no IP address: write 192.0.2.1 or 2001:db8::1", WRONG_USE)
+    if "%" in address:
+        fail(f"{address!r} has a scope, which means something on one machine only: leave it out", WRONG_USE)
+    only = {f"{name}_id": text for name, text in filters(instance=instance).items()}
     api = reach(data)
-    wanted = {"account_id": api.dev["account_id"], **asked} | ({"instance_id": instance} if instance else {})
+    wanted = {"account_id": api.dev["account_id"], **asked, **only}
     found = call(api, "GET", api.restrictions(f"v1/explain?{urlencode(wanted)}"))
     if as_json:
         print_json(found)

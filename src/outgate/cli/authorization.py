@@ -1,7 +1,8 @@
 """`outgate smtp authorization`: the form that lets a domain send, from both sides of the desk.
 
 Standards: the vendor's questionnaire.
-Promises: every answer that is wrong is named; who may not decide is told which role may.
+Promises: every answer that is wrong is named; who may not decide is told which role may; a decision is about the
+    answers that were there when it was made.
 Dangers: the answers are a stranger's: they are printed as text.
 Not here: the questions (`api.event_notifications.authorization`).
 """
@@ -10,11 +11,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from outgate.cli.calling import (
+    NOT_AS_WANTED,
     WRONG_USE,
     Configuration,
     Data,
@@ -25,7 +27,9 @@ from outgate.cli.calling import (
     print_fields,
     print_json,
     reach,
+    tagged,
 )
+from outgate.connection import Api
 
 commands = typer.Typer(no_args_is_help=True, help="The form that lets a domain send: answered, then decided on.")
 
@@ -39,20 +43,25 @@ def submit(
 ) -> None:
     """Answer the questions that authorise a configuration."""
     answers = _answers(file)
-    _decided(config, "", answers, data, as_json)
+    api = reach(data)
+    _print(call(api, "POST", _url(api, configuration(api, config)), answers), as_json)
 
 
 @commands.command("show")
 def show(config: Configuration, data: Data = None, as_json: Json = False) -> None:
     """Show the form and what was decided."""
     api = reach(data)
-    _print(call(api, "GET", api.configurations(f"{configuration(api, config)['id']}/authorization")), as_json)
+    found = configuration(api, config)
+    form, _ = tagged(api, "GET", _url(api, found), optional=True)
+    if form is None:
+        _unanswered(found)
+    _print(form, as_json)
 
 
 @commands.command("approve")
 def approve(config: Configuration, data: Data = None, as_json: Json = False) -> None:
     """Let a configuration send (role authorizer)."""
-    _decided(config, "/approve", None, data, as_json)
+    _decide(config, "approve", None, data, as_json)
 
 
 @commands.command("reject")
@@ -63,13 +72,34 @@ def reject(
     as_json: Json = False,
 ) -> None:
     """Refuse a configuration, or withdraw what was approved (role authorizer)."""
-    _decided(config, "/reject", {"reason": reason}, data, as_json)
+    _decide(config, "reject", {"reason": reason}, data, as_json)
 
 
-def _decided(config: str, step: str, body: object, data: Path | None, as_json: bool) -> None:
+def _decide(config: str, step: str, body: object, data: Path | None, as_json: bool) -> None:
+    """Send a decision on the answers there are now: others that come in between are not decided on."""
     api = reach(data)
-    url = api.configurations(f"{configuration(api, config)['id']}/authorization{step}")
-    _print(call(api, "POST", url, body), as_json)
+    found = configuration(api, config)
+    form, tag = tagged(api, "GET", _url(api, found), optional=True)
+    # What was authorised without a form can be withdrawn; there is nothing to approve without answers.
+    if form is None and step == "approve":
+        _unanswered(found)
+    decided, _ = tagged(api, "POST", f"{_url(api, found)}/{step}", body, tag)
+    _print(decided, as_json)
+
+
+def _url(api: Api, found: dict[str, Any]) -> str:
+    return api.configurations(f"{found['id']}/authorization")
+
+
+def _unanswered(found: dict[str, Any]) -> NoReturn:
+    domain, state = found["domain"], found["config"]["en_authorization"]["verification"]
+    if state == "SUCCESSFUL":
+        fail(f"{domain} is authorised (en_authorization {state}) by a setting: there is no form", NOT_AS_WANTED)
+    fail(
+        f"{domain} is not authorised (en_authorization {state}), and nobody has answered the form: "
+        "`outgate smtp authorization submit` does",
+        NOT_AS_WANTED,
+    )
 
 
 def _answers(file: Path) -> object:
@@ -79,6 +109,8 @@ def _answers(file: Path) -> object:
         fail(f"{file} cannot be read: {error.strerror}", WRONG_USE)
     except ValueError as error:
         fail(f"{file} is not JSON: {error}", WRONG_USE)
+    except RecursionError:
+        fail(f"{file} is nested too deeply: write a JSON object with the answers", WRONG_USE)
     if not isinstance(answers, dict):
         fail(f"{file} is not a JSON object with the answers", WRONG_USE)
     return answers

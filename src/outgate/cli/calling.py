@@ -11,15 +11,17 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import urlencode
 
 import typer
 
 from outgate.connection import Api, NotReachable, Refusal, default_data, read_dev_json
 
+_Choice = TypeVar("_Choice", bound=StrEnum)
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 NOT_AS_WANTED, WRONG_USE, UNREACHABLE = 1, 2, 3
 
@@ -30,8 +32,42 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def fail(text: str, code: int) -> NoReturn:
     """Print an error and exit."""
-    print(f"outgate: {clean(' '.join(text.splitlines()))}", file=sys.stderr)
+    complain(text)
     raise typer.Exit(code)
+
+
+def complain(text: str) -> None:
+    """Print an error."""
+    print(f"outgate: {clean(' '.join(text.splitlines()))}", file=sys.stderr)
+
+
+def one_of(choices: type[_Choice]) -> Callable[[str], _Choice]:
+    """Return a parser of an option's value; typer's own puts "Value error" before its refusals."""
+
+    def parse(text: str) -> _Choice:
+        try:
+            return choices(text)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is not one of {', '.join(choices)}") from None
+
+    return parse
+
+
+def given(text: str, what: str) -> str:
+    """Return what a person typed, or exit if it is empty or not text: in a URL, an empty part makes another call and
+    an empty filter lets everything through."""
+    if not text:
+        fail(f"{what} must not be empty", WRONG_USE)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        fail(f"{what} {text!r} is not UTF-8", WRONG_USE)
+    return text
+
+
+def filters(**wanted: str | None) -> dict[str, str]:
+    """Return what of a list is wanted, without what was not given; or exit, as `given`."""
+    return {name: given(text, f"--{name}") for name, text in wanted.items() if text is not None}
 
 
 def reach(data: Path | None) -> Api:
@@ -42,16 +78,17 @@ def reach(data: Path | None) -> Api:
         fail(str(error), UNREACHABLE)
 
 
-def configuration(api: Api, given: str) -> dict[str, Any]:
+def configuration(api: Api, typed: str) -> dict[str, Any]:
     """Return the SMTP configuration with that id or domain, or exit."""
-    if _ID.fullmatch(given):
-        return call(api, "GET", api.configurations(given.lower()))
+    name = given(typed, "the configuration")
+    if _ID.fullmatch(name):
+        return call(api, "GET", api.configurations(name.lower()))
     from outgate.smtp import grammar
 
     try:
-        domain = grammar.domain(given)
+        domain = grammar.domain(name)
     except grammar.BadSyntax:
-        fail(f"{given!r} is neither the id of a configuration nor a domain", WRONG_USE)
+        fail(f"{name!r} is neither the id of a configuration nor a domain", WRONG_USE)
     for found in paged(api, api.configurations(), "smtp_configurations"):
         if found["domain"] == domain:
             return found
@@ -60,11 +97,21 @@ def configuration(api: Api, given: str) -> dict[str, Any]:
 
 def call(api: Api, method: str, url: str, body: object = None) -> Any:
     """Return the decoded answer of a call, or exit."""
+    return tagged(api, method, url, body)[0]
+
+
+def tagged(
+    api: Api, method: str, url: str, body: object = None, tag: str = "", *, optional: bool = False
+) -> tuple[Any, str]:
+    """Return the decoded answer of a call and its entity tag, or exit. `tag` is the condition of the call; what is
+    not there is None if `optional`."""
     try:
-        return api.call(method, url, body)
+        return api.tagged(method, url, body, tag)
     except NotReachable as error:
         fail(str(error), UNREACHABLE)
     except Refusal as error:
+        if optional and error.status == 404:
+            return None, ""
         fail(_words(error), NOT_AS_WANTED)
 
 
@@ -81,8 +128,11 @@ def paged(api: Api, url: str, name: str, **wanted: object) -> Iterator[dict[str,
 
 
 def print_json(document: object) -> None:
-    """Print a document for programs."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    """Print a document for programs: what would steer a terminal, or cannot be written to it, is escaped."""
+    narrow = not str(getattr(sys.stdout, "encoding", "")).lower().startswith("utf")
+    text = json.dumps(document, indent=2, ensure_ascii=narrow)
+    # Line ends are the layout's own: those within a text are escaped by now.
+    print("".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text))
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from outgate.cli.calling import Data, reach
+from outgate.cli.calling import Data, given, reach
 
 commands = typer.Typer(no_args_is_help=True, help="Environments and what runs in them.")
 
@@ -27,6 +27,8 @@ def run(
     """Start a command with what its environment gives it: `outgate environment run P E -- COMMAND …`."""
     from outgate.environment import run as run_in
 
+    for text, what in ((program, "the program"), (environment_id, "the environment"), (service, "--service")):
+        given(text, what)
     api = reach(data)
     raise typer.Exit(
         run_in(

@@ -8,14 +8,28 @@ Not here: what keys may do (`api.identity`).
 
 from __future__ import annotations
 
+import re
 import sys
 from enum import StrEnum
 from typing import Annotated, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import typer
 
-from outgate.cli.calling import WRONG_USE, Data, Json, call, fail, print_fields, print_json, print_table, reach
+from outgate.cli.calling import (
+    WRONG_USE,
+    Data,
+    Json,
+    call,
+    fail,
+    one_of,
+    print_fields,
+    print_json,
+    print_table,
+    reach,
+)
+
+_ID = re.compile(r"ApiKey-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 commands = typer.Typer(no_args_is_help=True, help="API keys, and what their tokens may do.")
 
@@ -35,7 +49,8 @@ class Role(StrEnum):
 def create(
     name: Annotated[str, typer.Argument(help="What it is for; names need not differ.")],
     role: Annotated[
-        list[Role] | None, typer.Option(help="A role; give it again for more.", show_default="reader")
+        list[Role] | None,
+        typer.Option(help="A role; give it again for more.", show_default="reader", parser=one_of(Role)),
     ] = None,
     expires: Annotated[
         str | None, typer.Option(help="90d, 2027-01-31 (to its end, UTC) or a time.", show_default="never")
@@ -81,8 +96,9 @@ def listed(data: Data = None, as_json: Json = False) -> None:
 @commands.command("show")
 def show(key_id: Annotated[str, typer.Argument(metavar="ID")], data: Data = None, as_json: Json = False) -> None:
     """Show an API key, without its text."""
+    path = _path(key_id)
     api = reach(data)
-    found = call(api, "GET", _url(api, key_id))
+    found = call(api, "GET", api.identity(path))
     if as_json:
         print_json(found)
         return
@@ -95,13 +111,17 @@ def show(key_id: Annotated[str, typer.Argument(metavar="ID")], data: Data = None
 @commands.command("delete")
 def delete(key_id: Annotated[str, typer.Argument(metavar="ID")], data: Data = None) -> None:
     """Delete an API key; its tokens are void at once."""
+    path = _path(key_id)
     api = reach(data)
-    call(api, "DELETE", _url(api, key_id))
+    call(api, "DELETE", api.identity(path))
     print(f"{key_id} is deleted and its tokens are void.")
 
 
-def _url(api: Any, key_id: str) -> str:
-    return str(api.identity(f"v1/apikeys/{quote(key_id, safe='')}"))
+def _path(key_id: str) -> str:
+    # The API has other operations beside the keys (`details`): only an id may lead there.
+    if _ID.fullmatch(key_id) is None:
+        fail(f"{key_id!r} is not the id of a key: `outgate key list` shows those there are", WRONG_USE)
+    return f"v1/apikeys/{key_id}"
 
 
 def _until(key: dict[str, Any]) -> str:

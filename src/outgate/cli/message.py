@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import typer
 
-from outgate.cli.calling import Data, Json, call, clean, print_json, reach
+from outgate.cli.calling import Data, Json, call, clean, filters, given, print_json, reach
 
 commands = typer.Typer(no_args_is_help=True, help="Messages and what became of them.")
 
@@ -20,8 +20,9 @@ commands = typer.Typer(no_args_is_help=True, help="Messages and what became of t
 @commands.command("show")
 def show(queue_id: str, data: Data = None, as_json: Json = False) -> None:
     """Show one message by its queue id: every hop, every attempt with its conversation."""
+    wanted = given(queue_id, "the queue id")
     api = reach(data)
-    found = call(api, "GET", api.messages(queue_id))
+    found = call(api, "GET", api.messages(wanted))
     if as_json:
         print_json(found)
         return
@@ -42,8 +43,8 @@ def listed(
     as_json: Json = False,
 ) -> None:
     """List messages, newest first."""
+    wanted = filters(recipient=recipient, status=status)
     api = reach(data)
-    wanted = {key: value for key, value in (("recipient", recipient), ("status", status)) if value}
     found = call(api, "GET", f"{api.messages()}?{urlencode({'limit': limit, **wanted})}")
     if as_json:
         print_json(found)

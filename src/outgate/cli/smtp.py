@@ -1,8 +1,8 @@
 """`outgate smtp`: sending domains, their records and checks, their users.
 
 Standards: RFC 1035 (zone file form of the records to publish).
-Promises: records are printed as a zone file takes them; a check that failed ends with 1 and says why; a new password
-    is printed once, alone on standard output.
+Promises: records are printed as a zone file takes them; a check that failed or could not be made ends with 1 and
+    says why; a new password is printed once, alone on standard output.
 Dangers: what prints a password hands it to whoever reads the terminal or its log.
 Not here: the authorisation form (`authorization`), what the checks ask (`relay.onboarding`).
 """
@@ -25,6 +25,8 @@ from outgate.cli.calling import (
     call,
     configuration,
     fail,
+    filters,
+    given,
     paged,
     print_fields,
     print_json,
@@ -36,6 +38,9 @@ commands = typer.Typer(no_args_is_help=True, help="Sending domains: records, che
 commands.add_typer(authorization.commands, name="authorization")
 
 _CHECKS = ("spf", "dkim", "en_authorization")
+# What a check that passed calls itself, and a person's approval; and a check that could not be made.
+_GOOD = ("pass", "ok", "approved")
+_UNKNOWN = "temperror"
 _STRING = 255
 
 
@@ -46,8 +51,9 @@ def listed(
     as_json: Json = False,
 ) -> None:
     """List configurations."""
+    wanted = filters(search=search)
     api = reach(data)
-    found = list(paged(api, api.configurations(), "smtp_configurations", search=search))
+    found = list(paged(api, api.configurations(), "smtp_configurations", **wanted))
     if as_json:
         print_json({"smtp_configurations": found})
         return
@@ -78,7 +84,7 @@ def verify(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Check the records of a configuration now; ends with 1 if a check fails."""
+    """Check the records of a configuration now; ends with 1 if a check fails or cannot be made."""
     wanted = [part.strip() for part in types.split(",")]
     wrong = next((part for part in wanted if part not in _CHECKS), None)
     if wrong is not None:
@@ -86,19 +92,18 @@ def verify(
     api = reach(data)
     found = configuration(api, config)
     status = call(api, "PATCH", api.configurations(f"{found['id']}/verify?type={quote(','.join(wanted))}"))["status"]
-    failed = {each["type"] for each in status if each["verification"] == "FAILED"}
+    # The state is what was last found for certain; what was found now is in the evidence.
+    evidence = _newest(call(api, "GET", api.configurations(f"{found['id']}/checks?limit=100")))
+    status = [{**each, **evidence.get(each["type"], {"result": "", "explanation": ""})} for each in status]
     if as_json:
         print_json({"status": status})
     else:
-        why = _why(call(api, "GET", api.configurations(f"{found['id']}/checks"))) if failed else {}
-        print_table(
-            ("CHECK", "STATE", "WHY"),
-            [
-                (each["type"], each["verification"], why.get(each["type"], "") if each["type"] in failed else "")
-                for each in status
-            ],
-        )
-    if failed:
+        rows = [
+            (each["type"], each["verification"], each["result"], "" if each["result"] in _GOOD else each["explanation"])
+            for each in status
+        ]
+        print_table(("CHECK", "STATE", "RESULT", "WHY"), rows)
+    if any(each["verification"] == "FAILED" or each["result"] == _UNKNOWN for each in status):
         raise typer.Exit(NOT_AS_WANTED)
 
 
@@ -143,9 +148,9 @@ def rotate(
         length = seconds(overlap)
     except BadTime as error:
         fail(f"--overlap {error}", WRONG_USE)
+    user = quote(given(user_id, "the user's id"), safe="")
     api = reach(data)
-    found = configuration(api, config)
-    path = f"{found['id']}/users/{quote(user_id, safe='')}/rotate"
+    path = f"{configuration(api, config)['id']}/users/{user}/rotate"
     made = call(api, "POST", api.configurations(path), {"overlap_s": length})
     if as_json:
         print_json(made)
@@ -170,9 +175,10 @@ def _standing(found: dict[str, Any]) -> list[tuple[str, object]]:
     ]
 
 
-def _why(found: dict[str, Any]) -> dict[str, str]:
-    """Return the newest explanation of each check."""
-    return {each["type"]: each["explanation"] for each in reversed(found["checks"])}
+def _newest(found: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return what each check came to last, in a word and in words."""
+    told = ("result", "explanation")
+    return {each["type"]: {name: each[name] for name in told} for each in reversed(found["checks"])}
 
 
 def _zone_line(record: dict[str, Any]) -> str:

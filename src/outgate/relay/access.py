@@ -10,6 +10,7 @@ Not here: where zones and rules are kept (`store.access`), what the client is to
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import TypeVar
@@ -20,6 +21,7 @@ from outgate.relay.ranges import EVERYWHERE, NOWHERE, Ip, Ranges, holding
 from outgate.store.rule_document import governs_control, governs_smtp
 
 _REMEMBERED = 10_000
+_TOLD = 5
 ENDPOINTS = ("public", "private")
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -80,22 +82,38 @@ class AccessTable:
         "generation",
     )
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, former: AccessTable | None = None) -> None:
+        """Compile a snapshot: some microseconds for each address of a zone that a rule names, so not on an event loop
+        where there are many. What has not changed since the `former` table is taken from it."""
         self.generation = snapshot.generation
         self._snapshot = snapshot
-        self._networks = {zone.id: holding(zone.addresses) - holding(zone.excluded) for zone in snapshot.zones}
-        self._smtp = tuple(rule for rule in snapshot.rules if rule.smtp and rule.enforcement == "enabled")
-        self._control = tuple(
-            rule for rule in snapshot.rules if rule.enforcement != "disabled" and governs_control(rule.document)
-        )
+        named = {zone for rule in snapshot.rules for context in rule.contexts for zone in context.zone_ids}
+        known = {} if former is None else former._networks
+        self._networks = {
+            zone.id: (zone.version, known[zone.id][1])
+            if zone.id in known and known[zone.id][0] == zone.version
+            else (zone.version, holding(zone.addresses) - holding(zone.excluded))
+            for zone in snapshot.zones
+            if zone.id in named
+        }
+        # By account, as a rule of one is nothing to another.
+        self._smtp: dict[str, list[Rule]] = {}
+        self._control: dict[str, list[Rule]] = {}
+        for rule in snapshot.rules:
+            if rule.smtp and rule.enforcement == "enabled":
+                self._smtp.setdefault(rule.account_id, []).append(rule)
+            if rule.enforcement != "disabled" and governs_control(rule.document):
+                self._control.setdefault(rule.account_id, []).append(rule)
         self._instances = {instance: (account, region) for instance, account, region in snapshot.instances}
         # What was asked before: a table never changes, so neither does an answer.
-        self._welcomed: dict[tuple[str, str], bool] = {}
+        self._welcomed: dict[tuple[str, str], Decision] = {}
         self._decided: dict[tuple[str, str, str], Decision] = {}
         self._controlled: dict[tuple[str, str, str], tuple[Decision, tuple[Decision, ...]]] = {}
 
-    def welcome(self, address: str, endpoint: str) -> bool:
-        """Say whether some instance would let this address in over SMTP: all that is known at connect."""
+    def welcome(self, address: str, endpoint: str) -> Decision:
+        """Decide whether some instance lets this address in over SMTP: all that is known at connect.
+
+        The rule is the one that let it in; against it, those that refused, as a comma list of a few."""
         key = (address, endpoint)
         found = self._welcomed.get(key)
         if found is None:
@@ -103,11 +121,24 @@ class AccessTable:
             _keep(self._welcomed, key, found)
         return found
 
-    def _welcome(self, address: str, endpoint: str) -> bool:
+    def _welcome(self, address: str, endpoint: str) -> Decision:
         at = _parsed(address)
-        if not any(self._allows(rule, at, endpoint) for rule in self._smtp):
-            return False
-        return any(self._decide(instance, address, endpoint).allowed for instance in self._instances)
+        willing = {
+            account for account, rules in self._smtp.items() if any(self._allows(rule, at, endpoint) for rule in rules)
+        }
+        refused: dict[str, None] = {}
+        for instance, (account, _) in self._instances.items():
+            # Where no rule of the account allows, the first that applies refuses: no need to ask each instance.
+            if account in willing:
+                decided = self._decide(instance, address, endpoint)
+                if decided.allowed:
+                    return Decision(True, decided.rule_id, f"{decided.reason} at some instance")
+                refused[decided.rule_id] = None
+        for account, rules in self._smtp.items():
+            if account not in willing:
+                refused.update((rule.id, None) for rule in rules[:_TOLD])
+        told = ",".join([rule_id for rule_id in refused if rule_id][:_TOLD])
+        return Decision(False, told, f"{address} ({endpoint}) is in no instance's zone")
 
     def decide(self, instance_id: str, address: str, endpoint: str) -> Decision:
         """Decide on SMTP for one instance: every enabled rule that applies must allow, and one at least must apply."""
@@ -119,7 +150,9 @@ class AccessTable:
         return found
 
     def _decide(self, instance_id: str, address: str, endpoint: str) -> Decision:
-        decided = self._strictest(self._smtp, instance_id, _parsed(address), address, endpoint)
+        decided = self._strictest(
+            self._rules_of(self._smtp, instance_id), instance_id, _parsed(address), address, endpoint
+        )
         return decided or Decision(False, "", "no enabled rule covers the SMTP interface of this instance")
 
     def decide_control(self, instance_id: str, address: str, endpoint: str) -> tuple[Decision, tuple[Decision, ...]]:
@@ -138,18 +171,19 @@ class AccessTable:
             at: Ip | None = _parsed(address)
         except ValueError:
             at = None
-        enabled = tuple(rule for rule in self._control if rule.enforcement == "enabled")
+        rules = self._rules_of(self._control, instance_id)
+        enabled = [rule for rule in rules if rule.enforcement == "enabled"]
         decided = self._strictest(enabled, instance_id, at, address, endpoint)
         account, region = self._instances.get(instance_id, ("", ""))
         reported = tuple(
             self._by_rule(rule, at, address, endpoint)
-            for rule in self._control
+            for rule in rules
             if rule.enforcement == "report" and _applies(rule, instance_id, account, region)
         )
         return decided or Decision(True, "", "no enabled rule restricts the control plane of this instance"), reported
 
     def _strictest(
-        self, rules: tuple[Rule, ...], instance_id: str, at: Ip | None, address: str, endpoint: str
+        self, rules: Sequence[Rule], instance_id: str, at: Ip | None, address: str, endpoint: str
     ) -> Decision | None:
         """Return the first denial among the rules that apply, else the last permission, else None."""
         account, region = self._instances.get(instance_id, ("", ""))
@@ -160,6 +194,10 @@ class AccessTable:
                 if not decided.allowed:
                     break
         return decided
+
+    def _rules_of(self, by_account: dict[str, list[Rule]], instance_id: str) -> Sequence[Rule]:
+        account, _ = self._instances.get(instance_id, ("", ""))
+        return by_account.get(account, ())
 
     def _by_rule(self, rule: Rule, at: Ip | None, address: str, endpoint: str) -> Decision:
         allowed = self._allows(rule, at, endpoint)
@@ -173,9 +211,17 @@ class AccessTable:
                 continue
             if not context.zone_ids:
                 return True
-            if at is not None and any(at in self._networks.get(zone, NOWHERE) for zone in context.zone_ids):
+            if at is not None and any(at in self._network(zone) for zone in context.zone_ids):
                 return True
         return False
+
+    def _network(self, zone_id: str) -> Ranges:
+        found = self._networks.get(zone_id)
+        return NOWHERE if found is None else found[1]
+
+    def subnets(self, instance_id: str) -> tuple[list[str], float]:
+        """Return `effective_subnets` of this moment."""
+        return effective_subnets(self._snapshot, instance_id)
 
     def explain(
         self, account_id: str, address: str, endpoint: str, instance_id: str = ""

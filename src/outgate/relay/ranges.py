@@ -3,7 +3,7 @@
 Standards: RFC 4632 (CIDR), RFC 4291.
 Promises: pure; immutable; sorted, disjoint and never adjacent, so a look-up is one bisection and the list of networks
     is the shortest there is.
-Dangers: an IPv4 address and its IPv4-mapped form are two addresses here: whoever asks decides which is meant.
+Dangers: whoever asks about an IPv4-mapped address asks for it as IPv4: what holds it holds that.
 Not here: zones and rules (`relay.access`), what may stand in a zone (`api.restrictions.addresses`).
 """
 
@@ -19,6 +19,7 @@ from outgate.model.access import Address
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Spans = tuple[tuple[int, ...], tuple[int, ...]]  # first numbers, last numbers
 _LAST = {4: 2**32 - 1, 6: 2**128 - 1}
+_MAPPED = 0xFFFF
 _NONE: _Spans = ((), ())
 
 
@@ -67,11 +68,18 @@ def holding(addresses: Iterable[Address]) -> Ranges:
             first, _, last = address.value.partition("-")
             low, high = ipaddress.ip_address(first.strip()), ipaddress.ip_address(last.strip())
             if low.version == high.version:
-                pairs[low.version].append((int(low), int(high)))
+                _add(pairs, low.version, int(low), int(high))
         elif address.type in ("ipAddress", "subnet"):
             network = ipaddress.ip_network(address.value, strict=False)
-            pairs[network.version].append((int(network.network_address), int(network.broadcast_address)))
+            _add(pairs, network.version, int(network.network_address), int(network.broadcast_address))
     return Ranges(_joined(pairs[4]), _joined(pairs[6]))
+
+
+def _add(pairs: dict[int, list[tuple[int, int]]], version: int, first: int, last: int) -> None:
+    """Add a range; one of IPv4-mapped addresses as the IPv4 addresses that it means, as clients are judged."""
+    if version == 6 and first >> 32 == last >> 32 == _MAPPED:
+        version, first, last = 4, first & _LAST[4], last & _LAST[4]
+    pairs[version].append((first, last))
 
 
 def _pairs(spans: _Spans) -> list[tuple[int, int]]:

@@ -50,7 +50,6 @@ _log = Log("outgate.session")
 _AUTH_LATER = reply(454, "4.7.0", "Temporary authentication failure")
 _TOO_MANY_LOGINS = reply(421, "4.7.0", "Too many failed logins, closing")
 _FAILED_LOGINS = 3
-_SOMEWHERE = Decision(True, "", "some instance lets this address in; which one is meant is known at AUTH")
 
 
 class Acceptor(Protocol):
@@ -79,10 +78,10 @@ class Relay:
 
     def welcomes(self, address: str, endpoint: str) -> bool:
         """Say whether to begin TLS with a client of the implicit port; a refusal is logged, nobody else could."""
-        welcome = self.access.welcome(address, endpoint)
-        if not welcome:
-            _log_decision(_nowhere(address, endpoint), Client(address, 0, endpoint, "submissions"))
-        return welcome
+        decision = self.access.welcome(address, endpoint)
+        if not decision.allowed:
+            _log_decision(decision, Client(address, 0, endpoint, "submissions"))
+        return decision.allowed
 
 
 class SubmissionSession:
@@ -166,12 +165,10 @@ class SubmissionSession:
         client = self.client
         if self._sender is not None:
             decision = self._access.decide(self._sender.instance.id, client.address, client.endpoint)
-        elif self._access.welcome(client.address, client.endpoint):
-            return True
         else:
-            decision = _nowhere(client.address, client.endpoint)
+            decision = self._access.welcome(client.address, client.endpoint)
+        _log_decision(decision, client, self._id, self._sender)
         if not decision.allowed:
-            _log_decision(decision, client, self._id, self._sender)
             remedy = f"have every enabled rule of the instance name a zone that holds {client.address}, or accept it"
             self._refused("session.withdrawn", Refused(policy.WITHDRAWN, "a zone or rule changed", remedy))
         return decision.allowed
@@ -180,12 +177,11 @@ class SubmissionSession:
 
     def _connected(self) -> None:
         client = self.client
-        if self._access.welcome(client.address, client.endpoint):
-            _log_decision(_SOMEWHERE, client, self._id, log=_log.debug)
+        decision = self._access.welcome(client.address, client.endpoint)
+        _log_decision(decision, client, self._id)
+        if decision.allowed:
             self.machine.answer(reply(220, "", f"{self._relay.host_name} ESMTP Outgate"))
             return
-        decision = _nowhere(client.address, client.endpoint)
-        _log_decision(decision, client, self._id)
         refused = Refused(
             policy.NOT_WELCOME,
             decision.reason,
@@ -331,19 +327,13 @@ class SubmissionSession:
         )
 
 
-def _nowhere(address: str, endpoint: str) -> Decision:
-    """Return the decision at connect against an address: no one rule made it."""
-    return Decision(False, "", f"{address} ({endpoint}) is in no instance's zone")
-
-
 def _log_decision(
     decision: Decision,
     client: Client,
     session: str = "",
     sender: Sender | None = None,
-    log: Callable[..., None] = _log.info,
 ) -> None:
-    log(
+    _log.info(
         "access.decision",
         session=session,
         api="smtp",

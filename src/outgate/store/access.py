@@ -21,7 +21,7 @@ from outgate.base import ids
 from outgate.base.clock import Clock
 from outgate.model.access import Address, Rule, Snapshot, Zone
 from outgate.store import rule_document
-from outgate.store.database import Database
+from outgate.store.database import ACCESS, Database
 from outgate.store.rule_document import ALL_APIS, CONTROL_PLANE, SMTP_API, SMTP_API_DEV
 from outgate.store.tables import accounts, instances, rules, zones
 from outgate.store.tenancy_rows import Conflict, NotThere, TooMany
@@ -117,7 +117,7 @@ class AccessQueries:
             by,
         )
         try:
-            with self._database.writing() as connection:
+            with self._database.writing(access=True) as connection:
                 mine = zones.c.account_id == account_id
                 if (connection.scalar(select(func.count()).select_from(zones).where(mine)) or 0) >= MOST_ZONES:
                     raise TooMany(f"an account has at most {MOST_ZONES} zones: delete one first")
@@ -157,7 +157,7 @@ class AccessQueries:
         Raises `NotThere`, `Changed`, `Conflict` (field "name"), `TooManyAddresses` (a rule that names it).
         """
         try:
-            with self._database.writing() as connection:
+            with self._database.writing(access=True) as connection:
                 row = _current(_find_zone(connection, account_id, zone_id), f"zone {zone_id}", expected)
                 zone = replace(
                     _zone_of(row),
@@ -179,7 +179,7 @@ class AccessQueries:
 
     def delete_zone(self, account_id: str, zone_id: str, *, expected: Set[str] | None = None) -> None:
         """Delete a zone if its version is one of `expected` (None: any). Raises `NotThere`, `Changed`, `InUse`."""
-        with self._database.writing() as connection:
+        with self._database.writing(access=True) as connection:
             _current(_find_zone(connection, account_id, zone_id), f"zone {zone_id}", expected)
             using = tuple(rule_id for rule_id, _ in _rules_naming(connection, account_id, zone_id))
             if using:
@@ -194,7 +194,7 @@ class AccessQueries:
         Raises `TooMany` (4020 rules), `NoZone`, `TooManyAddresses`.
         """
         now, rule_id = self._clock.now(), ids.hex_id()
-        with self._database.writing() as connection:
+        with self._database.writing(access=True) as connection:
             mine = rules.c.account_id == account_id
             if (connection.scalar(select(func.count()).select_from(rules).where(mine)) or 0) >= MOST_RULES:
                 raise TooMany(f"an account has at most {MOST_RULES} rules: delete one first")
@@ -230,7 +230,7 @@ class AccessQueries:
 
         Raises `NotThere`, `Changed`, `NoZone`, `TooManyAddresses`.
         """
-        with self._database.writing() as connection:
+        with self._database.writing(access=True) as connection:
             _current(_find_rule(connection, account_id, rule_id), f"rule {rule_id}", expected)
             _check_zones(connection, account_id, rule_document.named_zones(document), rule_id)
             connection.execute(
@@ -249,7 +249,7 @@ class AccessQueries:
 
     def delete_rule(self, account_id: str, rule_id: str, *, expected: Set[str] | None = None) -> None:
         """Delete a rule if its version is one of `expected` (None: any). Raises `NotThere`, `Changed`."""
-        with self._database.writing() as connection:
+        with self._database.writing(access=True) as connection:
             _current(_find_rule(connection, account_id, rule_id), f"rule {rule_id}", expected)
             connection.execute(delete(rules).where(rules.c.id == rule_id))
 
@@ -280,10 +280,14 @@ class AccessQueries:
             row: Row[Any] | None = connection.execute(query).one_or_none()
             return None if row is None else Usage(row.zones, row.rules, row.created_at)
 
+    def revision(self) -> int:
+        """Return a number that grows with every change of who may connect: a snapshot's generation."""
+        return self._database.revision(ACCESS)
+
     def snapshot(self) -> Snapshot:
         """Return all zones, rules and instances of this moment, ready to be compiled by `relay.access`."""
         # Read first: a change that lands in between leaves the generation behind, so it is noticed again.
-        generation = self._database.revision()
+        generation = self.revision()
         with self._database.reading() as connection:
             return Snapshot(generation, _all_zones(connection), _all_rules(connection), _all_instances(connection))
 

@@ -21,10 +21,12 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from outgate.store.conditions import add_functions
 
 _BUMP = (
-    "INSERT INTO meta (key, value) VALUES ('revision', '1')"
+    "INSERT INTO meta (key, value) VALUES (?, '1')"
     " ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(meta.value AS INTEGER) + 1 AS TEXT)"
 )
 _READ_ONLY = "outgate_read_only"
+REVISION, ACCESS = "revision", "access_revision"
+"""What is counted: commits that others must act on, and those that change who may connect."""
 
 
 class Database:
@@ -45,25 +47,29 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self, *, noted: bool = True) -> Generator[Connection]:
+    def writing(self, *, noted: bool = True, access: bool = False) -> Generator[Connection]:
         """Give a connection in a write transaction: committed and synced at the end, undone by an exception.
 
-        `noted` False: nobody need act on what is written there, unless `note` is called in it."""
+        `noted` False: nobody need act on what is written there, unless `note` is called in it; `access`: it changes
+        who may connect."""
         # SQLite polls for its lock; threads of this process queue here instead, which is fairer and quicker.
         with self._turn, self.engine.begin() as connection:
             yield connection
             if noted:
                 note(connection)
+            if access:
+                note(connection, ACCESS)
 
     def version(self) -> int:
         """Return a number that differs from earlier ones once anything was committed. Some microseconds."""
         with self._watching:
             return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
 
-    def revision(self) -> int:
-        """Return a number that grows with each commit that others must act on; asked for when `version` differs."""
+    def revision(self, of: str = REVISION) -> int:
+        """Return a number that grows with each commit that others must act on, or (`ACCESS`) that changes who may
+        connect. Some microseconds."""
         with self._watching:
-            row = self._watcher.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()
+            row = self._watcher.execute("SELECT value FROM meta WHERE key = ?", (of,)).fetchone()
         return 0 if row is None else int(row[0])
 
     def close(self) -> None:
@@ -73,9 +79,9 @@ class Database:
         self.engine.dispose()
 
 
-def note(connection: Connection) -> None:
-    """Have the revision move on with this transaction."""
-    connection.exec_driver_sql(_BUMP)
+def note(connection: Connection, of: str = REVISION) -> None:
+    """Have a revision move on with this transaction."""
+    connection.exec_driver_sql(_BUMP, (of,))
 
 
 def _engine(path: Path) -> Engine:

@@ -101,7 +101,7 @@ class TenancyQueries:
     ) -> Instance:
         """Make a service instance of an account. Raises `NotThere` for an unknown account."""
         instance = Instance(instance_id or ids.new_uuid(), account_id, region, name, attachments, self._clock.now())
-        with self._database.writing() as connection:
+        with self._database.writing(access=True) as connection:
             if connection.scalar(select(accounts.c.id).where(accounts.c.id == account_id)) is None:
                 raise NotThere(f"account {account_id}")
             connection.execute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hmac
 import json
 import re
@@ -174,6 +175,15 @@ def test_other_media_and_long_forms_are_refused(service: Service) -> None:
     long = httpx2.post(url, data={"apikey": "x" * 20_000}, trust_env=False)
     assert (long.status_code, long.json()["errorCode"]) == (413, "BXNIM0113E")
     assert httpx2.get(url, trust_env=False).status_code == 405
+    packed = {"Content-Encoding": "gzip"}
+    whole = gzip.compress(f"grant_type={GRANT}&apikey={service.api_key}".encode())
+    form = {"Content-Type": "application/x-www-form-urlencoded", **packed}
+    assert httpx2.post(url, content=whole, headers=form, trust_env=False).status_code == 200
+    for content in (b"no gzip", whole[:-4], whole + whole):
+        broken = httpx2.post(url, content=content, headers=form, trust_env=False)
+        assert broken.status_code == 400
+        TokenRefused.model_validate(broken.json())
+        assert broken.json()["errorCode"] == "BXNIM0110E" and "gzip" in broken.json()["errorMessage"]
 
 
 def test_expired_api_key_is_unknown(store: ControlStore, clock: FrozenClock) -> None:
@@ -483,6 +493,28 @@ def test_nobody_gives_a_key_a_role_that_he_lacks(service: Service) -> None:
     assert change(["operator", "runtime"]) == 403
     assert change(["manager"]) == 200
     assert change(["manager", "operator"]) == 403
+
+
+def test_nobody_gives_more_time_to_a_role_that_he_lacks(service: Service) -> None:
+    both = service.headers("manager", "authorizer")
+    made = make_key(service, by=both, roles=["authorizer", "reader"], expires_at="2033-05-06T07:08:09Z")
+
+    def change(by: dict[str, str], **body: Any) -> httpx2.Response:
+        return httpx2.put(keys_url(service, made["id"]), json=body, headers={**by, "If-Match": "*"}, trust_env=False)
+
+    manager = service.headers("manager")
+    for later in ("2033-05-06T07:08:10Z", ""):
+        refused = change(manager, expires_at=later)
+        assert refused.status_code == 403 and "more time with it: authorizer" in refused.text
+    assert change(manager, name="n", expires_at=made["expires_at"]).status_code == 200
+    assert change(manager, expires_at="2033-05-05T07:08:09Z").json()["expires_at"] == "2033-05-05T07:08:09+0000"
+    assert change(both, expires_at="2033-05-07T07:08:09Z").status_code == 200
+    # Without the role that he lacks it is his to prolong; and a key without end has none that could move.
+    assert change(manager, expires_at="", roles=["reader"]).status_code == 200
+    endless = make_key(service, by=both, roles=["authorizer"])
+    url = keys_url(service, endless["id"])
+    short = {"expires_at": "2033-05-06T07:08:09Z"}
+    assert httpx2.put(url, json=short, headers={**manager, "If-Match": "*"}, trust_env=False).status_code == 200
 
 
 def test_changes_name_the_version_they_were_made_from(service: Service) -> None:

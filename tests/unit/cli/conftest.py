@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -12,6 +15,7 @@ from outgate.cli import cli
 from support.api_service import Service, api_service
 
 Outgate = Callable[..., Result]
+Process = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -41,5 +45,17 @@ def outgate(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         }
         (tmp_path / "dev.json").write_text(json.dumps(dev))
         return CliRunner().invoke(cli, list(arguments))
+
+    return run
+
+
+@pytest.fixture
+def process(outgate: Outgate) -> Process:
+    """Return a function that runs the command line in a process of its own, against the same service."""
+    assert outgate("--version").exit_code == 0  # writes dev.json
+
+    def run(*arguments: str | bytes, **more: Any) -> subprocess.CompletedProcess[str]:
+        settings: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+        return subprocess.run([sys.executable, "-m", "outgate.cli", *arguments], timeout=60, **(settings | more))
 
     return run

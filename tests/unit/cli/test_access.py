@@ -96,4 +96,11 @@ def test_wrong_use(outgate: Outgate) -> None:
     wrong = outgate("access", "explain", "office")
     assert wrong.exit_code == 2 and "'office' is no IP address" in wrong.stderr
     wrong = outgate("access", "explain", "192.0.2.1", "--endpoint", "secret")
-    assert wrong.exit_code == 2 and "public" in wrong.stderr
+    assert wrong.exit_code == 2 and "'secret' is not one of public, private" in wrong.stderr
+    assert "Value error" not in wrong.stderr
+    scoped = outgate("access", "explain", "fe80::1%lo")
+    assert scoped.exit_code == 2 and "'fe80::1%lo' has a scope" in scoped.stderr
+    for instance, says in (("", "must not be empty"), ("\udcff", "is not UTF-8")):
+        wrong = outgate("access", "explain", "192.0.2.1", "--instance", instance)
+        assert (wrong.exit_code, wrong.stdout) == (2, "")
+        assert "--instance" in wrong.stderr and says in wrong.stderr

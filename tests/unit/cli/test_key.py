@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from outgate.cli import cli
 from outgate.cli.key import Role
 from support.api_service import Service
 
-from .conftest import Outgate
+from .conftest import Outgate, Process
 
 
 def failed(result: Result, code: int, *says: str) -> None:
@@ -82,7 +83,9 @@ def test_what_would_steer_the_terminal_is_not_printed(outgate: Outgate, service:
 
 
 def test_wrong_use(outgate: Outgate) -> None:
-    failed(outgate("key", "create", "x", "--role", "admin"), 2, "admin", "reader")
+    wrong = outgate("key", "create", "x", "--role", "boss")
+    failed(wrong, 2, "'--role': 'boss' is not one of reader, writer, manager")
+    assert "Value error" not in wrong.stderr
     failed(outgate("key", "create"), 2, "Missing argument")
     failed(outgate("key", "create", "x", "--expires", "soon"), 2, "--expires 'soon'", "90d")
     failed(outgate("key", "create", "x", "--expires", "2020-01-01"), 2, "is past")
@@ -94,7 +97,32 @@ def test_refusals_are_said_in_the_apis_words(outgate: Outgate) -> None:
     failed(outgate("key", "create", "x", "--role", "operator"), 1, "a role that he lacks", "operator")
     failed(outgate("key", "create", "x", "--expires", "5000d"), 1, "within ten years")
     failed(outgate("key", "create", "x" * 251, "--description", "a\nb"), 1, "'name'", "; 'description'")
-    failed(outgate("key", "show", "../zones?x"), 1, "there is no")
+    failed(outgate("key", "show", "ApiKey-00000000-0000-0000-0000-000000000000"), 1, "there is no API key")
+
+
+@pytest.mark.parametrize("verb", ["show", "delete"])
+@pytest.mark.parametrize("name", ["", "details", "../zones?x", "ApiKey-", "\udcff", "ApiKey-0/../details"])
+def test_what_is_no_id_leads_nowhere(outgate: Outgate, verb: str, name: str) -> None:
+    failed(outgate("key", verb, name), 2, "is not the id of a key", "outgate key list")
+
+
+def test_what_would_steer_the_terminal_is_escaped_in_json(outgate: Outgate, service: Service) -> None:
+    name = "red \x1b[31m \x7f \x9b31m \u202e \u2028 \U000e0001 é \u2603 \U0001f600"
+    key, _ = service.store.identity.create_api_key(service.account_id, name, ["reader"])
+    shown = outgate("key", "show", key.id, "--json").stdout
+    assert all(sign.isprintable() or sign == "\n" for sign in shown) and "é \u2603 \U0001f600" in shown
+    assert json.loads(shown)["name"] == name
+
+
+def test_a_terminal_that_lacks_a_sign(process: Process, service: Service) -> None:
+    name = "snow é \u2603 \U0001f600"
+    key, _ = service.store.identity.create_api_key(service.account_id, name, ["reader"])
+    narrow = {"env": os.environ | {"PYTHONIOENCODING": "ascii"}}
+    done = process("key", "list", **narrow)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "snow \\xe9 \\u2603 \\U0001f600" in done.stdout
+    as_json = process("key", "show", key.id, "--json", **narrow)
+    assert json.loads(as_json.stdout)["name"] == name
 
 
 def test_nobody_is_there(tmp_path: Path) -> None:

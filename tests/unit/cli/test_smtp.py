@@ -11,9 +11,10 @@ import pytest
 from click.testing import Result
 
 from outgate.api.event_notifications.authorization import FORM_EXAMPLE
-from outgate.model.tenancy import SmtpConfiguration, Verification
+from outgate.connection import Api
+from outgate.model.tenancy import Checked, SmtpConfiguration, Verification
 from outgate.store.keys import new_dkim_key
-from support.api_service import Service
+from support.api_service import Service, as_it_stood
 
 from .conftest import Outgate
 
@@ -52,6 +53,7 @@ def document(result: Result) -> Any:
 
 def test_lists(outgate: Outgate, configuration: SmtpConfiguration) -> None:
     assert len(document(outgate("smtp", "list", "--json"))["smtp_configurations"]) == 4
+    assert outgate("smtp", "list", "--search", "\udcff").exit_code == 2
     lines = good(outgate("smtp", "list", "--search", "Shop")).splitlines()
     assert lines[0].split()[:3] == ["DOMAIN", "ID", "NAME"]
     assert any(line.split()[:3] == ["shop.test", configuration.id, "Shop"] for line in lines)
@@ -82,11 +84,38 @@ def test_verify_says_each_state_and_fails_with_one(
     assert "as told" in result.stdout  # why
     assert service.verifier.asked[-1] == ("shop.test", ("spf", "dkim"))
     service.verifier.results["dkim"] = Verification.SUCCESSFUL
-    assert document(outgate("smtp", "verify", configuration.id, "--type", "dkim", "--json")) == {
-        "status": [{"type": "dkim", "verification": "SUCCESSFUL"}]
-    }
+    (status,) = document(outgate("smtp", "verify", configuration.id, "--type", "dkim", "--json"))["status"]
+    assert status == {"type": "dkim", "verification": "SUCCESSFUL", "result": "SUCCESSFUL", "explanation": "as told"}
     wrong = outgate("smtp", "verify", "shop.test", "--type", "spf,dmarc")
     assert wrong.exit_code == 2 and "'dmarc'" in wrong.stderr and "en_authorization" in wrong.stderr
+
+
+def test_a_check_that_could_not_be_made_is_told(
+    outgate: Outgate, service: Service, configuration: SmtpConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good_ones = [
+        Checked("spf", Verification.SUCCESSFUL, "pass", "is as it was"),
+        Checked("dkim", Verification.SUCCESSFUL, "ok", "is as it was"),
+    ]
+
+    def found(*checked: Checked) -> None:
+        async def verify(configuration: SmtpConfiguration, types: object) -> dict[str, Verification]:
+            service.store.verification.record([(configuration.id, checked)], as_it_stood)
+            return {"spf": Verification.SUCCESSFUL, "dkim": Verification.SUCCESSFUL}
+
+        monkeypatch.setattr(service.verifier, "verify", verify)
+
+    found(*good_ones)
+    shown = good(outgate("smtp", "verify", "shop.test"))
+    assert "spf    SUCCESSFUL  pass" in shown and "dkim   SUCCESSFUL  ok" in shown and "is as it was" not in shown
+    found(Checked("spf", None, "temperror", "TXT of shop.test: servfail; the state is kept"), good_ones[1])
+    result = outgate("smtp", "verify", "shop.test")
+    assert result.exit_code == 1
+    assert "spf    SUCCESSFUL  temperror  TXT of shop.test: servfail; the state is kept" in result.stdout
+    assert "is as it was" not in result.stdout
+    result = outgate("smtp", "verify", "shop.test", "--json")
+    assert result.exit_code == 1
+    assert [each["result"] for each in json.loads(result.stdout)["status"]] == ["temperror", "ok"]
 
 
 def test_checks(outgate: Outgate, service: Service, configuration: SmtpConfiguration) -> None:
@@ -116,13 +145,18 @@ def test_users_and_a_new_password(outgate: Outgate, service: Service, configurat
     assert long.exit_code == 1 and "overlap_s" in long.stderr
     missing = outgate("smtp", "rotate", "shop.test", "nobody")
     assert missing.exit_code == 1 and "no SMTP user" in missing.stderr
+    for wrong_id in ("", "\udcff"):
+        wrong = outgate("smtp", "rotate", "shop.test", wrong_id)
+        assert wrong.exit_code == 2 and "the user's id" in wrong.stderr
 
 
 def test_both_sides_of_the_form(
     outgate: Outgate, service: Service, configuration: SmtpConfiguration, form: Path
 ) -> None:
-    none = outgate("smtp", "authorization", "show", "shop.test")
-    assert none.exit_code == 1 and "authorisation form" in none.stderr
+    for arguments in (("show", "shop.test"), ("approve", "shop.test")):
+        none = outgate("smtp", "authorization", *arguments, roles=("authorizer",))
+        assert (none.exit_code, none.stdout) == (1, "")
+        assert "(en_authorization PENDING), and nobody has answered" in none.stderr
     shown = good(outgate("smtp", "authorization", "submit", "shop.test", "--file", str(form)))
     assert "nature" in shown and "transactional" in shown
     for verb in (("approve",), ("reject", "--reason", "no")):
@@ -138,13 +172,58 @@ def test_both_sides_of_the_form(
     assert found is not None and found.authorization is Verification.SUCCESSFUL
 
 
+def test_authorised_by_a_setting(outgate: Outgate, service: Service) -> None:
+    made = service.store.tenancy.create_configuration(
+        service.instance.id,
+        name="Given",
+        domain="given.test",
+        description="",
+        key=new_dkim_key(),
+        authorization=Verification.SUCCESSFUL,
+    )
+    for verb in ("show", "approve"):
+        none = outgate("smtp", "authorization", verb, made.id, roles=("authorizer",))
+        assert (none.exit_code, none.stdout) == (1, "")
+        assert "given.test is authorised (en_authorization SUCCESSFUL) by a setting" in none.stderr
+    withdrawn = outgate("smtp", "authorization", "reject", made.id, "--reason", "no more", roles=("authorizer",))
+    assert "no more" in good(withdrawn)
+    assert "FAILED" in good(outgate("smtp", "authorization", "show", made.id))
+
+
+@pytest.mark.parametrize("verb", [("approve",), ("reject", "--reason", "no")])
+def test_answers_submitted_in_between_are_not_decided_on(
+    outgate: Outgate, service: Service, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
+) -> None:
+    made = service.store.tenancy.create_configuration(
+        service.instance.id, name="x", domain=f"{verb[0]}.test", description="", key=new_dkim_key()
+    )
+    service.store.verification.submit_form(made.id, FORM_EXAMPLE, "customer")
+    tagged = Api.tagged
+
+    def overtaken(api: Api, method: str, url: str, *more: Any) -> tuple[Any, str]:
+        found = tagged(api, method, url, *more)
+        if url.endswith("/authorization"):
+            service.store.verification.submit_form(made.id, FORM_EXAMPLE | {"nature": "marketing"}, "customer")
+        return found
+
+    monkeypatch.setattr(Api, "tagged", overtaken)
+    result = outgate("smtp", "authorization", verb[0], made.domain, *verb[1:], roles=("authorizer",))
+    assert (result.exit_code, result.stdout) == (1, "") and "other answers have been submitted" in result.stderr
+    found = service.store.tenancy.configuration(service.instance.id, made.id)
+    assert found is not None and found.authorization is Verification.PENDING
+
+
 def test_wrong_forms(outgate: Outgate, configuration: SmtpConfiguration, tmp_path: Path) -> None:
     def submit(file: Path) -> Result:
         return outgate("smtp", "authorization", "submit", "shop.test", "--file", str(file))
 
     missing = submit(tmp_path / "none.json")
     assert missing.exit_code == 2 and "none.json cannot be read" in missing.stderr
-    for text, says in (("{", "is not JSON"), ("[]", "is not a JSON object")):
+    for text, says in (
+        ("{", "is not JSON"),
+        ("[]", "is not a JSON object"),
+        ("[" * 100_000, "is nested too deeply"),
+    ):
         (tmp_path / "wrong.json").write_text(text)
         wrong = submit(tmp_path / "wrong.json")
         assert wrong.exit_code == 2 and says in wrong.stderr
@@ -160,6 +239,8 @@ def test_wrong_forms(outgate: Outgate, configuration: SmtpConfiguration, tmp_pat
     [
         ("elsewhere.test", 1, "outgate smtp list"),
         ("a b", 2, "neither"),
+        ("", 2, "must not be empty"),
+        ("\udcff", 2, "is not UTF-8"),
         ("00000000-0000-0000-0000-000000000000", 1, "no SMTP configuration"),
     ],
 )

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from outgate.model.access import Address, Context, Rule, Snapshot, Zone
+from outgate.relay import access as access_module
 from outgate.relay.access import AccessTable, effective_subnets
+from outgate.relay.ranges import Ranges
 from outgate.store.rule_document import ALL_APIS, CONTROL_PLANE, SMTP_API
 
 
@@ -58,23 +60,23 @@ LOOPBACK = zone("z1", ("subnet", "127.0.0.0/8"), ("ipAddress", "::1"), excluded=
 
 def test_without_a_rule_nobody_gets_in() -> None:
     access = table([LOOPBACK], [])
-    assert not access.welcome("127.0.0.1", "public")
+    assert not access.welcome("127.0.0.1", "public").allowed
     assert not access.decide("i1", "127.0.0.1", "public").allowed
 
 
 def test_a_zone_and_a_rule_let_in_but_not_the_excluded() -> None:
     access = table([LOOPBACK], [rule("r1", "z1")])
-    assert access.welcome("127.0.0.1", "public")
-    assert access.welcome("::1", "public")
-    assert not access.welcome("127.66.0.1", "public")
-    assert not access.welcome("192.0.2.1", "public")
+    assert access.welcome("127.0.0.1", "public").allowed
+    assert access.welcome("::1", "public").allowed
+    assert not access.welcome("127.66.0.1", "public").allowed
+    assert not access.welcome("192.0.2.1", "public").allowed
     decision = access.decide("i1", "127.0.0.1", "public")
     assert decision.allowed and decision.rule_id == "r1"
 
 
 def test_disabled_grants_nothing_and_other_apis_do_not_count() -> None:
-    assert not table([LOOPBACK], [rule("r1", "z1", enforcement="disabled")]).welcome("127.0.0.1", "public")
-    assert not table([LOOPBACK], [rule("r1", "z1", smtp=False)]).welcome("127.0.0.1", "public")
+    assert not table([LOOPBACK], [rule("r1", "z1", enforcement="disabled")]).welcome("127.0.0.1", "public").allowed
+    assert not table([LOOPBACK], [rule("r1", "z1", smtp=False)]).welcome("127.0.0.1", "public").allowed
 
 
 def test_all_applicable_rules_must_allow() -> None:
@@ -84,33 +86,33 @@ def test_all_applicable_rules_must_allow() -> None:
     refused = access.decide("i1", "127.0.0.10", "public")
     assert not refused.allowed and refused.rule_id == "r2"
     assert access.decide("i2", "127.0.0.10", "public").allowed
-    assert access.welcome("127.0.0.10", "public")
+    assert access.welcome("127.0.0.10", "public").allowed
 
 
 def test_a_rule_of_another_account_neither_opens_nor_closes_an_instance() -> None:
     theirs = replace(rule("theirs", instance="i1"), account_id="other")
     stranger = "127.66.0.1"
     assert not table([LOOPBACK], [theirs]).decide("i1", stranger, "public").allowed
-    assert not table([LOOPBACK], [theirs]).welcome(stranger, "public")
+    assert not table([LOOPBACK], [theirs]).welcome(stranger, "public").allowed
     closing = replace(rule("closing", "nowhere", instance="i1"), account_id="other")
     assert table([LOOPBACK], [rule("r1", "z1"), closing]).decide("i1", "127.0.0.1", "public").allowed
 
 
 def test_endpoint_type_is_part_of_a_context() -> None:
     access = table([LOOPBACK], [rule("r1", "z1", endpoints=("private",))])
-    assert not access.welcome("127.0.0.1", "public")
-    assert access.welcome("127.0.0.1", "private")
+    assert not access.welcome("127.0.0.1", "public").allowed
+    assert access.welcome("127.0.0.1", "private").allowed
 
 
 def test_a_context_without_zones_allows_any_address() -> None:
-    assert table([], [rule("r1")]).welcome("198.51.100.7", "public")
+    assert table([], [rule("r1")]).welcome("198.51.100.7", "public").allowed
 
 
 def test_overlapping_and_adjacent_ranges_merge() -> None:
     wide = zone("z3", ("ipRange", "10.0.0.5-10.0.0.20"), ("subnet", "10.0.0.0/29"), ("ipAddress", "10.0.0.21"))
     access = table([wide], [rule("r1", "z3")])
-    assert all(access.welcome(f"10.0.0.{n}", "public") for n in range(22))
-    assert not access.welcome("10.0.0.22", "public")
+    assert all(access.welcome(f"10.0.0.{n}", "public").allowed for n in range(22))
+    assert not access.welcome("10.0.0.22", "public").allowed
 
 
 # -- the control plane ----------------------------------------------------------------------------------------
@@ -242,3 +244,47 @@ def test_an_explanation_of_a_permission_and_of_other_accounts() -> None:
     assert access.explain("other", "127.0.0.1", "public") == ()
     with pytest.raises(ValueError):
         access.explain("acc", "localhost", "public")
+
+
+def test_the_decision_at_connect_names_its_rules() -> None:
+    access = table([LOOPBACK], [rule("r1", "z1")])
+    assert (access.welcome("127.0.0.1", "public").rule_id, access.welcome("192.0.2.1", "public").rule_id) == (
+        "r1",
+        "r1",
+    )
+    assert table([LOOPBACK], []).welcome("127.0.0.1", "public").rule_id == ""
+
+
+def test_mapped_addresses_are_the_ones_they_mean() -> None:
+    mapped = Zone(
+        "z1", "acc", "z", "", (Address("subnet", "192.0.2.0/24"), Address("ipAddress", "::ffff:198.51.100.1")),
+        (Address("ipAddress", "::ffff:192.0.2.66"), Address("subnet", "::ffff:192.0.2.128/121")), "v", 0.0, 0.0, "", "",
+    )  # fmt: skip
+    access = table([mapped], [rule("r1", "z1")])
+    for address, allowed in (
+        ("192.0.2.1", True),
+        ("198.51.100.1", True),
+        ("192.0.2.66", False),
+        ("192.0.2.200", False),
+    ):
+        assert access.welcome(address, "public").allowed is allowed, address
+
+
+def test_what_has_not_changed_is_not_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[int] = []
+    holding = access_module.holding
+
+    def counted(addresses: tuple[Address, ...]) -> Ranges:
+        compiled.append(len(addresses))
+        return holding(addresses)
+
+    monkeypatch.setattr(access_module, "holding", counted)
+    unnamed = replace(LOOPBACK, id="z2")
+    first = table([LOOPBACK, unnamed], [rule("r1", "z1")])
+    assert len(compiled) == 2  # what a rule names: its addresses and its exclusions
+    again = AccessTable(snapshot([LOOPBACK, unnamed], [rule("r1", "z1")]), first)
+    assert len(compiled) == 2 and again.welcome("127.0.0.1", "public").allowed
+    changed = replace(LOOPBACK, version="v2", addresses=(Address("ipAddress", "192.0.2.1"),))
+    third = AccessTable(snapshot([changed], [rule("r1", "z1")]), again)
+    assert len(compiled) == 4
+    assert third.welcome("192.0.2.1", "public").allowed and not third.welcome("127.0.0.1", "public").allowed

@@ -277,7 +277,7 @@ def test_a_decision_is_logged_once_at_connect_and_at_login_and_not_per_command(d
     d.queue.store()
     d.pump()
     at_connect, at_login = decisions.seen
-    assert (at_connect["level"], at_connect["decision"], at_connect["rule"]) == ("DEBUG", "Permit", "")
+    assert (at_connect["level"], at_connect["decision"], at_connect["rule"]) == ("INFO", "Permit", "r")
     assert at_login.pop("session") and at_login.pop("reason") == "rule r allows 127.0.0.1 (public)"
     assert at_login == {
         "level": "INFO",
@@ -301,8 +301,13 @@ def test_a_refusal_at_connect_at_login_and_at_the_door_is_logged(decisions: Deci
     other.pump()
     other.credentials.known = replace(sender(), instance=replace(sender().instance, id="another"))
     other.login()
-    said = [(each["decision"], each["address"], each["instance"]) for each in decisions.seen if each["level"] == "INFO"]
-    assert said == [("Deny", "192.0.2.1", ""), ("Deny", "192.0.2.2", ""), ("Deny", "127.0.0.1", "another")]
+    said = [(each["decision"], each["address"], each["instance"], each["rule"]) for each in decisions.seen]
+    assert said == [
+        ("Deny", "192.0.2.1", "", "r"),
+        ("Deny", "192.0.2.2", "", "r"),
+        ("Permit", "127.0.0.1", "", "r"),
+        ("Deny", "127.0.0.1", "another", ""),
+    ]
     assert decisions.seen[0]["reason"] == "192.0.2.1 (public) is in no instance's zone"
 
 
@@ -312,8 +317,8 @@ def test_a_withdrawal_is_logged_with_the_rule_that_made_it(decisions: Decisions)
     d.login()
     d.relay.access = access("127.0.0.0/16")
     d.say("MAIL FROM:<a@shop.test>")
-    assert len(decisions.seen) == 2  # a change that still allows is no news
+    assert (len(decisions.seen), decisions.seen[-1]["decision"]) == (3, "Permit")  # evaluated anew, and allowed
     d.relay.access = access("10.0.0.0/8")
     d.say("RCPT TO:<b@other.test>")
     last = decisions.seen[-1]
-    assert (len(decisions.seen), last["decision"], last["rule"], last["username"]) == (3, "Deny", "r", USER)
+    assert (len(decisions.seen), last["decision"], last["rule"], last["username"]) == (4, "Deny", "r", USER)

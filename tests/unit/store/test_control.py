@@ -286,12 +286,14 @@ def test_data_version_tells_of_changes_here_and_in_other_processes(tmp_path: Pat
     assert store.data_version() != after
 
 
-def test_snapshot_generation_is_the_revision(store: ControlStore, instance: Instance) -> None:
+def test_snapshot_generation_moves_with_access_alone(store: ControlStore, instance: Instance, key: NewKey) -> None:
     snapshot = store.access.snapshot()
-    assert snapshot.instances == ((instance.id, "acc", "eu-de"),)
-    assert snapshot.generation == store.revision()
-    store.tenancy.create_account("more")
-    assert store.access.snapshot().generation == store.revision() != snapshot.generation
+    assert snapshot.instances == ((instance.id, instance.account_id, "eu-de"),)
+    assert snapshot.generation == store.access.revision()
+    configure(store, instance, key)
+    assert store.access.revision() == snapshot.generation
+    store.tenancy.create_instance(instance.account_id, "eu-de", "another")
+    assert store.access.snapshot().generation == store.access.revision() > snapshot.generation
 
 
 def test_a_failed_write_is_undone(store: ControlStore) -> None:

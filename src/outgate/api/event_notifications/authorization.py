@@ -131,6 +131,12 @@ _EXAMPLE: dict[str, object] = {
 def routes(parts: Parts) -> APIRouter:
     """Return the operations on a configuration's authorisation."""
     router = APIRouter(redirect_slashes=False)
+    _answers(router, parts)
+    _decisions(router, parts)
+    return router
+
+
+def _answers(router: APIRouter, parts: Parts) -> None:
     forms = parts.store.verification
 
     @router.post(
@@ -179,6 +185,8 @@ def routes(parts: Parts) -> APIRouter:
             raise NotFound("authorisation form of SMTP configuration", configuration.id)
         return JSONResponse(_document(form, configuration.authorization), headers=_etag(form))
 
+
+def _decisions(router: APIRouter, parts: Parts) -> None:
     @router.post(
         _PATH + "/approve",
         **described(
@@ -195,7 +203,7 @@ def routes(parts: Parts) -> APIRouter:
         caller: Caller = Depends(parts.gate.allow("approve_smtp_authorization")),
         if_match: str | None = _IF_MATCH,
     ) -> JSONResponse:
-        return decide(configuration, "approved", caller, "", if_match)
+        return _decide(parts, configuration, "approved", caller, "", if_match)
 
     @router.post(
         _PATH + "/reject",
@@ -216,39 +224,39 @@ def routes(parts: Parts) -> APIRouter:
         if_match: str | None = _IF_MATCH,
         body: RejectBody = Depends(json_body(RejectBody)),
     ) -> JSONResponse:
-        return decide(configuration, "rejected", caller, body.reason, if_match)
+        return _decide(parts, configuration, "rejected", caller, body.reason, if_match)
 
-    def decide(
-        configuration: SmtpConfiguration, decision: str, caller: Caller, reason: str, if_match: str | None
-    ) -> JSONResponse:
-        seen = forms.form(configuration.id)
-        if if_match is not None and if_match.strip() != "*" and (seen is None or if_match.strip() != _tag(seen)):
-            raise Outdated("other answers have been submitted since: read them first")
-        try:
-            form, after = forms.decide_form(
-                configuration.id,
-                decision,
-                caller.subject,
-                reason,
-                seen=seen.submitted_at if seen is not None and if_match is not None else None,
-            )
-        except Decided as error:
-            raise Outdated(f"{error}: read them first") from None
-        except NotThere:
-            raise NotFound("SMTP configuration", configuration.id) from None
-        except NoForm as error:
-            raise Clash("", f"{error}: the customer answers it first (POST …/authorization)") from None
-        _log.info(
-            f"domain.{decision}",
-            domain=after.domain,
-            smtp_config_id=after.id,
-            by=caller.subject,
-            reason=reason,
-            before=configuration.authorization,
+
+def _decide(
+    parts: Parts, configuration: SmtpConfiguration, decision: str, caller: Caller, reason: str, if_match: str | None
+) -> JSONResponse:
+    forms = parts.store.verification
+    seen = forms.form(configuration.id)
+    if if_match is not None and if_match.strip() != "*" and (seen is None or if_match.strip() != _tag(seen)):
+        raise Outdated("other answers have been submitted since: read them first")
+    try:
+        form, after = forms.decide_form(
+            configuration.id,
+            decision,
+            caller.subject,
+            reason,
+            seen=seen.submitted_at if seen is not None and if_match is not None else None,
         )
-        return JSONResponse(_document(form, after.authorization), headers=_etag(form))
-
-    return router
+    except Decided as error:
+        raise Outdated(f"{error}: read them first") from None
+    except NotThere:
+        raise NotFound("SMTP configuration", configuration.id) from None
+    except NoForm as error:
+        raise Clash("", f"{error}: the customer answers it first (POST …/authorization)") from None
+    _log.info(
+        f"domain.{decision}",
+        domain=after.domain,
+        smtp_config_id=after.id,
+        by=caller.subject,
+        reason=reason,
+        before=configuration.authorization,
+    )
+    return JSONResponse(_document(form, after.authorization), headers=_etag(form))
 
 
 def _tag(form: AuthorizationForm) -> str:

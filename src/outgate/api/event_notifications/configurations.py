@@ -43,12 +43,14 @@ _ONE = "/v1/instances/{instance_id}/smtp/config/{smtp_config_id}"
 def routes(parts: Parts) -> APIRouter:
     """Return the operations on configurations."""
     router = APIRouter(redirect_slashes=False)
-    _writes(router, parts)
-    _reads(router, parts)
+    _creates(router, parts)
+    _changes(router, parts)
+    _lists(router, parts)
+    _tells(router, parts)
     return router
 
 
-def _writes(router: APIRouter, parts: Parts) -> None:
+def _creates(router: APIRouter, parts: Parts) -> None:
     tenancy = parts.store.tenancy
     automatic = Verification.SUCCESSFUL if parts.authorization == "automatic" else Verification.PENDING
 
@@ -86,6 +88,10 @@ def _writes(router: APIRouter, parts: Parts) -> None:
         except NotThere:
             raise NotFound("instance", instance.id) from None
         return JSONResponse(configuration_document(made, parts.records, created=True), 201)
+
+
+def _changes(router: APIRouter, parts: Parts) -> None:
+    tenancy = parts.store.tenancy
 
     @router.patch(
         _ONE,
@@ -149,7 +155,7 @@ def _writes(router: APIRouter, parts: Parts) -> None:
         return JSONResponse({"status": status})
 
 
-def _reads(router: APIRouter, parts: Parts) -> None:
+def _lists(router: APIRouter, parts: Parts) -> None:
     tenancy = parts.store.tenancy
 
     @router.get(
@@ -184,6 +190,8 @@ def _reads(router: APIRouter, parts: Parts) -> None:
     ) -> JSONResponse:
         return JSONResponse(configuration_document(configuration, parts.records))
 
+
+def _tells(router: APIRouter, parts: Parts) -> None:
     @router.get(
         _ONE + "/checks",
         **described(
@@ -212,7 +220,7 @@ def _reads(router: APIRouter, parts: Parts) -> None:
     def allowed_ips(
         configuration: SmtpConfiguration = Depends(parts.configuration("get_smtp_allowed_ips")),
     ) -> JSONResponse:
-        subnets, updated_at = parts.allowed_subnets(configuration.instance_id)
+        subnets, updated_at = parts.enforcement.subnets(configuration.instance_id)
         return JSONResponse({"subnets": subnets, "updated_at": rfc3339(updated_at or configuration.created_at)})
 
 

@@ -20,7 +20,6 @@ from outgate.api.identity.tokens import Caller
 from outgate.api.restrictions.enforcement import Enforcement
 from outgate.base.clock import Clock
 from outgate.model.tenancy import Instance, SmtpConfiguration, Verification
-from outgate.relay.access import effective_subnets
 from outgate.store.control import ControlStore
 
 
@@ -58,10 +57,6 @@ class Parts:
     authorization: Literal["automatic", "manual"]
     grace_s: float
     clock: Clock
-
-    def allowed_subnets(self, instance_id: str) -> tuple[list[str], float]:
-        """Return the networks that may send for an instance, as CIDR, and when that last changed (0.0: never)."""
-        return effective_subnets(self.store.access.snapshot(), instance_id)
 
     def instance(self, operation: str) -> Callable[..., Instance]:
         """Return a dependency: the path's instance, if the caller may do `operation` and it is their account's."""

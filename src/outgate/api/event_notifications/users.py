@@ -42,12 +42,14 @@ _SECRET = {"Cache-Control": "no-store"}
 def routes(parts: Parts) -> APIRouter:
     """Return the operations on users."""
     router = APIRouter(redirect_slashes=False)
-    _makes(router, parts)
-    _others(router, parts)
+    _creates(router, parts)
+    _rotates(router, parts)
+    _reads(router, parts)
+    _changes(router, parts)
     return router
 
 
-def _makes(router: APIRouter, parts: Parts) -> None:
+def _creates(router: APIRouter, parts: Parts) -> None:
     tenancy = parts.store.tenancy
 
     @router.post(
@@ -98,6 +100,10 @@ def _makes(router: APIRouter, parts: Parts) -> None:
             configuration.instance_id, configuration.id, username=username, description=description
         )
 
+
+def _rotates(router: APIRouter, parts: Parts) -> None:
+    tenancy = parts.store.tenancy
+
     @router.post(
         _ONE + "/rotate",
         **described(
@@ -133,7 +139,7 @@ def _makes(router: APIRouter, parts: Parts) -> None:
         return JSONResponse(answer, headers=_SECRET)
 
 
-def _others(router: APIRouter, parts: Parts) -> None:
+def _reads(router: APIRouter, parts: Parts) -> None:
     tenancy = parts.store.tenancy
 
     @router.get(
@@ -162,6 +168,10 @@ def _others(router: APIRouter, parts: Parts) -> None:
         if user is None:
             raise NotFound("SMTP user", user_id)
         return JSONResponse(user_document(user))
+
+
+def _changes(router: APIRouter, parts: Parts) -> None:
+    tenancy = parts.store.tenancy
 
     @router.patch(
         _ONE,

@@ -63,7 +63,11 @@ class ChangedApiKey(Body):
 
     name: Printable | None = Field(None, min_length=1, max_length=250)
     description: Printable | None = Field(None, max_length=250)
-    expires_at: str | None = Field(None, max_length=40, description=f'End date, {_WHEN}; "": the key does not end.')
+    expires_at: str | None = Field(
+        None,
+        max_length=40,
+        description=f'End date, {_WHEN}; "": the key does not end. A later one takes all roles of the key.',
+    )
     roles: list[Role] | None = Field(None, min_length=1, max_length=6, description="New ones the caller has too.")
     support_sessions: _NotOffered = None
     action_when_leaked: _NotOffered = None

@@ -18,7 +18,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from outgate.api.errors import TooLarge, UnsupportedMedia, trace_of
+from outgate.api.errors import BadRequest, TooLarge, UnsupportedMedia, trace_of
 from outgate.api.identity import examples
 from outgate.api.identity.documents import PublicKeysShown, TokenRefused, TokenShown
 from outgate.api.identity.tokens import LIFETIME_S, TokenIssuer
@@ -136,6 +136,8 @@ async def _form(request: Request) -> dict[str, str]:
         raw = await read_body(request, _LIMIT)
     except (TooLarge, UnsupportedMedia) as error:
         raise IamError("BXNIM0113E", str(error), error.status) from None
+    except BadRequest as error:
+        raise IamError("BXNIM0110E", f"The form could not be read: {error}.") from None
     try:
         given = parse_qs(raw.decode("utf-8"), keep_blank_values=True, max_num_fields=20, errors="strict")
     except ValueError:

@@ -1,8 +1,8 @@
 """API keys over REST: made, listed, shown, changed, deleted.
 
 Standards: the vendor's IAM Identity operations on API keys; its REST error envelope.
-Promises: nobody gives a key a role that he lacks; a key of another account reads like none at all; a deleted key
-    voids its tokens at once; a change made from an older version is a 409.
+Promises: nobody gives a key a role that he lacks, nor more time to a key with such a role; a key of another account
+    reads like none at all; a deleted key voids its tokens at once; a change made from an older version is a 409.
 Dangers: the answer that makes a key, and the header IAM-ApiKey, hold it in clear: neither is logged or echoed.
 Not here: tokens (`exchange`, `tokens`), JSON (`documents`), rows (`store.identity`).
 """
@@ -91,7 +91,7 @@ def _making(router: APIRouter, store: IdentityQueries, gate: Gate, clock: Clock)
         body: NewApiKey = Depends(json_body(NewApiKey)),
     ) -> JSONResponse:
         _own(caller, body.account_id)
-        _given(caller, body.roles)
+        _may_give(caller, body.roles)
         try:
             key, clear = store.create_api_key(
                 caller.account_id,
@@ -178,14 +178,16 @@ def _changing(router: APIRouter, store: IdentityQueries, gate: Gate, clock: Cloc
         if version.strip().strip('"') not in ("*", entity_tag(key)):
             raise _outdated()
         roles = key.roles if body.roles is None else frozenset(body.roles)
-        _given(caller, roles - key.roles)
+        ends = key.expires_at if body.expires_at is None else end_date(body.expires_at, clock.now())
+        # Who gives a key more time gives all its roles anew.
+        _may_give(caller, roles if _later(ends, key.expires_at) else roles - key.roles)
         changed = store.replace_api_key(
             replace(
                 key,
                 name=key.name if body.name is None else body.name,
                 description=key.description if body.description is None else body.description,
                 roles=roles,
-                expires_at=key.expires_at if body.expires_at is None else end_date(body.expires_at, clock.now()),
+                expires_at=ends,
             )
         )
         if changed is None:
@@ -259,10 +261,15 @@ def _own(caller: Caller, account_id: str | None) -> None:
         raise Forbidden("the token is not for that account")
 
 
-def _given(caller: Caller, roles: Iterable[str]) -> None:
+def _later(ends: float | None, before: float | None) -> bool:
+    """Say whether an end date, None for none, is later than the one before it."""
+    return before is not None and (ends is None or ends > before)
+
+
+def _may_give(caller: Caller, roles: Iterable[str]) -> None:
     lacking = sorted(set(roles) - covered(caller.roles))
     if lacking:
-        raise Forbidden(f"nobody gives a key a role that he lacks himself: {', '.join(lacking)}")
+        raise Forbidden(f"nobody gives a key a role that he lacks himself, or more time with it: {', '.join(lacking)}")
 
 
 def _outdated() -> Clash:

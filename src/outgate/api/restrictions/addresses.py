@@ -81,11 +81,13 @@ def _checked(kind: str, value: str) -> str:
         if "/" not in value or "%" in value:
             raise ValueError("write a subnet as 192.0.2.0/24")
         try:
-            ipaddress.ip_network(value)
+            network = ipaddress.ip_network(value)
         except ValueError as error:
             if "host bits" in str(error):
                 raise ValueError(f"write it as {ipaddress.ip_network(value, strict=False)}") from None
             raise
+        if network.prefixlen >= 96:
+            _ip(str(network.network_address))
     elif kind == "ipRange":
         first, dash, last = value.partition("-")
         low, high = _ip(first.strip()), _ip(last.strip())
@@ -100,4 +102,7 @@ def _checked(kind: str, value: str) -> str:
 def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     if "%" in text:
         raise ValueError("an address with a scope means something on one machine only")
-    return ipaddress.ip_address(text)
+    address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        raise ValueError(f"an IPv4-mapped address means the IPv4 one: write {address.ipv4_mapped}")
+    return address

@@ -36,12 +36,13 @@ class CurrentTable:
     def get(self) -> AccessTable:
         """Return a table that knows of every change that was committed before the call."""
         table = self._table
-        if table is not None and table.generation == self._store.revision():
+        access = self._store.access
+        if table is not None and table.generation == access.revision():
             return table
         with self._lock:
             table = self._table
-            if table is None or table.generation != self._store.revision():
-                table = self._table = AccessTable(self._store.access.snapshot())
+            if table is None or table.generation != access.revision():
+                table = self._table = AccessTable(access.snapshot(), table)
             return table
 
 
@@ -50,6 +51,10 @@ class Enforcement:
 
     def __init__(self, store: ControlStore) -> None:
         self._current = CurrentTable(store)
+
+    def subnets(self, instance_id: str) -> tuple[list[str], float]:
+        """Return the networks that SMTP lets in to an instance, as CIDR, and when that last changed (0.0: never)."""
+        return self._current.get().subnets(instance_id)
 
     def check(self, request: Request, instance: Instance, subject: str) -> None:
         """Raise `Forbidden` unless every enabled rule for the control plane of `instance` allows the peer's address.

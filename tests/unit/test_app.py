@@ -1,0 +1,75 @@
+"""What `app` decides about the HTTP side, and how the relay follows the control store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from outgate.app import serve_http
+from outgate.model.access import Address
+from outgate.smtp.asyncio.server import listening_socket
+from support.relay import relay
+
+
+async def test_who_calls_is_who_connects_whatever_a_header_says() -> None:
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        body = json.dumps([scope["client"][0], scope["scheme"]]).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+
+    sock = listening_socket("127.0.0.1", 0)
+    server, task = await serve_http(echo, sock)
+    headers = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "Forwarded": "for=203.0.113.9"}
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        answer = await http.get(f"http://127.0.0.1:{sock.getsockname()[1]}/", headers=headers)
+    assert answer.json() == ["127.0.0.1", "http"]
+    server.should_exit = True
+    await task
+    sock.close()
+
+
+async def test_an_earlier_snapshot_never_replaces_a_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with relay(tmp_path / "data") as running:
+        access, service = running.control.access, running.service
+        zone = access.zones(running.tenant.account_id)[0]
+        take, slow = access.snapshot, threading.Event()
+
+        def slowly(*given: Any) -> Any:
+            found = take(*given)
+            slow.wait(10)
+            return found
+
+        monkeypatch.setattr(access, "snapshot", slowly)
+        access.create_zone(running.tenant.account_id, name="n", description="", addresses=(), excluded=(), by="test")
+        first = asyncio.ensure_future(service.changed())
+        while first.done() or not service._changing.locked():
+            await asyncio.sleep(0)
+        monkeypatch.setattr(access, "snapshot", take)
+        access.replace_zone(
+            running.tenant.account_id,
+            zone.id,
+            expected=None,
+            name=zone.name,
+            description="",
+            addresses=(Address("ipAddress", "192.0.2.1"),),
+            excluded=(),
+            by="test",
+        )
+        second = asyncio.ensure_future(service.changed())
+        slow.set()
+        await asyncio.gather(first, second)
+        assert not service.relay.access.welcome("127.0.0.1", "public").allowed
+
+
+async def test_what_does_not_concern_access_compiles_nothing(tmp_path: Path) -> None:
+    async with relay(tmp_path / "data") as running:
+        table = running.service.relay.access
+        running.control.tenancy.create_account("another")
+        await running.service.changed()
+        assert running.service.relay.access is table
