@@ -62,8 +62,14 @@ async def served(zone: Zone, clock: Clock | None = None, **options: Any) -> Asyn
 
 FAULTS = (
     "servfail", "refused", "drop", "lame", "referral", "truncated", "truncated-no-tcp", "wrong-id", "malformed",
+    "edns-formerr", "edns-notimp", "edns-badvers",
 )  # fmt: skip
-"""What a `Peer` can do wrong. "truncated" is none: everything is told over TCP."""
+"""What a `Peer` can do wrong. "truncated" is none: everything is told over TCP; nor are those of "edns-…", and
+"edns-drop", which only happen to questions with EDNS."""
+
+BLIND = ("nxdomain", "empty", "portal")
+"""What a resolver that sees nothing of the DNS says of every name: that there is none, that it has nothing, or that its
+address is the resolver's own."""
 
 
 @dataclass
@@ -75,6 +81,7 @@ class Query:
     rdtype: str
     tcp: bool
     recursive: bool
+    edns: bool
 
 
 @dataclass
@@ -90,8 +97,8 @@ class Peer:
         """Return the names that were asked for with `rdtype`."""
         return [query.name for query in self.queries if query.rdtype == rdtype]
 
-    def version(self, name: str, serial: int, primary: str = "ns1.shop.test.") -> None:
-        """Set the SOA of `name`."""
+    def version(self, name: str, serial: int, primary: str = "hidden.shop.test.") -> None:
+        """Set the SOA of `name`; its primary is none of those that are asked, unless it is named."""
         self.zone.put(name, "SOA", [f"{primary} hostmaster.shop.test. {serial} 3600 600 86400 60"], 60)
 
     def reply(self, wire: bytes, *, tcp: bool) -> bytes | None:
@@ -99,13 +106,16 @@ class Peer:
         (question,) = query.question
         name = question.name.to_text(omit_final_dot=True)
         recursive = bool(query.flags & dns.flags.RD)
-        self.queries.append(
-            Query(time.monotonic(), name, dns.rdatatype.to_text(question.rdtype), tcp=tcp, recursive=recursive)
-        )
+        rdtype = dns.rdatatype.to_text(question.rdtype)
+        self.queries.append(Query(time.monotonic(), name, rdtype, tcp=tcp, recursive=recursive, edns=query.edns >= 0))
         good = respond(self.zone, wire, None if tcp else 1232)
         if self.fault == "drop" or good is None:
             return None
-        if self.fault in ("servfail", "refused", "referral") or (self.fault.startswith("truncated") and not tcp):
+        if self.fault.startswith("edns-"):
+            return self._without_edns(query) if query.edns >= 0 else good
+        if self.fault in ("servfail", "refused", "referral", *BLIND) or (
+            self.fault.startswith("truncated") and not tcp
+        ):
             return self._instead(query)
         if self.fault == "truncated-no-tcp":
             return None
@@ -122,8 +132,24 @@ class Peer:
             response.authority.append(dns.rrset.from_text(name, 300, "IN", "NS", "ns.elsewhere.test."))
         elif self.fault.startswith("truncated"):
             response.flags |= dns.flags.TC | dns.flags.AA
-        else:
+        elif self.fault == "portal" and query.question[0].rdtype == dns.rdatatype.A:
+            response.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", RESOLVER))
+        elif self.fault == "nxdomain":
+            response.set_rcode(dns.rcode.NXDOMAIN)
+        elif self.fault in ("servfail", "refused"):
             response.set_rcode(dns.rcode.from_text(self.fault.upper()))
+        return response.to_wire()
+
+    def _without_edns(self, query: dns.message.Message) -> bytes | None:
+        """Answer as who knows no EDNS does; FORMERR without the question, as some do."""
+        response = dns.message.make_response(query)
+        if self.fault == "edns-drop":
+            return None
+        if self.fault != "edns-badvers":
+            response.use_edns(False)
+        if self.fault == "edns-formerr":
+            response.question.clear()
+        response.set_rcode(dns.rcode.from_text(self.fault.removeprefix("edns-").upper()))
         return response.to_wire()
 
 
@@ -242,5 +268,7 @@ async def authority(
     """Serve `servers`, of which the one at `RESOLVER` plays the recursive server, and yield who asks the others."""
     clock, pace = clock or FrozenClock(), pace or Pace(per_server=1e6, overall=1e6)
     async with peers(servers) as port:
-        resolver = Resolver([(RESOLVER, port)], clock, timeout=options.get("timeout", 2.0), rounds=1, pace=pace)
+        resolver = Resolver(
+            [(RESOLVER, port)], clock, timeout=max(0.8, options.get("timeout", 2.0)), rounds=1, pace=pace
+        )
         yield Authority(resolver, clock, pace=pace, port=port, **{"tries": 1} | options)

@@ -17,8 +17,8 @@ from outgate.base.clock import rfc3339
 
 R = TypeVar("R")
 
-_MOST_RECORDS = 50
-_LONGEST_RECORD = 2_000
+_MOST_RECORDS = 10
+_LONGEST_RECORD = 500
 _LONGEST_EVIDENCE = 65_536
 
 
@@ -60,7 +60,7 @@ class Answer:
 
     `status` is "ok", "nodata" or "nxdomain", or says why there is no answer: "servfail", "refused", "timeout",
     "unreachable", "malformed" (the server's answer), "lame" (the server does not speak for the name), "split" (those
-    that do contradict each other), "limit" (it would take too many questions, or aliases go in a circle) or
+    that do contradict each other), "limit" (it would take too many packets, or aliases go in a circle) or
     "badname" (ours cannot be asked). `records` holds addresses, TXT as bytes with its strings joined, MX as
     "preference host", PTR and CNAME as host names, other types in presentation form; names are in lower case
     without a final dot. `ttl` is in seconds, `server` is "address:port", or "cache"; `alias` is the name that the
@@ -111,15 +111,25 @@ class Asked:
         if self.answer.alias:
             document["alias"] = self.answer.alias
         if self.answer.heard:
-            document["servers"] = [self._server(heard) for heard in self.answer.heard]
+            document["servers"] = self._servers()
         return document
 
-    def _server(self, heard: Heard) -> dict[str, object]:
-        """Return what a server said; its records only if they are not those of the answer."""
-        document = heard.document()
-        if heard.status == self.answer.status and set(heard.records) == set(self.answer.records):
-            del document["records"]
-        return document
+    def _servers(self) -> list[dict[str, object]]:
+        """Return what each server said. Records are written once: not if they are those of the answer; if they are
+        those of another server, "like" names it."""
+        told: dict[tuple[str, str, frozenset[str | bytes]], str] = {}
+        documents: list[dict[str, object]] = []
+        for heard in self.answer.heard:
+            document = heard.document()
+            said = (heard.name, heard.status, frozenset(heard.records))
+            if heard.status == self.answer.status and said[2] == frozenset(self.answer.records):
+                del document["records"]
+            elif heard.records and said in told:
+                del document["records"]
+                document["like"] = told[said]
+            told.setdefault(said, heard.server)
+            documents.append(document)
+        return documents
 
     def brief(self) -> dict[str, object]:
         """Return it as JSON values without any records."""

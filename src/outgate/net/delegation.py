@@ -1,8 +1,9 @@
 """Which servers speak for a name: found by asking a resolver for the name servers of its zone.
 
 Standards: RFC 1034 section 4.2 (zones and cuts), 2181 section 6.
-Promises: what is found is remembered for its TTL, an hour at most, and forgotten on request; the questions of one
-search are counted against an allowance; the number of servers is capped.
+Promises: what is found is remembered for its TTL, an hour at most, and forgotten on request; every packet is counted
+against an allowance, and what could not be asked because of that is not taken for missing; the number of servers is
+capped.
 Dangers: a zone's owner chooses its servers' names and addresses: `permitted` decides which may be asked.
 Not here: asking those servers (`net.authority`).
 """
@@ -17,6 +18,7 @@ from itertools import chain, zip_longest
 
 from outgate.base.clock import Clock
 from outgate.domains.ask import Answer, Question, is_askable
+from outgate.net.allowance import Allowance
 from outgate.net.dns import Resolver
 from outgate.net.memory import Memory
 
@@ -30,26 +32,13 @@ _SIZE = 10_000
 @dataclass(frozen=True, slots=True)
 class Delegation:
     """The addresses of the servers that speak for `zone` and the names of their hosts; `remembered` says that they
-    were found earlier."""
+    were found earlier, but none of it before `since` (as `Allowance.begun`; 0: that is not known)."""
 
     zone: str
     addresses: tuple[str, ...]
     hosts: tuple[str, ...]
+    since: int
     remembered: bool = False
-
-
-class Allowance:
-    """How many questions may still be asked for the sake of one."""
-
-    __slots__ = ("_left",)
-
-    def __init__(self, left: int) -> None:
-        self._left = left
-
-    def take(self) -> bool:
-        """Say whether one more question may be asked, and count it."""
-        self._left -= 1
-        return self._left >= 0
 
 
 class Delegations:
@@ -61,12 +50,13 @@ class Delegations:
         self._permitted = permitted
         # The resolver's memory is passed by, for it may keep an answer for a day.
         self._zones: Memory[str, Delegation] = Memory(clock, _SIZE)
-        self._hosts: Memory[Question, Answer] = Memory(clock, _SIZE)
+        self._hosts: Memory[Question, tuple[Answer, int]] = Memory(clock, _SIZE)
 
     async def find(self, name: str, allowance: Allowance, *, fresh: bool) -> Delegation | Answer:
         """Return the servers of the zone that `name` is in, or the answer that says why there are none.
 
-        That is a failing one, or "nxdomain" if nothing up to the top-level domain has name servers."""
+        That is a failing one, or "nxdomain" if nothing up to the top-level domain has name servers. `fresh` uses
+        nothing that was found out before `allowance` was made."""
         labels = name.split(".")
         failure: Answer | None = None
         walked: list[str] = []
@@ -75,10 +65,10 @@ class Delegations:
         for at in range(max(0, len(labels) - _LABELS), len(labels)):
             zone = ".".join(labels[at:])
             walked.append(zone)
-            known = None if fresh else self._zones.get(zone)
-            if known is not None:
+            known = self._zones.get(zone)
+            if known is not None and _recent(known[0].since, allowance, fresh):
                 return self._remember(walked, replace(known[0], remembered=True), known[1])
-            answer = await self._ask(Question(zone, "NS"), allowance)
+            answer = await self._resolver.find(Question(zone, "NS"), allowance)
             if answer.status == "servfail":
                 # Some servers cannot be asked for the NS of a name within their zone: the next label may tell.
                 failure = failure or answer
@@ -89,6 +79,19 @@ class Delegations:
                     return failure
                 return await self._delegation(zone, answer, walked, allowance, fresh=fresh)
         return failure or Answer("nxdomain")
+
+    async def root(self, allowance: Allowance) -> Answer:
+        """Return the name servers of the root as the resolver has them since `allowance` was made: a resolver that
+        has none sees nothing of the DNS, or keeps it to itself."""
+        return await self._host(Question("", "NS"), allowance, fresh=True)
+
+    async def addresses(self, host: str, allowance: Allowance) -> frozenset[str]:
+        """Return the addresses of a server, as far as they can be found out."""
+        if not is_askable(host):
+            return frozenset()
+        questions = (Question(host, "A"), Question(host, "AAAA"))
+        found = await asyncio.gather(*(self._host(question, allowance, fresh=False) for question in questions))
+        return frozenset(str(record) for answer in found for record in answer.records)
 
     def forget(self, name: str, delegation: Delegation) -> None:
         """Forget that `delegation` is where `name` is looked up, and where its hosts are."""
@@ -112,6 +115,8 @@ class Delegations:
             hosts = sorted(random.sample(hosts, _HOSTS))
         questions = [Question(host, rdtype) for host in hosts for rdtype in ("A", "AAAA")]
         found = await asyncio.gather(*(self._host(question, allowance, fresh=fresh) for question in questions))
+        if any(each.status == "limit" for each in found):  # some of its servers would be passed over
+            return Answer("limit")
         ttl = answer.ttl
         lists: dict[str, list[str]] = {host: [] for host in hosts}
         for question, addresses in zip(questions, found, strict=True):
@@ -125,18 +130,19 @@ class Delegations:
         if not addresses:
             failed = [answer.status for answer in found if answer.failed]
             return Answer(failed[0] if failed else "unreachable")
-        return self._remember(walked, Delegation(zone, addresses, tuple(hosts)), ttl)
+        since = allowance.begun if fresh else 0
+        return self._remember(walked, Delegation(zone, addresses, tuple(hosts), since), ttl)
 
     async def _host(self, question: Question, allowance: Allowance, *, fresh: bool) -> Answer:
-        known = None if fresh else self._hosts.get(question)
-        if known is not None:
-            return replace(known[0], ttl=known[1])
-        answer = await self._ask(question, allowance)
+        known = self._hosts.get(question)
+        if known is not None and _recent(known[0][1], allowance, fresh):
+            return replace(known[0][0], ttl=known[1])
+        answer = await self._resolver.find(question, allowance)
         if not answer.failed:
-            self._hosts.keep(question, answer, min(answer.ttl, _LONGEST_TTL))
+            self._hosts.keep(question, (answer, allowance.begun if fresh else 0), min(answer.ttl, _LONGEST_TTL))
         return answer
 
-    async def _ask(self, question: Question, allowance: Allowance) -> Answer:
-        if not allowance.take():
-            return Answer("limit")
-        return await self._resolver.ask(question, fresh=True)
+
+def _recent(since: int, allowance: Allowance, fresh: bool) -> bool:
+    """Say whether what was found out at `since` may be used: the questions of one check need not all look anew."""
+    return not fresh or since >= allowance.begun

@@ -1,8 +1,10 @@
 """Ask DNS servers and remember what they said for as long as they allow.
 
-Standards: RFC 1035, 2308 (negative answers), 5452 (random port and id; dnspython's), 6891 (EDNS), 7766 (TCP).
-Promises: a failure is a status, never an exception; a truncated answer is asked again over TCP; no answer
-outlives its TTL by the injected clock; the cache is bounded; one question is asked once at a time.
+Standards: RFC 1035, 2308 (negative answers), 5452 (random port and id; dnspython's), 6891 (EDNS; section 6.2.2 for
+servers without it), 7766 (TCP).
+Promises: a failure is a status, never an exception; a truncated answer is asked again over TCP; a server that knows no
+EDNS is asked without; no answer outlives its TTL by the injected clock; the cache is bounded; one question is asked
+once at a time.
 Dangers: answers are strangers' words; without DNSSEC they are not even certainly theirs.
 Not here: what answers mean (`domains`, `relay.routing`), which addresses may be dialled (`net.guard`), asking
 the servers that speak for a name (`net.authority`), remembering (`net.memory`).
@@ -19,6 +21,7 @@ from typing import Protocol, TypeVar
 import dns.asyncbackend
 import dns.asyncquery
 import dns.exception
+import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
@@ -29,6 +32,7 @@ import dns.rdtypes.ANY.TXT
 
 from outgate.base.clock import Clock
 from outgate.domains.ask import Answer, Evaluation, Question
+from outgate.net.allowance import Allowance
 from outgate.net.memory import Asking
 from outgate.net.pace import Pace
 
@@ -42,6 +46,7 @@ STATUS = {
     dns.rcode.REFUSED: "refused",
     dns.rcode.SERVFAIL: "servfail",
 }
+_NO_EDNS = frozenset({dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,9 @@ class AddressAnswer:
 class Asker(Protocol):
     """What answers questions: a `Resolver`, or an `Authority` (`net.authority`)."""
 
-    async def ask(self, question: Question, *, fresh: bool = False) -> Answer:
-        """Answer, perhaps from memory; `fresh` finds out whatever memory says."""
+    async def ask(self, question: Question, *, fresh: bool = False, allowance: Allowance | None = None) -> Answer:
+        """Answer, perhaps from memory; `fresh` finds out whatever memory says. Where `allowance`, which several
+        questions may share, does not suffice, the answer is "limit"."""
         ...
 
 
@@ -97,11 +103,13 @@ class Resolver:
         self._servers = tuple(servers)
         self._timeout = timeout
         self._rounds = rounds
-        self._asking = Asking(self._ask_servers, clock, longest=LONGEST_TTL, size=cache_size)
+        self._asking = Asking(
+            lambda question, _, allowance: self.find(question, allowance), clock, longest=LONGEST_TTL, size=cache_size
+        )
 
-    async def ask(self, question: Question, *, fresh: bool = False) -> Answer:
+    async def ask(self, question: Question, *, fresh: bool = False, allowance: Allowance | None = None) -> Answer:
         """Answer from memory or from a server; `fresh` asks the server whatever memory says."""
-        return await self._asking.ask(question, fresh=fresh)
+        return await self._asking.ask(question, fresh=fresh, allowance=allowance)
 
     async def exchanges(self, domain: str) -> ExchangeAnswer:
         """Return the MX hosts of `domain`; the null MX is one with host "" (RFC 7505)."""
@@ -127,58 +135,97 @@ class Resolver:
         """Empty the memory."""
         self._asking.forget()
 
-    async def _ask_servers(self, question: Question, fresh: bool) -> Answer:
-        """Ask server after server until one knows; the last failure is the answer if none does."""
+    async def find(self, question: Question, allowance: Allowance | None = None) -> Answer:
+        """Ask server after server until one knows, for this caller alone and past any memory; the last failure is the
+        answer if none does. The name "", the root's, may be asked here."""
         last = Answer("unreachable")
-        for _ in range(self._rounds):
+        silent: set[tuple[str, int]] = set()
+        for number in range(self._rounds):
             for address, port in self._servers:
-                answer = await self._ask_server(question, address, port)
-                if not answer.failed:
-                    return answer
-                last = answer
+                # Some firewalls drop what they do not know: the last try goes without EDNS.
+                edns = number < self._rounds - 1 or (address, port) not in silent
+                last = await self._ask_server(question, Line(address, port, self._timeout, self.pace, allowance), edns)
+                if not last.failed or last.status == "limit":
+                    return last
+                if last.status == "timeout":
+                    silent.add((address, port))
         return last
 
-    async def _ask_server(self, question: Question, address: str, port: int) -> Answer:
-        server = f"{address}:{port}"
-        response = await converse(query(question), address, port, timeout=self._timeout, pace=self.pace)
-        return Answer(response, server=server) if isinstance(response, str) else _read(response, server)
+    async def _ask_server(self, question: Question, line: Line, edns: bool) -> Answer:
+        response = await line.converse(question, edns=edns)
+        return Answer(response, server=line.server) if isinstance(response, str) else _read(response, line.server)
 
 
-def query(question: Question) -> dns.message.Message:
-    """Return the message that asks `question`, for a resolver."""
-    return dns.message.make_query(wire_name(question.name), question.rdtype, use_edns=0, payload=_PAYLOAD)
+def query(question: Question, *, recursive: bool = True, edns: bool = True) -> dns.message.Message:
+    """Return the message that asks `question`; `recursive` is for a resolver."""
+    name, flags = wire_name(question.name), dns.flags.RD if recursive else 0
+    if not edns:
+        return dns.message.make_query(name, question.rdtype, flags=flags)
+    return dns.message.make_query(name, question.rdtype, use_edns=0, payload=_PAYLOAD, flags=flags)
 
 
-async def converse(
-    query: dns.message.Message, address: str, port: int, *, timeout: float, pace: Pace | None
-) -> dns.message.Message | str:
-    """Return what one server responds to `query`, or the status that says why it does not."""
-    backend = dns.asyncbackend.get_backend("asyncio")
-    try:
-        if pace is not None:
-            await pace.turn(address)
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One server to talk to: how many seconds an answer may take, and what each packet to it waits for and costs."""
+
+    address: str
+    port: int
+    timeout: float
+    pace: Pace | None
+    allowance: Allowance | None
+
+    @property
+    def server(self) -> str:
+        """Return the server as answers name it."""
+        return f"{self.address}:{self.port}"
+
+    async def converse(
+        self, question: Question, *, recursive: bool = True, edns: bool = True
+    ) -> dns.message.Message | str:
+        """Return what the server responds to `question`, or the status that says why it does not. One that does not
+        understand EDNS is asked again without."""
+        response = await self._exchange(query(question, recursive=recursive, edns=edns))
+        if edns and not isinstance(response, str) and response.rcode() in _NO_EDNS:
+            response = await self._exchange(query(question, recursive=recursive, edns=False))
+        return response
+
+    async def _exchange(self, query: dns.message.Message) -> dns.message.Message | str:
+        backend = dns.asyncbackend.get_backend("asyncio")
+        if not await self._turn():
+            return "limit"
         try:
-            # What does not belong to our question is dropped unread: it may be someone guessing at ports and ids.
-            return await dns.asyncquery.udp(
-                query,
-                address,
-                timeout=timeout,
-                port=port,
-                ignore_unexpected=True,
-                ignore_errors=True,
-                raise_on_truncation=True,
-                backend=backend,
-            )
-        except dns.message.Truncated:
-            if pace is not None:
-                await pace.turn(address)
-            return await dns.asyncquery.tcp(query, address, timeout=timeout, port=port, backend=backend)
-    except (dns.exception.Timeout, TimeoutError):
-        return "timeout"
-    except (OSError, EOFError):
-        return "unreachable"
-    except (dns.exception.DNSException, struct.error, ValueError):
-        return "malformed"
+            try:
+                # What does not belong to our question is dropped unread: it may be someone guessing at ports and ids.
+                return await dns.asyncquery.udp(
+                    query,
+                    self.address,
+                    timeout=self.timeout,
+                    port=self.port,
+                    ignore_unexpected=True,
+                    ignore_errors=True,
+                    raise_on_truncation=True,
+                    backend=backend,
+                )
+            except dns.message.Truncated:
+                if not await self._turn():
+                    return "limit"
+                return await dns.asyncquery.tcp(
+                    query, self.address, timeout=self.timeout, port=self.port, backend=backend
+                )
+        except (dns.exception.Timeout, TimeoutError):
+            return "timeout"
+        except (OSError, EOFError):
+            return "unreachable"
+        except (dns.exception.DNSException, struct.error, ValueError):
+            return "malformed"
+
+    async def _turn(self) -> bool:
+        """Wait until a packet may be sent; say whether it may be at all."""
+        if self.allowance is not None and not self.allowance.take():
+            return False
+        if self.pace is not None:
+            await self.pace.turn(self.address)
+        return True
 
 
 def _read(response: dns.message.Message, server: str) -> Answer:
@@ -219,15 +266,17 @@ def host_name(name: dns.name.Name) -> str:
 
 
 def wire_name(name: str) -> dns.name.Name:
-    """Return an askable name, label by label: no escape in it means anything."""
-    return dns.name.Name([label.encode("ascii") for label in name.split(".")] + [b""])
+    """Return an askable name or the root's, label by label: no escape in it means anything."""
+    return dns.name.Name([label.encode("ascii") for label in name.split(".") if name] + [b""])
 
 
-async def answer_all(evaluation: Evaluation[R], asker: Asker, *, fresh: bool = False) -> R:
-    """Drive `evaluation` with an asker's answers and return its result."""
+async def answer_all(
+    evaluation: Evaluation[R], asker: Asker, *, fresh: bool = False, allowance: Allowance | None = None
+) -> R:
+    """Drive `evaluation` with an asker's answers, for all of which `allowance` must suffice; return its result."""
     try:
         question = next(evaluation)
         while True:
-            question = evaluation.send(await asker.ask(question, fresh=fresh))
+            question = evaluation.send(await asker.ask(question, fresh=fresh, allowance=allowance))
     except StopIteration as end:
         return end.value

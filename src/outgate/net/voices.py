@@ -1,8 +1,9 @@
 """What the servers of one zone say, each and together: agreement, contradiction, and whose word is newer.
 
 Standards: RFC 1034 section 4.2.1 (cuts), 1035 section 4.1.1 (AA), 1982 (serial numbers), 2308 (negative answers).
-Promises: no I/O; only a server that speaks with authority for the name is believed; void is void, whether it is
-called no data or no name; the order of records and servers makes no difference.
+Promises: no I/O; only a server that speaks with authority for the name is believed, and that there is nothing only if
+it shows the zone's SOA; void is void, whether it is called no data or no name; the order of records and servers makes
+no difference.
 Dangers: what a server adds beyond the name it was asked for is not its to tell, so it is not read.
 Not here: asking (`net.authority`).
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import dns.flags
 import dns.message
+import dns.name
 import dns.rdataclass
 import dns.rdatatype
 import dns.rdtypes.ANY.SOA
@@ -71,24 +73,20 @@ def read_voice(response: dns.message.Message, question: Question, zone: str, ser
     if alias is not None:
         targets = tuple(record_of(rdata) for rdata in alias)
         return Voice(server, "alias" if len(targets) == 1 else "malformed", targets, min(alias.ttl, LONGEST_TTL))
-    ttl = _negative_ttl(response.authority)
-    if ttl is None:
-        return Voice(server, "lame" if _refers(response.authority, zone) else status)
-    return Voice(server, status, (), ttl)
+    ttl = _negative_ttl(response.authority, name, wire_name(zone))
+    return Voice(server, "lame") if ttl is None else Voice(server, status, (), ttl)
 
 
-def _negative_ttl(authority: Iterable[dns.rrset.RRset]) -> int | None:
-    """Return how long to believe that there is nothing; None without an SOA, which would say so."""
+def _negative_ttl(authority: Iterable[dns.rrset.RRset], name: dns.name.Name, zone: dns.name.Name) -> int | None:
+    """Return how long to believe that there is nothing of `name`; None without an SOA of the zone, or of one within
+    it that the name is in: who shows the SOA of a zone above, or none, does not serve this one."""
     for rrset in authority:
+        if not (rrset.name.is_subdomain(zone) and name.is_subdomain(rrset.name)):
+            continue
         for rdata in rrset:
             if isinstance(rdata, dns.rdtypes.ANY.SOA.SOA):
                 return min(rrset.ttl, rdata.minimum, LONGEST_TTL)
     return None
-
-
-def _refers(authority: Iterable[dns.rrset.RRset], zone: str) -> bool:
-    """Say whether a server without the answer names the servers of another zone."""
-    return any(rrset.rdtype == dns.rdatatype.NS and rrset.name != wire_name(zone) for rrset in authority)
 
 
 def alike(voices: Iterable[Voice]) -> list[Voice]:

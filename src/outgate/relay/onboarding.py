@@ -3,7 +3,7 @@
 Standards: RFC 7208 (SPF), RFC 6376 (DKIM), RFC 9989 (DMARC), the vendor's three verifications.
 Promises: SPF holds only if every address we send from passes and the domain has an A record; a look-up that fails
 keeps the state as it is and says so; every check leaves its evidence: what was asked, whom, what was answered and
-when, what follows; DMARC is advice.
+when, what follows; DMARC is advice; a check ends, in time and in packets, whatever a domain publishes.
 Dangers: `en_authorization` is reported here and granted elsewhere, by a person.
 Not here: grace and suspension after success, HTTP (`api.event_notifications`), whom to ask (`net.authority`).
 """
@@ -22,12 +22,16 @@ from outgate.domains.dkim_key import check_key
 from outgate.domains.dmarc import advise_dmarc
 from outgate.domains.spf import SpfResult, check_host
 from outgate.model.tenancy import Checked, NewStanding, SmtpConfiguration, Standing, Verification
+from outgate.net.allowance import Allowance
 from outgate.net.dns import Asker, answer_all
 from outgate.relay.standing import Schedule, after
 from outgate.store.verification import Decide, Transition
 
 _log = Log("outgate.onboarding")
 _SCHEDULE = Schedule()
+_PACKETS = {"spf": 400, "dkim": 150, "dmarc": 150}
+"""What each check may send. A policy that needs all its ten look-ups, from providers of four servers each (by IPv4 and
+IPv6, and all of them asked), takes some 300; a hostile one would take tens of thousands."""
 
 
 class Records(Protocol):
@@ -69,10 +73,11 @@ class Verifier:
         clock: Clock,
         schedule: Schedule = _SCHEDULE,
         limit_s: float = 60.0,
+        at_once: int = 8,
     ) -> None:
         """`outgoing_addresses` are all addresses that deliveries leave from, `ehlo_name` what they say; `schedule`
         decides what follows for a domain that was verified before; a check that takes longer than `limit_s` seconds
-        is given up, and then nothing is known."""
+        is given up, and then nothing is known; `at_once` configurations are verified at a time, the others wait."""
         if not outgoing_addresses:
             raise ValueError("without an outgoing address no SPF record can pass")
         self._asker = asker
@@ -82,28 +87,31 @@ class Verifier:
         self._clock = clock
         self._schedule = schedule
         self._limit_s = limit_s
+        self._places = asyncio.Semaphore(at_once)
+        self._turns: dict[str, _Turn] = {}
 
     async def examine(
         self, configuration: SmtpConfiguration, types: Sequence[str], *, fresh: bool
     ) -> tuple[Finding, ...]:
         """Find out, and keep nothing: "spf" comes to the two findings "a" and "spf", "dkim" and "dmarc" to one each.
 
-        `fresh` looks past every memory. Raises `ValueError` for another type, before anything is asked."""
+        `fresh` looks past every memory of before. Raises `ValueError` for another type, before anything is asked."""
         for check in types:
-            if check not in _EXAMINED:
+            if check not in _PACKETS:
                 raise ValueError(f"there is no check {check!r}")
         # Side by side: servers that do not answer are waited for once, not once for each check.
         found = await asyncio.gather(*(self._check(configuration, check, fresh=fresh) for check in types))
         return tuple(finding for findings in found for finding in findings)
 
     async def _check(self, configuration: SmtpConfiguration, check: str, *, fresh: bool) -> tuple[Finding, ...]:
+        allowance = Allowance(_PACKETS[check])
         try:
             async with asyncio.timeout(self._limit_s):
                 if check == "spf":
-                    return await self._spf(configuration.domain, fresh=fresh)
+                    return await self._spf(configuration.domain, allowance, fresh=fresh)
                 if check == "dkim":
-                    return (await self._dkim(configuration, fresh=fresh),)
-                return (await self._dmarc(configuration.domain, fresh=fresh),)
+                    return (await self._dkim(configuration, allowance, fresh=fresh),)
+                return (await self._dmarc(configuration.domain, allowance, fresh=fresh),)
         except TimeoutError:
             words = f"the name servers took more than {self._limit_s:.0f} seconds for it; the state is kept"
             late = ("a", "spf") if check == "spf" else (check,)
@@ -113,13 +121,32 @@ class Verifier:
         """Run the checks named in `types` ("spf", "dkim", "en_authorization"; "dmarc" for its evidence alone), past
         any memory; keep the findings, advice on DMARC with them, and return the states.
 
+        Of one configuration it is done once at a time: who asks for the same types meanwhile gets the same states.
         Raises `ValueError` for another type, `LookupError` if the configuration is gone, and what the store raises."""
+        turn = self._turns.setdefault(configuration.id, _Turn())
+        came, wanted = turn.ended, frozenset(types)
+        turn.users += 1
+        try:
+            async with turn.lock:
+                number, states = turn.found.get(wanted, (0, {}))
+                if number <= came:  # none ended meanwhile: there was none, or it was given up
+                    states = await self._verify(configuration, types)
+                    turn.ended += 1
+                    turn.found[wanted] = (turn.ended, states)
+                return dict(states)
+        finally:
+            turn.users -= 1
+            if turn.users == 0:
+                del self._turns[configuration.id]
+
+    async def _verify(self, configuration: SmtpConfiguration, types: Sequence[str]) -> dict[str, Verification]:
         asked = [check for check in types if check != _GRANTED]
         if asked and "dmarc" not in asked:
             asked.append("dmarc")
-        begun = self._clock.now()
-        findings = await self.examine(configuration, asked, fresh=True)
-        if findings:
+        if asked:
+            async with self._places:
+                begun = self._clock.now()
+                findings = await self.examine(configuration, asked, fresh=True)
             configuration = await self._keep(configuration, [finding.checked(begun) for finding in findings])
         states = {"spf": configuration.spf, "dkim": configuration.dkim, _GRANTED: configuration.authorization}
         return {check: states[check] for check in types if check in states}
@@ -136,15 +163,15 @@ class Verifier:
 
     # -- the checks -----------------------------------------------------------------------------------------
 
-    async def _spf(self, domain: str, *, fresh: bool) -> tuple[Finding, Finding]:
+    async def _spf(self, domain: str, allowance: Allowance, *, fresh: bool) -> tuple[Finding, Finding]:
         address, (results, asked) = await asyncio.gather(
-            self._address(domain, fresh=fresh), self._policies(domain, fresh=fresh)
+            self._address(domain, allowance, fresh=fresh), self._policies(domain, allowance, fresh=fresh)
         )
         return address, self._judge_policies(domain, address, results, asked)
 
-    async def _address(self, domain: str, *, fresh: bool) -> Finding:
+    async def _address(self, domain: str, allowance: Allowance, *, fresh: bool) -> Finding:
         question = Question(domain, "A")
-        answer = await self._asker.ask(question, fresh=fresh)
+        answer = await self._asker.ask(question, fresh=fresh, allowance=allowance)
         return _judge_address(domain, answer, (Asked(question, answer, self._clock.now()),))
 
     def _judge_policies(
@@ -166,7 +193,9 @@ class Verifier:
         explanation = f"SPF of {domain} passes for {addresses}: {results[0][1].cause}"
         return Finding("spf", Verification.SUCCESSFUL, "pass", explanation, domain, asked)
 
-    async def _policies(self, domain: str, *, fresh: bool) -> tuple[list[tuple[str, SpfResult]], tuple[Asked, ...]]:
+    async def _policies(
+        self, domain: str, allowance: Allowance, *, fresh: bool
+    ) -> tuple[list[tuple[str, SpfResult]], tuple[Asked, ...]]:
         """Evaluate the domain's policy for each outgoing address; what two have in common is asked once."""
         known: dict[Question, Asked] = {}
         results: list[tuple[str, SpfResult]] = []
@@ -186,7 +215,7 @@ class Verifier:
                 question = next(evaluation)
                 while True:
                     if question not in known:
-                        answer = await self._asker.ask(question, fresh=fresh)
+                        answer = await self._asker.ask(question, fresh=fresh, allowance=allowance)
                         known[question] = Asked(question, answer, self._clock.now())
                     question = evaluation.send(known[question].answer)
             except StopIteration as end:
@@ -194,19 +223,31 @@ class Verifier:
                 results.append((address, _doubted(result, asked)))
         return results, tuple(known.values())
 
-    async def _dkim(self, configuration: SmtpConfiguration, *, fresh: bool) -> Finding:
+    async def _dkim(self, configuration: SmtpConfiguration, allowance: Allowance, *, fresh: bool) -> Finding:
         key = configuration.key
         evaluation = witnessed(check_key(configuration.domain, key.selector, key.public), self._clock.now)
-        result, asked = await answer_all(evaluation, self._asker, fresh=fresh)
+        result, asked = await answer_all(evaluation, self._asker, fresh=fresh, allowance=allowance)
         record = f"{key.selector}._domainkey.{configuration.domain}"
         if result.result == "temperror":
             return Finding("dkim", None, result.result, f"{result.explanation}; the state is kept", record, asked)
         state = Verification.SUCCESSFUL if result.result == "ok" else Verification.FAILED
         return Finding("dkim", state, result.result, result.explanation, record, asked)
 
-    async def _dmarc(self, domain: str, *, fresh: bool) -> Finding:
-        advice, asked = await answer_all(witnessed(advise_dmarc(domain), self._clock.now), self._asker, fresh=fresh)
+    async def _dmarc(self, domain: str, allowance: Allowance, *, fresh: bool) -> Finding:
+        evaluation = witnessed(advise_dmarc(domain), self._clock.now)
+        advice, asked = await answer_all(evaluation, self._asker, fresh=fresh, allowance=allowance)
         return Finding("dmarc", None, advice.result, advice.explanation, f"_dmarc.{advice.domain}", asked)
+
+
+class _Turn:
+    """The verifications of one configuration: one at a time, and what those found that ended while others waited (by
+    their types: the how-manieth it was, and the states)."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+        self.ended = 0
+        self.found: dict[frozenset[str], tuple[int, dict[str, Verification]]] = {}
 
 
 def _doubted(result: SpfResult, asked: Sequence[Asked]) -> SpfResult:
@@ -232,7 +273,6 @@ def _judge_address(domain: str, answer: Answer, asked: tuple[Asked, ...]) -> Fin
     return Finding("a", Verification.SUCCESSFUL, "ok", words, domain, asked)
 
 
-_EXAMINED = ("spf", "dkim", "dmarc")
 _GRANTED = "en_authorization"
 
 

@@ -3,7 +3,8 @@
 Standards: RFC 1034 section 4.3.2 (aliases), 2308 (negative answers), 6891 (EDNS).
 Promises: what is put is validated first and kept in a file (replaced as a whole); a name below `.test` without
 MX records of its own is served by the inbox; what nobody put is not remembered by askers (TTL 0); the root and each
-top-level domain that exists are zones that this server speaks for, and so is every name with NS records of its own.
+top-level domain that exists are zones that this server speaks for, and so is every name with NS or SOA records of its
+own; a negative answer shows the SOA of the zone it is from.
 Dangers: it answers for the whole Internet: only the sandbox may ask it. It refers nobody on: asked for a name in a
 zone that was given to another server, it says what was put here.
 Not here: sockets (`nameserver`).
@@ -159,7 +160,7 @@ class Zone:
             if own:
                 response.answer.append(dns.rrset.from_rdata_list(name, 0, own))
             else:
-                self._negative(response, 0)
+                self._negative(response, name, 0)
                 if not self._exists(name):
                     response.set_rcode(dns.rcode.NXDOMAIN)
             return response
@@ -172,10 +173,9 @@ class Zone:
         text = _text(name)
         if rdtype == "MX" and self._below_test(name):
             return self._exchange
-        top = len(name) <= 2 and self._exists(name)  # the empty label of the root counts
-        if rdtype == "NS" and top:
+        if rdtype == "NS" and self._on_top(name):
             return self._server
-        if rdtype == "SOA" and (top or self._rdatas.get((text, "NS"))):
+        if rdtype == "SOA" and self._begins_zone(name):
             return self._authority
         return self._own.get((text, rdtype), ())
 
@@ -187,17 +187,27 @@ class Zone:
         if entry.rcode:
             response.set_rcode(dns.rcode.from_text(entry.rcode))
             if entry.rcode == "NXDOMAIN":
-                self._negative(response, entry.ttl)
+                self._negative(response, name, entry.ttl)
         elif entry.values:
             rdatas = self._rdatas[_text(name), rdtype]
             response.answer.append(dns.rrset.from_rdata_list(name, entry.ttl, rdatas))
         else:
-            self._negative(response, entry.ttl)
+            self._negative(response, name, entry.ttl)
         return response
 
-    def _negative(self, response: dns.message.Message, ttl: int) -> None:
-        soa = _rdata("SOA", _SOA.format(ttl=ttl))
-        response.authority.append(dns.rrset.from_rdata_list(dns.name.root, ttl, [soa]))
+    def _negative(self, response: dns.message.Message, name: dns.name.Name, ttl: int) -> None:
+        while not self._begins_zone(name):
+            name = name.parent()
+        soa = (self._rdatas.get((_text(name), "SOA")) or self._authority)[0].replace(minimum=ttl)
+        response.authority.append(dns.rrset.from_rdata_list(name, ttl, [soa]))
+
+    def _begins_zone(self, name: dns.name.Name) -> bool:
+        text = _text(name)
+        return self._on_top(name) or any(self._rdatas.get((text, rdtype)) for rdtype in ("NS", "SOA"))
+
+    def _on_top(self, name: dns.name.Name) -> bool:
+        """Say whether the name is the root, or a top-level domain that exists."""
+        return len(name) <= 2 and self._exists(name)  # the empty label of the root counts
 
     def _below_test(self, name: dns.name.Name) -> bool:
         return _text(name).endswith("." + self._implicit)

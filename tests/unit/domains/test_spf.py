@@ -312,7 +312,7 @@ def test_evidence_of_much_text_is_cut() -> None:
     asked = Asked(Question("x.test", "TXT"), Answer("ok", (b"\xff" * 1000, *[b"x"] * 99)), 0.0)
     records = asked.document()["records"]
     assert isinstance(records, list)
-    assert (len(records), len(records[0]), records[-1]) == (51, 2001, "… 50 more")
+    assert (len(records), len(records[0]), records[-1]) == (11, 501, "… 90 more")
 
 
 def test_an_address_that_is_none_is_refused() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from outgate.base.clock import FrozenClock
 from outgate.domains.ask import Answer, Heard, Question
+from outgate.net.allowance import Allowance
 from outgate.net.authority import Authority
 from outgate.net.dns import Resolver
 from outgate.net.pace import Pace
@@ -30,6 +31,7 @@ class World:
         delegate(self.root.zone, "shop.test", *addresses, ttl=ttl)
         self.servers = {address: Peer() for address in addresses}
         for peer in self.servers.values():
+            peer.zone.put("shop.test", "NS", ["ns1.shop.test."], 300)
             peer.zone.put("shop.test", "A", ["192.0.2.1"], 300)
             peer.version("shop.test", 7)
 
@@ -81,8 +83,29 @@ async def test_a_fault_is_its_servers_only(fault: str) -> None:
     status = {
         "drop": "timeout", "referral": "lame", "truncated": "ok", "truncated-no-tcp": "unreachable",
         "wrong-id": "timeout", "malformed": "timeout",
+        "edns-formerr": "ok", "edns-notimp": "ok", "edns-badvers": "ok",
     }.get(fault, fault)  # fmt: skip
     assert [heard.status for heard in answer.heard] == [status, "ok"]
+
+
+@pytest.mark.parametrize("zone", ["", "test"])
+@pytest.mark.parametrize("rcode", ["", "NXDOMAIN"])
+async def test_that_there_is_nothing_is_believed_of_servers_of_the_zone_only(zone: str, rcode: str) -> None:
+    """A server on which the domain was never set up, or no longer is, answers from the zone above, and with AA."""
+    world = World()
+    for address in (NS1, NS2):
+        world.servers[address] = peer = Peer()
+        if zone:
+            peer.zone.put(zone, "NS", ["ns1.nic.test."])
+        if rcode:
+            peer.zone.put_failure("shop.test", "A", rcode)
+    async with world.serve() as asker:
+        answer = await asker.ask(A)
+        assert (answer.status, answer.failed) == ("lame", True)
+        world[NS1].version("shop.test", 7)
+        answer = await asker.ask(A)
+        assert answer.status == ("nxdomain" if rcode else "nodata")
+        assert [heard.status for heard in answer.heard] == [answer.status, "lame"]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +131,22 @@ async def test_a_server_that_is_silent_is_asked_again() -> None:
     async with world.serve(timeout=0.05, tries=3) as asker:
         assert (await asker.ask(A)).status == "timeout"
     assert world[NS1].asked("A") == ["shop.test"] * 3
+
+
+async def test_the_last_try_goes_without_edns() -> None:
+    world = World(NS1)
+    world[NS1].fault = "edns-drop"
+    async with world.serve(timeout=0.4, tries=3) as asker:
+        assert (await asker.ask(A)).status == "ok"
+    assert [query.edns for query in world[NS1].queries] == [True, True, False]
+
+
+async def test_a_server_without_edns_is_asked_without_and_recursion_stays_off() -> None:
+    world = World(NS1)
+    world[NS1].fault = "edns-formerr"
+    async with world.serve() as asker:
+        assert (await asker.ask(A)).status == "ok"
+    assert [(query.edns, query.recursive) for query in world[NS1].queries] == [(True, False), (False, False)]
 
 
 async def test_a_long_answer_comes_over_tcp() -> None:
@@ -213,6 +252,60 @@ async def test_a_zone_that_changes_while_it_is_asked_decides_nothing() -> None:
     async with world.serve() as asker:
         assert (await asker.ask(Question("shop.test", "TXT"))).status == "split"
         assert (await asker.ask(Question("shop.test", "TXT"))).records == (b"newer",)
+
+
+@pytest.mark.parametrize("rdtype", ["A", "TXT"])
+@pytest.mark.parametrize("removed", [True, False])
+async def test_a_secondary_that_seems_to_be_ahead_does_not_outvote_the_primary(rdtype: str, removed: bool) -> None:
+    """The primary counts 1, 2, 3 …, and a secondary has an old zone of the time when dates were counted."""
+    world = World(NS1, NS2, NS3)
+    for number, (address, peer) in enumerate(world.servers.items()):
+        peer.version("shop.test", 2026010101 if address == NS2 else 5, "ns3.shop.test.")
+        values = {"A": f"192.0.2.{number}", "TXT": f"v=spf1 ip4:192.0.2.{number}"}
+        peer.zone.put("shop.test", rdtype, [] if address == NS2 and removed else [values[rdtype]], 60)
+    async with world.serve() as asker:
+        answer = await asker.ask(Question("shop.test", rdtype))
+        assert (answer.status, answer.failed) == ("split", True)
+        assert [heard.serial for heard in answer.heard] == [5, 2026010101, 5]
+        # Had it been found out that the primary is another's address, the numbers would count.
+        for peer in world.servers.values():
+            peer.version("shop.test", 2026010101 if peer is world[NS2] else 5, "elsewhere.test.")
+        answer = await asker.ask(Question("shop.test", rdtype), fresh=True)
+        assert answer.status == ("nodata" if removed else "ok")
+
+
+async def test_the_primary_is_known_by_its_address_whatever_its_name() -> None:
+    world = World()
+    for address in (NS1, NS2):
+        world[address].version("shop.test", 9 if address == NS2 else 5, "Master.shop.test.")
+    world[NS2].zone.put("shop.test", "A", [], 60)
+    world.root.zone.put("master.shop.test", "A", [NS1], 0)
+    async with world.serve() as asker:
+        assert (await asker.ask(A)).status == "split"
+        world.root.zone.put("master.shop.test", "A", ["192.0.2.53"])  # hidden: none of those that are asked
+        assert (await asker.ask(A)).status == "nodata"
+
+
+@pytest.mark.parametrize("primary", [NS1, NS2])
+async def test_a_primary_that_is_silent_or_ahead_itself_contradicts_nobody(primary: str) -> None:
+    world = World(NS1, NS2, NS3)
+    for address, peer in world.servers.items():
+        peer.version("shop.test", 8 if address == NS2 else 7, "ns1.shop.test." if primary == NS1 else "ns2.shop.test.")
+    world[NS2].zone.put("shop.test", "A", [], 60)
+    if primary == NS1:
+        world[NS1].fault = "servfail"
+    async with world.serve() as asker:
+        assert (await asker.ask(A)).status == "nodata"
+
+
+@pytest.mark.parametrize("primary", [".", "b\\195d.shop.test.", "gone.invalid."])
+async def test_a_primary_that_leads_nowhere_is_nobody(primary: str) -> None:
+    world = World()
+    for address in (NS1, NS2):
+        world[address].version("shop.test", 8 if address == NS2 else 7, primary)
+    world[NS2].zone.put("shop.test", "A", [], 60)
+    async with world.serve() as asker:
+        assert (await asker.ask(A)).status == "nodata"
 
 
 # -- aliases ----------------------------------------------------------------------------------------------------
@@ -351,6 +444,50 @@ async def test_without_name_servers_the_resolver_is_believed() -> None:
         assert (await asker.ask(Question("plain.example", "A"), fresh=True)).status == "servfail"
 
 
+@pytest.mark.parametrize(
+    ("root", "status"), [([], "lame"), ("NXDOMAIN", "lame"), ("SERVFAIL", "servfail"), ("DROP", "timeout")]
+)
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_a_resolver_that_does_not_know_the_root_is_not_believed(
+    root: str | list[str], status: str, fresh: bool
+) -> None:
+    world = World()
+    async with world.serve(timeout=0.4) as asker:
+        assert (await asker.ask(Question("gone.invalid", "TXT"))).status == "nxdomain"
+        if isinstance(root, str):
+            world.root.zone.put_failure(".", "NS", root)
+        else:
+            world.root.zone.put(".", "NS", root)
+        answer = await asker.ask(Question("gone.invalid", "A"), fresh=fresh)
+        assert (answer.status, answer.failed) == (status, True)
+        world.root.zone.put(".", "NS", ["a.root-servers.net."], 86_400)
+        assert (await asker.ask(Question("gone.invalid", "A"), fresh=fresh)).status == "nxdomain"
+
+
+async def test_only_the_resolver_that_knows_the_root_is_believed() -> None:
+    """Of two resolvers the first sees nothing, and does not even answer when it is asked for the root."""
+    clock, pace = FrozenClock(), Pace(per_server=1e6, overall=1e6)
+    blind, sound = Peer(fault="nxdomain"), Peer(Zone(address=NS3))
+    blind.zone.put_failure(".", "NS", "DROP")
+    async with peers({NS1: blind, NS3: sound}) as port:
+        resolver = Resolver([(NS1, port), (NS3, port)], clock, timeout=0.2, rounds=1, pace=pace)
+        asker = Authority(resolver, clock, pace=pace, port=port)
+        assert (await asker.ask(Question("shop.example", "A"))).status == "lame"
+        blind.fault = "drop"
+        assert (await asker.ask(Question("shop.example", "A"))).status == "nxdomain"
+
+
+async def test_the_root_is_asked_for_once_in_a_check() -> None:
+    world = World()
+    world.root.zone.put(".", "NS", ["a.root-servers.net."], 86_400)
+    async with world.serve() as asker:
+        for number in (1, 2):
+            check = Allowance(100)
+            for name in ("a.invalid", "b.invalid"):
+                assert (await asker.ask(Question(name, "A"), fresh=True, allowance=check)).status == "nxdomain"
+            assert len([query for query in world.root.queries if query.name in ("", ".")]) == number
+
+
 async def test_name_servers_without_an_address_are_a_failure() -> None:
     world = World()
     for host in ("ns1.shop.test", "ns2.shop.test"):
@@ -380,7 +517,7 @@ async def test_the_number_of_servers_is_bounded() -> None:
     world.root.zone.put("shop.test", "NS", [f"ns{number}.shop.test." for number in range(1, 60)], 60)
     for number in range(1, 60):
         world.root.zone.put(f"ns{number}.shop.test", "A", [f"127.0.1.{last}" for last in range(60)], 60)
-    async with world.serve(timeout=0.05) as asker:
+    async with world.serve(timeout=0.4) as asker:
         answer = await asker.ask(A)
     assert len(answer.heard) == 8
     assert len(world.root.asked("A")) == 8
@@ -407,6 +544,66 @@ async def test_the_questions_for_one_answer_are_bounded() -> None:
         assert (await asker.ask(Question("a0.shop.test", "TXT"))).status == "limit"
     asked = len(world.root.queries) + sum(len(peer.queries) for peer in world.servers.values())
     assert 100 < asked <= 150
+
+
+async def test_an_allowance_is_for_all_questions_that_share_it() -> None:
+    world = World()
+    async with world.serve() as asker:
+        # NS, two addresses of each of two hosts, and two servers.
+        for packets, statuses in ((12, ["ok", "ok", "ok", "limit"]), (6, ["limit"] * 4), (100, ["ok"] * 4)):
+            check = Allowance(packets)
+            await asker.ask(A)
+            before = len(world.root.queries) + sum(len(peer.queries) for peer in world.servers.values())
+            answers = [await asker.ask(A, fresh=True, allowance=check) for _ in statuses]
+            asked = len(world.root.queries) + sum(len(peer.queries) for peer in world.servers.values()) - before
+            assert [answer.status for answer in answers] == statuses
+            assert asked == (packets if "limit" in statuses else 13)
+        assert not (await asker.ask(A)).failed  # what was limited is not remembered
+
+
+async def test_every_packet_counts() -> None:
+    """Tries that nobody answers, what comes again over TCP, and what is said again without EDNS."""
+    for fault, packets, status in (("drop", 3, "timeout"), ("truncated", 2, "ok"), ("edns-formerr", 2, "ok")):
+        world = World(NS1)
+        world[NS1].fault = fault
+        async with world.serve(timeout=0.4, tries=3) as asker:
+            found = 3  # NS, and two addresses of the host
+            short = await asker.ask(A, fresh=True, allowance=Allowance(found + packets - 1))
+            enough = await asker.ask(A, fresh=True, allowance=Allowance(found + packets))
+            assert (short.status, enough.status) == ("limit", status)
+            assert len(world[NS1].queries) == 2 * packets - 1
+
+
+async def test_what_an_allowance_leaves_of_the_servers_does_not_decide() -> None:
+    """The one server that is still asked is out of date: its word alone would be taken for the domain's."""
+    world = World()
+    world[NS1].version("shop.test", 6)
+    world[NS1].zone.put("shop.test", "A", [], 60)
+    async with world.serve() as asker:
+        for packets in range(20):
+            answer = await asker.ask(A, fresh=True, allowance=Allowance(packets))
+            assert answer.status == ("limit" if packets < 12 else "ok"), packets
+        # Nor is it remembered that the zone had fewer servers than it has.
+        assert (await asker.ask(Question("shop.test", "TXT"))).heard[1:]
+
+
+async def test_servers_that_were_not_all_found_are_not_remembered() -> None:
+    for packets in range(7):
+        async with World().serve() as asker:
+            assert (await asker.ask(A, allowance=Allowance(packets))).status == "limit"
+            assert len((await asker.ask(A)).heard) == 2
+
+
+async def test_where_to_ask_is_found_out_once_in_a_check_and_anew_in_the_next() -> None:
+    world = World()
+    async with world.serve() as asker:
+        await asker.ask(A)
+        for number in (2, 3):
+            check = Allowance(100)
+            for rdtype in ("A", "TXT", "MX"):
+                await asker.ask(Question("shop.test", rdtype), fresh=True, allowance=check)
+            assert len(world.root.asked("NS")) == number
+            await asker.ask(Question("shop.test", "AAAA"))  # what others look up in between makes nothing fresh
 
 
 async def test_a_name_of_very_many_labels() -> None:
@@ -539,6 +736,51 @@ async def test_a_fresh_question_does_not_join_one_that_is_under_way() -> None:
         assert (await first).records == ("192.0.2.1",)
         assert (await second).records == ("192.0.2.2",)
         assert (await asker.ask(A)).records == ("192.0.2.2",)
+
+
+async def test_when_the_last_who_waits_gives_up_nothing_more_is_sent() -> None:
+    world = World(NS1)
+    world[NS1].held = asyncio.Event()
+    async with world.serve(timeout=0.1, tries=1_000) as asker:
+        waiting = [asyncio.ensure_future(asker.ask(A)) for _ in range(3)]
+        while len(world[NS1].queries) < 2:
+            await asyncio.sleep(0.01)
+        for one in waiting[:2]:
+            one.cancel()
+        asked = len(world[NS1].queries)
+        while len(world[NS1].queries) < asked + 2:  # one still waits
+            await asyncio.sleep(0.01)
+        waiting[2].cancel()
+        await asyncio.wait(waiting)
+        asked = len(world[NS1].queries)
+        await asyncio.sleep(0.35)
+        assert len(world[NS1].queries) == asked
+
+
+async def test_who_asks_just_then_does_not_join_what_was_given_up() -> None:
+    world = World(NS1)
+    world[NS1].held = asyncio.Event()
+    async with world.serve() as asker:
+        waiting = asyncio.ensure_future(asker.ask(A))
+        while not world[NS1].queries:
+            await asyncio.sleep(0)
+        world[NS1].held.set()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert (await asker.ask(A)).status == "ok"
+
+
+async def test_who_joins_a_question_is_not_bound_by_anothers_allowance() -> None:
+    world = World(NS1)
+    world[NS1].held = asyncio.Event()
+    async with world.serve(timeout=0.3, tries=2) as asker:
+        poor = asyncio.ensure_future(asker.ask(A, allowance=Allowance(4)))  # enough to ask the server once
+        while not world[NS1].queries:
+            await asyncio.sleep(0)
+        rich = asyncio.ensure_future(asker.ask(A, allowance=Allowance(10)))
+        assert (await poor).status == "limit"
+        world[NS1].held.set()
+        assert (await rich).status == "ok"
 
 
 async def test_answers_remembered_are_bounded() -> None:

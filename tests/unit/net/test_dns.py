@@ -9,10 +9,11 @@ import pytest
 
 from outgate.base.clock import FrozenClock
 from outgate.domains.ask import Answer, Question
+from outgate.net.allowance import Allowance
 from outgate.net.dns import Exchange, ExchangeAnswer, Resolver, answer_all
 from outgate.sandbox.nameserver import respond
 from outgate.sandbox.zone import Zone
-from support.names import served
+from support.names import RESOLVER, Peer, peers, served
 
 
 @pytest.fixture
@@ -115,6 +116,43 @@ async def test_no_answer_is_a_timeout(zone: Zone) -> None:
     zone.put_failure("a.example", "A", "DROP")
     async with served(zone, timeout=0.05, rounds=1) as resolver:
         assert (await resolver.ask(Question("a.example", "A"))).status == "timeout"
+
+
+@pytest.mark.parametrize("fault", ["edns-formerr", "edns-notimp", "edns-badvers"])
+async def test_a_server_without_edns_is_asked_without(zone: Zone, fault: str) -> None:
+    peer = Peer(zone, fault)
+    async with peers({RESOLVER: peer}) as port:
+        resolver = Resolver([(RESOLVER, port)], FrozenClock(), rounds=1)
+        assert len((await resolver.ask(Question("big.example", "TXT"))).records) == 20
+    assert [(query.edns, query.tcp) for query in peer.queries] == [(True, False), (False, False), (False, True)]
+
+
+async def test_the_last_round_goes_without_edns_to_who_was_silent(zone: Zone) -> None:
+    silent, failing = Peer(zone, "edns-drop"), Peer(zone, "servfail")
+    servers = {RESOLVER: failing, "127.0.0.54": silent}
+    async with peers(servers) as port:
+        resolver = Resolver([(address, port) for address in servers], FrozenClock(), timeout=0.1, rounds=2)
+        assert (await resolver.ask(Question("a.example", "A"))).status == "ok"
+    assert [query.edns for query in failing.queries] == [True, True]
+    assert [query.edns for query in silent.queries] == [True, False]
+
+
+async def test_an_allowance_counts_the_packets_of_a_resolver_too(zone: Zone) -> None:
+    async with served(zone) as resolver:
+        check = Allowance(3)
+        for name, rdtype, status in (
+            ("big.example", "TXT", "ok"),  # two packets, for it comes over TCP
+            ("a.example", "A", "ok"),
+            ("a.example", "A", "ok"),  # from memory
+            ("a.example", "AAAA", "limit"),
+        ):
+            assert (await resolver.ask(Question(name, rdtype), allowance=check)).status == status
+        assert (await resolver.ask(Question("a.example", "AAAA"))).status == "ok"
+
+
+async def test_the_root_can_be_asked_past_the_memory(zone: Zone) -> None:
+    async with served(zone) as resolver:
+        assert (await resolver.find(Question("", "NS"))).records == ("ns.outgate.test",)
 
 
 async def test_a_name_that_cannot_be_asked(zone: Zone) -> None:

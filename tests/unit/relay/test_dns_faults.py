@@ -16,7 +16,7 @@ from outgate.model.tenancy import Standing, Verification
 from outgate.relay.onboarding import Finding
 from outgate.relay.standing import Schedule, after
 from outgate.sandbox.zone import Zone
-from support.names import RESOLVER, Peer, authority, delegate
+from support.names import BLIND, RESOLVER, Peer, authority, delegate
 from support.onboarding import Kept, configuration, public_key, verifier
 
 SUCCESSFUL, FAILED = Verification.SUCCESSFUL, Verification.FAILED
@@ -36,7 +36,7 @@ VERDICTS = {
 BEFORE = {"present": "removed", "removed": "present", "replaced": "present"}
 """What a server that is out of date still has."""
 
-SOUND = ("", "truncated")
+SOUND = ("", "truncated", "edns-formerr")
 SILENT = ("servfail", "refused", "drop", "lame", "referral", "truncated-no-tcp", "malformed")
 CONTRARY = ("stale", "split")
 FAULTS = (*SOUND, *SILENT, *CONTRARY)
@@ -51,7 +51,7 @@ def test_the_records_mean_what_the_matrix_takes_them_for() -> None:
 def fill(zone: Zone, truth: str, serial: int) -> None:
     for (name, rdtype), values in RECORDS[truth].items():
         zone.put(name, rdtype, [value.format(key=public_key()) for value in values], 60)
-    zone.put("shop.test", "SOA", [f"ns1.shop.test. h.shop.test. {serial} 3600 600 86400 60"], 60)
+    zone.put("shop.test", "SOA", [f"hidden.shop.test. h.shop.test. {serial} 3600 600 86400 60"], 60)
 
 
 def server(truth: str, fault: str) -> Peer:
@@ -66,9 +66,9 @@ def brief(findings: dict[str, Finding]) -> dict[str, Verification | None]:
     return {check: finding.state for check, finding in findings.items()}
 
 
-async def examine(truth: str, faults: Sequence[str]) -> dict[str, Finding]:
+async def examine(truth: str, faults: Sequence[str], resolver: str = "") -> dict[str, Finding]:
     addresses = [f"127.0.0.{11 + number}" for number in range(len(faults))]
-    root = Peer(Zone(address=RESOLVER))
+    root = Peer(Zone(address=RESOLVER), resolver)
     delegate(root.zone, "shop.test", *addresses)
     servers = {address: server(truth, fault) for address, fault in zip(addresses, faults, strict=True)}
     async with authority({RESOLVER: root} | servers, timeout=0.8) as asker:
@@ -194,7 +194,36 @@ async def test_faults_of_a_providers_servers(truth: str, fault: str) -> None:
         assert brief(alone) == {"a": SUCCESSFUL, "spf": None, "dkim": None}
 
 
-@pytest.mark.parametrize("fault", ["servfail", "refused", "drop"])
-async def test_a_resolver_that_fails_fails_nothing(fault: str) -> None:
-    findings = await elsewhere("removed", [""], resolver=fault)
-    assert {finding.state for finding in findings.values()} == {None}
+# -- the resolver ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [*BLIND, "servfail", "refused", "drop", "malformed", "truncated-no-tcp"])
+@pytest.mark.parametrize("truth", RECORDS)
+async def test_a_resolver_that_fails_or_sees_nothing_fails_nothing(truth: str, fault: str) -> None:
+    """All of the domain's own servers are sound, but nobody says which they are."""
+    worlds = [examine(truth, ["", ""], fault)]
+    if truth != "replaced":
+        worlds.append(elsewhere(truth, [""], fault))
+    for findings in await asyncio.gather(*worlds):
+        assert {(finding.state, finding.result) for finding in findings.values()} == {(None, "temperror")}, findings
+        assert in_four_days(findings) is Standing.VERIFIED
+
+
+# -- the primary ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("truth", RECORDS)
+@pytest.mark.parametrize("faults", [("", "ahead"), ("ahead", ""), ("", "", "ahead"), ("ahead", "", "drop")])
+async def test_a_secondary_whose_number_is_ahead_for_no_reason(truth: str, faults: tuple[str, ...]) -> None:
+    """It has the zone of another time; the primary is one of the sound servers, and heard."""
+    addresses = [f"127.0.0.{11 + number}" for number in range(len(faults))]
+    root = Peer(Zone(address=RESOLVER))
+    delegate(root.zone, "shop.test", *addresses)
+    primary = f"ns{faults.index('') + 1}.shop.test."
+    servers = {}
+    for address, fault in zip(addresses, faults, strict=True):
+        servers[address] = server(truth, "split" if fault == "ahead" else fault)
+        servers[address].version("shop.test", 2026010101 if fault == "ahead" else 5, primary)
+    async with authority({RESOLVER: root} | servers, timeout=0.8) as asker:
+        findings = await verifier(asker, Kept(), "192.0.2.1").examine(configuration(), ["spf", "dkim"], fresh=True)
+    assert {finding.state for finding in findings} == {None}

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from outgate.base.clock import FrozenClock
 from outgate.domains.ask import Answer, Asked, Heard, Question
-from outgate.model.tenancy import Standing, Verification
+from outgate.model.tenancy import Checked, Standing, Verification
+from outgate.net.allowance import Allowance
 from outgate.relay.onboarding import Finding, Verifier
 from outgate.sandbox.zone import Zone
+from outgate.store.verification import Decide, Transition
 from support.names import RESOLVER, Peer, authority, delegate, served
 from support.onboarding import Kept, configuration, public_key, verifier
 
@@ -241,7 +244,7 @@ async def test_evidence_says_what_was_asked_whom_what_came_back_and_when(zone: Z
 
 async def test_a_check_that_takes_for_ever_is_given_up_and_nothing_is_known() -> None:
     class Silent:
-        async def ask(self, question: Question, *, fresh: bool = False) -> Answer:
+        async def ask(self, question: Question, *, fresh: bool = False, allowance: Allowance | None = None) -> Answer:
             await asyncio.Event().wait()
             raise AssertionError
 
@@ -256,9 +259,227 @@ async def test_a_check_that_takes_for_ever_is_given_up_and_nothing_is_known() ->
     ]  # fmt: skip
 
 
+# -- what a check may cost --------------------------------------------------------------------------------------
+
+
+def providers(root: Zone, servers: dict[str, Peer], number: int, each: int) -> None:
+    """Add `number` zones p0.test …, all at the same `each` addresses, half of them the second of a host."""
+    addresses = [f"127.0.0.{31 + last}" for last in range(each)]
+    peer = Peer()
+    for zone in (f"p{n}.test" for n in range(number)):
+        hosts = [f"ns{n}.{zone}" for n in range((each + 1) // 2)]
+        root.put(zone, "NS", [f"{host}." for host in hosts], 300)
+        peer.zone.put(zone, "NS", [f"{host}." for host in hosts], 300)
+        for n, host in enumerate(hosts):
+            root.put(host, "A", addresses[2 * n : 2 * n + 2], 300)
+    servers |= dict.fromkeys(addresses, peer)
+
+
+def packets(servers: dict[str, Peer]) -> int:
+    return sum(len(peer.queries) for peer in {id(peer): peer for peer in servers.values()}.values())
+
+
+async def test_a_policy_that_needs_all_its_look_ups_is_within_what_a_check_may_send() -> None:
+    root = Zone(address=RESOLVER)
+    delegate(root, "shop.test", *(f"127.0.0.{11 + last}" for last in range(4)))
+    shop = Peer()
+    servers = {RESOLVER: Peer(root)} | {f"127.0.0.{11 + last}": shop for last in range(4)}
+    providers(root, servers, 9, 8)
+    shop.zone.put("shop.test", "NS", ["ns1.shop.test."])
+    shop.zone.put("shop.test", "A", ["192.0.2.80"])
+    includes = " ".join(f"include:_spf.p{n}.test" for n in range(9))
+    shop.zone.put("shop.test", "TXT", [f"v=spf1 {includes} mx -all"])
+    shop.zone.put("shop.test", "MX", [f"10 mx{n}.shop.test." for n in range(5)])
+    for n in range(5):
+        shop.zone.put(f"mx{n}.shop.test", "A", [f"192.0.2.{n}"])
+        shop.zone.put(f"mx{n}.shop.test", "AAAA", [f"2001:db8::{n}"])
+    for n in range(9):
+        servers["127.0.0.31"].zone.put(f"_spf.p{n}.test", "TXT", ["v=spf1 ip4:198.51.100.0/24 -all"])
+    async with authority(servers) as asker:
+        check = verifier(asker, Kept(), "192.0.2.1", "192.0.2.4", "2001:db8::4")
+        findings = await check.examine(configuration(), ["spf"], fresh=True)
+    assert [(finding.check, finding.state) for finding in findings] == [("a", SUCCESSFUL), ("spf", SUCCESSFUL)]
+    assert 200 < packets(servers) < 400
+
+
+async def test_a_hostile_policy_ends_and_the_state_is_kept() -> None:
+    """Ten times mx with ten hosts each, each behind aliases through other zones: more than ten thousand packets."""
+    root = Zone(address=RESOLVER)
+    delegate(root, "shop.test", "127.0.0.11")
+    shop = Peer()
+    servers = {RESOLVER: Peer(root), "127.0.0.11": shop}
+    providers(root, servers, 8, 8)
+    shop.zone.put("shop.test", "NS", ["ns1.shop.test."], 0)
+    shop.zone.put("shop.test", "A", ["192.0.2.80"], 0)
+    shop.zone.put("shop.test", "TXT", ["v=spf1 " + " ".join(f"mx:m{n}.shop.test" for n in range(10)) + " -all"], 0)
+    for n in range(10):
+        shop.zone.put(f"m{n}.shop.test", "MX", [f"10 h{n}-{host}.shop.test." for host in range(10)], 0)
+        for name in (f"h{n}-{host}" for host in range(10)):
+            shop.zone.put(f"{name}.shop.test", "CNAME", [f"{name}.p0.test."], 0)
+            for at in range(6):
+                servers["127.0.0.31"].zone.put(f"{name}.p{at}.test", "CNAME", [f"{name}.p{at + 1}.test."], 0)
+            servers["127.0.0.31"].zone.put(f"{name}.p6.test", "A", ["198.51.100.1"], 0)
+    it = configuration(SUCCESSFUL, SUCCESSFUL)
+    kept = Kept(it)
+    async with authority(servers) as asker:
+        assert await verifier(asker, kept).verify(it, ["spf"]) == {"spf": SUCCESSFUL}
+    told = kept.of("spf")
+    assert (told["state"], told["result"]) == (None, "temperror")
+    assert "limit" in told["explanation"]
+    assert 300 < packets(servers) <= 400 + 150  # and what DMARC may need
+
+
+async def test_when_a_check_is_given_up_nothing_more_is_sent() -> None:
+    root = Zone(address=RESOLVER)
+    delegate(root, "shop.test", "127.0.0.11")
+    servers = {RESOLVER: Peer(root), "127.0.0.11": Peer(fault="drop")}
+    async with authority(servers, timeout=0.05, tries=1000) as asker:
+        check = Verifier(
+            asker, Kept(), outgoing_addresses=("192.0.2.1",), ehlo_name="x", clock=FrozenClock(), limit_s=0.3
+        )
+        findings = await check.examine(configuration(), ["spf", "dkim"], fresh=False)
+        assert {finding.result for finding in findings} == {"temperror"}
+        sent = packets(servers)
+        await asyncio.sleep(0.2)
+        assert packets(servers) == sent > 3
+
+
+# -- at once ----------------------------------------------------------------------------------------------------
+
+
+class Slow:
+    """Knows nothing of anyone, but only when it is let; counts what is asked at once."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.now = self.most = 0
+        self.let = asyncio.Event()
+
+    async def ask(self, question: Question, *, fresh: bool = False, allowance: Allowance | None = None) -> Answer:
+        assert fresh and allowance is not None
+        self.asked.append(question.name)
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await self.let.wait()
+        finally:
+            self.now -= 1
+        return Answer("nxdomain")
+
+
+async def settled() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_verifications_of_one_configuration_that_meet_are_one() -> None:
+    slow, kept = Slow(), Kept()
+    check = verifier(slow, kept)
+    types = (["dkim", "en_authorization"], ["en_authorization", "dkim"], ["dkim", "en_authorization"])
+    tasks = [asyncio.ensure_future(check.verify(configuration(), each)) for each in types]
+    await settled()
+    slow.let.set()
+    states = await asyncio.gather(*tasks)
+    assert states == [{"dkim": FAILED, "en_authorization": PENDING}] * 3
+    assert slow.asked.count("sel._domainkey.shop.test") == 1
+    assert [entry["check"] for entry in kept.told] == ["dkim", "dmarc"]
+    await check.verify(configuration(), ["dkim"])  # what ended before one came is not for it
+    assert slow.asked.count("sel._domainkey.shop.test") == 2
+    assert not check._turns
+
+
+async def test_verifications_of_one_configuration_by_other_types_wait() -> None:
+    slow = Slow()
+    check = verifier(slow, Kept())
+    first = asyncio.ensure_future(check.verify(configuration(), ["dkim"]))
+    second = asyncio.ensure_future(check.verify(configuration(), ["spf"]))
+    await settled()
+    assert set(slow.asked) == {"sel._domainkey.shop.test", "_dmarc.shop.test"}
+    slow.let.set()
+    assert (await first, await second) == ({"dkim": FAILED}, {"spf": FAILED})
+
+
+async def test_what_was_found_before_one_came_is_not_for_it() -> None:
+    slow = Slow()
+    check = verifier(slow, Kept())
+    first = asyncio.ensure_future(check.verify(configuration(), ["dkim"]))
+    second = asyncio.ensure_future(check.verify(configuration(), ["spf"]))
+    await settled()
+    slow.let.set()
+    slow.let = asyncio.Event()  # for the second
+    await first
+    third = asyncio.ensure_future(check.verify(configuration(), ["dkim"]))
+    await settled()
+    slow.let.set()
+    await asyncio.gather(second, third)
+    assert slow.asked.count("sel._domainkey.shop.test") == 2
+
+
+async def test_a_verification_that_is_given_up_leaves_its_turn() -> None:
+    slow = Slow()
+    check = verifier(slow, Kept())
+    first = asyncio.ensure_future(check.verify(configuration(), ["dkim"]))
+    second = asyncio.ensure_future(check.verify(configuration(), ["dkim"]))
+    await settled()
+    first.cancel()
+    slow.let.set()
+    assert await second == {"dkim": FAILED}
+    assert first.cancelled()
+
+
+async def test_only_so_many_configurations_are_verified_at_once() -> None:
+    class KeptOfAny(Kept):
+        def record(
+            self, findings: Sequence[tuple[str, Sequence[Checked]]], decide: Decide, *, quiet: bool = False
+        ) -> list[Transition]:
+            return super().record([("c", findings[0][1])], decide, quiet=quiet)
+
+    slow = Slow()
+    check = Verifier(
+        slow, KeptOfAny(), outgoing_addresses=("192.0.2.1",), ehlo_name="x", clock=FrozenClock(), at_once=3
+    )
+    tasks = [
+        asyncio.ensure_future(check.verify(replace(configuration(), id=f"c{number}"), ["dmarc"])) for number in range(9)
+    ]
+    await settled()
+    assert (len(slow.asked), slow.now) == (3, 3)
+    slow.let.set()
+    await asyncio.gather(*tasks)
+    assert slow.most == 3
+
+
+# -- evidence ---------------------------------------------------------------------------------------------------
+
+
+def test_what_several_servers_said_is_written_once() -> None:
+    heard = (
+        Heard("1", "ok", (b"old",)),
+        Heard("2", "ok", (b"new",), serial=8),
+        Heard("3", "ok", (b"old",), serial=7),
+        Heard("4", "timeout"),
+        Heard("5", "nodata"),
+        Heard("6", "ok", (b"old",), name="b.test"),
+    )
+    document = Asked(Question("a.test", "TXT"), Answer("ok", (b"new",), 5, "2", "", heard), 0.0).document()
+    assert document["servers"] == [
+        {"server": "1", "status": "ok", "records": ["old"]},
+        {"server": "2", "status": "ok", "serial": 8},
+        {"server": "3", "status": "ok", "serial": 7, "like": "1"},
+        {"server": "4", "status": "timeout", "records": []},
+        {"server": "5", "status": "nodata", "records": []},
+        {"server": "6", "status": "ok", "records": ["old"], "name": "b.test"},
+    ]
+
+
+def test_records_in_evidence_are_cut() -> None:
+    records = (b"x" * 500, b"y" * 501, *(b"z" for _ in range(10)))
+    texts = Asked(Question("a.test", "TXT"), Answer("ok", records), 0.0).document()["records"]
+    assert texts == ["x" * 500, "y" * 500 + "…", *("z" * 8), "… 2 more"]
+
+
 def test_evidence_is_bounded_whatever_a_domain_publishes() -> None:
     long = tuple(b"x" * 2000 for _ in range(60))
-    heard = tuple(Heard(f"192.0.2.{number}:53", "ok", (b"other" * 400,) * 60) for number in range(13))
+    heard = tuple(Heard(f"192.0.2.{number}:53", "ok", (b"%d" % number * 400,) * 60) for number in range(13))
     asked = tuple(Asked(Question(f"{n}.test", "TXT"), Answer("ok", long, 5, "x", "", heard), 0.0) for n in range(230))
     kept = Finding("spf", None, "x", "x", "a.test", asked).checked().asked
     assert len(kept) == 230

@@ -81,6 +81,34 @@ def test_negative_answers_carry_their_life() -> None:
         assert (soa.rdtype, soa.ttl, soa[0].minimum) == (dns.rdatatype.SOA, ttl, ttl)
 
 
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        ("x.test", "test."),
+        ("a.b.shop.test", "shop.test."),
+        ("shop.test", "shop.test."),
+        ("a.own.test", "own.test."),
+        ("alias.test", "shop.test."),
+        ("gone.site", "site."),
+        ("gone.example", "."),
+        ("example", "."),
+        ("unasked.test", "test."),
+    ],
+)
+def test_a_negative_answer_shows_the_zone_it_is_from(name: str, owner: str) -> None:
+    zone = Zone()
+    zone.put("shop.test", "NS", ["ns1.shop.test."])
+    zone.put("own.test", "SOA", ["ns1.own.test. h.own.test. 7 1 1 1 99"], 60)
+    zone.put("alias.test", "CNAME", ["a.shop.test."])
+    zone.put("wknd.site", "A", ["192.0.2.1"])
+    zone.put_failure("unasked.test", "TXT", "NXDOMAIN")
+    response = zone.answer(dns.message.make_query(name, "TXT"))
+    assert response is not None
+    (soa,) = response.authority
+    assert (soa.name.to_text(), soa.rdtype) == (owner, dns.rdatatype.SOA)
+    assert soa[0].to_text().startswith("ns1.own.test. h.own.test. 7 " if owner == "own.test." else "ns.outgate.test. ")
+
+
 @pytest.mark.parametrize("apex", [".", "test"])
 def test_the_zone_speaks_for_the_root_and_for_test(apex: str) -> None:
     zone = Zone(address="127.0.0.9")
