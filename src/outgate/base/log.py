@@ -11,11 +11,20 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from functools import lru_cache
 from typing import Any, TextIO
 
 from outgate.base.clock import rfc3339
 
 _SECRET_WORDS = ("password", "secret", "token", "apikey", "api_key", "authorization", "private")
+
+
+_encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
+
+
+@lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in _SECRET_WORDS)
 
 
 class JsonFormatter(logging.Formatter):
@@ -30,10 +39,10 @@ class JsonFormatter(logging.Formatter):
         }
         fields: dict[str, Any] = getattr(record, "fields", {})
         for name, value in fields.items():
-            entry[name] = "****" if any(word in name.lower() for word in _SECRET_WORDS) else value
+            entry[name] = "****" if _is_secret(name) else value
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        return _encode(entry)
 
 
 class Log:

@@ -28,8 +28,9 @@ from outgate.store.verification import Decide, Transition
 _log = Log("outgate.recheck")
 
 _LOOK_S = 60.0
-_PAGE = 200
-_BATCH = 50
+_PAGE = 50
+_BATCH = 10
+"""Findings kept in one transaction: more would hold the interpreter, and with it the event loop, for longer."""
 _CHECKS = ("spf", "dkim")
 _TROUBLE = (Checked("spf", None, "error", "the check could not be made or kept; the state is kept"),)
 

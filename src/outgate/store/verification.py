@@ -10,10 +10,10 @@ Not here: what is asked (`relay.onboarding`), what follows (`relay.standing`), J
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from outgate.base.clock import Clock
 from outgate.model.tenancy import (
@@ -83,52 +83,20 @@ class VerificationQueries:
                 before = _configuration(connection, smtp_config_id)
                 if before is None:
                     continue
-                news = [one for one in checked if not _outdated(connection, smtp_config_id, one)]
+                known = _kept(connection, smtp_config_id)
+                news = [one for one in checked if not _outdated(known, one)]
                 for one in news:
-                    _keep(connection, smtp_config_id, one, now)
-                after = self._follow(connection, before, news, decide, now)
+                    _keep(connection, smtp_config_id, one, now, known)
+                after = _follow(connection, before, news, decide, now)
                 made.append(Transition(before, after, tuple(news)))
             if quiet and any(each.differs for each in made):
                 note(connection)
         return made
 
-    def _follow(
-        self,
-        connection: Connection,
-        before: SmtpConfiguration,
-        checked: Sequence[Checked],
-        decide: Decide,
-        now: float,
-    ) -> SmtpConfiguration:
-        states = {_COLUMNS[one.check]: one.state for one in checked if one.state is not None and one.check in _COLUMNS}
-        changed = {name: state for name, state in states.items() if getattr(before, name) is not state}
-        if states:
-            connection.execute(
-                update(smtp_configurations)
-                .where(smtp_configurations.c.id == before.id)
-                .values(**states, **({"updated_at": now} if changed else {}))
-            )
-        found = _configuration(connection, before.id)
-        assert found is not None  # it was there a moment ago, in this very transaction
-        change = decide(found, checked, now)
-        connection.execute(
-            update(smtp_configurations)
-            .where(smtp_configurations.c.id == before.id)
-            .values(
-                standing=change.standing,
-                standing_since=change.since,
-                failing=change.failing,
-                recheck_at=change.recheck_at,
-            )
-        )
-        after = _configuration(connection, before.id)
-        assert after is not None
-        return after
-
     def evidence(self, smtp_config_id: str, limit: int = 20) -> tuple[Evidence, ...]:
         """Return the latest evidence of a configuration, newest first."""
         query = select(evidence).where(evidence.c.smtp_config_id == smtp_config_id)
-        query = query.order_by(evidence.c.id.desc()).limit(limit)
+        query = query.order_by(evidence.c.at.desc(), evidence.c.id.desc()).limit(limit)
         with self._database.reading() as connection:
             return tuple(
                 Evidence(
@@ -235,7 +203,8 @@ class VerificationQueries:
             connection.execute(insert(authorization_forms).values(**_form_values(decided)))
             _authorize(connection, smtp_config_id, state, now)
             explanation = f"{decision} by {by}" + (f": {reason}" if reason else "")
-            _keep(connection, smtp_config_id, Checked("en_authorization", state, decision, explanation), now)
+            found = Checked("en_authorization", state, decision, explanation)
+            _keep(connection, smtp_config_id, found, now, _kept(connection, smtp_config_id))
             after = _configuration(connection, smtp_config_id)
             assert after is not None
         return decided, after
@@ -263,44 +232,59 @@ def _configuration(connection: Connection, smtp_config_id: str) -> SmtpConfigura
     return None if row is None else configuration_of(row)
 
 
-def _outdated(connection: Connection, smtp_config_id: str, checked: Checked) -> bool:
-    """Say whether that check has been made, and kept, since this one began."""
-    if checked.begun is None:
-        return False
-    newer = select(evidence.c.id).where(
-        evidence.c.smtp_config_id == smtp_config_id, evidence.c.type == checked.check, evidence.c.at > checked.begun
+def _follow(
+    connection: Connection, before: SmtpConfiguration, checked: Sequence[Checked], decide: Decide, now: float
+) -> SmtpConfiguration:
+    """Write the states that findings lead to and what follows from them; return the configuration as it is then."""
+    states = {_COLUMNS[one.check]: one.state for one in checked if one.state is not None and one.check in _COLUMNS}
+    if any(getattr(before, name) is not state for name, state in states.items()):
+        before = replace(before, updated_at=now)
+    found = replace(before, **states)
+    change = decide(found, checked, now)
+    after = replace(
+        found,
+        standing=change.standing,
+        standing_since=change.since,
+        failing=change.failing,
+        recheck_at=change.recheck_at,
     )
-    return connection.scalar(newer.limit(1)) is not None
+    written = ("updated_at", "standing", "standing_since", "failing", "recheck_at", *states)
+    connection.execute(
+        update(smtp_configurations)
+        .where(smtp_configurations.c.id == after.id)
+        .values({name: getattr(after, name) for name in written})
+    )
+    return after
 
 
-def _keep(connection: Connection, smtp_config_id: str, checked: Checked, now: float) -> None:
-    """Insert a row of evidence in place of the last one, if that and the one before it say the same."""
-    mine = evidence.c.smtp_config_id == smtp_config_id
-    latest = connection.execute(
-        select(evidence.c.id, evidence.c.result, evidence.c.record)
-        .where(mine, evidence.c.type == checked.check)
-        .order_by(evidence.c.id.desc())
-        .limit(2)
-    ).all()
+def _kept(connection: Connection, smtp_config_id: str) -> list[Any]:
+    """Return what the evidence of a configuration says, newest first: few rows, in one statement for all checks."""
+    columns = (evidence.c.id, evidence.c.type, evidence.c.result, evidence.c.record, evidence.c.at)
+    query = select(*columns).where(evidence.c.smtp_config_id == smtp_config_id)
+    return list(connection.execute(query.order_by(evidence.c.at.desc(), evidence.c.id.desc())))
+
+
+def _outdated(known: Sequence[Any], checked: Checked) -> bool:
+    """Say whether that check has been made, and kept, since this one began."""
+    begun = checked.begun
+    return begun is not None and any(row.type == checked.check and row.at > begun for row in known)
+
+
+def _keep(connection: Connection, smtp_config_id: str, checked: Checked, now: float, known: list[Any]) -> None:
+    """Keep a finding: in place of the last of its check, if that and the one before it say the same. `known` is what
+    was kept before; the oldest goes from it when there are too many."""
+    news: dict[str, Any] = {"explanation": checked.explanation, "asked": list(checked.asked), "at": now}
+    latest = [row for row in known if row.type == checked.check][:2]
     said = (checked.result, checked.record)
     # A person's decision is never like the one before.
     alike = checked.check != "en_authorization" and len(latest) == 2
     if alike and all((row.result, row.record) == said for row in latest):
-        connection.execute(delete(evidence).where(evidence.c.id == latest[0].id))
-    elif (connection.scalar(select(func.count()).select_from(evidence).where(mine)) or 0) >= _MOST_EVIDENCE:
-        oldest = select(func.min(evidence.c.id)).where(mine).scalar_subquery()
-        connection.execute(delete(evidence).where(evidence.c.id == oldest))
-    connection.execute(
-        insert(evidence).values(
-            smtp_config_id=smtp_config_id,
-            type=checked.check,
-            result=checked.result,
-            explanation=checked.explanation,
-            asked=list(checked.asked),
-            at=now,
-            record=checked.record,
-        )
-    )
+        connection.execute(update(evidence).where(evidence.c.id == latest[0].id).values(**news))
+        return
+    if len(known) >= _MOST_EVIDENCE:
+        connection.execute(delete(evidence).where(evidence.c.id == known.pop().id))
+    row = {"smtp_config_id": smtp_config_id, "type": checked.check, "result": checked.result, "record": checked.record}
+    connection.execute(insert(evidence).values(**row, **news))
 
 
 def _authorize(connection: Connection, smtp_config_id: str, state: Verification, now: float) -> None:
