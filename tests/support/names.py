@@ -269,6 +269,6 @@ async def authority(
     clock, pace = clock or FrozenClock(), pace or Pace(per_server=1e6, overall=1e6)
     async with peers(servers) as port:
         resolver = Resolver(
-            [(RESOLVER, port)], clock, timeout=max(0.8, options.get("timeout", 2.0)), rounds=1, pace=pace
+            [(RESOLVER, port)], clock, timeout=max(2.0, options.get("timeout", 2.0)), rounds=1, pace=pace
         )
         yield Authority(resolver, clock, pace=pace, port=port, **{"tries": 1} | options)

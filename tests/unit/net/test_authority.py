@@ -77,7 +77,7 @@ async def test_no_data_and_no_name_are_both_nothing() -> None:
 async def test_a_fault_is_its_servers_only(fault: str) -> None:
     world = World()
     world[NS1].fault = fault
-    async with world.serve(timeout=0.4) as asker:
+    async with world.serve(timeout=1.0) as asker:
         answer = await asker.ask(A)
     assert (answer.status, answer.records) == ("ok", ("192.0.2.1",))
     status = {
@@ -120,7 +120,7 @@ async def test_that_there_is_nothing_is_believed_of_servers_of_the_zone_only(zon
 async def test_when_nobody_knows_the_most_telling_failure_is_the_answer(first: str, second: str, status: str) -> None:
     world = World()
     world[NS1].fault, world[NS2].fault = first, second
-    async with world.serve(timeout=0.4) as asker:
+    async with world.serve(timeout=1.0) as asker:
         answer = await asker.ask(A)
     assert (answer.status, answer.failed, answer.records, len(answer.heard)) == (status, True, (), 2)
 
@@ -136,7 +136,7 @@ async def test_a_server_that_is_silent_is_asked_again() -> None:
 async def test_the_last_try_goes_without_edns() -> None:
     world = World(NS1)
     world[NS1].fault = "edns-drop"
-    async with world.serve(timeout=0.4, tries=3) as asker:
+    async with world.serve(timeout=1.0, tries=3) as asker:
         assert (await asker.ask(A)).status == "ok"
     assert [query.edns for query in world[NS1].queries] == [True, True, False]
 
@@ -428,7 +428,7 @@ async def test_a_name_below_a_label_whose_ns_cannot_be_asked() -> None:
 async def test_a_resolver_that_fails_is_a_failing_answer(rcode: str, status: str) -> None:
     world = World()
     world.root.zone.put_failure("shop.test", "NS", rcode)
-    async with world.serve(timeout=0.4) as asker:
+    async with world.serve(timeout=1.0) as asker:
         assert (await asker.ask(A)).status == status
 
 
@@ -452,7 +452,7 @@ async def test_a_resolver_that_does_not_know_the_root_is_not_believed(
     root: str | list[str], status: str, fresh: bool
 ) -> None:
     world = World()
-    async with world.serve(timeout=0.4) as asker:
+    async with world.serve(timeout=1.0) as asker:
         assert (await asker.ask(Question("gone.invalid", "TXT"))).status == "nxdomain"
         if isinstance(root, str):
             world.root.zone.put_failure(".", "NS", root)
@@ -517,7 +517,7 @@ async def test_the_number_of_servers_is_bounded() -> None:
     world.root.zone.put("shop.test", "NS", [f"ns{number}.shop.test." for number in range(1, 60)], 60)
     for number in range(1, 60):
         world.root.zone.put(f"ns{number}.shop.test", "A", [f"127.0.1.{last}" for last in range(60)], 60)
-    async with world.serve(timeout=0.4) as asker:
+    async with world.serve(timeout=1.0) as asker:
         answer = await asker.ask(A)
     assert len(answer.heard) == 8
     assert len(world.root.asked("A")) == 8
@@ -566,7 +566,7 @@ async def test_every_packet_counts() -> None:
     for fault, packets, status in (("drop", 3, "timeout"), ("truncated", 2, "ok"), ("edns-formerr", 2, "ok")):
         world = World(NS1)
         world[NS1].fault = fault
-        async with world.serve(timeout=0.4, tries=3) as asker:
+        async with world.serve(timeout=1.0, tries=3) as asker:
             found = 3  # NS, and two addresses of the host
             short = await asker.ask(A, fresh=True, allowance=Allowance(found + packets - 1))
             enough = await asker.ask(A, fresh=True, allowance=Allowance(found + packets))
