@@ -5,9 +5,8 @@
 #   sh tests/packages.sh NEED=PACKAGE...      something else (the benchmark does this)
 #
 # NEED is a command, a file when it begins with "/", or a Perl module as "perl:Name"; "a|b=package" is content with
-# either. What is missing is
-# installed by apt when we are root, without questions and without starting a service. When we are not root, or
-# there is no apt, it says what to install and exits with 1.
+# either. What is missing is installed by apt when we are root, without questions and without starting a service. When
+# we are not root, or there is no apt, it says what to install and exits with 1.
 set -eu
 
 [ $# -gt 0 ] || set -- \

@@ -28,7 +28,6 @@ _SAID = {
     412: "`If-Match` is not the current ETag: get the thing anew.",
     413: "The body is too long.",
     415: "The body is not JSON, or in a coding other than gzip.",
-    428: "`If-Match` is required.",
     503: "Nothing was stored; the same request may succeed later.",
 }
 _ALWAYS = (400, 401, 403, 404, 503)

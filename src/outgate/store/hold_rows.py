@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from outgate.model.flow import Job, Status
 
+_EVER = float("inf")
 _HOLD = (
     "WITH new(id) AS (VALUES {values})"
     " UPDATE recipients SET status = 'held', due_at = NULL, lease = NULL, reason = ?, updated_at = ?"
@@ -61,9 +62,6 @@ class Hold:
     reason: str
     words: str
     at: float
-
-
-_EVER = float("inf")
 
 
 class Many(Protocol):

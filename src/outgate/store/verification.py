@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from outgate.base.clock import Clock
 from outgate.model.tenancy import (
@@ -291,7 +291,7 @@ def _authorize(connection: Connection, smtp_config_id: str, state: Verification,
     column = smtp_configurations.c.authorization
     connection.execute(
         update(smtp_configurations)
-        .where(smtp_configurations.c.id == smtp_config_id, or_(column != state, column.is_(None)))
+        .where(smtp_configurations.c.id == smtp_config_id, column != state)
         .values(authorization=state, updated_at=now)
     )
 
