@@ -43,13 +43,15 @@ class Client:
     """Who is on the other end of a session. Made by the listener (after a PROXY header, if one was due).
 
     `endpoint` is "public" or "private"; `listener` is "submission" (587) or "submissions" (465);
-    `via` is the trusted proxy's address when a PROXY header named the client, else None."""
+    `via` is the trusted proxy's address when a PROXY header named the client, else None; `vpc` is the CRN of the VPC
+    whose endpoint gateway it came through, "" at the public endpoint."""
 
     address: str
     port: int
     endpoint: str
     listener: str
     via: str | None = None
+    vpc: str = ""
 
 
 @dataclass(frozen=True, slots=True)
