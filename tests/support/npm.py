@@ -1,0 +1,34 @@
+"""Packages from npm for tests: one exact version each, believed only if it is what we have looked at."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+
+from support.clients import run
+
+
+def unpack(name: str, version: str, integrity: str, into: Path) -> Path:
+    """Fetch a package without dependencies and unpack it; return a directory for NODE_PATH.
+
+    `integrity` is what npm calls it: "sha512-" and base64. None of the package's scripts is run. npm asks the network
+    only for what its own cache lacks."""
+    packed = run(
+        [
+            *("npm", "pack", f"{name}@{version}", "--json", "--ignore-scripts", "--prefer-offline"),
+            *("--no-audit", "--no-fund", "--no-update-notifier", "--pack-destination", str(into)),
+        ],
+        cwd=into,
+    )
+    assert packed.returncode == 0, f"npm could not fetch {name}@{version}: {packed.stderr}"
+    archive = into / json.loads(packed.stdout)[0]["filename"]
+    found = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    assert found == integrity, f"{archive.name} is not the one that was pinned: {found}"
+    modules = into / "node_modules"
+    with tarfile.open(archive) as tar:
+        tar.extractall(modules / "unpacked", filter="data")
+    (modules / "unpacked" / "package").rename(modules / name)
+    return modules
