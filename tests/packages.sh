@@ -12,6 +12,12 @@ set -eu
 [ $# -gt 0 ] || set -- \
     swaks=swaks \
     perl:Net::SSLeay=libnet-ssleay-perl \
+    perl:IO::Socket::INET6=libio-socket-inet6-perl \
+    msmtp=msmtp \
+    'node|nodejs=nodejs' \
+    npm=npm \
+    postfix=postfix \
+    "/usr/lib/$(uname -m)-linux-gnu/sasl2/libplain.so|/usr/lib/sasl2/libplain.so=libsasl2-modules" \
     curl=curl \
     openssl=openssl \
     'chromium|chromium-browser|google-chrome=chromium' \
@@ -73,8 +79,9 @@ fi
 
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 install_missing() {
+    # Never at the cost of what is there: whether another mail server goes for Postfix is for its owner to say.
     # shellcheck disable=SC2086 # a list of package names
-    apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 \
+    apt-get install -y --no-remove --no-install-recommends -o DPkg::Lock::Timeout=300 \
         -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold $missing </dev/null >"$log" 2>&1
 }
 

@@ -285,6 +285,8 @@ class Laptop:
             (relay.spf_host, "TXT", f"v=spf1 {allowed} -all"),
             (relay.endpoint.host_name, "A", HOST),
             (relay.endpoint.ehlo_name, "A", HOST),
+            # Receivers of a bounce, whose sender is null, check the name we say in EHLO (RFC 7208 section 2.4).
+            (relay.endpoint.ehlo_name, "TXT", f"v=spf1 {allowed} -all"),
             (domain, "A", HOST),
             (domain, "TXT", documents.spf_text(documents.SmtpRecords(relay.spf_host))),
             (documents.dkim_name(configuration), "TXT", documents.dkim_text(configuration)),

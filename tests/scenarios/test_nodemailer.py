@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 
 from support.clients import arrived, check_trail, queued_as, run
-from support.npm import unpack
+from support.npm import nodemailer
 from support.running import Running
 
 pytestmark = pytest.mark.scenario
-VERSION = "9.1.1"
-INTEGRITY = "sha512-izw9mVKFix6YSnC9eLgV6g1opl9DUlRio9ZNcq+Wu9Ujn2UwF+8Nl0B8nz22kEC+CTZCvinkxwJ0DeFbb6NwcQ=="
 SEND = Path(__file__).parent / "nodemailer" / "send.cjs"
 FROM = "Shop <orders@shop.test>"
 TO = "you@customer.test"
@@ -26,7 +24,7 @@ Send = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unpack("nodemailer", VERSION, INTEGRITY, tmp_path_factory.mktemp("npm"))
+    return nodemailer(tmp_path_factory.mktemp("npm"))
 
 
 @pytest.fixture(params=["submission", "submissions"])

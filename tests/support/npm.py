@@ -10,6 +10,16 @@ from pathlib import Path
 
 from support.clients import run
 
+_NODEMAILER = (
+    "9.1.1",
+    "sha512-izw9mVKFix6YSnC9eLgV6g1opl9DUlRio9ZNcq+Wu9Ujn2UwF+8Nl0B8nz22kEC+CTZCvinkxwJ0DeFbb6NwcQ==",
+)
+
+
+def nodemailer(into: Path) -> Path:
+    """Fetch and unpack nodemailer; return a directory for NODE_PATH."""
+    return unpack("nodemailer", *_NODEMAILER, into)
+
 
 def unpack(name: str, version: str, integrity: str, into: Path) -> Path:
     """Fetch a package without dependencies and unpack it; return a directory for NODE_PATH.
