@@ -343,6 +343,29 @@ async def test_nothing_behind_starttls_is_ever_obeyed(
         writer.close()
 
 
+@pytest.mark.parametrize("implicit", [False, True])
+async def test_who_offers_nothing_we_take_is_told_by_an_alert(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], implicit: bool
+) -> None:
+    """The event loops drop OpenSSL's own alert with the connection."""
+    weak = ssl.create_default_context()
+    weak.maximum_version = ssl.TLSVersion.TLSv1_2
+    weak.set_ciphers("AES128-SHA256")
+    async with served(contexts[0], implicit=implicit) as s:
+        with pytest.raises(ssl.SSLError) as caught:
+            if implicit:
+                await s.dial(ssl=weak, server_hostname="relay.example")
+            else:
+                reader, writer = await s.dial()
+                writer.write(b"EHLO c\r\n")
+                await reader.readuntil(b"STARTTLS\r\n")
+                writer.write(b"STARTTLS\r\n")
+                await reader.readline()
+                await writer.start_tls(weak, server_hostname="relay.example")
+        assert "ALERT_HANDSHAKE_FAILURE" in caught.value.reason
+        await s.all_given_back()
+
+
 @pytest.mark.parametrize("how", ["fin", "rst", "silent", "garbage"])
 @pytest.mark.parametrize("implicit", [False, True])
 async def test_a_handshake_that_fails_gives_its_place_back(

@@ -11,6 +11,7 @@ Not here: what is answered (`Session`, handed in).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 import ssl
@@ -20,6 +21,7 @@ from typing import Protocol, cast
 
 from outgate.base.log import Log
 from outgate.base.tasks import cancel, spawn
+from outgate.smtp.asyncio.alert import alerting
 from outgate.smtp.errors import RemoteProtocolError
 from outgate.smtp.events import Closed, Event, TlsRequested
 from outgate.smtp.proxy_header import V1_LIMIT, V2_LIMIT, BadHeader, ProxyHeader, parse
@@ -242,13 +244,14 @@ class Connection(asyncio.Protocol):
         options = self._listener.options
         assert self.transport is not None and options.context is not None and self.session is not None
         try:
-            upgraded = await self._loop.start_tls(
-                self.transport,
-                self,
-                options.context,
-                server_side=True,
-                ssl_handshake_timeout=options.timeouts.handshake,
-            )
+            with alerting(self.transport.get_extra_info("socket").fileno()):
+                upgraded = await self._loop.start_tls(
+                    self.transport,
+                    self,
+                    options.context,
+                    server_side=True,
+                    ssl_handshake_timeout=options.timeouts.handshake,
+                )
         except (OSError, ssl.SSLError) as error:
             self._lost_in_handshake(f"handshake failed: {error}")
             return
@@ -435,12 +438,13 @@ class Listener:
         connection = Connection(self, peer, self._factory)
         self._per_address[peer.address] = self._per_address.get(peer.address, 0) + 1
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection,
-                sock,
-                ssl=context,
-                ssl_handshake_timeout=options.timeouts.handshake if context else None,
-            )
+            with alerting(sock.fileno()) if context else contextlib.nullcontext():
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: connection,
+                    sock,
+                    ssl=context,
+                    ssl_handshake_timeout=options.timeouts.handshake if context else None,
+                )
         except (OSError, ssl.SSLError) as error:
             _log.info("listener.handshake", client=peer.address, error=str(error) or type(error).__name__)
         finally:
