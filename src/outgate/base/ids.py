@@ -15,16 +15,18 @@ import threading
 import uuid
 
 _BASE32 = "0123456789ABCDFGHJKLMNPQRSTVWXYZ"  # ascending in ASCII, so ids sort by time
+_PAIRS = tuple(first + second for first in _BASE32 for second in _BASE32)
 _LOWER = string.ascii_lowercase + string.digits
 _PASSWORD = string.ascii_letters + string.digits
 
 
 def _base32(number: int, width: int) -> str:
-    signs: list[str] = []
-    for _ in range(width):
-        number, rest = divmod(number, 32)
-        signs.append(_BASE32[rest])
-    return "".join(reversed(signs))
+    """Write `number` in `width` signs, the lowest ones."""
+    text = ""
+    for _ in range((width + 1) // 2):
+        text = _PAIRS[number & 1023] + text
+        number >>= 10
+    return text[-width:]
 
 
 def queue_id(shard: str, now: float) -> str:
