@@ -40,6 +40,7 @@ from outgate.relay import policy
 from outgate.relay.access import AccessTable
 from outgate.relay.credentials import Credentials
 from outgate.relay.delivery import Delivery, DeliveryLimits
+from outgate.relay.endings import Endings
 from outgate.relay.holds import Holds
 from outgate.relay.queue import Queue, Retry
 from outgate.relay.routing import Router
@@ -64,6 +65,8 @@ from outgate.store.sqlite import QueueLocked, QueueStore, open_queue
 
 _log = Log("outgate.app")
 _WATCH_S = 0.5
+_HELPING = 50
+"""Sessions that are looked at before others get their turn on the loop: 2 ms of them."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of the GNU C library
 _UNUSABLE = (
     OSError,
@@ -109,6 +112,7 @@ class RelayService:
         relay = settings.relay
         self._settings = settings
         self._control = control
+        self._clock = clock
         self._context = context
         self._is_trusted = functools.lru_cache(maxsize=4096)(self._in_trusted)
         self._trusted = [ipaddress.ip_network(network, strict=False) for network in relay.proxy_trusted]
@@ -140,6 +144,8 @@ class RelayService:
         self.relay = self._relay(clock, loop.call_soon_threadsafe)
         self._listeners: list[Listener] = []
         self._changing = asyncio.Lock()
+        self._endings = Endings()
+        self._due = self.relay.access.until
 
     def _queue(self, clock: Clock) -> Queue:
         relay = self._settings.relay
@@ -255,21 +261,38 @@ class RelayService:
 
     async def changed(self) -> None:
         """Look at the control store again: zones, rules, users, configurations may have changed."""
+        self.credentials.forget()
+        await self._follow_access()
+        await self.holds.changed()
+
+    async def keep_time(self) -> None:
+        """Do what the time of day asks for though no row has changed: allow-lists end, and are told of before."""
+        if self._clock.now() >= self._due:
+            await self._follow_access()
+
+    async def _follow_access(self) -> None:
+        """Decide by the network rules of now, in open sessions too."""
         # One at a time: a snapshot that was taken earlier must not replace a later one.
         async with self._changing:
-            self.credentials.forget()
-            self.relay.access = await asyncio.to_thread(self._access)
-        await self.holds.changed()
+            table = self.relay.access = await asyncio.to_thread(self._access)
+            self._due = min(table.until, self._endings.look(table.allow_lists, self._clock.now()))
+        looked = 0
         for listener in self._listeners:
             for connection in listener.connections:
                 session = connection.session
-                if isinstance(session, SubmissionSession) and not session.still_welcome():
+                if not isinstance(session, SubmissionSession) or session.is_current:
+                    continue
+                if not session.still_welcome():
                     connection.end(policy.WITHDRAWN)
+                looked += 1
+                if not looked % _HELPING:
+                    await asyncio.sleep(0)
 
     def _access(self) -> AccessTable:
         """Return the access table of now: the one that is there if nothing about access has changed."""
         access, table = self._control.access, self.relay.access
-        return table if table.generation == access.revision() else AccessTable(access.snapshot(), table)
+        current = access.is_current(table.generation, table.until)
+        return table if current else AccessTable(access.snapshot(), table)
 
     async def stop(self) -> None:
         """End sessions, then deliveries, then write what is left."""
@@ -389,11 +412,18 @@ async def serve_http(app: Any, sock: socket.socket) -> tuple[HttpServer, asyncio
 
 
 class Watch:
-    """Notice changes to the control store that others must act on, by whatever process, within a second."""
+    """Notice changes to the control store that others must act on, by whatever process, and what the time of day asks
+    for, within a second."""
 
-    def __init__(self, control: ControlStore, changed: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        control: ControlStore,
+        changed: Callable[[], Awaitable[None]],
+        keep_time: Callable[[], Awaitable[None]],
+    ) -> None:
         self._control = control
         self._changed = changed
+        self._keep_time = keep_time
         self._seen = control.data_version()
         self._revision = control.revision()
         self._task: asyncio.Task[None] | None = None
@@ -410,6 +440,7 @@ class Watch:
         while True:
             await asyncio.sleep(_WATCH_S)
             try:
+                await self._keep_time()
                 version = self._control.data_version()
                 if version == self._seen:
                     continue

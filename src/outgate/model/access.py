@@ -1,4 +1,4 @@
-"""Who may connect: network zones, rules and the contexts they name.
+"""Who may connect: network zones, rules and the contexts they name, and the legacy allow-list of an instance.
 
 Standards: the vendor's context-based restrictions in our own words.
 Promises: immutable; evaluation is in `relay.access`, vendor spelling in `api.restrictions`.
@@ -9,6 +9,7 @@ Not here: JSON, ETags, paging.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,38 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class AllowList:
+    """Networks that SMTP lets in to one instance, over any endpoint, beside its rules and before `ends_at`."""
+
+    instance_id: str
+    networks: tuple[Address, ...]
+    ends_at: float
+    note: str
+    version: str
+    created_at: float
+    updated_at: float
+    created_by: str
+    updated_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All zones and rules at one moment; `generation` grows with every change."""
+    """All zones, rules and allow-lists at one moment, `taken_at`; `generation` grows with every change."""
 
     generation: int
     zones: tuple[Zone, ...]
     rules: tuple[Rule, ...]
     instances: tuple[tuple[str, str, str], ...]
     """(instance id, account id, region) of every instance."""
+    allow_lists: tuple[AllowList, ...] = ()
+    """Those that have ended too: when they did is when access last changed."""
+    taken_at: float = 0.0
+
+    @property
+    def until(self) -> float:
+        """Return when the first of its allow-lists ends: from then on it is not true any more, though no row changes."""
+        return min((each.ends_at for each in self.allow_lists if self.counts(each)), default=inf)
+
+    def counts(self, allow_list: AllowList) -> bool:
+        """Say whether an allow-list had not ended at this moment."""
+        return allow_list.ends_at > self.taken_at

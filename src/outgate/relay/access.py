@@ -3,7 +3,9 @@
 Standards: the vendor's context-based restrictions (zones, rules, contexts), as design section 5 orders them.
 Promises: SMTP is default deny, the control plane is open until a rule restricts it; pure; a table is made from one
 snapshot and never changes, so threads may share it; a decision names the rule that made it.
-Dangers: a zone that names a VPC or a service matches nobody by address alone; `disabled` grants nothing.
+Dangers: a zone that names a VPC or a service matches nobody by address alone; `disabled` grants nothing. An allow-list
+    counts as a zone that every enabled rule of its instance names, with a rule of its own where there is none: whom it
+    holds is let in, whatever the rules say; whom it does not hold loses nothing by it.
 Not here: where zones and rules are kept (`store.access`), what the client is told (`relay.policy`).
 """
 
@@ -15,8 +17,9 @@ from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import TypeVar
 
-from outgate.model.access import Rule, Snapshot
-from outgate.relay.explanation import Api, RuleVerdict, judge, judge_zone
+from outgate.base.clock import rfc3339
+from outgate.model.access import AllowList, Rule, Snapshot
+from outgate.relay.explanation import AllowListVerdict, Api, RuleVerdict, judge, judge_allow_list, judge_zone
 from outgate.relay.ranges import EVERYWHERE, NOWHERE, Ip, Ranges, holding
 from outgate.store.rule_document import governs_control, governs_smtp
 
@@ -54,12 +57,13 @@ class ApiExplanation:
 
 @dataclass(frozen=True, slots=True)
 class InstanceExplanation:
-    """What an address meets at an instance."""
+    """What an address meets at an instance; `allow_list` is None where there is none."""
 
     instance_id: str
     region: str
     smtp: ApiExplanation
     control: ApiExplanation
+    allow_list: AllowListVerdict | None
 
 
 @lru_cache(maxsize=4096)
@@ -68,24 +72,27 @@ def _parsed(address: str) -> Ip:
 
 
 class AccessTable:
-    """All zones and rules of one moment, ready to be asked."""
+    """All zones, rules and allow-lists of one moment, ready to be asked; it is not true any more from `until` on."""
 
     __slots__ = (
         "_control",
         "_controlled",
         "_decided",
         "_instances",
+        "_listed",
         "_networks",
         "_smtp",
         "_snapshot",
         "_welcomed",
         "generation",
+        "until",
     )
 
     def __init__(self, snapshot: Snapshot, former: AccessTable | None = None) -> None:
         """Compile a snapshot: some microseconds for each address of a zone that a rule names, so not on an event loop
         where there are many. What has not changed since the `former` table is taken from it."""
         self.generation = snapshot.generation
+        self.until = snapshot.until
         self._snapshot = snapshot
         named = {zone for rule in snapshot.rules for context in rule.contexts for zone in context.zone_ids}
         known = {} if former is None else former._networks
@@ -95,6 +102,14 @@ class AccessTable:
             else (zone.version, holding(zone.addresses) - holding(zone.excluded))
             for zone in snapshot.zones
             if zone.id in named
+        }
+        listed = {} if former is None else former._listed
+        self._listed = {
+            each.instance_id: listed[each.instance_id]
+            if each.instance_id in listed and listed[each.instance_id][0].version == each.version
+            else (each, holding(each.networks))
+            for each in snapshot.allow_lists
+            if snapshot.counts(each)
         }
         # By account, as a rule of one is nothing to another.
         self._smtp: dict[str, list[Rule]] = {}
@@ -123,6 +138,10 @@ class AccessTable:
 
     def _welcome(self, address: str, endpoint: str) -> Decision:
         at = _parsed(address)
+        for instance in self._listed:
+            decided = self._by_list(instance, at, address)
+            if decided is not None:
+                return decided
         willing = {
             account for account, rules in self._smtp.items() if any(self._allows(rule, at, endpoint) for rule in rules)
         }
@@ -141,7 +160,8 @@ class AccessTable:
         return Decision(False, told, f"{address} ({endpoint}) is in no instance's zone")
 
     def decide(self, instance_id: str, address: str, endpoint: str) -> Decision:
-        """Decide on SMTP for one instance: every enabled rule that applies must allow, and one at least must apply."""
+        """Decide on SMTP for one instance: its allow-list lets in, else every enabled rule that applies must allow, and
+        one at least must apply."""
         key = (instance_id, address, endpoint)
         found = self._decided.get(key)
         if found is None:
@@ -150,8 +170,9 @@ class AccessTable:
         return found
 
     def _decide(self, instance_id: str, address: str, endpoint: str) -> Decision:
-        decided = self._strictest(
-            self._rules_of(self._smtp, instance_id), instance_id, _parsed(address), address, endpoint
+        at = _parsed(address)
+        decided = self._by_list(instance_id, at, address) or self._strictest(
+            self._rules_of(self._smtp, instance_id), instance_id, at, address, endpoint
         )
         return decided or Decision(False, "", "no enabled rule covers the SMTP interface of this instance")
 
@@ -195,6 +216,14 @@ class AccessTable:
                     break
         return decided
 
+    def _by_list(self, instance_id: str, at: Ip, address: str) -> Decision | None:
+        """Return the permission of an instance's allow-list if it holds the address."""
+        found = self._listed.get(instance_id)
+        if found is None or at not in found[1]:
+            return None
+        until = rfc3339(found[0].ends_at)
+        return Decision(True, "", f"the allow-list of instance {instance_id} holds {address} until {until}")
+
     def _rules_of(self, by_account: dict[str, list[Rule]], instance_id: str) -> Sequence[Rule]:
         account, _ = self._instances.get(instance_id, ("", ""))
         return by_account.get(account, ())
@@ -219,6 +248,11 @@ class AccessTable:
         found = self._networks.get(zone_id)
         return NOWHERE if found is None else found[1]
 
+    @property
+    def allow_lists(self) -> tuple[AllowList, ...]:
+        """Return every allow-list, ended ones too."""
+        return self._snapshot.allow_lists
+
     def subnets(self, instance_id: str) -> tuple[list[str], float]:
         """Return `effective_subnets` of this moment."""
         return effective_subnets(self._snapshot, instance_id)
@@ -228,6 +262,7 @@ class AccessTable:
     ) -> tuple[InstanceExplanation, ...]:
         """Explain what an address meets at each instance of an account, or at one. Raises `ValueError`: no address."""
         at = _parsed(address)
+        lists = {each.instance_id: each for each in self._snapshot.allow_lists}
         zones = {zone.id: judge_zone(zone, at) for zone in self._snapshot.zones if zone.account_id == account_id}
 
         def judged(instance: str, region: str, api: Api) -> tuple[RuleVerdict, ...]:
@@ -240,11 +275,13 @@ class AccessTable:
 
         def explained(instance: str, region: str) -> InstanceExplanation:
             control, _ = self.decide_control(instance, address, endpoint)
+            listed = lists.get(instance)
             return InstanceExplanation(
                 instance,
                 region,
                 ApiExplanation(self.decide(instance, address, endpoint), judged(instance, region, "smtp")),
                 ApiExplanation(control, judged(instance, region, "control-plane")),
+                None if listed is None else judge_allow_list(listed, at, counts=self._snapshot.counts(listed)),
             )
 
         return tuple(
@@ -256,7 +293,7 @@ class AccessTable:
 
 def effective_subnets(snapshot: Snapshot, instance_id: str) -> tuple[list[str], float]:
     """Return the networks from which SMTP lets anybody in to an instance over some endpoint, the fewest that say it,
-    and when a zone or rule that concerns it last changed (seconds since 1970, 0.0 if there is none)."""
+    and when a zone, rule or allow-list that concerns it last changed (seconds since 1970, 0.0 if there is none)."""
     account, region = next(((a, r) for instance, a, r in snapshot.instances if instance == instance_id), ("", ""))
     concerned = [
         rule for rule in snapshot.rules if _applies(rule, instance_id, account, region) and governs_smtp(rule.document)
@@ -271,6 +308,11 @@ def effective_subnets(snapshot: Snapshot, instance_id: str) -> tuple[list[str], 
         granted = (_granted(rule, networks, endpoint) for rule in counting)
         open_to |= reduce(lambda one, other: one & other, granted, EVERYWHERE)
     changed = [subject.updated_at for subject in (*concerned, *zones.values())]
+    for listed in (each for each in snapshot.allow_lists if each.instance_id == instance_id):
+        if snapshot.counts(listed):
+            open_to |= holding(listed.networks)
+        # One that has ended changed who gets in by that.
+        changed.append(listed.updated_at if snapshot.counts(listed) else max(listed.updated_at, listed.ends_at))
     return open_to.networks(), max(changed, default=0.0)
 
 

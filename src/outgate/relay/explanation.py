@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from outgate.model.access import Context, Rule, Zone
+from outgate.base.clock import rfc3339
+from outgate.model.access import AllowList, Context, Rule, Zone
 from outgate.relay.ranges import Ip, holding
 from outgate.store.rule_document import beyond_showing
 
@@ -32,6 +33,16 @@ class ZoneVerdict:
     holds: bool
     excludes: bool
     unseen: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllowListVerdict:
+    """What an instance's allow-list makes of an address: it lets in whom it `holds`, unless it has `ended`."""
+
+    ends_at: float
+    holds: bool
+    ended: bool
+    missing: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,17 @@ def judge_zone(zone: Zone, address: Ip) -> ZoneVerdict:
         address in holding(zone.excluded),
         sum(entry.type not in _BY_ADDRESS for entry in zone.addresses),
     )
+
+
+def judge_allow_list(allow_list: AllowList, address: Ip, *, counts: bool) -> AllowListVerdict:
+    """Judge the allow-list of an instance, which `counts` until it ends."""
+    holds = address in holding(allow_list.networks)
+    missing: list[str] = []
+    if not counts:
+        missing.append(f"the allow-list ended at {rfc3339(allow_list.ends_at)}: it grants nothing")
+    if not holds:
+        missing.append(f"the allow-list does not hold {address}")
+    return AllowListVerdict(allow_list.ends_at, holds, not counts, tuple(missing))
 
 
 def judge(rule: Rule, zones: Mapping[str, ZoneVerdict], address: Ip, endpoint: str, api: Api) -> RuleVerdict:

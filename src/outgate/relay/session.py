@@ -156,8 +156,13 @@ class SubmissionSession:
             case _:  # TlsRequested is the shell's
                 pass
 
+    @property
+    def is_current(self) -> bool:
+        """Say whether this client was judged by the network rules of now."""
+        return self._relay.access is self._access
+
     def _allowed_on(self) -> bool:
-        return self._relay.access is self._access or self.still_welcome()
+        return self.is_current or self.still_welcome()
 
     def still_welcome(self) -> bool:
         """Look at the network rules again; say whether this client may stay."""
@@ -170,7 +175,8 @@ class SubmissionSession:
         _log_decision(decision, client, self._id, self._sender)
         if not decision.allowed:
             remedy = f"have every enabled rule of the instance name a zone that holds {client.address}, or accept it"
-            self._refused("session.withdrawn", Refused(policy.WITHDRAWN, "a zone or rule changed", remedy))
+            reason = f"a zone or rule was changed, or an allow-list ended: {decision.reason}"
+            self._refused("session.withdrawn", Refused(policy.WITHDRAWN, reason, remedy))
         return decision.allowed
 
     # -- the questions --------------------------------------------------------------------------------------
@@ -224,6 +230,7 @@ class SubmissionSession:
             _log.warning("login.failed", session=self._id, client=client.address, username=username)
             self.machine.answer(AUTH_FAILED if self._failed_logins < _FAILED_LOGINS else _TOO_MANY_LOGINS)
             return
+        self._access = self._relay.access  # they may have changed while the password was checked
         decision = self._access.decide(sender.instance.id, client.address, client.endpoint)
         _log_decision(decision, client, self._id, sender)
         if not decision.allowed:

@@ -21,10 +21,11 @@ from outgate.base import ids
 from outgate.base.clock import Clock
 from outgate.model.access import Address, Rule, Snapshot, Zone
 from outgate.store import rule_document
+from outgate.store.allow_lists import all_allow_lists
 from outgate.store.database import ACCESS, Database
 from outgate.store.rule_document import ALL_APIS, CONTROL_PLANE, SMTP_API, SMTP_API_DEV
 from outgate.store.tables import accounts, instances, rules, zones
-from outgate.store.tenancy_rows import Conflict, NotThere, TooMany
+from outgate.store.tenancy_rows import Changed, Conflict, NotThere, TooMany
 
 __all__ = [
     "ALL_APIS",
@@ -45,10 +46,6 @@ __all__ = [
 MOST_ZONES = 500
 MOST_RULES = 4020
 MOST_ADDRESSES = 1000
-
-
-class Changed(Exception):
-    """The row is not of the expected version any more."""
 
 
 class InUse(Exception):
@@ -285,11 +282,22 @@ class AccessQueries:
         return self._database.revision(ACCESS)
 
     def snapshot(self) -> Snapshot:
-        """Return all zones, rules and instances of this moment, ready to be compiled by `relay.access`."""
-        # Read first: a change that lands in between leaves the generation behind, so it is noticed again.
-        generation = self.revision()
+        """Return all zones, rules, allow-lists and instances of this moment, ready to be compiled by `relay.access`."""
+        # Both are read first: a change, or an end, that falls in between is noticed again.
+        generation, now = self.revision(), self._clock.now()
         with self._database.reading() as connection:
-            return Snapshot(generation, _all_zones(connection), _all_rules(connection), _all_instances(connection))
+            return Snapshot(
+                generation,
+                _all_zones(connection),
+                _all_rules(connection),
+                _all_instances(connection),
+                all_allow_lists(connection),
+                now,
+            )
+
+    def is_current(self, generation: int, until: float) -> bool:
+        """Say whether a snapshot of that generation, true `until` a moment, still is. Some microseconds."""
+        return self._clock.now() < until and self.revision() == generation
 
 
 def _find_zone(connection: Connection, account_id: str, zone_id: str) -> Row[Any] | None:

@@ -4,8 +4,8 @@ Standards: SQLite in WAL mode, synchronous=FULL.
 Promises: opening runs the missing migrations; all methods are thread-safe; `data_version()` differs after any
     change by any process.
 Dangers: everything here blocks: on an event loop wrap it in `asyncio.to_thread`, but for start-up and snapshots.
-Not here: messages (`sqlite`), statements (`tenancy`, `verification`, `access`, `identity`,
-    `egress`).
+Not here: messages (`sqlite`), statements (`tenancy`, `verification`, `access`, `allow_lists`,
+    `identity`, `egress`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from outgate.base.clock import Clock
 from outgate.store.access import AccessQueries
+from outgate.store.allow_lists import AllowListQueries
 from outgate.store.database import Database
 from outgate.store.egress import EgressQueries
 from outgate.store.identity import IdentityQueries
@@ -24,13 +25,14 @@ from outgate.store.verification import VerificationQueries
 
 
 class ControlStore:
-    """The control database, by subject: `tenancy`, `verification`, `access`, `identity`, `egress`."""
+    """The control database, by subject: `tenancy`, `verification`, `access`, `allow_lists`, `identity`, `egress`."""
 
     def __init__(self, database: Database, box: SecretBox, clock: Clock) -> None:
         self._database = database
         self.tenancy = TenancyQueries(database, box, clock)
         self.verification = VerificationQueries(database, clock)
         self.access = AccessQueries(database, clock)
+        self.allow_lists = AllowListQueries(database, clock)
         self.identity = IdentityQueries(database, box, clock)
         self.egress = EgressQueries(database, box, clock)
 

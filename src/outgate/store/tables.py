@@ -195,6 +195,21 @@ rules = Table(
     Column("updated_by", String, nullable=False),
 )
 
+# The legacy list of networks that SMTP lets in to an instance, beside its rules and until a day.
+allow_lists = Table(
+    "allow_lists",
+    control,
+    Column("instance_id", String, ForeignKey("instances.id"), primary_key=True),
+    Column("networks", JSON, nullable=False),
+    Column("ends_at", Float, nullable=False),
+    Column("note", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("updated_by", String, nullable=False),
+)
+
 api_keys = Table(
     "api_keys",
     control,

@@ -31,6 +31,10 @@ class Conflict(Exception):
         self.field = field
 
 
+class Changed(Exception):
+    """The row is not of the expected version any more."""
+
+
 class TooMany(Exception):
     """A limit of the contract is reached; the message says which and what helps."""
 

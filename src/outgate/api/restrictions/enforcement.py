@@ -34,14 +34,14 @@ class CurrentTable:
         self._table: AccessTable | None = None
 
     def get(self) -> AccessTable:
-        """Return a table that knows of every change that was committed before the call."""
+        """Return a table that knows of every change that was committed, and every list that ended, before the call."""
         table = self._table
         access = self._store.access
-        if table is not None and table.generation == access.revision():
+        if table is not None and access.is_current(table.generation, table.until):
             return table
         with self._lock:
             table = self._table
-            if table is None or table.generation != access.revision():
+            if table is None or not access.is_current(table.generation, table.until):
                 table = self._table = AccessTable(access.snapshot(), table)
             return table
 

@@ -8,6 +8,9 @@ Not here: the schema as it is now (`store.tables`).
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "c0003"
 down_revision = "c0002"
 branch_labels = None
@@ -39,11 +42,24 @@ def _no_gateways() -> None:
 
 
 def _allow_lists() -> None:
-    pass
+    op.create_table(
+        "allow_lists",
+        sa.Column("instance_id", sa.String(), nullable=False),
+        sa.Column("networks", sa.JSON(), nullable=False),
+        sa.Column("ends_at", sa.Float(), nullable=False),
+        sa.Column("note", sa.String(), nullable=False),
+        sa.Column("version", sa.String(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("created_by", sa.String(), nullable=False),
+        sa.Column("updated_by", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["instance_id"], ["instances.id"]),
+        sa.PrimaryKeyConstraint("instance_id"),
+    )
 
 
 def _no_allow_lists() -> None:
-    pass
+    op.drop_table("allow_lists")
 
 
 def _keys() -> None:
