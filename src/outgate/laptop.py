@@ -355,7 +355,9 @@ class Laptop:
 
     async def _open(self, relay: RelayService, control: ControlStore) -> None:
         """Take up what an earlier run left, let clients in, and follow what changes in the store."""
-        watch = Watch(control, relay.changed, relay.keep_time)  # before the first look: what changes after it is noticed
+        watch = Watch(
+            control, relay.changed, relay.keep_time
+        )  # before the first look: what changes after it is noticed
         await relay.changed()
         await relay.start()
         watch.start()
@@ -475,7 +477,7 @@ def http_application(parts: _Parts, dev: dict[str, Any], proxy_port: int) -> Mou
     return Mounts(
         {
             "/event-notifications": notifications,
-            "/context-based-restrictions": restrictions.build(store=control, authenticator=authenticator),
+            "/context-based-restrictions": restrictions.build(store=control, authenticator=authenticator, clock=clock),
             "/cloud-manager": managed,
             "/iam": tokens,
             "/identity": _below("/identity", tokens),

@@ -74,6 +74,8 @@ class Things:
         keys = store.identity.api_keys(self.service.account_id)
         if not keys:
             keys = (store.identity.create_api_key(self.service.account_id, "again", ["reader"])[0],)
+        if store.allow_lists.get(self.service.account_id, instance.id) is None:
+            self.allow_list()
         return {
             "instance_id": instance.id,
             "smtp_config_id": configuration.id,
@@ -103,6 +105,16 @@ class Things:
             description="",
             addresses=(Address("subnet", "127.0.0.0/8"),),
             excluded=(),
+            by="test",
+        )
+
+    def allow_list(self) -> Any:
+        return self.service.store.allow_lists.create(
+            self.service.account_id,
+            self.service.instance.id,
+            networks=(Address("subnet", "192.0.2.0/24"),),
+            ends_at=self.service.clock.now() + 86_400,
+            note="",
             by="test",
         )
 

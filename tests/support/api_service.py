@@ -139,7 +139,7 @@ def application(
     return Mounts(
         {
             "/event-notifications": notifications,
-            "/context-based-restrictions": restrictions.build(store=store, authenticator=authenticator),
+            "/context-based-restrictions": restrictions.build(store=store, authenticator=authenticator, clock=clock),
             "/iam": tokens_api,
         },
         tokens_api,

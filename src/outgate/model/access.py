@@ -98,7 +98,7 @@ class Snapshot:
 
     @property
     def until(self) -> float:
-        """Return when the first of its allow-lists ends: from then on it is not true any more, though no row changes."""
+        """Return when the next allow-list ends: from then on it is not true any more, though no row changes."""
         return min((each.ends_at for each in self.allow_lists if self.counts(each)), default=inf)
 
     def counts(self, allow_list: AllowList) -> bool:

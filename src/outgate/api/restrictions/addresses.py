@@ -1,4 +1,4 @@
-"""The addresses of a zone: what the vendor's clients write, checked, and back.
+"""The addresses of a zone, and the networks of an allow-list: what clients write, checked, and back.
 
 Standards: RFC 4291, RFC 4632 (addresses, subnets); the vendor's CRN for networks.
 Promises: what is accepted here can be compiled; an address that can never match is refused with its place.
@@ -17,9 +17,12 @@ from pydantic import Field
 from outgate.api.errors import BadRequest
 from outgate.api.schema import Body
 from outgate.model.access import Address
+from outgate.relay.ranges import Ip
 from outgate.store.access import MOST_ADDRESSES
 
 _BY_VALUE = ("ipAddress", "ipRange", "subnet", "vpc", "instance")
+_LONGEST_NETWORK = 100
+_WIDEST = {4: 8, 6: 16}
 _EXCLUDABLE = ("ipAddress", "ipRange", "subnet")
 
 
@@ -46,6 +49,44 @@ def read_addresses(given: list[ZoneAddress], field: str, *, excluded: bool = Fal
     if len(given) > MOST_ADDRESSES:
         raise BadRequest(field, f"may have {MOST_ADDRESSES} entries at most")
     return tuple(_read(entry, f"{field}[{at}]", excluded) for at, entry in enumerate(given))
+
+
+def read_networks(given: list[str], field: str) -> tuple[Address, ...]:
+    """Return the checked networks of an allow-list, each once and in one spelling.
+
+    Raises `BadRequest` that names the entry: `networks[3]`. None is wider than a /8, for IPv6 a /16: nobody has more,
+    and whoever means everybody makes a rule that says so."""
+    if len(given) > MOST_ADDRESSES:
+        raise BadRequest(field, f"may have {MOST_ADDRESSES} entries at most")
+    return tuple(dict.fromkeys(_network(text.strip(), f"{field}[{at}]") for at, text in enumerate(given)))
+
+
+def _network(text: str, place: str) -> Address:
+    kind = "subnet" if "/" in text else "ipRange" if "-" in text else "ipAddress"
+    try:
+        if len(text) > _LONGEST_NETWORK:
+            raise ValueError("it is too long for one")
+        first, last = _ends(kind, _checked(kind, text))
+    except ValueError as error:
+        raise BadRequest(place, f"is not an address, a subnet or a range: {error}") from None
+    widest = _WIDEST[first.version]
+    if int(last) - int(first) >= 1 << first.max_prefixlen - widest:
+        raise BadRequest(
+            place,
+            f"is wider than a /{widest}: name the networks that you have; "
+            "who is to let in everybody needs a rule with a context without zones",
+        )
+    if first == last:
+        return Address("ipAddress", str(first))
+    return Address(kind, str(ipaddress.ip_network(text)) if kind == "subnet" else f"{first}-{last}")
+
+
+def _ends(kind: str, checked: str) -> tuple[Ip, Ip]:
+    if kind == "subnet":
+        network = ipaddress.ip_network(checked)
+        return network.network_address, network.broadcast_address
+    first, _, last = checked.partition("-")
+    return ipaddress.ip_address(first), ipaddress.ip_address(last or first)
 
 
 def address_document(address: Address) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""What zones and rules share: whose account, the body's limit, ETags and If-Match, audit fields, sorting.
+"""What zones, rules and allow-lists share: whose account, the body's limit, ETags and If-Match, audit fields, sorting.
 
 Standards: RFC 9110 (ETag, If-Match with strong comparison).
 Promises: an ETag changes with every replacement; sorting by an unknown field is refused.
 Dangers: `If-Match` is only read here: whether it is met is decided in the store, with the change, in one transaction.
-Not here: the operations (`zones`, `rules`, `catalogue`, `explain`).
+Not here: the operations (`zones`, `rules`, `allow_lists`, `catalogue`, `explain`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from outgate.api.errors import BadRequest, Forbidden, Outdated
 from outgate.api.identity.gate import Gate
 from outgate.api.identity.tokens import Caller
 from outgate.base.clock import rfc3339
-from outgate.model.access import Rule, Zone
+from outgate.model.access import AllowList, Rule, Zone
 
 # A zone may have 1000 addresses: with IPv6 ranges that is more than other bodies ever need.
 BODY_LIMIT = 256 * 1024
@@ -28,7 +28,7 @@ Subject = TypeVar("Subject", Zone, Rule)
 
 
 def stale(kind: str) -> Outdated:
-    """Return the refusal for an ETag that is not the one that a zone or rule has now."""
+    """Return the refusal for an ETag that is not the one that a thing of that kind has now."""
     return Outdated(f"the {kind} has another ETag now: get it anew, then decide again")
 
 
@@ -85,15 +85,15 @@ def _versions(text: str) -> frozenset[str] | None:
     return frozenset(part.strip().removeprefix('"').removesuffix('"') for part in text.split(","))
 
 
-def etag(subject: Zone | Rule) -> dict[str, str]:
-    """Return the headers of an answer that shows one zone or rule."""
+def etag(subject: Zone | Rule | AllowList) -> dict[str, str]:
+    """Return the headers of an answer that shows one zone, rule or allow-list."""
     return {"ETag": f'"{subject.version}"'}
 
 
-def audit_fields(request: Request, subject: Zone | Rule, kind: str) -> dict[str, object]:
-    """Return `href` and who made and changed it when; `kind` is "zones" or "rules"."""
+def audit_fields(request: Request, subject: Zone | Rule | AllowList, path: str) -> dict[str, object]:
+    """Return `href`, which is `path` below the base, and who made and changed it when."""
     return {
-        "href": href(request, f"{kind}/{subject.id}"),
+        "href": href(request, path),
         "created_at": rfc3339(subject.created_at, milliseconds=True),
         "created_by_id": subject.created_by,
         "last_modified_at": rfc3339(subject.updated_at, milliseconds=True),

@@ -20,8 +20,9 @@ from outgate.api.openapi import described
 from outgate.api.restrictions import models
 from outgate.api.restrictions.common import account_listed, correlated
 from outgate.api.restrictions.enforcement import CurrentTable
+from outgate.base.clock import rfc3339
 from outgate.relay.access import ApiExplanation, InstanceExplanation
-from outgate.relay.explanation import ContextVerdict, RuleVerdict
+from outgate.relay.explanation import AllowListVerdict, ContextVerdict, RuleVerdict
 
 
 def routes(current: CurrentTable, gate: Gate) -> APIRouter:
@@ -77,6 +78,16 @@ def _instance(item: InstanceExplanation, address: str, endpoint: str) -> dict[st
         "region": item.region,
         "smtp": _api(item.smtp, item.instance_id, address, endpoint),
         "control_plane": _api(item.control, item.instance_id, address, endpoint),
+        "allow_list": None if item.allow_list is None else _allow_list(item.allow_list),
+    }
+
+
+def _allow_list(found: AllowListVerdict) -> dict[str, object]:
+    return {
+        "ends_at": rfc3339(found.ends_at),
+        "ended": found.ended,
+        "holds": found.holds,
+        "missing": list(found.missing),
     }
 
 

@@ -134,6 +134,25 @@ class RuleList(Shown):
     rules: list[Rule]
 
 
+class AllowList(_Audited):
+    """The legacy allow-list of an instance; `warning` says what to do from 14 days before its end ("" until then)."""
+
+    instance_id: str
+    networks: list[str]
+    ends_at: Time
+    ends_in_days: int
+    ended: bool
+    warning: str
+    note: str
+
+
+class AllowListList(Shown):
+    """All allow-lists of the account."""
+
+    count: int
+    allow_lists: list[AllowList]
+
+
 class AccountSettings(_Audited):
     """An account's limits and how much of them it uses."""
 
@@ -236,6 +255,15 @@ class ExplainedApi(Shown):
     rules: list[ExplainedRule]
 
 
+class ExplainedAllowList(Shown):
+    """What the instance's allow-list makes of the address: it lets in whom it holds until it has ended."""
+
+    ends_at: Time
+    ended: bool
+    holds: bool
+    missing: list[str]
+
+
 class ExplainedInstance(Shown):
     """What the address meets at one instance: over SMTP, and at its REST API (the control plane)."""
 
@@ -243,6 +271,7 @@ class ExplainedInstance(Shown):
     region: str
     smtp: ExplainedApi
     control_plane: ExplainedApi
+    allow_list: ExplainedAllowList | None
 
 
 class Explanation(Shown):
@@ -325,6 +354,20 @@ RULE: dict[str, object] = {
     **_audited(f"rules/{_RULE}"),
 }
 RULES: dict[str, object] = {"count": 1, "rules": [RULE]}
+NEW_ALLOW_LIST: dict[str, object] = {
+    "networks": ["192.0.2.0/24", "198.51.100.7", "2001:db8::1-2001:db8::9"],
+    "ends_at": "2027-01-31T00:00:00Z",
+    "note": "until the office has its zone",
+}
+ALLOW_LIST: dict[str, object] = {
+    "instance_id": _INSTANCE,
+    **NEW_ALLOW_LIST,
+    "ends_in_days": 71,
+    "ended": False,
+    "warning": "",
+    **_audited(f"allow_lists/{_INSTANCE}"),
+}
+ALLOW_LISTS: dict[str, object] = {"count": 1, "allow_lists": [ALLOW_LIST]}
 SETTINGS: dict[str, object] = {
     "id": _ACCOUNT,
     "crn": f"crn:v1:bluemix:public:context-based-restrictions:global:a/{_ACCOUNT}::account_settings:{_ACCOUNT}",
@@ -376,6 +419,12 @@ EXPLANATION: dict[str, object] = {
                 "reason": "no enabled rule restricts the control plane of this instance",
                 "remedy": "",
                 "rules": [],
+            },
+            "allow_list": {
+                "ends_at": "2026-11-01T00:00:00Z",
+                "ended": True,
+                "holds": True,
+                "missing": ["the allow-list ended at 2026-11-01T00:00:00Z: it grants nothing"],
             },
         }
     ],

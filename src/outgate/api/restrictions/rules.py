@@ -347,5 +347,5 @@ def _document(request: Request, rule: Rule) -> dict[str, object]:
         "description": rule.description,
         **rule.document,
         "enforcement_mode": rule.enforcement,
-        **audit_fields(request, rule, "rules"),
+        **audit_fields(request, rule, f"rules/{rule.id}"),
     }

@@ -225,7 +225,7 @@ def _document(request: Request, zone: Zone) -> dict[str, object]:
         "account_id": zone.account_id,
         "addresses": [address_document(address) for address in zone.addresses],
         "excluded": [address_document(address) for address in zone.excluded],
-        **audit_fields(request, zone, "zones"),
+        **audit_fields(request, zone, f"zones/{zone.id}"),
     }
 
 
@@ -233,7 +233,7 @@ def _summary(request: Request, zone: Zone) -> dict[str, object]:
     return {
         **_described(zone),
         "addresses_preview": [address_document(address) for address in zone.addresses[:3]],
-        **audit_fields(request, zone, "zones"),
+        **audit_fields(request, zone, f"zones/{zone.id}"),
     }
 
 
