@@ -16,6 +16,7 @@ from ibm_eventnotifications.event_notifications_v1 import (
     SmtpUsersPager,
 )
 
+from outgate.base.clock import rfc3339
 from outgate.model.access import Address
 from outgate.model.tenancy import Verification
 from outgate.store.access import SMTP_API
@@ -241,6 +242,27 @@ def test_allowed_ips_are_the_zones_of_the_rules(client: EventNotificationsV1, se
     allowed = client.get_smtp_allowed_ips(**where).get_result()
     assert allowed["subnets"] == ["192.0.2.0/25", "2001:db8::/64"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", allowed["updated_at"])
+
+
+def test_allowed_ips_list_an_allow_list_beside_the_zones_until_it_ends(
+    client: EventNotificationsV1, service: Service
+) -> None:
+    made = create(client, service)
+    where = {"instance_id": service.instance.id, "id": made["id"]}
+    let_in(service, "192.0.2.0/25")
+    ends_at = float(int(service.clock.now())) + 60
+    service.store.allow_lists.create(
+        service.account_id,
+        service.instance.id,
+        networks=(Address("ipAddress", "198.51.100.7"), Address("subnet", "192.0.2.128/25")),
+        ends_at=ends_at,
+        note="",
+        by="test",
+    )
+    assert client.get_smtp_allowed_ips(**where).get_result()["subnets"] == ["192.0.2.0/24", "198.51.100.7/32"]
+    service.clock.advance(61)
+    allowed = client.get_smtp_allowed_ips(**where).get_result()
+    assert allowed == {"subnets": ["192.0.2.0/25"], "updated_at": rfc3339(ends_at)}
 
 
 def let_in(service: Service, *subnets: str) -> None:

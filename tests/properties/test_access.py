@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outgate.model.access import Address, Context, Rule, Snapshot, Zone
+from outgate.model.access import Address, AllowList, Context, Rule, Snapshot, Zone
 from outgate.relay.access import AccessTable, effective_subnets
 from outgate.relay.ranges import EVERYWHERE, NOWHERE, Ranges, holding
 
@@ -55,13 +56,26 @@ rules = st.builds(
     st.sampled_from([True, True, True, False]),
     st.sampled_from(["enabled", "enabled", "enabled", "disabled", "report"]),
 )  # fmt: skip
+NOW = 1000.0
+allow_lists = st.builds(
+    lambda instance, networks, ends_at: AllowList(instance, networks, ends_at, "", "1", 0, 0, "", ""),
+    st.sampled_from(["i1", "i1", "i2"]),
+    several,
+    st.sampled_from([NOW - 1, NOW, NOW + 1]),
+)
 snapshots = st.builds(
-    lambda some_zones, some_rules: Snapshot(
-        1, tuple({zone.id: zone for zone in some_zones}.values()), tuple(some_rules), (("i1", "acc", "eu-de"), ("i2", "acc", "us-south"))
+    lambda some_zones, some_rules, lists: Snapshot(
+        1,
+        tuple({zone.id: zone for zone in some_zones}.values()),
+        tuple(some_rules),
+        (("i1", "acc", "eu-de"), ("i2", "acc", "us-south")),
+        tuple({each.instance_id: each for each in lists}.values()),
+        NOW,
     ),
     st.lists(zones, max_size=4),
     st.lists(rules, max_size=3),
-)  # fmt: skip
+    st.lists(allow_lists, max_size=2),
+)
 
 
 @given(snapshots)
@@ -86,7 +100,8 @@ def test_an_explanation_agrees_with_the_decision(
     for found in table.explain("acc", str(address), endpoint):
         smtp = [verdict for verdict in found.smtp.rules if verdict.enforced]
         assert found.smtp.decision == table.decide(found.instance_id, str(address), endpoint)
-        assert found.smtp.decision.allowed is (bool(smtp) and all(verdict.allows for verdict in smtp))
+        listed = found.allow_list is not None and not found.allow_list.missing
+        assert found.smtp.decision.allowed is (listed or (bool(smtp) and all(verdict.allows for verdict in smtp)))
         control = [verdict for verdict in found.control.rules if verdict.enforced]
         assert found.control.decision.allowed is all(verdict.allows for verdict in control)
         for verdict in (*found.smtp.rules, *found.control.rules):
@@ -94,6 +109,23 @@ def test_an_explanation_agrees_with_the_decision(
             assert all(context.missing or context.allows for context in verdict.contexts)
     welcome = any(table.decide(instance, str(address), endpoint).allowed for instance in ("i1", "i2"))
     assert table.welcome(str(address), endpoint).allowed is welcome
+
+
+@given(snapshots, st.sampled_from(ADDRESSES), st.sampled_from(["public", "private"]))
+def test_an_allow_list_lets_in_whom_it_holds_beside_whom_the_rules_let_in(
+    snapshot: Snapshot, address: ipaddress.IPv4Address, endpoint: str
+) -> None:
+    table, without = AccessTable(snapshot), AccessTable(replace(snapshot, allow_lists=()))
+    for instance in ("i1", "i2"):
+        listed = any(
+            address in holding(each.networks)
+            for each in snapshot.allow_lists
+            if each.instance_id == instance and each.ends_at > NOW
+        )
+        by_rules = without.decide(instance, str(address), endpoint).allowed
+        assert table.decide(instance, str(address), endpoint).allowed is (listed or by_rules)
+        control = table.decide_control(instance, str(address), endpoint)
+        assert control == without.decide_control(instance, str(address), endpoint)
 
 
 @given(several, several)

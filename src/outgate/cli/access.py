@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import typer
 
+from outgate.cli import allow_list
 from outgate.cli.calling import (
     NOT_AS_WANTED,
     WRONG_USE,
@@ -29,6 +30,7 @@ from outgate.cli.calling import (
 )
 
 commands = typer.Typer(no_args_is_help=True, help="Who may reach the instance, and why an address may not.")
+commands.add_typer(allow_list.commands, name="allow-list")
 
 
 class Endpoint(StrEnum):
@@ -116,8 +118,17 @@ def _print_instance(found: dict[str, Any]) -> None:
         _say(1, f"{title}: {judged['decision']}: {judged['reason']}")
         if judged["remedy"]:
             _say(2, f"remedy: {judged['remedy']}")
+        if name == "smtp" and found["allow_list"] is not None:
+            _print_allow_list(found["allow_list"])
         for rule in judged["rules"]:
             _print_rule(rule)
+
+
+def _print_allow_list(found: dict[str, Any]) -> None:
+    verdict = "does not allow" if found["missing"] else "allows"
+    _say(2, f"allow-list until {found['ends_at']} {verdict}")
+    for lack in found["missing"]:
+        _say(3, lack)
 
 
 def _print_rule(rule: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from outgate.model.access import Address, Context, Rule, Snapshot, Zone
+from outgate.model.access import Address, AllowList, Context, Rule, Snapshot, Zone
 from outgate.relay import access as access_module
 from outgate.relay.access import AccessTable, effective_subnets
 from outgate.relay.ranges import Ranges
@@ -113,6 +113,62 @@ def test_overlapping_and_adjacent_ranges_merge() -> None:
     access = table([wide], [rule("r1", "z3")])
     assert all(access.welcome(f"10.0.0.{n}", "public").allowed for n in range(22))
     assert not access.welcome("10.0.0.22", "public").allowed
+
+
+# -- the allow-list --------------------------------------------------------------------------------------------
+
+
+def listing(*networks: str, instance: str = "i1", ends_at: float = 200.0, updated_at: float = 5.0) -> AllowList:
+    addresses = tuple(Address("subnet", network) for network in networks)
+    return AllowList(instance, addresses, ends_at, "", "1", 0, updated_at, "", "")
+
+
+def test_a_list_lets_in_beside_the_rules_and_cuts_nobody_off() -> None:
+    listed = replace(snapshot([LOOPBACK], [rule("r1", "z1")]), allow_lists=(listing("192.0.2.0/24"),), taken_at=100)
+    access = AccessTable(listed)
+    decision = access.decide("i1", "192.0.2.1", "private")
+    assert decision.allowed and decision.rule_id == ""
+    assert decision.reason == "the allow-list of instance i1 holds 192.0.2.1 until 1970-01-01T00:03:20Z"
+    assert access.welcome("192.0.2.1", "public").allowed
+    assert access.decide("i1", "127.0.0.1", "public").rule_id == "r1"
+    assert not access.decide("i2", "192.0.2.1", "public").allowed
+    assert "192.0.2.0/24" in access.subnets("i1")[0] and "192.0.2.0/24" not in access.subnets("i2")[0]
+
+
+def test_without_any_rule_a_list_is_one_of_its_own() -> None:
+    access = AccessTable(replace(snapshot([], []), allow_lists=(listing("192.0.2.0/24"),), taken_at=100))
+    assert access.decide("i1", "192.0.2.1", "public").allowed and access.welcome("192.0.2.1", "public").allowed
+    assert not access.decide("i1", "198.51.100.1", "public").allowed
+    assert access.subnets("i1") == (["192.0.2.0/24"], 5.0)
+
+
+def test_a_list_that_has_ended_grants_nothing_and_says_when() -> None:
+    ended = replace(snapshot([], []), allow_lists=(listing("192.0.2.0/24"),), taken_at=200.0)
+    access = AccessTable(ended)
+    assert not access.decide("i1", "192.0.2.1", "public").allowed and not access.welcome("192.0.2.1", "public").allowed
+    assert access.subnets("i1") == ([], 200.0)
+    assert access.until == float("inf")
+    (first, _) = access.explain("acc", "192.0.2.1", "public")
+    assert first.allow_list is not None and first.allow_list.holds and first.allow_list.ended
+    assert first.allow_list.missing == ("the allow-list ended at 1970-01-01T00:03:20Z: it grants nothing",)
+
+
+def test_a_table_holds_until_the_next_list_ends() -> None:
+    lists = (listing("192.0.2.0/24", ends_at=300), listing("192.0.2.0/24", instance="i2", ends_at=250))
+    first = AccessTable(replace(snapshot([], []), allow_lists=lists, taken_at=100))
+    assert first.until == 250
+    later = AccessTable(replace(snapshot([], []), allow_lists=lists, taken_at=260), first)
+    assert later.until == 300
+    assert later.decide("i1", "192.0.2.1", "public").allowed and not later.decide("i2", "192.0.2.1", "public").allowed
+
+
+def test_a_list_that_was_changed_is_compiled_anew() -> None:
+    old = listing("192.0.2.0/24")
+    first = AccessTable(replace(snapshot([], []), allow_lists=(old,), taken_at=100))
+    new = replace(old, networks=(Address("ipAddress", "192.0.2.1"),), version="2")
+    table = AccessTable(replace(snapshot([], []), allow_lists=(new,), taken_at=100), first)
+    assert table.decide("i1", "192.0.2.1", "public").allowed
+    assert not table.decide("i1", "192.0.2.2", "public").allowed
 
 
 # -- the control plane ----------------------------------------------------------------------------------------
