@@ -66,7 +66,7 @@ from outgate.store.sqlite import QueueLocked, QueueStore, open_queue
 _log = Log("outgate.app")
 _WATCH_S = 0.5
 _HELPING = 50
-"""Sessions that are looked at before others get their turn on the loop: 2 ms of them."""
+"""Sessions that are looked at before others get their turn on the loop: 2 ms of it, 8 ms where all have to go."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of the GNU C library
 _UNUSABLE = (
     OSError,

@@ -11,10 +11,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from outgate import app
 from outgate.app import serve_http
 from outgate.model.access import Address
 from outgate.smtp.asyncio.server import listening_socket
-from support.relay import relay
+from support.relay import TestRelay, relay
 
 
 async def test_who_calls_is_who_connects_whatever_a_header_says() -> None:
@@ -73,3 +74,64 @@ async def test_what_does_not_concern_access_compiles_nothing(tmp_path: Path) -> 
         running.control.tenancy.create_account("another")
         await running.service.changed()
         assert running.service.relay.access is table
+
+
+async def test_what_is_promised_within_two_seconds_is_looked_for_twice_a_second() -> None:
+    assert app._WATCH_S <= 0.5
+
+
+async def test_an_end_is_noticed_though_no_row_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_WATCH_S", 0)
+    async with relay(tmp_path / "data") as running:
+        for rule in running.control.access.rules(running.tenant.account_id):
+            running.control.access.delete_rule(running.tenant.account_id, rule.id)
+        list_until(running, running.clock.now() + 3600)
+        await running.service.changed()
+        watch = app.Watch(running.control, running.service.changed, running.service.keep_time)
+        watch.start()
+        client = await running.client()
+        table = running.service.relay.access
+        await running.service.keep_time()
+        assert running.service.relay.access is table
+        running.clock.advance(3601)
+        assert await client.heard() == "421 4.7.0 Access withdrawn, closing"
+        assert await client.heard() == ""
+        client.close()
+        assert not running.service.relay.access.welcome("127.0.0.1", "public").allowed
+        await watch.stop()
+
+
+async def test_many_sessions_are_looked_at_in_helpings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_HELPING", 2)
+    async with relay(tmp_path / "data") as running:
+        clients = [await running.client(login=False) for _ in range(6)]
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += len({id(s) for s in sessions if not s.is_current}) in (2, 4)
+
+        (listener,) = [each for each in running.service._listeners if each.connections]
+        sessions: list[Any] = [connection.session for connection in listener.connections]
+        for rule in running.control.access.rules(running.tenant.account_id):
+            running.control.access.delete_rule(running.tenant.account_id, rule.id)
+        task = asyncio.ensure_future(others())
+        await running.service.changed()
+        task.cancel()
+        assert turns >= 2
+        for client in clients:
+            assert await client.heard() == "421 4.7.0 Access withdrawn, closing"
+            client.close()
+
+
+def list_until(running: TestRelay, ends_at: float) -> None:
+    running.control.allow_lists.create(
+        running.tenant.account_id,
+        running.tenant.instance_id,
+        networks=(Address("subnet", "127.0.0.0/8"),),
+        ends_at=ends_at,
+        note="",
+        by="test",
+    )

@@ -1,10 +1,11 @@
 """Network zones and rules in the control database, and the snapshot that the relay decides by.
 
 Standards: RFC 9110 (If-Match: a version is compared in the transaction that changes the row).
-Promises: every method is one transaction; a snapshot is of one moment; names of zones are unique per account; a
-    rule names zones that exist, with 1000 addresses at most in all, also after a zone is replaced or deleted.
+Promises: every method is one transaction; a snapshot is of one moment and says until when it is true; names of zones
+    are unique per account; a rule names zones that exist, with 1000 addresses at most in all, also after a zone is
+    replaced or deleted.
 Not here: validation and ETags on the wire (`api.restrictions`), what a rule's document says (`rule_document`),
-    decisions (`relay.access`).
+    changes of allow-lists (`allow_lists`), decisions (`relay.access`).
 """
 
 from __future__ import annotations

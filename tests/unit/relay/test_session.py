@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -148,6 +149,15 @@ def test_a_withdrawn_network_ends_the_session_at_the_next_question(command: str)
         d.say("EHLO c")
     d.relay.access = access("10.0.0.0/8")
     assert d.say(command) == "421 4.7.0 Access withdrawn, closing\r\n"
+
+
+def test_a_network_that_is_withdrawn_while_the_password_is_checked_lets_nobody_in() -> None:
+    d = desk()
+    d.pump()
+    d.say("EHLO c")
+    d.say("AUTH PLAIN " + base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode())
+    d.relay.access = access("10.0.0.0/8")
+    assert d.settle() == "550 5.7.1 Not authorised\r\n"
 
 
 def test_a_reset_does_not_use_up_the_news_of_a_withdrawal() -> None:

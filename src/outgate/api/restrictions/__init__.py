@@ -25,7 +25,8 @@ from outgate.store.control import ControlStore
 MORE_INFO = "https://cloud.ibm.com/apidocs/context-based-restrictions"
 _ABOUT = (
     "Network zones and the rules that name them. SMTP lets nobody in to an instance until an enabled rule does; its "
-    "REST API is open until one restricts it. A rule allows if one of its contexts does; all that apply must allow."
+    "REST API is open until one restricts it. A rule allows if one of its contexts does; all that apply must allow. "
+    "The allow-list of an instance lets in to SMTP beside its rules, until its end."
 )
 
 __all__ = ["ROLES", "Enforcement", "build"]
