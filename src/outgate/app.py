@@ -19,6 +19,7 @@ import sqlite3
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Generator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ class RelayService:
         self._listeners: list[Listener] = []
         self._changing = asyncio.Lock()
         self._endings = Endings()
-        self._due = self.relay.access.until
+        self._due = -inf  # when the time of day asks for a look at access, though no row has changed
 
     def _queue(self, clock: Clock) -> Queue:
         relay = self._settings.relay
@@ -262,20 +263,23 @@ class RelayService:
     async def changed(self) -> None:
         """Look at the control store again: zones, rules, users, configurations may have changed."""
         self.credentials.forget()
-        await self._follow_access()
+        await self.follow_access()
         await self.holds.changed()
 
-    async def keep_time(self) -> None:
-        """Do what the time of day asks for though no row has changed: allow-lists end, and are told of before."""
-        if self._clock.now() >= self._due:
-            await self._follow_access()
-
-    async def _follow_access(self) -> None:
-        """Decide by the network rules of now, in open sessions too."""
+    async def follow_access(self) -> None:
+        """Decide by the network rules of now, in open sessions too, if they have changed or an allow-list has ended;
+        tell of those that will. Some microseconds if there is nothing to do."""
         # One at a time: a snapshot that was taken earlier must not replace a later one.
         async with self._changing:
+            table = self.relay.access
+            if self._clock.now() < self._due and self._control.access.is_current(table.generation, table.until):
+                return
             table = self.relay.access = await asyncio.to_thread(self._access)
             self._due = min(table.until, self._endings.look(table.allow_lists, self._clock.now()))
+            await self._look_at_sessions()
+
+    async def _look_at_sessions(self) -> None:
+        """End the sessions that the rules of now do not allow."""
         looked = 0
         for listener in self._listeners:
             for connection in listener.connections:
@@ -412,44 +416,49 @@ async def serve_http(app: Any, sock: socket.socket) -> tuple[HttpServer, asyncio
 
 
 class Watch:
-    """Notice changes to the control store that others must act on, by whatever process, and what the time of day asks
-    for, within a second."""
+    """Notice changes to the control store that others must act on, by whatever process, within a second."""
 
     def __init__(
         self,
         control: ControlStore,
         changed: Callable[[], Awaitable[None]],
-        keep_time: Callable[[], Awaitable[None]],
+        follow_access: Callable[[], Awaitable[None]],
     ) -> None:
+        """`follow_access` is called at every look, beside `changed`: who may connect waits for nothing else, such as
+        holding the mail of many domains."""
         self._control = control
         self._changed = changed
-        self._keep_time = keep_time
+        self._follow_access = follow_access
         self._seen = control.data_version()
         self._revision = control.revision()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin to look."""
-        self._task = spawn(self._run(), "watch")
+        self._tasks = [spawn(_again(self._look), "watch"), spawn(_again(self._follow_access), "watch access")]
 
     async def stop(self) -> None:
         """Stop looking."""
-        await cancel(self._task)
+        for task in self._tasks:
+            await cancel(task)
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(_WATCH_S)
-            try:
-                await self._keep_time()
-                version = self._control.data_version()
-                if version == self._seen:
-                    continue
-                revision = self._control.revision()
-                if revision != self._revision:
-                    await self._changed()
-                self._seen, self._revision = version, revision
-            except Exception:
-                _log.exception("watch.failed")
+    async def _look(self) -> None:
+        version = self._control.data_version()
+        if version == self._seen:
+            return
+        revision = self._control.revision()
+        if revision != self._revision:
+            await self._changed()
+        self._seen, self._revision = version, revision
+
+
+async def _again(look: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(_WATCH_S)
+        try:
+            await look()
+        except Exception:
+            _log.exception("watch.failed")
 
 
 @contextlib.contextmanager

@@ -355,9 +355,8 @@ class Laptop:
 
     async def _open(self, relay: RelayService, control: ControlStore) -> None:
         """Take up what an earlier run left, let clients in, and follow what changes in the store."""
-        watch = Watch(
-            control, relay.changed, relay.keep_time
-        )  # before the first look: what changes after it is noticed
+        # Before the first look: what changes after it is noticed.
+        watch = Watch(control, relay.changed, relay.follow_access)
         await relay.changed()
         await relay.start()
         watch.start()
@@ -467,7 +466,7 @@ def http_application(parts: _Parts, dev: dict[str, Any], proxy_port: int) -> Mou
 
     async def advance(seconds: float) -> float:
         now = clock.advance(seconds)
-        await parts.relay.keep_time()
+        await parts.relay.follow_access()
         # What a look at a domain leads to decides what may be sent: so mail comes last.
         await parts.recheck.poke()
         await parts.relay.holds.look()

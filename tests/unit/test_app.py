@@ -87,17 +87,34 @@ async def test_an_end_is_noticed_though_no_row_changes(tmp_path: Path, monkeypat
             running.control.access.delete_rule(running.tenant.account_id, rule.id)
         list_until(running, running.clock.now() + 3600)
         await running.service.changed()
-        watch = app.Watch(running.control, running.service.changed, running.service.keep_time)
+        watch = app.Watch(running.control, running.service.changed, running.service.follow_access)
         watch.start()
         client = await running.client()
         table = running.service.relay.access
-        await running.service.keep_time()
+        await running.service.follow_access()
         assert running.service.relay.access is table
         running.clock.advance(3601)
         assert await client.heard() == "421 4.7.0 Access withdrawn, closing"
         assert await client.heard() == ""
         client.close()
         assert not running.service.relay.access.welcome("127.0.0.1", "public").allowed
+        await watch.stop()
+
+
+async def test_who_may_connect_waits_for_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_WATCH_S", 0)
+    async with relay(tmp_path / "data") as running:
+        held = asyncio.Event()
+        monkeypatch.setattr(running.service.holds, "changed", held.wait)
+        watch = app.Watch(running.control, running.service.changed, running.service.follow_access)
+        watch.start()
+        running.control.tenancy.create_account("another")
+        client = await running.client()
+        for rule in running.control.access.rules(running.tenant.account_id):
+            running.control.access.delete_rule(running.tenant.account_id, rule.id)
+        assert await client.heard() == "421 4.7.0 Access withdrawn, closing"
+        client.close()
+        held.set()
         await watch.stop()
 
 
