@@ -42,6 +42,7 @@ from outgate.relay.access import AccessTable
 from outgate.relay.credentials import Credentials
 from outgate.relay.delivery import Delivery, DeliveryLimits
 from outgate.relay.endings import Endings
+from outgate.relay.guessing import Guessing
 from outgate.relay.holds import Holds
 from outgate.relay.queue import Queue, Retry
 from outgate.relay.routing import Router
@@ -126,7 +127,7 @@ class RelayService:
                 notify=loop.call_soon_threadsafe,
                 sync=sync,
             )
-        self.credentials = Credentials(control.tenancy, clock)
+        self.credentials = Credentials(control.tenancy, control.identity, clock, threads=relay.password_threads)
         self.signer = Signer(
             threads=relay.signing_threads,
             key_pem=control.tenancy.signing_key_pem,
@@ -142,9 +143,10 @@ class RelayService:
             released=self.queue.look,
             longest_s=relay.hold_longest_s,
         )
-        self.relay = self._relay(clock, loop.call_soon_threadsafe)
+        self.relay = self._relay(clock, loop)
         self._listeners: list[Listener] = []
         self._changing = asyncio.Lock()
+        self._reading = asyncio.Lock()
         self._endings = Endings()
         self._due = -inf  # when the time of day asks for a look at access, though no row has changed
 
@@ -160,7 +162,7 @@ class RelayService:
             held=lambda smtp_config_id: self.holds.reason(smtp_config_id),
         )
 
-    def _relay(self, clock: Clock, call_soon: Callable[[Callable[[], None]], object]) -> Relay:
+    def _relay(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> Relay:
         relay = self._settings.relay
         return Relay(
             host_name=relay.endpoint.host_name,
@@ -176,7 +178,9 @@ class RelayService:
                 errors=relay.max_errors,
             ),
             lifetime=relay.queue_lifetime_s,
-            call_soon=call_soon,
+            call_soon=loop.call_soon_threadsafe,
+            call_later=loop.call_later,
+            guessing=Guessing(relay.wrong_logins),
             replace_bare_line_ends=relay.bare_line_ends == "replace",
         )
 
@@ -262,9 +266,16 @@ class RelayService:
 
     async def changed(self) -> None:
         """Look at the control store again: zones, rules, users, configurations may have changed."""
-        self.credentials.forget()
+        await self._follow_logins()
         await self.follow_access()
         await self.holds.changed()
+
+    async def _follow_logins(self) -> None:
+        """Read who has logged in anew, and end the sessions whose login is void."""
+        async with self._reading:
+            in_use = [session.sender for _, session in self._sessions() if session.sender is not None]
+            await asyncio.to_thread(self.credentials.forget, in_use)
+            await self._end_sessions(lambda session: session.still_logged_in())
 
     async def follow_access(self) -> None:
         """Decide by the network rules of now, in open sessions too, if they have changed or an allow-list has ended;
@@ -276,21 +287,20 @@ class RelayService:
                 return
             table = self.relay.access = await asyncio.to_thread(self._access)
             self._due = min(table.until, self._endings.look(table.allow_lists, self._clock.now()))
-            await self._look_at_sessions()
+            await self._end_sessions(lambda session: session.is_current or session.still_welcome())
 
-    async def _look_at_sessions(self) -> None:
-        """End the sessions that the rules of now do not allow."""
-        looked = 0
-        for listener in self._listeners:
-            for connection in listener.connections:
-                session = connection.session
-                if not isinstance(session, SubmissionSession) or session.is_current:
-                    continue
-                if not session.still_welcome():
-                    connection.end(policy.WITHDRAWN)
-                looked += 1
-                if not looked % _HELPING:
-                    await asyncio.sleep(0)
+    async def _end_sessions(self, may_stay: Callable[[SubmissionSession], bool]) -> None:
+        """End the sessions that may not stay."""
+        for looked, (connection, session) in enumerate(self._sessions()):
+            if connection.session is session and not may_stay(session):
+                connection.end(policy.WITHDRAWN)
+            if not (looked + 1) % _HELPING:
+                await asyncio.sleep(0)
+
+    def _sessions(self) -> list[tuple[Connection, SubmissionSession]]:
+        """Return the sessions that are open, with their connections."""
+        found = ((each, each.session) for listener in self._listeners for each in listener.connections)
+        return [(each, session) for each, session in found if isinstance(session, SubmissionSession)]
 
     def _access(self) -> AccessTable:
         """Return the access table of now: the one that is there if nothing about access has changed."""

@@ -102,6 +102,12 @@ class RelaySettings(_Section):
         "refuse", description="What becomes of a lone CR or LF in a message."
     )
     connections_per_address: int = Field(200, ge=1, description="Open sessions one address may have.")
+    wrong_logins: int = Field(
+        20, ge=8, description="Wrong logins of one address, less one a minute, from which its checks are refused."
+    )
+    password_threads: int = Field(
+        1, ge=1, le=8, description="Threads that check passwords; each takes 19 MiB and some 40 logins a second."
+    )
     command_timeout_s: float = Field(300.0, gt=0, description="Seconds a client may take for a command.")
     data_timeout_s: float = Field(180.0, gt=0, description="Seconds without a byte while a message is sent.")
     max_errors: int = Field(10, ge=1, description="Refused commands before a session is closed.")

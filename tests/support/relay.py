@@ -18,7 +18,7 @@ from outgate.app import RelayService
 from outgate.base.clock import OffsetClock
 from outgate.model.tenancy import Checked, Verification
 from outgate.net.dns import Resolver
-from outgate.relay.credentials import password_hasher
+from outgate.relay.passwords import password_hasher
 from outgate.relay.standing import Schedule, after
 from outgate.sandbox import tenant as tenants
 from outgate.store.control import ControlStore, open_control

@@ -68,7 +68,9 @@ class FakeCredentials:
     def remembered(self, username: str, password: str) -> Sender | None:
         return None
 
-    def check(self, username: str, password: str, done: Callable[[Sender | None, Exception | None], None]) -> None:
+    def check(
+        self, username: str, password: str, done: Callable[[Sender | None, Exception | None], None], *, source: str = ""
+    ) -> None:
         if self.refuse is not None:
             raise self.refuse
         self.checked.append(username)
@@ -77,6 +79,9 @@ class FakeCredentials:
 
     def current(self, sender: Sender) -> Sender | None:
         return None if self.gone else self.known
+
+    def digest(self, username: str, password: str) -> bytes:
+        return f"{username} {password}".encode()
 
 
 @dataclass
@@ -105,6 +110,7 @@ class Desk:
     relay: Relay
     session: SubmissionSession
     resumed: int = 0
+    later: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
 
     def pump(self) -> str:
         """Drain the machine; return what the client reads."""
@@ -132,6 +138,13 @@ class Desk:
             done()
         return self.pump()
 
+    def wait(self) -> float:
+        """Let the longest of the waits that were asked for pass; return its seconds, 0.0 if there was none."""
+        later, self.later[:] = list(self.later), []
+        for _, call in later:
+            call()
+        return max((seconds for seconds, _ in later), default=0.0)
+
     def mail(self, *lines: str, sender: str = "a@shop.test", to: tuple[str, ...] = ("b@other.test",)) -> str:
         """Send a whole message and return the last reply (none while the commit is under way)."""
         self.say(f"MAIL FROM:<{sender}>", *(f"RCPT TO:<{path}>" for path in to), "DATA")
@@ -147,6 +160,7 @@ def desk(
 ) -> Desk:
     """Return a fresh session over TLS whose client has not spoken yet."""
     credentials, queue = FakeCredentials(known or sender()), FakeQueue()
+    later: list[tuple[float, Callable[[], None]]] = []
     relay = Relay(
         host_name="relay.test",
         shard="0",
@@ -157,6 +171,7 @@ def desk(
         limits=limits or Limits(),
         lifetime=86_400,
         call_soon=lambda call: call(),
+        call_later=lambda seconds, call: later.append((seconds, call)),
     )
     made: list[Desk] = []
 
@@ -170,5 +185,5 @@ def desk(
         lambda: "TLSv1.3 TLS_AES_256_GCM_SHA384",
         implicit_tls=True,
     )
-    made.append(Desk(credentials, queue, relay, session))
+    made.append(Desk(credentials, queue, relay, session, later=later))
     return made[0]

@@ -43,6 +43,7 @@ class Role(StrEnum):
     AUTHORIZER = "authorizer"
     OPERATOR = "operator"
     RUNTIME = "runtime"
+    SMTP = "smtp"
 
 
 @commands.command("create")
@@ -56,12 +57,24 @@ def create(
         str | None, typer.Option(help="90d, 2027-01-31 (to its end, UTC) or a time.", show_default="never")
     ] = None,
     description: Annotated[str, typer.Option(help="More about it.", show_default=False)] = "",
+    instance: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --role smtp: an instance whose SMTP users may log in with it; again for more.",
+            show_default="all of the account's",
+            metavar="ID",
+        ),
+    ] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Make an API key and print it: this once."""
+    """Make an API key and print it: this once.
+
+    With the role smtp it is a password of the account's SMTP users."""
     body: dict[str, Any] = {"name": name, "description": description}
     body["roles"] = list(dict.fromkeys(each.value for each in role or [Role.READER]))
+    if instance:
+        body["instances"] = instance
     if expires is not None:
         body["expires_at"] = _end(expires)
     api = reach(data)
@@ -103,18 +116,19 @@ def show(key_id: Annotated[str, typer.Argument(metavar="ID")], data: Data = None
         print_json(found)
         return
     names = ("id", "name", "description", "iam_id", "created_at", "created_by", "modified_at")
-    print_fields(
-        [*((name, found[name]) for name in names), ("roles", ", ".join(found["roles"])), ("ends", _until(found))]
-    )
+    fields = [*((name, found[name]) for name in names), ("roles", ", ".join(found["roles"])), ("ends", _until(found))]
+    if "instances" in found:
+        fields.append(("instances", ", ".join(found["instances"])))
+    print_fields(fields)
 
 
 @commands.command("delete")
 def delete(key_id: Annotated[str, typer.Argument(metavar="ID")], data: Data = None) -> None:
-    """Delete an API key; its tokens are void at once."""
+    """Delete an API key; its tokens and logins are void at once."""
     path = _path(key_id)
     api = reach(data)
     call(api, "DELETE", api.identity(path))
-    print(f"{key_id} is deleted and its tokens are void.")
+    print(f"{key_id} is deleted; its tokens and logins are void.")
 
 
 def _path(key_id: str) -> str:

@@ -167,8 +167,9 @@ class SmtpUser:
 @dataclass(frozen=True, slots=True)
 class Sender:
     """What policy knows about an authenticated name: its instance and the configurations it may send for,
-    by domain."""
+    by domain; `key_id` is the API key that served as its password, "" if none did."""
 
     credential: Credential
     instance: Instance
     configurations: dict[str, SmtpConfiguration]
+    key_id: str = ""

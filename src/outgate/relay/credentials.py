@@ -1,104 +1,165 @@
 """Rule 3, the credential: is this name and password right, and what may its owner send for?
 
-Standards: RFC 4954; argon2id (RFC 9106) for the stored verifier, keyed BLAKE2b (RFC 7693) for the cache.
-Promises: the slow hash runs once per credential and process, in few threads with a bounded queue; unknown
-names cost the same and read the same as wrong passwords; a change to a credential voids what is remembered of it;
-while a rotation overlaps, the former password is as good as the new one, for sessions under way too.
-Dangers: the cache's key is random and lives in memory only; a password is never kept or logged. While a rotation
-overlaps, a wrong password for that name costs two hashes: time then tells that the name exists.
-Not here: the reply (`relay.session`), API keys as passwords (they join `check`).
+Standards: RFC 4954; keyed BLAKE2b (RFC 7693) for what is remembered.
+Promises: the slow hash runs once per credential, process and quarter of an hour, in few threads with a bounded, fair
+queue; logins that come together share one check; unknown names cost the same and read the same as wrong passwords:
+two rows looked for, one hash; a change to a credential or key voids what is remembered of it; an API key of the
+account with the role smtp is as good as the password; while a rotation overlaps, the former password is as good as
+the new one, for sessions under way too.
+Dangers: what is remembered is keyed with a random key and lives in memory only; a password is never kept or logged.
+Whoever holds a working API key is told by time that it works, and by the reply too.
+Not here: the reply (`relay.session`), who has failed too often (`relay.guessing`), the hash (`relay.passwords`).
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Protocol
-
-from argon2 import PasswordHasher
-from argon2.exceptions import Argon2Error, InvalidHashError
 
 from outgate.base.clock import Clock
 from outgate.base.log import Log
-from outgate.model.tenancy import Sender
+from outgate.model.tenancy import Credential, Sender
+from outgate.relay.passwords import password_hasher, which
+from outgate.relay.turns import Busy, Turns
+from outgate.store.identity import ApiKey
 
 _log = Log("outgate.credentials")
-_CACHED = 10_000
+_REMEMBERED = 10_000
+_REMEMBERED_S = 900.0
+# User names have 20 signs, passwords 32, API keys 44: what is longer is nobody's, and not worth a digest of it.
+_LONGEST = 256
+
+Done = Callable[[Sender | None, Exception | None], None]
+
+__all__ = ["Busy", "Credentials", "Keys", "Senders", "password_hasher"]
 
 
 class Senders(Protocol):
     """Where senders are found by user name (`store.tenancy`)."""
 
+    def credential(self, username: str) -> tuple[Credential, str] | None: ...
+
     def sender(self, username: str) -> Sender | None: ...
 
 
-def password_hasher() -> PasswordHasher:
-    """Return the argon2id profile for passwords: 19 MiB, two passes, one lane."""
-    return PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
+class Keys(Protocol):
+    """Where API keys are found by their text and by their id (`store.identity`)."""
+
+    def find_api_key(self, clear: str) -> ApiKey | None: ...
+
+    def api_key(self, key_id: str) -> ApiKey | None: ...
 
 
-class Busy(Exception):
-    """More logins wait to be checked than we are ready to queue."""
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """What a login was right for: a verifier, or the API key of that id; good without a new check until then."""
+
+    verifier: str
+    key_id: str
+    until: float
 
 
 class Credentials:
     """Check logins, off the event loop, and remember the right ones for a while."""
 
-    def __init__(self, senders: Senders, clock: Clock, *, threads: int = 1, waiting: int = 200) -> None:
+    def __init__(self, senders: Senders, keys: Keys, clock: Clock, *, threads: int = 1, waiting: int = 200) -> None:
         self._senders = senders
+        self._keys = keys
         self._clock = clock
-        self._hasher = password_hasher()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
-        self._waiting = waiting
-        self._queued = 0
+        self._turns = Turns(threads, waiting, "argon2")
         self._lock = threading.Lock()
-        self._key = secrets.token_bytes(32)
-        # Keyed digest of a login that was right → the verifier it was right for.
-        self._known: dict[bytes, str] = {}
+        self._secret = secrets.token_bytes(32)
+        # By keyed digest: logins that were right, those that end first in front, and checks under way with who waits.
+        self._known: dict[bytes, _Proof] = {}
+        self._checking: dict[bytes, list[Done]] = {}
         self._current: dict[str, Sender | None] = {}
-        # Verified against for names nobody has, so that they take as long.
-        self._dummy = self._hasher.hash(secrets.token_hex(16))
+        self._current_keys: dict[str, ApiKey | None] = {}
 
     def remembered(self, username: str, password: str) -> Sender | None:
-        """Return the sender if this very login was right before and its verifier is still the same, else None."""
-        digest = self._digest(username, password)
-        verifier = self._known.get(digest)
-        if verifier is None:
+        """Return the sender if this very login was right of late and what it was right for still is, else None."""
+        if len(username) + len(password) > _LONGEST:
             return None
-        sender = self._with(self._stored(username), verifier)
+        digest = self.digest(username, password)
+        proof = self._known.get(digest)
+        if proof is None:
+            return None
+        sender = None
+        if self._clock.now() < proof.until:
+            sender = self._with(self._stored(username), proof.verifier, proof.key_id)
         if sender is None:
-            self._known.pop(digest, None)
+            with self._lock:
+                self._known.pop(digest, None)
         return sender
 
-    def check(self, username: str, password: str, done: Callable[[Sender | None, Exception | None], None]) -> None:
+    def check(self, username: str, password: str, done: Done, *, source: str = "") -> None:
         """Verify a login in the pool and call `done` there with the sender, or None if it is wrong.
 
-        Raises `Busy` if too many wait."""
+        `source` is where it comes from: turns are fair between sources. Raises `Busy` if too many wait."""
+        if len(username) + len(password) > _LONGEST:
+            username = password = ""
+        digest = self.digest(username, password)
         with self._lock:
-            if self._queued >= self._waiting:
-                raise Busy
-            self._queued += 1
-        self._pool.submit(self._check, username, password, done)
+            waiting = self._checking.get(digest)
+            if waiting is not None:
+                waiting.append(done)
+                return
+            waiting = [done]
+            self._turns.submit(source, functools.partial(self._check, username, password, digest, waiting))
+            self._checking[digest] = waiting
 
     def current(self, sender: Sender) -> Sender | None:
         """Return what the store says now of a sender who logged in earlier, or None if that login is void.
 
         Reads the store once after each change, else memory."""
-        return self._with(self._stored(sender.credential.username), sender.credential.verifier)
+        credential = sender.credential
+        return self._with(self._stored(credential.username), credential.verifier, sender.key_id)
 
-    def _with(self, sender: Sender | None, verifier: str) -> Sender | None:
-        """Return a sender whose credential has the verifier that the login was right for, if that is still good."""
+    def forget(self, in_use: Iterable[Sender] = ()) -> None:
+        """Read senders anew: something in the control store has changed. Blocks for those in use, read at once.
+
+        A login stays known as long as its verifier is the same: else each change of anything would have every
+        password hashed again."""
+        senders: dict[str, Sender | None] = {}
+        keys: dict[str, ApiKey | None] = {}
+        for sender in in_use:
+            name = sender.credential.username
+            if name not in senders:
+                senders[name] = self._senders.sender(name)
+            if sender.key_id and sender.key_id not in keys:
+                keys[sender.key_id] = self._keys.api_key(sender.key_id)
+        self._current, self._current_keys = senders, keys
+        with self._lock:  # who comes from now on does not join a check that may have read what was before
+            self._checking = {}
+
+    def close(self) -> None:
+        """Stop the threads; waiting checks are dropped."""
+        self._turns.close()
+
+    def digest(self, username: str, password: str) -> bytes:
+        """Return a keyed digest of a login: it says nothing without this process."""
+        name = username.encode()
+        return hashlib.blake2b(
+            len(name).to_bytes(4, "big") + name + password.encode(), key=self._secret, digest_size=32
+        ).digest()
+
+    def _with(self, sender: Sender | None, verifier: str, key_id: str) -> Sender | None:
+        """Return a sender with what the login was right for, if that is still good."""
         if sender is None:
             return None
         credential = sender.credential
+        if key_id:
+            key = self._stored_key(key_id)
+            if key is None or not key.opens(sender.instance.account_id, sender.instance.id, self._clock.now()):
+                return None
+            return replace(sender, key_id=key_id)
         if verifier == credential.verifier:
             return sender
-        until = credential.former_until
-        if verifier == credential.former_verifier and until is not None and self._clock.now() < until:
+        if verifier in _good(credential, self._clock.now()):
             return replace(sender, credential=replace(credential, verifier=verifier))
         return None
 
@@ -110,55 +171,58 @@ class Credentials:
             found = self._current[username] = self._senders.sender(username)
             return found
 
-    def forget(self) -> None:
-        """Read senders anew: something in the control store has changed.
+    def _stored_key(self, key_id: str) -> ApiKey | None:
+        try:
+            return self._current_keys[key_id]
+        except KeyError:
+            found = self._current_keys[key_id] = self._keys.api_key(key_id)
+            return found
 
-        A login stays known as long as its verifier is the same: else each change of anything would have every
-        password hashed again."""
-        self._current = {}
-
-    def close(self) -> None:
-        """Stop the threads; waiting checks are dropped."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _check(self, username: str, password: str, done: Callable[[Sender | None, Exception | None], None]) -> None:
+    def _check(self, username: str, password: str, digest: bytes, waiting: list[Done]) -> None:
+        sender, failed = None, None
         try:
             sender = self._verify(username, password)
         except Exception as error:
             _log.exception("credential.check")
-            done(None, error)
-            return
-        finally:
-            with self._lock:
-                self._queued -= 1
+            failed = error
         if sender is not None:
+            proof = _Proof(sender.credential.verifier, sender.key_id, self._clock.now() + _REMEMBERED_S)
             with self._lock:
-                if len(self._known) >= _CACHED:
-                    self._known.clear()
-                self._known[self._digest(username, password)] = sender.credential.verifier
-        done(sender, None)
+                self._known.pop(digest, None)
+                if len(self._known) >= _REMEMBERED:
+                    del self._known[next(iter(self._known))]
+                self._known[digest] = proof
+        self._checked(digest, waiting)
+        for done in waiting:
+            done(sender, failed)
+
+    def _checked(self, digest: bytes, waiting: list[Done]) -> None:
+        """Have nobody join this check any more."""
+        with self._lock:
+            if self._checking.get(digest) is waiting:
+                del self._checking[digest]
 
     def _verify(self, username: str, password: str) -> Sender | None:
-        sender = self._senders.sender(username)
-        if sender is None:
-            self._matches(self._dummy, password)
+        # Each look-up is one row by an index, for names and texts that exist or not; the rest of a sender is read
+        # once the login is right.
+        found = self._senders.credential(username)
+        key = self._keys.find_api_key(password)
+        now = self._clock.now()
+        if key is not None and found is not None and key.opens(found[1], found[0].instance_id, now):
+            sender = self._senders.sender(username)
+            return None if sender is None else replace(sender, key_id=key.id)
+        verifier = which(password, () if found is None else _good(found[0], now))
+        if verifier is None or found is None:
             return None
-        credential = sender.credential
-        if self._matches(credential.verifier, password):
-            return sender
-        former = credential.former_verifier
-        if former is not None and (found := self._with(sender, former)) and self._matches(former, password):
-            return found
-        return None
+        sender = self._senders.sender(username)
+        if sender is None or verifier not in _good(sender.credential, now):
+            return None
+        return replace(sender, credential=replace(sender.credential, verifier=verifier))
 
-    def _matches(self, verifier: str, password: str) -> bool:
-        try:
-            return self._hasher.verify(verifier, password)
-        except (Argon2Error, InvalidHashError):
-            return False
 
-    def _digest(self, username: str, password: str) -> bytes:
-        name = username.encode()
-        return hashlib.blake2b(
-            len(name).to_bytes(4, "big") + name + password.encode(), key=self._key, digest_size=32
-        ).digest()
+def _good(credential: Credential, now: float) -> tuple[str, ...]:
+    """Return the verifiers that are good now: the credential's, and the former one while a rotation overlaps."""
+    former, until = credential.former_verifier, credential.former_until
+    if former is None or until is None or now >= until:
+        return (credential.verifier,)
+    return credential.verifier, former

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from outgate.base.clock import Clock
@@ -23,7 +23,9 @@ from outgate.model.tenancy import Sender
 from outgate.relay import policy
 from outgate.relay.access import AccessTable, Decision
 from outgate.relay.credentials import Busy, Credentials
+from outgate.relay.guessing import Guessing, Slowed, source_of
 from outgate.relay.policy import Facts, Refused
+from outgate.relay.turns import Places
 from outgate.smtp.events import (
     Aborted,
     Authenticate,
@@ -35,7 +37,8 @@ from outgate.smtp.events import (
     Question,
     RcptTo,
 )
-from outgate.smtp.reply import reply
+from outgate.smtp.reply import Reply, reply
+from outgate.smtp.sasl import Login
 from outgate.smtp.server import (
     AUTH_FAILED,
     AUTH_OK,
@@ -50,6 +53,13 @@ _log = Log("outgate.session")
 _AUTH_LATER = reply(454, "4.7.0", "Temporary authentication failure")
 _TOO_MANY_LOGINS = reply(421, "4.7.0", "Too many failed logins, closing")
 _FAILED_LOGINS = 3
+_LATE_ANSWERS = 100
+_LOGGED_NAME = 64
+_VOID = Refused(
+    policy.WITHDRAWN,
+    "the password or API key that logged in is good no longer, or its user is deleted",
+    "log in with one that is: a rotation has ended its overlap, or a key was deleted, bound or left without the role",
+)
 
 
 class Acceptor(Protocol):
@@ -74,6 +84,11 @@ class Relay:
     lifetime: float
     call_soon: Callable[[Callable[[], None]], object]
     """Run a callable on the event loop, from any thread."""
+    call_later: Callable[[float, Callable[[], None]], object]
+    """Run a callable on the event loop after some seconds; on the loop only."""
+    guessing: Guessing = field(default_factory=Guessing)
+    late_answers: Places = field(default_factory=lambda: Places(_LATE_ANSWERS))
+    """Places for logins that are made to wait; a source never holds more than it leaves free."""
     replace_bare_line_ends: bool = False
 
     def welcomes(self, address: str, endpoint: str) -> bool:
@@ -132,6 +147,11 @@ class SubmissionSession:
             replace_bare_line_ends=relay.replace_bare_line_ends,
         )
 
+    @property
+    def sender(self) -> Sender | None:
+        """Return who has logged in, as of the last look."""
+        return self._sender
+
     def handle(self, event: Event) -> None:
         """Answer an event, now or later."""
         if isinstance(event, Closed):
@@ -163,6 +183,10 @@ class SubmissionSession:
 
     def _allowed_on(self) -> bool:
         return self.is_current or self.still_welcome()
+
+    def still_logged_in(self) -> bool:
+        """Look at the login again; say whether it is good, or there was none yet."""
+        return self._sender is None or self._current_sender() is not None
 
     def still_welcome(self) -> bool:
         """Look at the network rules again; say whether this client may stay."""
@@ -197,38 +221,101 @@ class SubmissionSession:
         self.machine.answer(refused.reply)
 
     def _authenticate(self, event: Authenticate) -> None:
-        login = event.login
-        if login.authorization not in ("", login.username):
-            self._login_done(login.username, None, None)
-            return
-        known = self._relay.credentials.remembered(login.username, login.password)
-        if known is not None:
-            self._login_done(login.username, known, None)
-            return
+        login, relay = event.login, self._relay
+        if login.authorization in ("", login.username):
+            known = relay.credentials.remembered(login.username, login.password)
+            if known is not None:
+                self._login_done(login, known, None)
+                return
+        slowed = relay.guessing.before(login.username, self.client.address, relay.clock.now())
+        if slowed is None:
+            self._check(login)
+        elif slowed.wait_s is None:
+            self._failed_logins += 1
+            self._log_slowed(login, slowed)
+            self.machine.answer(self._login_refusal(_AUTH_LATER))
+        else:
+            self._slow(login, slowed, functools.partial(self._check, login))
+
+    def _check(self, login: Login) -> None:
+        # Nobody acts for another: that costs and reads like the password of a name that nobody has.
+        name = login.username if login.authorization in ("", login.username) else ""
 
         def done(sender: Sender | None, error: Exception | None) -> None:
-            self._relay.call_soon(functools.partial(self._login_late, login.username, sender, error))
+            self._relay.call_soon(functools.partial(self._login_late, login, sender, error))
 
         try:
-            self._relay.credentials.check(login.username, login.password, done)
+            self._relay.credentials.check(name, login.password, done, source=source_of(self.client.address))
         except Busy:
             _log.warning("login.busy", session=self._id, client=self.client.address)
             self.machine.answer(_AUTH_LATER)
 
-    def _login_late(self, username: str, sender: Sender | None, error: Exception | None) -> None:
+    def _login_late(self, login: Login, sender: Sender | None, error: Exception | None) -> None:
+        self._login_done(login, sender, error)
         if not self._ended:
-            self._login_done(username, sender, error)
             self._resume()
 
-    def _login_done(self, username: str, sender: Sender | None, error: Exception | None) -> None:
-        client = self.client
-        if error is not None:
-            self.machine.answer(_AUTH_LATER)
+    def _slow(self, login: Login, slowed: Slowed, then: Callable[[], None]) -> None:
+        """Go on with a login after a while, or end the session if too many wait already."""
+        relay, source = self._relay, source_of(self.client.address)
+        self._log_slowed(login, slowed)
+        if slowed.wait_s is None or not relay.late_answers.take(source):
+            self.machine.answer(_TOO_MANY_LOGINS)
             return
-        if sender is None:
-            self._failed_logins += 1
-            _log.warning("login.failed", session=self._id, client=client.address, username=username)
-            self.machine.answer(AUTH_FAILED if self._failed_logins < _FAILED_LOGINS else _TOO_MANY_LOGINS)
+
+        def waited() -> None:
+            # Not sooner when the client leaves: else it would get the next place by leaving.
+            relay.late_answers.give_back(source)
+            if not self._ended:
+                then()
+                self._resume()
+
+        relay.call_later(slowed.wait_s, waited)
+
+    def _login_failed(self, login: Login) -> None:
+        relay, address = self._relay, self.client.address
+        self._failed_logins += 1
+        _log.warning(
+            "login.failed",
+            session=self._id,
+            client=address,
+            username=login.username[:_LOGGED_NAME],
+            reason="no such user name, or neither its password nor an API key of its account with the role smtp",
+            remedy="give the client a password that is good, or rotate it and use the new one",
+        )
+        digest = relay.credentials.digest(login.username, login.password)
+        slowed = relay.guessing.failed(login.username, address, digest, relay.clock.now())
+        if self._ended:  # whoever leaves at once has guessed all the same
+            return
+        answer = functools.partial(self.machine.answer, self._login_refusal(AUTH_FAILED))
+        if slowed is None:
+            answer()
+        else:
+            self._slow(login, slowed, answer)
+
+    def _login_refusal(self, answer: Reply) -> Reply:
+        return answer if self._failed_logins < _FAILED_LOGINS else _TOO_MANY_LOGINS
+
+    def _log_slowed(self, login: Login, slowed: Slowed) -> None:
+        _log.warning(
+            "login.slowed",
+            session=self._id,
+            client=self.client.address,
+            username=login.username[:_LOGGED_NAME],
+            wait_s=slowed.wait_s,
+            reason=slowed.reason,
+            remedy=slowed.remedy,
+        )
+
+    def _login_done(self, login: Login, sender: Sender | None, error: Exception | None) -> None:
+        client = self.client
+        if sender is None and error is None:
+            self._login_failed(login)
+            return
+        if self._ended:
+            return
+        if sender is None or error is not None:
+            self.machine.answer(_AUTH_LATER)
             return
         self._access = self._relay.access  # they may have changed while the password was checked
         decision = self._access.decide(sender.instance.id, client.address, client.endpoint)
@@ -239,7 +326,8 @@ class SubmissionSession:
             self.machine.answer(policy.NOT_ALLOWED)
             return
         self._sender = sender
-        _log.debug("login.ok", session=self._id, username=username, rule=decision.rule_id)
+        self._relay.guessing.right(login.username, client.address, self._relay.clock.now())
+        _log.debug("login.ok", session=self._id, username=login.username, key=sender.key_id, rule=decision.rule_id)
         self.machine.answer(AUTH_OK)
 
     def _mail_from(self, event: MailFrom) -> None:
@@ -309,8 +397,12 @@ class SubmissionSession:
 
     def _current_sender(self) -> Sender | None:
         """Return the sender as the store knows it now: configurations change during long sessions."""
-        if self._sender is not None:
-            self._sender = self._relay.credentials.current(self._sender)
+        sender = self._sender
+        if sender is not None:
+            found = self._relay.credentials.current(sender)
+            if found is None:
+                self._refused("session.withdrawn", _VOID)
+            self._sender = found
         return self._sender
 
     def _ask_tls(self) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from outgate.base import ids
@@ -24,7 +24,7 @@ from outgate.store.keys import new_dkim_key, read_dkim_key
 SMTP_API = "crn:v1:bluemix:public:event-notifications-dev::::api-type:smtp-configuration"
 REGION = "us-south"
 EGRESS_REGION = "va7"
-ALL_ROLES = frozenset({"reader", "writer", "manager", "authorizer", "operator", "runtime"})
+ALL_ROLES = frozenset({"reader", "writer", "manager", "authorizer", "operator", "runtime", "smtp"})
 CLIENT_ID = "outgate-dev"
 
 
@@ -86,8 +86,11 @@ def make_relay_side(
     tenancy.create_account(tenant.account_id)
     if tenancy.instance(tenant.instance_id) is None:
         tenancy.create_instance(tenant.account_id, REGION, "Laptop", instance_id=tenant.instance_id)
-    if control.identity.find_api_key(tenant.api_key) is None:
+    api_key = control.identity.find_api_key(tenant.api_key)
+    if api_key is None:
         control.identity.create_api_key(tenant.account_id, "Laptop", ALL_ROLES, clear=tenant.api_key)
+    elif ALL_ROLES - api_key.roles:  # made before there was such a role
+        control.identity.replace_api_key(replace(api_key, roles=api_key.roles | ALL_ROLES))
     if not access.rules(tenant.account_id):
         _open_loopback(control, tenant)
     configuration = tenancy.configuration_by_domain(tenant.instance_id, domain)

@@ -4,7 +4,7 @@ Standards: FIPS 180-4 (SHA-256), RFC 7517 (key ids).
 Promises: a clear API key exists only in the answer that makes it; an expired key is not found by its clear text;
     a change names the version it was made from, so none is lost.
 Dangers: `token_keys` returns private keys in clear, in PEM. A key's digest is plain SHA-256: that is safe
-    because keys are 256 random bits, never words a person chose.
+    because keys are 256 random bits, never words a person chose; also where one serves as an SMTP password.
 Not here: tokens themselves and what a deleted key does to them (`api.identity`), who may do what (roles there).
 """
 
@@ -29,11 +29,15 @@ from outgate.store.tenancy_rows import TooMany
 
 MOST_KEYS = 100
 """How many API keys an account may have, expired ones too."""
+_SHORTEST = 43
+"""Signs that 256 bits take, in base64."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is known of an API key; `expires_at` None means never, `created_by` "" that nobody wrote it down."""
+    """What is known of an API key; `expires_at` None means never, `created_by` "" that nobody wrote it down.
+
+    `instances` are those whose users it is a password of, if it has the role smtp; None: all of the account's."""
 
     id: str
     account_id: str
@@ -45,6 +49,7 @@ class ApiKey:
     created_by: str = ""
     updated_at: float = 0.0
     version: str = ""
+    instances: frozenset[str] | None = None
 
     @property
     def subject(self) -> str:
@@ -54,6 +59,15 @@ class ApiKey:
     def ended(self, now: float) -> bool:
         """Say whether its end date is past."""
         return self.expires_at is not None and self.expires_at <= now
+
+    def opens(self, account_id: str, instance_id: str, now: float) -> bool:
+        """Say whether it is the password of the SMTP users of that account's instance."""
+        return (
+            "smtp" in self.roles
+            and self.account_id == account_id
+            and (self.instances is None or instance_id in self.instances)
+            and not self.ended(now)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +95,13 @@ class IdentityQueries:
         description: str = "",
         by: str = "",
         expires_at: float | None = None,
+        instances: Iterable[str] | None = None,
         clear: str | None = None,
     ) -> tuple[ApiKey, str]:
         """Make an API key and return it with its clear text, which is shown only now (or was given).
 
-        A given text must be random, and an expired key that has it makes way. Raises `TooMany` (100 keys) unless
-        it is given."""
+        A given text must be random, 256 bits of it, and an expired key that has it makes way. Raises `TooMany` (100
+        keys) unless it is given, `ValueError` if it is too short for that."""
         now = self._clock.now()
         key = ApiKey(
             f"ApiKey-{ids.new_uuid()}",
@@ -99,7 +114,10 @@ class IdentityQueries:
             by,
             now,
             ids.hex_id(),
+            None if instances is None else frozenset(instances),
         )
+        if clear is not None and len(clear) < _SHORTEST:
+            raise ValueError(f"the text of an API key has at least {_SHORTEST} signs, all random")
         text = clear or secrets.token_urlsafe(32)
         digest = _digest(text)
         with self._database.writing() as connection:
@@ -133,7 +151,7 @@ class IdentityQueries:
             return tuple(_key_of(row) for row in rows)
 
     def replace_api_key(self, key: ApiKey) -> ApiKey | None:
-        """Store a key's name, description, roles and end date, and return it as it is now.
+        """Store a key's name, description, roles, instances and end date, and return it as it is now.
 
         None if it is gone or no longer at `key.version`."""
         changed = replace(key, updated_at=self._clock.now(), version=ids.hex_id())
@@ -143,7 +161,7 @@ class IdentityQueries:
         return changed if found else None
 
     def delete_api_key(self, key_id: str) -> bool:
-        """Delete a key, which voids its tokens at once, and say whether it was there."""
+        """Delete a key, which voids its tokens and its logins at once, and say whether it was there."""
         with self._database.writing() as connection:
             return connection.execute(delete(api_keys).where(api_keys.c.id == key_id)).rowcount > 0
 
@@ -191,7 +209,8 @@ def _count(connection: Connection, account_id: str) -> int:
 
 
 def _values(key: ApiKey) -> dict[str, object]:
-    return {**asdict(key), "roles": sorted(key.roles)}
+    instances = None if key.instances is None else sorted(key.instances)
+    return {**asdict(key), "roles": sorted(key.roles), "instances": instances}
 
 
 def _key_of(row: Row[Any]) -> ApiKey:
@@ -207,6 +226,7 @@ def _key_of(row: Row[Any]) -> ApiKey:
         # Keys that are older than the column have been changed last when they were made.
         row.updated_at or row.created_at,
         row.version,
+        None if row.instances is None else frozenset(row.instances),
     )
 
 

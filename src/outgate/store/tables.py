@@ -224,6 +224,8 @@ api_keys = Table(
     Column("created_by", String, nullable=False, server_default=""),
     Column("updated_at", Float, nullable=False, server_default="0"),
     Column("version", String, nullable=False, server_default=""),
+    # The instances whose SMTP users it is a password of (role smtp); NULL: all of the account's.
+    Column("instances", JSON(none_as_null=True)),
 )
 
 token_keys = Table(

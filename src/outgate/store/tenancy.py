@@ -47,6 +47,7 @@ from outgate.store.tenancy_rows import (
     TooMany,
     configuration_of,
     configuration_query,
+    credential_of,
     drop_unused_credentials,
     find_instance,
     holds_text,
@@ -445,6 +446,17 @@ class TenancyQueries:
             connection.execute(update(smtp_users).where(shared).values(updated_at=now))
             return user_of(connection.execute(user_query(*mine)).one())
 
+    def credential(self, username: str) -> tuple[Credential, str] | None:
+        """Return a user name's credential and whose account its instance is, or None: one statement either way."""
+        query = (
+            select(credentials, instances.c.account_id)
+            .select_from(credentials.join(instances))
+            .where(credentials.c.username == username)
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(query).one_or_none()
+            return None if row is None else (credential_of(row), str(row.account_id))
+
     def sender(self, username: str) -> Sender | None:
         """Return what policy needs to know about a user name, or None if nobody has it."""
         with self._database.reading() as connection:
@@ -462,15 +474,7 @@ class TenancyQueries:
         if instance is None:
             return None
         return Sender(
-            Credential(
-                credential.id,
-                credential.instance_id,
-                credential.username,
-                credential.verifier,
-                credential.updated_at,
-                credential.former_verifier,
-                credential.former_until,
-            ),
+            credential_of(credential),
             instance,
             {configuration.domain: configuration for configuration in found},
         )

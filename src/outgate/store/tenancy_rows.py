@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select
 
 from outgate.base import ids
-from outgate.model.tenancy import DkimKey, Instance, SmtpConfiguration, SmtpUser, Standing, Verification
+from outgate.model.tenancy import Credential, DkimKey, Instance, SmtpConfiguration, SmtpUser, Standing, Verification
 from outgate.store.tables import credentials, dkim_keys, instances, smtp_configurations, smtp_users
 
 MOST_USERS = 5
@@ -75,6 +75,19 @@ def configuration_of(row: Row[Any]) -> SmtpConfiguration:
         row.standing_since,
         row.failing,
         row.recheck_at,
+    )
+
+
+def credential_of(row: Row[Any]) -> Credential:
+    """Read a credential."""
+    return Credential(
+        row.id,
+        row.instance_id,
+        row.username,
+        row.verifier,
+        row.updated_at,
+        row.former_verifier,
+        row.former_until,
     )
 
 

@@ -597,9 +597,9 @@ def test_an_account_has_a_limited_number_of_keys(store: ControlStore, clock: Fro
 
 def test_a_given_text_takes_the_place_of_an_expired_key(store: ControlStore, clock: FrozenClock) -> None:
     account = store.tenancy.create_account()
-    store.identity.create_api_key(account, "old", [], clear="given" * 8, expires_at=clock.now() + 1)
+    store.identity.create_api_key(account, "old", [], clear="given" * 9, expires_at=clock.now() + 1)
     clock.advance(2)
-    store.identity.create_api_key(account, "new", [], clear="given" * 8)
+    store.identity.create_api_key(account, "new", [], clear="given" * 9)
     assert [key.name for key in store.identity.api_keys(account)] == ["new"]
 
 

@@ -28,7 +28,7 @@ def http() -> Iterator[httpx2.Client]:
 
 @pytest.fixture
 def credentials(service: Service) -> Iterator[Credentials]:
-    made = Credentials(service.store.tenancy, service.clock)
+    made = Credentials(service.store.tenancy, service.store.identity, service.clock)
     yield made
     made.close()
 

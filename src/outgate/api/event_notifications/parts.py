@@ -32,9 +32,10 @@ class Verifier(Protocol):
 
 
 class Hasher(Protocol):
-    """Turns a password into its verifier, in a bounded number of threads."""
+    """Turns a password into its verifier, in a bounded number of threads; with the salt of `like`, so that one
+    computation will compare a password with both."""
 
-    async def hash(self, clear: str) -> str: ...
+    async def hash(self, clear: str, like: str | None = None) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)

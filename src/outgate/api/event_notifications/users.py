@@ -122,10 +122,13 @@ def _rotates(router: APIRouter, parts: Parts) -> None:
         configuration: SmtpConfiguration = Depends(parts.configuration("rotate_smtp_user")),
         body: Rotation = Depends(json_body(Rotation, optional=True)),
     ) -> JSONResponse:
-        if await asyncio.to_thread(tenancy.user, configuration.id, user_id) is None:
+        found = await asyncio.to_thread(tenancy.user, configuration.id, user_id)
+        if found is None:
             raise NotFound("SMTP user", user_id)
         password = ids.password()
-        verifier = await parts.hasher.hash(password)
+        # While both passwords are good, a wrong one must not take longer than a wrong one of nobody.
+        beside = await asyncio.to_thread(tenancy.credential, found.username) if body.overlap_s else None
+        verifier = await parts.hasher.hash(password, None if beside is None else beside[0].verifier)
         try:
             user = await asyncio.to_thread(
                 tenancy.rotate_user, configuration.id, user_id, verifier=verifier, overlap_s=body.overlap_s

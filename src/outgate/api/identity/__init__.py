@@ -30,6 +30,6 @@ def build(*, store: ControlStore, tokens: TokenIssuer, authenticator: Authentica
     errors.install(app, MORE_INFO)
     exchange.install(app)
     app.include_router(exchange.routes(store, tokens, clock))
-    app.include_router(keys.routes(store.identity, Gate(authenticator, ROLES), clock))
+    app.include_router(keys.routes(store, Gate(authenticator, ROLES), clock))
     publish(app, "Identity", "API keys, and the access tokens they become; in the form of the vendor's IAM Identity.")
     return app

@@ -1,6 +1,7 @@
 """The vendor's JSON for API keys and tokens, and the bodies that make and change keys.
 
-Standards: the vendor's models ApiKey and ApiKeyList, and `roles`, which is ours; RFC 3339 and ISO 8601 (end dates).
+Standards: the vendor's models ApiKey and ApiKeyList, and `roles` and `instances`, which are ours; RFC 3339
+    and ISO 8601 (end dates).
 Promises: every field that the vendor's model requires is there; a key's text is in the answer that makes it only,
     elsewhere `apikey` is "".
 Dangers: end dates are answered in the vendor's form, `2026-12-31T23:59+0000`, other times in RFC 3339.
@@ -38,6 +39,7 @@ def _unset(given: object) -> object:
 
 
 Printable = Annotated[str, AfterValidator(_printable)]
+_Instances = Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(min_length=1, max_length=100)]
 _NotOffered = Annotated[str | bool | None, AfterValidator(_unset)]
 
 
@@ -51,7 +53,10 @@ class NewApiKey(Body):
     account_id: str | None = Field(None, description="The caller's own account.")
     description: Printable = Field("", max_length=250)
     expires_at: str | None = Field(None, max_length=40, description=f"End date, {_WHEN}; none: the key does not end.")
-    roles: list[Role] = Field(default=["reader"], min_length=1, max_length=6, description="Roles the caller has too.")
+    roles: list[Role] = Field(default=["reader"], min_length=1, max_length=7, description="Roles the caller has too.")
+    instances: _Instances | None = Field(
+        None, description="With the role smtp: whose SMTP users it is a password of; none: all of the account's."
+    )
     apikey: _NotOffered = Field(None, description="Not offered: the text of a key is always made here.")
     store_value: _NotOffered = None
     support_sessions: _NotOffered = None
@@ -68,13 +73,18 @@ class ChangedApiKey(Body):
         max_length=40,
         description=f'End date, {_WHEN}; "": the key does not end. A later one takes all roles of the key.',
     )
-    roles: list[Role] | None = Field(None, min_length=1, max_length=6, description="New ones the caller has too.")
+    roles: list[Role] | None = Field(None, min_length=1, max_length=7, description="New ones the caller has too.")
+    instances: _Instances | None = Field(
+        None, description='With the role smtp: whose SMTP users it is a password of; ["*"]: all of the account\'s.'
+    )
     support_sessions: _NotOffered = None
     action_when_leaked: _NotOffered = None
 
 
 class ApiKeyShown(Shown):
-    """The vendor's ApiKey, and the key's roles. `disabled` is true once the end date is past."""
+    """The vendor's ApiKey, the key's roles, and the instances it is bound to, if it is.
+
+    `disabled` is true once the end date is past."""
 
     id: str
     entity_tag: str
@@ -90,6 +100,7 @@ class ApiKeyShown(Shown):
     account_id: str
     apikey: str
     roles: list[Role]
+    instances: list[str] | None = None
     expires_at: str | None = None
 
 
@@ -179,6 +190,8 @@ def api_key_document(key: ApiKey, now: float, clear: str = "") -> dict[str, obje
         "apikey": clear,
         "roles": sorted(key.roles),
     }
+    if key.instances is not None:
+        document["instances"] = sorted(key.instances)
     return document if key.expires_at is None else {**document, "expires_at": _vendor_time(key.expires_at)}
 
 

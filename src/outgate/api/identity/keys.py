@@ -2,7 +2,8 @@
 
 Standards: the vendor's IAM Identity operations on API keys; its REST error envelope.
 Promises: nobody gives a key a role that he lacks, nor more time to a key with such a role; a key of another account
-    reads like none at all; a deleted key voids its tokens at once; a change made from an older version is a 409.
+    reads like none at all; a deleted key voids its tokens at once; a change made from an older version is a 409;
+    instances that a key is bound to are never widened by leaving something out.
 Dangers: the answer that makes a key, and the header IAM-ApiKey, hold it in clear: neither is logged or echoed.
 Not here: tokens (`exchange`, `tokens`), JSON (`documents`), rows (`store.identity`).
 """
@@ -34,8 +35,9 @@ from outgate.api.openapi import described
 from outgate.api.schema import json_body
 from outgate.base.clock import Clock
 from outgate.base.log import Log
+from outgate.store.control import ControlStore
 from outgate.store.identity import ApiKey, IdentityQueries
-from outgate.store.tenancy import TooMany
+from outgate.store.tenancy import TenancyQueries, TooMany
 
 _log = Log("outgate.identity")
 _ALL = "/v1/apikeys"
@@ -62,16 +64,16 @@ class _Wanted:
     descending: bool
 
 
-def routes(store: IdentityQueries, gate: Gate, clock: Clock) -> APIRouter:
+def routes(store: ControlStore, gate: Gate, clock: Clock) -> APIRouter:
     """Return the operations on API keys."""
     router = APIRouter(redirect_slashes=False)
     _making(router, store, gate, clock)
-    _reading(router, store, gate, clock)
+    _reading(router, store.identity, gate, clock)
     _changing(router, store, gate, clock)
     return router
 
 
-def _making(router: APIRouter, store: IdentityQueries, gate: Gate, clock: Clock) -> None:
+def _making(router: APIRouter, store: ControlStore, gate: Gate, clock: Clock) -> None:
     @router.post(
         _ALL,
         **described(
@@ -92,14 +94,16 @@ def _making(router: APIRouter, store: IdentityQueries, gate: Gate, clock: Clock)
     ) -> JSONResponse:
         _own(caller, body.account_id)
         _may_give(caller, body.roles)
+        bound = _bound(store.tenancy, caller, body.instances, body.roles)
         try:
-            key, clear = store.create_api_key(
+            key, clear = store.identity.create_api_key(
                 caller.account_id,
                 body.name,
                 body.roles,
                 description=body.description,
                 by=caller.subject,
                 expires_at=end_date(body.expires_at, clock.now()),
+                instances=bound,
             )
         except TooMany as error:
             raise Clash("", str(error)) from None
@@ -151,7 +155,7 @@ def _reading(router: APIRouter, store: IdentityQueries, gate: Gate, clock: Clock
         return JSONResponse(api_key_document(key, clock.now()))
 
 
-def _changing(router: APIRouter, store: IdentityQueries, gate: Gate, clock: Clock) -> None:
+def _changing(router: APIRouter, store: ControlStore, gate: Gate, clock: Clock) -> None:
     changer = gate.allow("update_api_key")
     deleter = gate.allow("delete_api_key")
 
@@ -159,7 +163,7 @@ def _changing(router: APIRouter, store: IdentityQueries, gate: Gate, clock: Cloc
         _ONE,
         **described(
             "update_api_key",
-            "Change an API key; roles taken away void its tokens at once",
+            "Change an API key; roles taken away void its tokens and logins at once",
             answer=ApiKeyShown,
             body=ChangedApiKey,
             errors=(409,),
@@ -169,7 +173,7 @@ def _changing(router: APIRouter, store: IdentityQueries, gate: Gate, clock: Cloc
     )
     def change(
         caller: Caller = Depends(changer),
-        key: ApiKey = Depends(_key(store, gate, "update_api_key")),
+        key: ApiKey = Depends(_key(store.identity, gate, "update_api_key")),
         version: str | None = Header(None, alias="If-Match", max_length=100),
         body: ChangedApiKey = Depends(json_body(ChangedApiKey)),
     ) -> JSONResponse:
@@ -179,15 +183,20 @@ def _changing(router: APIRouter, store: IdentityQueries, gate: Gate, clock: Cloc
             raise _outdated()
         roles = key.roles if body.roles is None else frozenset(body.roles)
         ends = key.expires_at if body.expires_at is None else end_date(body.expires_at, clock.now())
-        # Who gives a key more time gives all its roles anew.
-        _may_give(caller, roles if _later(ends, key.expires_at) else roles - key.roles)
-        changed = store.replace_api_key(
+        bound = key.instances
+        if body.instances is not None:
+            bound = _bound(store.tenancy, caller, body.instances, roles)
+        # Who gives a key more time, or more instances, gives all its roles anew.
+        more = _later(ends, key.expires_at) or _wider(bound, key.instances)
+        _may_give(caller, roles if more else roles - key.roles)
+        changed = store.identity.replace_api_key(
             replace(
                 key,
                 name=key.name if body.name is None else body.name,
                 description=key.description if body.description is None else body.description,
                 roles=roles,
                 expires_at=ends,
+                instances=bound,
             )
         )
         if changed is None:
@@ -197,9 +206,9 @@ def _changing(router: APIRouter, store: IdentityQueries, gate: Gate, clock: Cloc
 
     @router.delete(_ONE, **described("delete_api_key", "Delete an API key, which voids its tokens at once", status=204))
     def delete(
-        caller: Caller = Depends(deleter), key: ApiKey = Depends(_key(store, gate, "delete_api_key"))
+        caller: Caller = Depends(deleter), key: ApiKey = Depends(_key(store.identity, gate, "delete_api_key"))
     ) -> Response:
-        if not store.delete_api_key(key.id):
+        if not store.identity.delete_api_key(key.id):
             raise NotFound("API key", key.id)
         _log.info("identity.key_deleted", key=key.id, by=caller.subject)
         return Response(status_code=204)
@@ -264,6 +273,28 @@ def _own(caller: Caller, account_id: str | None) -> None:
 def _later(ends: float | None, before: float | None) -> bool:
     """Say whether an end date, None for none, is later than the one before it."""
     return before is not None and (ends is None or ends > before)
+
+
+def _wider(bound: frozenset[str] | None, before: frozenset[str] | None) -> bool:
+    """Say whether a key opens instances, None for all, that it did not before."""
+    return before is not None and (bound is None or not bound <= before)
+
+
+def _bound(
+    tenancy: TenancyQueries, caller: Caller, given: list[str] | None, roles: Iterable[str]
+) -> frozenset[str] | None:
+    """Return the instances that a key is to be bound to, None for all. Raises `BadRequest`."""
+    if given is None:
+        return None
+    if "smtp" not in roles:
+        raise BadRequest("instances", "binds what the role smtp may do, and the key has not that role")
+    if given == ["*"]:
+        return None
+    own = {instance.id for instance in tenancy.instances(caller.account_id)}
+    for number, instance_id in enumerate(given):
+        if instance_id not in own:
+            raise BadRequest(f"instances[{number}]", "is no instance of the account")
+    return frozenset(given)
 
 
 def _may_give(caller: Caller, roles: Iterable[str]) -> None:

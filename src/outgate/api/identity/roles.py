@@ -2,7 +2,7 @@
 
 Standards: none; the vendor's platform roles are another set.
 Promises: an operation that is not listed here cannot be routed; a token is asked for with a key, not with a role;
-    who has a role may do whatever the roles that it covers may (a test asks every API).
+    who has a role may do whatever the roles that it covers may (a test asks every API); the role smtp may call nothing.
 Not here: the check itself (`gate`), which roles a key may be given (`keys`).
 """
 
@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, get_args
 
-Role = Literal["reader", "writer", "manager", "authorizer", "operator", "runtime"]
+Role = Literal["reader", "writer", "manager", "authorizer", "operator", "runtime", "smtp"]
 ALL_ROLES: tuple[Role, ...] = get_args(Role)
 
 _READ = frozenset({"reader", "writer", "manager", "authorizer", "operator"})
 _MANAGE = frozenset({"manager"})
 
 # A writer may do whatever a reader may, a manager whatever a writer may, in every table; the others stand alone.
-_COVERED = {"writer": {"reader"}, "manager": {"reader", "writer"}}
+# A key with the role smtp is a password of the account's SMTP users, and a manager may rotate theirs.
+_COVERED = {"writer": {"reader"}, "manager": {"reader", "writer", "smtp"}}
 
 ROLES: dict[str, frozenset[str]] = {
     "create_api_key": _MANAGE,

@@ -63,11 +63,11 @@ def _no_allow_lists() -> None:
 
 
 def _keys() -> None:
-    pass
+    op.add_column("api_keys", sa.Column("instances", sa.JSON()))
 
 
 def _no_keys() -> None:
-    pass
+    op.drop_column("api_keys", "instances")
 
 
 def _rules() -> None:
