@@ -24,7 +24,7 @@ from typing import Protocol
 from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.model.tenancy import Credential, Sender
-from outgate.relay.passwords import password_hasher, which
+from outgate.relay.passwords import which
 from outgate.relay.turns import Busy, Turns
 from outgate.store.identity import ApiKey
 
@@ -36,7 +36,7 @@ _LONGEST = 256
 
 Done = Callable[[Sender | None, Exception | None], None]
 
-__all__ = ["Busy", "Credentials", "Keys", "Senders", "password_hasher"]
+__all__ = ["Busy", "Credentials", "Keys", "Senders"]
 
 
 class Senders(Protocol):
@@ -214,10 +214,7 @@ class Credentials:
         verifier = which(password, () if found is None else _good(found[0], now))
         if verifier is None or found is None:
             return None
-        sender = self._senders.sender(username)
-        if sender is None or verifier not in _good(sender.credential, now):
-            return None
-        return replace(sender, credential=replace(sender.credential, verifier=verifier))
+        return self._with(self._senders.sender(username), verifier, "")
 
 
 def _good(credential: Credential, now: float) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ Not here: the waiting itself (`relay.session`, `relay.turns`), the log lines (th
 How it counts. Each wrong login raises a level that sinks with time, of the address (an IPv6 client owns its /64, so
 that is one address), of the network around it (IPv4 /24, IPv6 /48, eight times as patient: for who owns many), and of
 the name. A few failures are free. Then answers to further failures come late, twice as late each time; from
-`refused_at` on checks are refused unhashed until the level has sunk, which leaves about one guess a minute. A level
-stays within half as much again, so that a burst that was under way already refuses nobody for longer than minutes.
+`refused_at` on checks are refused unhashed until the level has sunk, which leaves four guesses a minute. A level goes
+no further than a minute's worth above that, so what was guessed all at once refuses nobody for longer.
 
 Many clients may share one address: a tunnel that sends no PROXY header, a NAT. What fails there most is one client
 with an old password that tries it for ever. That is no guess: the same wrong login again counts a tenth. Right logins
@@ -33,7 +33,8 @@ from typing import Generic, TypeVar
 
 REFUSED_AT = 20
 _FREE = 5.0
-_SINKS = 1 / 60
+_SINKS = 1 / 15
+_ABOVE = 4.0
 _NETWORK = 8.0
 _AGAIN = 0.1
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 8.0
@@ -128,7 +129,7 @@ class Guessing:
                 return Slowed(
                     None,
                     f"too many wrong logins from {what} {key}",
-                    "find the client there that has a wrong password; logins are checked again within minutes",
+                    "find the client there that has a wrong password; logins are checked again in about a minute",
                 )
         level = self._names.get(name[:_NAME])
         wait = 0.0 if level is None else _wait(level.sink(now, _SINKS), 1.0)
@@ -142,15 +143,14 @@ class Guessing:
 
     def failed(self, name: str, address: str, login: bytes, now: float) -> Slowed | None:
         """Count a wrong login; say how long its answer must wait. `login` is a digest of name and password."""
-        wait = 0.0
+        wait, by = 0.0, 1.0
         for key, patience, _ in self._places(address):
-            level = self._sources.get(key) or _Level(at=now)
-            wait = max(wait, _wait(self._raise(level, login, now, patience), patience))
-            self._sources.put(key, level)
+            # An address at its highest adds nothing to its network's: one alone never has all refused.
+            by = self._raise(self._sources, key, patience, by, login, now)
+            level = self._sources.get(key)
+            wait = max(wait, _wait(level.value if level else 0.0, patience))
         if not self._is_familiar(name, address, now):
-            level = self._names.get(name[:_NAME]) or _Level(at=now)
-            self._raise(level, login, now, 1.0)
-            self._names.put(name[:_NAME], level)
+            self._raise(self._names, name[:_NAME], 1.0, 1.0, login, now)
         if not wait:
             return None
         return Slowed(
@@ -171,14 +171,17 @@ class Guessing:
             level.lowered_at = now
             level.value = max(0.0, level.sink(now, _SINKS * patience) - 1.0)
 
-    def _raise(self, level: _Level, login: bytes, now: float, patience: float) -> float:
-        """Count a failure and return the level."""
-        again = login in level.last
-        raised = level.sink(now, _SINKS * patience) + (_AGAIN if again else 1.0)
-        level.value = min(raised, 1.5 * self._refused_at * patience)
-        if not again:
+    def _raise(self, levels: _Kept[_Level], key: str, patience: float, by: float, login: bytes, now: float) -> float:
+        """Count a failure; return by how much the level rose."""
+        level = levels.get(key) or _Level(at=now)
+        before = level.sink(now, _SINKS * patience)
+        if login in level.last:
+            by = min(by, _AGAIN)
+        else:
             level.last = (*level.last[1 - _LAST_LOGINS :], login)
-        return level.value
+        level.value = min(before + by, (self._refused_at + _ABOVE) * patience)
+        levels.put(key, level)
+        return level.value - before
 
     def _is_familiar(self, name: str, address: str, now: float) -> bool:
         seen = self._familiar.get(_pair(name, address))

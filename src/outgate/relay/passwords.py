@@ -18,12 +18,21 @@ import binascii
 import hmac
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from argon2 import Parameters, PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError
 from argon2.low_level import hash_secret_raw
 
-_Recipe = tuple[Parameters, bytes]
+
+@dataclass(frozen=True, slots=True)
+class _Verifier:
+    """A verifier's parts; `recipe` is all but the digest, as it was written."""
+
+    recipe: str
+    cost: Parameters
+    salt: bytes
+    digest: bytes
 
 
 def password_hasher() -> PasswordHasher:
@@ -39,36 +48,38 @@ def new_verifier(password: str, like: str | None = None) -> str:
     found = None if like is None else _read(like)
     if like is None or found is None or profile.check_needs_rehash(like):
         return profile.hash(password)
-    return profile.hash(password, salt=found[0][1])
+    return profile.hash(password, salt=found.salt)
 
 
 def which(password: str, verifiers: Sequence[str]) -> str | None:
     """Return the first of `verifiers` that is the password's, or None; none at all costs as much as one."""
     secret = password.encode("utf-8", "surrogatepass")
-    computed: dict[_Recipe, bytes] = {}
+    computed: dict[str, bytes] = {}
     for verifier in verifiers or (_NOBODY,):
-        recipe, digest = _read(verifier) or _NONE
-        if recipe not in computed:
-            computed[recipe] = _compute(secret, recipe)
-        if hmac.compare_digest(computed[recipe], digest):
+        found = _read(verifier) or _NONE
+        if found.recipe not in computed:
+            computed[found.recipe] = _compute(secret, found)
+        if hmac.compare_digest(computed[found.recipe], found.digest):
             return verifier
     return None
 
 
-def _compute(secret: bytes, recipe: _Recipe) -> bytes:
-    cost, salt = recipe
+def _compute(secret: bytes, like: _Verifier) -> bytes:
+    cost = like.cost
     return hash_secret_raw(
-        secret, salt, cost.time_cost, cost.memory_cost, cost.parallelism, cost.hash_len, cost.type, cost.version
+        secret, like.salt, cost.time_cost, cost.memory_cost, cost.parallelism, cost.hash_len, cost.type, cost.version
     )
 
 
-def _read(verifier: str) -> tuple[_Recipe, bytes] | None:
+def _read(verifier: str) -> _Verifier | None:
     try:
         cost = extract_parameters(verifier)
         salt, digest = (base64.b64decode(part + "=" * (-len(part) % 4)) for part in verifier.split("$")[-2:])
     except (InvalidHashError, binascii.Error, ValueError):
         return None
-    return (cost, salt), digest
+    if len(salt) < 8 or len(digest) < 4:  # less is not argon2's
+        return None
+    return _Verifier(verifier.rpartition("$")[0], cost, salt, digest)
 
 
 def _nobody() -> str:

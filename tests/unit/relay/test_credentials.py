@@ -3,45 +3,74 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
+from typing import Any
 
 import pytest
-from argon2.exceptions import VerifyMismatchError
 
 from outgate.base.clock import FrozenClock
-from outgate.model.tenancy import Sender
-from outgate.relay.credentials import Busy, Credentials, password_hasher
+from outgate.model.tenancy import Credential, Sender
+from outgate.relay import credentials as credentials_module
+from outgate.relay import passwords
+from outgate.relay.credentials import Busy, Credentials
+from outgate.store.identity import ApiKey
 from support.submission import CHEAP, USER, sender
 
 GOOD = sender(verifier=CHEAP.hash("right"))
+KEY = ApiKey("ApiKey-1", "acc", "shop", frozenset({"smtp"}), 0.0, None)
+KEY_TEXT = "0123456789abcdef" * 3
+NOBODY = "zzzzzzzzzzzzzzzzzz00"
 
 
 @dataclass
 class Senders:
     known: dict[str, Sender] = field(default_factory=lambda: {USER: GOOD})
     asked: list[str] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
     error: Exception | None = None
     gate: threading.Event | None = None
 
-    def sender(self, username: str) -> Sender | None:
+    def credential(self, username: str) -> tuple[Credential, str] | None:
         self.asked.append(username)
         if self.gate is not None:
             assert self.gate.wait(10)
         if self.error is not None:
             raise self.error
+        found = self.known.get(username)
+        return None if found is None else (found.credential, found.instance.account_id)
+
+    def sender(self, username: str) -> Sender | None:
+        self.read.append(username)
         return self.known.get(username)
 
 
 @dataclass
-class CountingHasher:
-    verified: list[str] = field(default_factory=list)
+class Keys:
+    known: dict[str, ApiKey] = field(default_factory=lambda: {KEY_TEXT: KEY})
+    asked: list[str] = field(default_factory=list)
 
-    def verify(self, verifier: str, password: str) -> bool:
-        self.verified.append(verifier)
-        if verifier.startswith("broken"):
-            raise VerifyMismatchError
-        return CHEAP.verify(verifier, password)
+    def find_api_key(self, clear: str) -> ApiKey | None:
+        self.asked.append(clear)
+        return self.known.get(clear)
+
+    def api_key(self, key_id: str) -> ApiKey | None:
+        return next((key for key in self.known.values() if key.id == key_id), None)
+
+
+class Counting:
+    """Compares passwords, and counts how many computations that takes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.computed = 0
+        compute = passwords._compute
+
+        def counted(secret: bytes, like: Any) -> bytes:
+            self.computed += 1
+            return compute(secret, like)
+
+        monkeypatch.setattr(passwords, "_compute", counted)
 
 
 def check(
@@ -65,27 +94,75 @@ def senders() -> Senders:
 
 
 @pytest.fixture
-def credentials(senders: Senders):  # type: ignore[no-untyped-def]
-    made = Credentials(senders, FrozenClock())
-    made._hasher = CountingHasher()  # type: ignore[assignment]
+def keys() -> Keys:
+    return Keys()
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    return Counting(monkeypatch)
+
+
+@pytest.fixture
+def credentials(senders: Senders, keys: Keys, clock: FrozenClock):  # type: ignore[no-untyped-def]
+    made = Credentials(senders, keys, clock)
     yield made
     made.close()
 
 
-def test_right_wrong_and_unknown_each_cost_one_hash(credentials: Credentials) -> None:
-    hasher: CountingHasher = credentials._hasher  # type: ignore[assignment]
+LONG = "x" * 12_288
+ROTATED = {"former_verifier": CHEAP.hash("old", salt=b"s" * 16), "former_until": FrozenClock().now() + 60}
+
+
+@pytest.mark.parametrize(("user", "password"), [
+    (USER, "wrong"), (USER, ""), (USER, LONG), (USER, "r\u00efght"), (USER, "r\xadight"), (USER, "right "),
+    (NOBODY, "right"), (NOBODY, "wrong"), (NOBODY, KEY_TEXT), (LONG, "right"), ("", ""), (USER.upper(), "right"),
+    (USER, "0" * 48), ("rotated", "wrong"), ("foreign", KEY_TEXT),
+])  # fmt: skip
+def test_whatever_is_wrong_costs_the_same(
+    senders: Senders, keys: Keys, credentials: Credentials, counting: Counting, user: str, password: str
+) -> None:
+    """One row of a name, one of a key's text, one computation: no more and no less."""
+    latter = CHEAP.hash("new", salt=b"s" * 16)
+    senders.known["rotated"] = changed(GOOD, credential=changed(GOOD.credential, verifier=latter, **ROTATED))
+    senders.known["foreign"] = changed(GOOD, instance=changed(GOOD.instance, account_id="another"))
+    assert check(credentials, user, password) == (None, None)
+    assert (len(senders.asked), len(senders.read), len(keys.asked), counting.computed) == (1, 0, 1, 1)
+    assert all(len(asked) <= 256 for asked in senders.asked + keys.asked)
+    assert credentials.remembered(user, password) is None
+
+
+def test_the_right_password_costs_one_computation_and_then_none(
+    senders: Senders, credentials: Credentials, counting: Counting
+) -> None:
     assert check(credentials) == (GOOD, None)
-    assert check(credentials, password="wrong") == (None, None)
-    assert check(credentials, user="zzzzzzzzzzzzzzzzzz00") == (None, None)
-    assert len(hasher.verified) == 3
-    assert hasher.verified[2] == credentials._dummy
+    assert credentials.remembered(USER, "right") is GOOD
+    assert counting.computed == 1
 
 
-def test_unknown_names_are_checked_at_the_real_price() -> None:
-    made = Credentials(Senders(), FrozenClock())
-    profile = password_hasher()
-    assert not profile.check_needs_rehash(made._dummy)
-    made.close()
+def test_what_is_remembered_ends_after_a_quarter_of_an_hour(credentials: Credentials, clock: FrozenClock) -> None:
+    check(credentials)
+    clock.advance(899)
+    assert credentials.remembered(USER, "right") is GOOD
+    clock.advance(2)
+    assert credentials.remembered(USER, "right") is None
+    check(credentials)
+    assert credentials.remembered(USER, "right") is GOOD
+
+
+def test_of_too_many_those_that_end_first_are_forgotten(
+    senders: Senders, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials_module, "_REMEMBERED", 3)
+    senders.known = {str(number): GOOD for number in range(5)}
+    for user in ("0", "1", "2", "0", "3", "4"):
+        check(credentials, user)
+    assert [user for user in senders.known if credentials.remembered(user, "right")] == ["0", "3", "4"]
 
 
 def test_a_right_login_is_remembered_until_its_verifier_changes(senders: Senders, credentials: Credentials) -> None:
@@ -119,6 +196,7 @@ def test_a_wrong_login_is_not_remembered(credentials: Credentials) -> None:
 
 
 def test_a_rotation_while_we_look_is_not_overlooked(senders: Senders, credentials: Credentials) -> None:
+    """The verifier that the login was right for is not the one that the rest of the sender comes with."""
     senders.gate = threading.Event()
     done = threading.Event()
     credentials.check(USER, "right", lambda *_: done.set())
@@ -134,7 +212,7 @@ def test_a_rotation_while_we_look_is_not_overlooked(senders: Senders, credential
 def test_current_follows_the_store(senders: Senders, credentials: Credentials) -> None:
     assert credentials.current(GOOD) is GOOD
     assert credentials.current(GOOD) is GOOD
-    assert len(senders.asked) == 1  # memory, until something changes
+    assert len(senders.read) == 1  # memory, until something changes
     senders.known[USER] = changed(GOOD, configurations={})
     credentials.forget()
     found = credentials.current(GOOD)
@@ -151,13 +229,13 @@ def test_a_rotated_password_and_a_deleted_user_void_the_login(senders: Senders, 
 
 
 def test_a_bounded_number_may_wait(senders: Senders) -> None:
-    credentials = Credentials(senders, FrozenClock(), waiting=2)
+    credentials = Credentials(senders, Keys(), FrozenClock(), waiting=3)
     senders.gate = threading.Event()
     done = [threading.Event(), threading.Event()]
-    for event in done:
-        credentials.check(USER, "x", lambda *_, event=event: event.set())
+    for number, event in enumerate(done):
+        credentials.check(USER, f"x{number}", lambda *_, event=event: event.set(), source=f"source {number}")
     with pytest.raises(Busy):
-        credentials.check(USER, "x", lambda *_: None)
+        credentials.check(USER, "y", lambda *_: None, source="source 1")
     senders.gate.set()
     assert all(event.wait(10) for event in done)
     assert check(credentials, password="x") == (None, None)  # there is room again
@@ -174,6 +252,134 @@ def test_a_failing_store_is_an_error_and_not_a_wrong_password(senders: Senders, 
 
 def test_a_verifier_that_is_none_is_a_wrong_password(senders: Senders) -> None:
     senders.known[USER] = changed(GOOD, credential=changed(GOOD.credential, verifier="nonsense"))
-    credentials = Credentials(senders, FrozenClock())
+    credentials = Credentials(senders, Keys(), FrozenClock())
     assert check(credentials) == (None, None)
     credentials.close()
+
+
+def together(credentials: Credentials, gate: threading.Event, logins: Sequence[tuple[str, str]]) -> list[Sender | None]:
+    """Begin logins while none can end, then let them; return what came of each."""
+    found: list[Sender | None] = [None] * len(logins)
+    done = [threading.Event() for _ in logins]
+
+    def took(number: int) -> Callable[[Sender | None, Exception | None], None]:
+        def take(result: Sender | None, error: Exception | None) -> None:
+            found[number] = result
+            done[number].set()
+
+        return take
+
+    for number, (user, password) in enumerate(logins):
+        credentials.check(user, password, took(number))
+    gate.set()
+    assert all(event.wait(10) for event in done)
+    return found
+
+
+def test_logins_that_come_together_share_one_computation(
+    senders: Senders, credentials: Credentials, counting: Counting
+) -> None:
+    senders.gate = threading.Event()
+    logins = [(USER, "right")] * 20 + [(USER, "wrong")] * 20
+    assert together(credentials, senders.gate, logins) == [GOOD] * 20 + [None] * 20
+    assert counting.computed == 2
+    assert not credentials._checking
+
+
+def test_a_login_after_a_change_does_not_join_a_check_from_before(senders: Senders, credentials: Credentials) -> None:
+    senders.gate = threading.Event()
+    first, second = threading.Event(), threading.Event()
+    found: list[Sender | None] = []
+    credentials.check(USER, "new", lambda *_: first.set())
+    while not senders.asked:
+        pass
+    credentials.forget()
+    credentials.check(USER, "new", lambda sender, _: (found.append(sender), second.set()))  # type: ignore[func-returns-value]
+    rotated = changed(GOOD, credential=changed(GOOD.credential, verifier=CHEAP.hash("new")))
+    senders.known[USER] = rotated
+    senders.gate.set()
+    assert first.wait(10) and second.wait(10)
+    assert found == [rotated]
+
+
+def test_a_failed_check_is_told_to_all_who_wait(senders: Senders, credentials: Credentials) -> None:
+    senders.gate, senders.error = threading.Event(), OSError("database")
+    assert together(credentials, senders.gate, [(USER, "right")] * 3) == [None] * 3
+    senders.error = None
+    assert check(credentials) == (GOOD, None)
+
+
+# -- API keys as passwords ------------------------------------------------------------------------------------
+
+
+def test_an_api_key_is_a_password_of_every_user_of_its_account(
+    senders: Senders, credentials: Credentials, counting: Counting
+) -> None:
+    found, _ = check(credentials, USER, KEY_TEXT)
+    assert found == changed(GOOD, key_id=KEY.id)
+    assert credentials.remembered(USER, KEY_TEXT) == found
+    assert counting.computed == 0  # its digest is enough
+    assert credentials.remembered(USER, "right") is None
+    assert check(credentials, NOBODY, KEY_TEXT) == (None, None)
+
+
+@pytest.mark.parametrize("change", [
+    {"roles": frozenset({"manager", "writer"})}, {"account_id": "another"}, {"instances": frozenset({"another"})},
+    {"expires_at": FrozenClock().now()},
+], ids=lambda change: next(iter(change)))  # fmt: skip
+def test_a_key_that_does_not_open_the_instance(
+    senders: Senders, keys: Keys, credentials: Credentials, change: dict[str, Any]
+) -> None:
+    bound = changed(KEY, instances=frozenset({"inst", "more"}))
+    keys.known[KEY_TEXT] = bound
+    session, _ = check(credentials, USER, KEY_TEXT)
+    assert session is not None and credentials.current(session) is not None
+    keys.known[KEY_TEXT] = changed(bound, **change)
+    credentials.forget()
+    assert credentials.current(session) is None
+    assert credentials.remembered(USER, KEY_TEXT) is None
+    assert check(credentials, USER, KEY_TEXT) == (None, None)
+    keys.known[KEY_TEXT] = bound
+    credentials.forget()
+    assert credentials.remembered(USER, KEY_TEXT) is None  # once void, it is checked anew
+    assert credentials.current(session) is not None
+
+
+def test_a_key_ends_at_its_time_without_a_change_of_the_store(
+    keys: Keys, credentials: Credentials, clock: FrozenClock
+) -> None:
+    keys.known[KEY_TEXT] = changed(KEY, expires_at=clock.now() + 60)
+    session, _ = check(credentials, USER, KEY_TEXT)
+    assert session is not None
+    clock.advance(59)
+    assert credentials.current(session) is not None
+    clock.advance(1)
+    assert credentials.current(session) is None
+    assert credentials.remembered(USER, KEY_TEXT) is None
+
+
+def test_a_deleted_key_or_user_voids_the_login(senders: Senders, keys: Keys, credentials: Credentials) -> None:
+    session, _ = check(credentials, USER, KEY_TEXT)
+    assert session is not None
+    rotated = changed(GOOD, credential=changed(GOOD.credential, verifier="another"))
+    senders.known[USER] = rotated
+    credentials.forget()
+    assert credentials.current(session) == changed(rotated, key_id=KEY.id)  # the password is not what logged in
+    del senders.known[USER]
+    credentials.forget([session])
+    assert credentials.current(session) is None
+    senders.known[USER] = GOOD
+    del keys.known[KEY_TEXT]
+    credentials.forget([session])
+    assert credentials.current(session) is None
+
+
+def test_who_is_in_use_is_read_where_it_blocks_nobody(senders: Senders, credentials: Credentials) -> None:
+    password, _ = check(credentials)
+    key, _ = check(credentials, USER, KEY_TEXT)
+    assert password is not None and key is not None
+    senders.read.clear()
+    credentials.forget([password, key, password])
+    assert senders.read == [USER]
+    assert credentials.current(password) is not None and credentials.current(key) is not None
+    assert senders.read == [USER]

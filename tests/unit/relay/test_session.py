@@ -12,7 +12,9 @@ import pytest
 
 from outgate.model.flow import Client
 from outgate.relay.credentials import Busy
-from support.submission import PASSWORD, USER, access, configuration, desk, sender
+from outgate.relay.session import SubmissionSession
+from outgate.relay.turns import Places
+from support.submission import PASSWORD, USER, Desk, access, configuration, desk, sender
 
 MESSAGE = ("From: a@shop.test", "To: b@other.test", "Subject: hello", "", "text")
 
@@ -27,6 +29,31 @@ class Decisions(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.getMessage() == "access.decision":
             self.seen.append({"level": record.levelname, **record.fields})  # type: ignore[attr-defined]
+
+
+class Lines(logging.Handler):
+    """Keeps the fields of every line."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.seen: list[tuple[str, dict[str, Any]]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.seen.append((record.getMessage(), record.fields))  # type: ignore[attr-defined]
+
+    def named(self, event: str) -> list[dict[str, Any]]:
+        return [fields for name, fields in self.seen if name == event]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    logger, kept = logging.getLogger("outgate.session"), Lines()
+    level = logger.level
+    logger.addHandler(kept)
+    logger.setLevel(logging.INFO)
+    yield kept
+    logger.removeHandler(kept)
+    logger.setLevel(level)
 
 
 @pytest.fixture
@@ -93,6 +120,136 @@ def test_acting_for_somebody_else_costs_and_reads_like_a_wrong_password() -> Non
     assert d.login(authzid="somebody").startswith("535 ")
     assert d.credentials.checked == [""]
     assert d.login(authzid=USER).startswith("235 ")
+
+
+def fresh(d: Desk) -> Desk:
+    """Return another session with the same relay."""
+    session = SubmissionSession(d.relay, d.session.client, lambda: None, lambda: "", implicit_tls=True)
+    made = replace(d, session=session)
+    made.pump()
+    return made
+
+
+def wrong(d: Desk, times: int) -> None:
+    """Count wrong logins of the client's address, as other sessions would."""
+    for number in range(times):
+        d.relay.guessing.failed(f"name {number}", d.session.client.address, str(number).encode(), d.relay.clock.now())
+
+
+def test_answers_to_wrong_logins_come_late_and_right_ones_do_not(lines: Lines) -> None:
+    d = desk()
+    d.pump()
+    wrong(d, 7)
+    assert d.login(password="x") == ""
+    assert d.say("NOOP") == ""  # the parser waits for the answer
+    assert d.wait() == 4.0
+    assert d.pump() == "535 5.7.8 Authentication credentials invalid\r\n250 2.0.0 Ok\r\n"
+    assert d.login().startswith("235 ")
+    assert d.later == []
+    (line,) = lines.named("login.slowed")
+    assert line["wait_s"] == 4.0 and "127.0.0.1" in line["reason"] and line["remedy"]
+    (line,) = lines.named("login.failed")
+    assert line["reason"] and line["remedy"]
+
+
+def test_an_address_that_failed_too_often_is_not_checked_and_its_session_ends(lines: Lines) -> None:
+    d = desk()
+    d.pump()
+    wrong(d, 40)
+    for _ in range(2):
+        assert d.login() == "454 4.7.0 Temporary authentication failure\r\n"
+    assert d.login() == "421 4.7.0 Too many failed logins, closing\r\n"
+    assert d.credentials.checked == []
+    assert lines.named("login.slowed")[0]["wait_s"] is None
+
+
+def test_who_logged_in_from_there_before_is_checked_however_many_failed() -> None:
+    d = desk()
+    d.pump()
+    assert d.login().startswith("235 ")
+    wrong(d, 40)
+    assert fresh(d).login().startswith("235 ")
+
+
+def test_a_remembered_login_passes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    d = desk()
+    d.pump()
+    wrong(d, 40)
+    monkeypatch.setattr(d.credentials, "remembered", lambda user, password: d.credentials.known)
+    assert d.login().startswith("235 ")
+    assert d.credentials.checked == [] and d.later == []
+
+
+def test_a_remembered_login_does_not_act_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    d = desk()
+    d.pump()
+    monkeypatch.setattr(d.credentials, "remembered", lambda user, password: d.credentials.known)
+    assert d.login(authzid="somebody").startswith("535 ")
+
+
+def test_a_name_that_many_addresses_fail_with_waits_before_its_check() -> None:
+    d = desk()
+    d.pump()
+    for number in range(20):
+        d.relay.guessing.failed(USER, f"10.{number}.0.1", str(number).encode(), d.relay.clock.now())
+    assert d.login() == ""
+    assert d.credentials.checked == []
+    assert d.wait() == 8.0
+    assert d.credentials.checked == [USER]
+    assert d.settle().startswith("235 ")
+
+
+def test_a_client_that_leaves_while_it_waits_is_not_checked_and_keeps_its_place_for_the_time() -> None:
+    d = desk()
+    d.relay.late_answers = Places(2)
+    d.pump()
+    for number in range(20):
+        d.relay.guessing.failed(USER, f"10.{number}.0.1", str(number).encode(), d.relay.clock.now())
+    d.login()
+    d.session.machine.receive_eof()
+    d.pump()
+    assert fresh(d).login().startswith("421 4.7.0")  # a source holds no more than it leaves free
+    d.wait()
+    assert d.credentials.checked == []
+    assert fresh(d).login() == ""
+
+
+def test_a_guess_counts_also_if_the_client_leaves_before_its_answer() -> None:
+    d = desk()
+    for number in range(6):
+        d = fresh(d)
+        d.say("EHLO c", "AUTH LOGIN", "dXNlcg==", base64.b64encode(f"pass{number}".encode()).decode())
+        d.session.machine.receive_eof()
+        d.pump()
+        assert d.settle() == ""
+    d = fresh(d)
+    assert d.login(user="user", password="another") == ""
+    assert d.wait() > 0
+
+
+@pytest.mark.parametrize("response", ["%%%", base64.b64encode(b"\xff\0\xff\0\xff").decode(), "AGEA", "*"])
+def test_a_response_that_is_no_login_reads_the_same_whatever_it_names(response: str) -> None:
+    """RFC 4954 wants a 501 for it; nothing is looked up, so neither reply nor time tells of any name."""
+    d = desk()
+    d.pump()
+    d.say("EHLO c")
+    said = d.say("AUTH PLAIN " + response) + d.settle()
+    if response == "AGEA":
+        assert said.startswith("535 ")  # a name and no password: a wrong one
+    else:
+        assert said == "501 5.5.2 Authentication response not understood\r\n"
+        assert d.credentials.checked == []
+
+
+def test_a_login_that_is_void_ends_an_idle_session_at_the_next_look(lines: Lines) -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    assert d.session.still_welcome()
+    d.credentials.gone = True
+    assert not d.session.still_welcome()
+    (line,) = lines.named("session.withdrawn")
+    assert line["username"] == USER and line["reason"] and line["remedy"]
 
 
 def test_when_too_many_wait_the_login_is_to_be_tried_later() -> None:
