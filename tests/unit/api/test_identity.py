@@ -517,6 +517,68 @@ def test_nobody_gives_more_time_to_a_role_that_he_lacks(service: Service) -> Non
     assert httpx2.put(url, json=short, headers={**manager, "If-Match": "*"}, trust_env=False).status_code == 200
 
 
+def test_a_key_is_bound_to_instances_and_widened_only_in_words(service: Service) -> None:
+    other = service.store.tenancy.create_instance(service.account_id, "eu-de", "other").id
+    here = service.instance.id
+    made = make_key(service, roles=["smtp"], instances=[here])
+    assert (made["roles"], made["instances"]) == (["smtp"], [here])
+    url = keys_url(service, made["id"])
+
+    def change(**body: Any) -> httpx2.Response:
+        headers = {**service.headers(), "If-Match": "*"}
+        return httpx2.put(url, json=body, headers=headers, trust_env=False)
+
+    def opens(instance_id: str) -> bool:
+        key = service.store.identity.find_api_key(made["apikey"])
+        assert key is not None
+        return key.opens(service.account_id, instance_id, service.clock.now())
+
+    assert (opens(here), opens(other)) == (True, False)
+    for leaves_it in ({"name": "n"}, {"instances": None}):
+        assert change(**leaves_it).json()["instances"] == [here]
+    assert change(instances=[]).status_code == 400
+    assert change(instances=[other, here]).json()["instances"] == sorted([here, other])
+    assert change(instances=[other]).json()["instances"] == [other]
+    assert (opens(here), opens(other)) == (False, True)
+    assert "instances" not in change(instances=["*"]).json()
+    assert opens(here) and opens(other)
+    assert "instances" not in make_key(service, roles=["smtp"])
+    change(roles=["reader"])
+    assert not opens(here)
+
+
+def test_what_a_key_cannot_be_bound_to(service: Service) -> None:
+    foreign = service.store.tenancy.create_instance(service.store.tenancy.create_account(), "eu-de", "foreign").id
+    made = make_key(service, roles=["reader"])
+    for body, names in (
+        ({"roles": ["smtp"], "instances": [service.instance.id, foreign]}, "instances[1]"),
+        ({"roles": ["smtp"], "instances": ["unknown"]}, "instances[0]"),
+        ({"roles": ["smtp"], "instances": [service.instance.id] * 101}, "instances"),
+        ({"roles": ["reader"], "instances": [service.instance.id]}, "instances"),
+    ):
+        answer = httpx2.post(keys_url(service), json={"name": "k", **body}, headers=service.headers(), trust_env=False)
+        assert (answer.status_code, answer.json()["errors"][0]["target"]["name"]) == (400, names)
+        headers = {**service.headers(), "If-Match": "*"}
+        answer = httpx2.put(keys_url(service, made["id"]), json=body, headers=headers, trust_env=False)
+        assert (answer.status_code, answer.json()["errors"][0]["target"]["name"]) == (400, names)
+
+
+def test_a_key_for_smtp_alone_gets_a_token_that_opens_nothing(service: Service) -> None:
+    made = make_key(service, roles=["smtp"])
+    form = {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": made["apikey"]}
+    token = httpx2.post(f"{service.base}/identity/token", data=form, trust_env=False).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    for url in (f"{service.smtp_url}/config", keys_url(service), f"{service.base}/context-based-restrictions/v1/zones"):
+        assert httpx2.get(url, headers=headers, trust_env=False).status_code == 403, url
+
+
+def test_a_given_text_that_is_no_random_key_is_refused(store: ControlStore) -> None:
+    account = store.tenancy.create_account()
+    with pytest.raises(ValueError, match="43"):
+        store.identity.create_api_key(account, "chosen", ["smtp"], clear="correct horse battery staple")
+    assert store.identity.api_keys(account) == ()
+
+
 def test_changes_name_the_version_they_were_made_from(service: Service) -> None:
     made = make_key(service, description="before", expires_at="2033-05-06T07:08:09Z")
     assert made["expires_at"] == "2033-05-06T07:08:09+0000"

@@ -57,6 +57,17 @@ def test_a_key_is_printed_once_and_alone(outgate: Outgate, service: Service) -> 
     failed(outgate("key", "show", key.id), 1, "there is no API key", key.id)
 
 
+def test_a_key_for_smtp_is_bound_to_instances(outgate: Outgate, service: Service) -> None:
+    made = outgate("key", "create", "mailer", "--role", "smtp", "--instance", service.instance.id)
+    assert made.exit_code == 0, made.output
+    key = service.store.identity.find_api_key(made.stdout.strip())
+    assert key is not None and (key.roles, key.instances) == ({"smtp"}, {service.instance.id})
+    assert service.instance.id in outgate("key", "show", key.id).stdout
+    outgate("key", "delete", key.id)
+    failed(outgate("key", "create", "x", "--role", "smtp", "--instance", "unknown"), 1, "instances[0]", "no instance")
+    failed(outgate("key", "create", "x", "--instance", service.instance.id), 1, "instances", "role smtp")
+
+
 def test_a_key_as_json(outgate: Outgate) -> None:
     made = json.loads(outgate("key", "create", "x", "--json").stdout)
     assert made["apikey"] and made["roles"] == ["reader"] and "expires_at" not in made
