@@ -137,8 +137,8 @@ class Guessing:
             return None
         return Slowed(
             wait,
-            "many addresses fail with this user name",
-            "none is needed where it logged in of late; if its password may be known, rotate it",
+            "many logins with this user name failed of late",
+            "nothing: addresses where it logged in of late do not wait; `login.failed` tells who fails with it",
         )
 
     def failed(self, name: str, address: str, login: bytes, now: float) -> Slowed | None:

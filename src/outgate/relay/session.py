@@ -2,7 +2,8 @@
 
 Standards: RFC 6409; order of evaluation: design section 5.
 Promises: a message is answered 250 only from the queue's own call that says it is on disk; permissions are
-looked at again before every command; each refusal is logged with its reason and remedy.
+looked at again before every command; each refusal is logged with its reason and remedy; what a login has to wait
+for waits on the event loop, in a bounded number of places.
 Dangers: answers may come late (password check, commit): the session may be gone by then, and then nothing
 is answered; the message, if it was stored, is delivered all the same (RFC 5321 section 4.5.3.2.6).
 Not here: the rules (`relay.policy`), bytes (`smtp.server`).

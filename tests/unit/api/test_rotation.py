@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
 from outgate.model.tenancy import Sender
+from outgate.relay import passwords
 from outgate.relay.credentials import Credentials
 from support.api_service import Service, api_service
 
@@ -84,6 +86,42 @@ def test_both_passwords_are_good_for_the_overlap(
     assert login(credentials, name, new) is not None
     assert login(credentials, name, old) is None
     assert credentials.current(session) is None
+
+
+def test_a_wrong_password_costs_one_computation_also_while_two_are_good(
+    service: Service, http: httpx2.Client, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time must not tell which names exist."""
+    computed: list[bytes] = []
+    compute = passwords._compute
+
+    def counted(secret: bytes, like: Any) -> bytes:
+        computed.append(secret)
+        return compute(secret, like)
+
+    monkeypatch.setattr(passwords, "_compute", counted)
+    headers = service.headers("writer")
+    users = configure(service, http, "shop.test")
+    user = http.post(users, json={}, headers=headers).json()
+    known: set[str] = set()
+    for _ in range(2):  # the second rotation's salt is still the first one's
+        rotated = http.post(f"{users}/{user['id']}/rotate", json={"overlap_s": 60}, headers=headers).json()
+        for name, password, right in (
+            (user["username"], "wrong", False),
+            ("zzzzzzzzzzzzzzzzzz00", "wrong", False),
+            (user["username"], rotated["password"], True),
+            (user["username"], user["password"], True),
+        ):
+            computed.clear()
+            assert (login(credentials, name, password) is not None) is right
+            assert len(computed) == (0 if right and password in known else 1)
+            known.add(password)
+        user["password"] = rotated["password"]
+        service.clock.advance(61)
+        credentials.forget()
+    http.post(f"{users}/{user['id']}/rotate", json={"overlap_s": 0}, headers=headers)
+    found = service.store.tenancy.credential(user["username"])
+    assert found is not None and found[0].former_verifier is None
 
 
 def test_a_second_rotation_waits_for_the_first(service: Service, http: httpx2.Client, credentials: Credentials) -> None:
