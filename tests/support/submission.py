@@ -61,6 +61,7 @@ class FakeCredentials:
     known: Sender | None
     waiting: list[Callable[[], None]] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
     gone: bool = False
     error: Exception | None = None
     refuse: Exception | None = None
@@ -74,6 +75,7 @@ class FakeCredentials:
         if self.refuse is not None:
             raise self.refuse
         self.checked.append(username)
+        self.sources.append(source)
         right = username == USER and password == PASSWORD
         self.waiting.append(functools.partial(done, self.known if right else None, self.error))
 

@@ -248,7 +248,13 @@ class SubmissionSession:
         try:
             self._relay.credentials.check(name, login.password, done, source=source_of(self.client.address))
         except Busy:
-            _log.warning("login.busy", session=self._id, client=self.client.address)
+            _log.warning(
+                "login.busy",
+                session=self._id,
+                client=self.client.address,
+                reason="as many logins wait to be checked as there are places for its address",
+                remedy="find who sends so many, in `login.failed`; if all are right, raise relay.password_threads",
+            )
             self.machine.answer(_AUTH_LATER)
 
     def _login_late(self, login: Login, sender: Sender | None, error: Exception | None) -> None:
@@ -259,10 +265,12 @@ class SubmissionSession:
     def _slow(self, login: Login, slowed: Slowed, then: Callable[[], None]) -> None:
         """Go on with a login after a while, or end the session if too many wait already."""
         relay, source = self._relay, source_of(self.client.address)
-        self._log_slowed(login, slowed)
         if slowed.wait_s is None or not relay.late_answers.take(source):
+            crowded = f"{slowed.reason}, and as many wait as there are places for its address"
+            self._log_slowed(login, Slowed(None, crowded, slowed.remedy))
             self.machine.answer(_TOO_MANY_LOGINS)
             return
+        self._log_slowed(login, slowed)
 
         def waited() -> None:
             # Not sooner when the client leaves: else it would get the next place by leaving.

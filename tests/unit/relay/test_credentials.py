@@ -302,6 +302,34 @@ def test_a_login_after_a_change_does_not_join_a_check_from_before(senders: Sende
     assert found == [rotated]
 
 
+def test_a_flood_of_wrong_logins_does_not_starve_right_ones(senders: Senders) -> None:
+    credentials = Credentials(senders, Keys(), FrozenClock(), waiting=40)
+    senders.gate = threading.Event()
+    order: list[str] = []
+    done = threading.Event()
+
+    def told(name: str) -> Callable[[Sender | None, Exception | None], None]:
+        def tell(sender: Sender | None, _: Exception | None) -> None:
+            order.append(name if sender is not None else "wrong")
+            if len(order) == 21:
+                done.set()
+
+        return tell
+
+    busy = 0
+    for number in range(100):
+        try:
+            credentials.check(USER, f"wrong {number}", told("flood"), source="flood")
+        except Busy:
+            busy += 1
+    assert busy == 80
+    credentials.check(USER, "right", told("owner"), source="owner")
+    senders.gate.set()
+    assert done.wait(10)
+    assert "owner" in order[:3]
+    credentials.close()
+
+
 def test_a_failed_check_is_told_to_all_who_wait(senders: Senders, credentials: Credentials) -> None:
     senders.gate, senders.error = threading.Event(), OSError("database")
     assert together(credentials, senders.gate, [(USER, "right")] * 3) == [None] * 3

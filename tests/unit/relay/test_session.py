@@ -199,7 +199,7 @@ def test_a_name_that_many_addresses_fail_with_waits_before_its_check() -> None:
     assert d.settle().startswith("235 ")
 
 
-def test_a_client_that_leaves_while_it_waits_is_not_checked_and_keeps_its_place_for_the_time() -> None:
+def test_a_client_that_leaves_while_it_waits_is_not_checked_and_keeps_its_place_for_the_time(lines: Lines) -> None:
     d = desk()
     d.relay.late_answers = Places(2)
     d.pump()
@@ -209,9 +209,17 @@ def test_a_client_that_leaves_while_it_waits_is_not_checked_and_keeps_its_place_
     d.session.machine.receive_eof()
     d.pump()
     assert fresh(d).login().startswith("421 4.7.0")  # a source holds no more than it leaves free
+    assert lines.named("login.slowed")[-1]["wait_s"] is None
     d.wait()
     assert d.credentials.checked == []
     assert fresh(d).login() == ""
+
+
+def test_checks_take_their_turns_by_address() -> None:
+    d = desk(client=Client("2001:db8:1:2::9", 1, "public", "submissions"), table=access("2001:db8::/32"))
+    d.pump()
+    d.login()
+    assert d.credentials.sources == ["2001:db8:1:2::/64"]
 
 
 def test_a_guess_counts_also_if_the_client_leaves_before_its_answer() -> None:
