@@ -29,7 +29,7 @@ WITHDRAWN = "421 4.7.0 Access withdrawn, closing"
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[TestRelay]:
     async with relay(tmp_path / "data") as made:
-        watch = Watch(made.control, made.service.changed)
+        watch = Watch(made.control, made.service.changed, made.service.follow_access)
         watch.start()
         yield made
         await watch.stop()

@@ -253,9 +253,9 @@ def test_a_login_that_is_void_ends_an_idle_session_at_the_next_look(lines: Lines
     d = desk()
     d.pump()
     d.login()
-    assert d.session.still_welcome()
+    assert d.session.still_logged_in()
     d.credentials.gone = True
-    assert not d.session.still_welcome()
+    assert not d.session.still_logged_in()
     (line,) = lines.named("session.withdrawn")
     assert line["username"] == USER and line["reason"] and line["remedy"]
 
