@@ -26,7 +26,7 @@ from typing import Any
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
-from outgate.base.clock import Clock
+from outgate.base.clock import Clock, SystemClock
 from outgate.base.log import Log
 from outgate.base.tasks import cancel, spawn
 from outgate.egress.audit import Audit
@@ -35,6 +35,7 @@ from outgate.egress.forwarder import Limits as EgressLimits
 from outgate.egress.reconcile import Reconciler
 from outgate.model.flow import Attempt, Client, Job
 from outgate.net import guard
+from outgate.net.certificates import BadCertificate, CertificateWatch, ServerCertificate
 from outgate.net.dns import Resolver
 from outgate.net.tls import opportunistic_context
 from outgate.relay import policy
@@ -42,21 +43,22 @@ from outgate.relay.access import AccessTable
 from outgate.relay.credentials import Credentials
 from outgate.relay.delivery import Delivery, DeliveryLimits
 from outgate.relay.endings import Endings
+from outgate.relay.endpoints import Door, Endpoint, Endpoints
 from outgate.relay.guessing import Guessing
 from outgate.relay.holds import Holds
+from outgate.relay.listeners import CannotListen, Listeners
 from outgate.relay.queue import Queue, Retry
 from outgate.relay.routing import Router
 from outgate.relay.session import Relay, SubmissionSession
 from outgate.relay.signer import Signer
 from outgate.relay.standing import Schedule
-from outgate.settings import Settings
+from outgate.settings import RelaySettings, Settings, compiled
 from outgate.smtp.asyncio.server import (
     Connection,
     Listener,
     ListenerOptions,
     Peer,
     Timeouts,
-    listening_socket,
 )
 from outgate.smtp.server import Limits
 from outgate.store.control import ControlStore
@@ -108,14 +110,18 @@ class RelayService:
         permitted: Callable[[str, str], bool],
         sync: Sync = default_sync,
     ) -> None:
-        """`context` is the listeners' TLS; `permitted` judges (name, address) of receiving servers; `sync` puts a
-        file on disk."""
+        """`context` is the TLS of endpoints without certificate files; `permitted` judges (name, address) of receiving
+        servers; `sync` puts a file on disk."""
         loop = asyncio.get_running_loop()
         relay = settings.relay
         self._settings = settings
         self._control = control
         self._clock = clock
+        self.endpoints = compiled(relay.endpoints)
+        self.endpoint_of = functools.lru_cache(maxsize=10_000)(self._endpoint_of)
         self._context = context
+        self._certificates = _certificates(relay, self.endpoints)
+        self.certificates = CertificateWatch(list(self._certificates.values()))
         self._is_trusted = functools.lru_cache(maxsize=4096)(self._in_trusted)
         self._trusted = [ipaddress.ip_network(network, strict=False) for network in relay.proxy_trusted]
         with usable(data / "queue-0.db"):
@@ -144,7 +150,7 @@ class RelayService:
             longest_s=relay.hold_longest_s,
         )
         self.relay = self._relay(clock, loop)
-        self._listeners: list[Listener] = []
+        self.listeners = Listeners(self.endpoints, self._listener)
         self._changing = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._endings = Endings()
@@ -165,7 +171,7 @@ class RelayService:
     def _relay(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> Relay:
         relay = self._settings.relay
         return Relay(
-            host_name=relay.endpoint.host_name,
+            endpoints=self.endpoints,
             shard="0",
             clock=clock,
             access=AccessTable(self._control.access.snapshot()),
@@ -185,23 +191,26 @@ class RelayService:
         )
 
     def _delivery(self, resolver: Resolver, clock: Clock, permitted: Callable[[str, str], bool]) -> Delivery:
-        relay, endpoint = self._settings.relay, self._settings.relay.endpoint
+        relay = self._settings.relay
+        own = [name for each in self.endpoints.all for name in (each.public_name, each.private_name, each.ehlo_name)]
         try:
-            router = Router(
-                resolver,
-                port=relay.delivery_port,
-                sources=endpoint.outgoing_addresses,
-                deliver_to=relay.deliver_to,
-                own_names=(endpoint.host_name, endpoint.ehlo_name),
-                permitted=permitted,
-            )
+            routers = {
+                endpoint.id: Router(
+                    resolver,
+                    port=relay.delivery_port,
+                    endpoint=endpoint,
+                    deliver_to=relay.deliver_to,
+                    own_names=own,
+                    permitted=permitted,
+                )
+                for endpoint in self.endpoints.all
+            }
         except ValueError as error:
             raise StartFailed(f"relay.deliver_to cannot be used: {error}") from None
         return Delivery(
-            router=router,
+            router=lambda job: routers[self.endpoint_of(job.instance_id).id],
             signer=self.signer,
             finished=self._finished,
-            ehlo_name=endpoint.ehlo_name,
             clock=clock,
             limits=DeliveryLimits(
                 relay.connections_per_site,
@@ -218,39 +227,57 @@ class RelayService:
         for outcome in settled.outcomes:
             _log.debug("delivery.outcome", queue_id=job.queue_id, status=outcome.status, reason=outcome.reason)
 
-    def listen(self, address: str, port: int, name: str) -> int:
-        """Listen as "submission" (STARTTLS) or "submissions" (TLS); return the port. Raises `StartFailed`."""
+    def _endpoint_of(self, instance_id: str) -> Endpoint:
+        """Return the endpoint of an instance's region; from memory but for the first time. Raises `LookupError`."""
+        instance = self._control.tenancy.instance(instance_id)
+        if instance is None:
+            raise LookupError(f"there is no instance {instance_id}")
+        return self.endpoints.of_region(instance.region)
+
+    def listen(self, address: str, port: int, door: Door) -> int:
+        """Listen at a public address; return the port. Raises `StartFailed`."""
         try:
-            sock = listening_socket(address, port)
-        except OSError as error:
-            raise StartFailed(port_taken(name, address, port, error)) from None
+            return self.listeners.listen(address, port, door)
+        except CannotListen as error:
+            raise StartFailed(port_taken(door.listener, error.address, error.port, error.error)) from None
+
+    def listen_everywhere(self, kind: str, port: int) -> int:
+        """Listen at the public addresses of all endpoints, as `Listeners` does. Raises `StartFailed`."""
+        try:
+            return self.listeners.listen_everywhere(kind, port)
+        except CannotListen as error:
+            raise StartFailed(port_taken(kind, error.address, error.port, error.error)) from None
+
+    def open_private(self, address: str, *, vpc: str, region: str) -> None:
+        """Listen at the address of a VPC's (CRN) endpoint gateway, for the endpoint of `region`. Raises `OSError`."""
+        self.listeners.open_private(address, vpc=vpc, region=region)
+
+    async def close_private(self, address: str) -> None:
+        """Listen at such an address no more; messages under way are finished."""
+        await self.listeners.close_private(address)
+
+    def _listener(self, sock: socket.socket, door: Door) -> Listener:
         relay = self._settings.relay
-        implicit = name == "submissions"
+        certificate = self._certificates.get(door.of.id)
         options = ListenerOptions(
-            context=self._context,
-            implicit_tls=implicit,
+            context=self._context if certificate is None else certificate.context,
+            implicit_tls=door.listener == "submissions",
             timeouts=Timeouts(relay.command_timeout_s, relay.data_timeout_s),
             trusted=self._is_trusted,
-            welcome=lambda peer: self.relay.welcomes(peer.address, "public"),
+            welcome=lambda peer: self.relay.welcomes(peer.address, door.endpoint, door.vpc),
             per_address=relay.connections_per_address,
         )
-        listener = Listener(sock, options, functools.partial(self._session, name))
-        self._listeners.append(listener)
-        return listener.address[1]
+        return Listener(sock, options, functools.partial(self._session, door))
 
-    def listen_also(self, address: str, port: int, name: str) -> None:
-        """Listen on a second address where it exists; without IPv6 there is no ::1, and that is no error."""
-        with contextlib.suppress(StartFailed):
-            self.listen(address, port, name)
-
-    def _session(self, name: str, peer: Peer, connection: Connection) -> SubmissionSession:
-        client = Client(peer.address, peer.port, "public", name, peer.via)
+    def _session(self, door: Door, peer: Peer, connection: Connection) -> SubmissionSession:
+        client = Client(peer.address, peer.port, door.endpoint, door.listener, peer.via, door.vpc)
         return SubmissionSession(
             self.relay,
+            door,
             client,
             connection.pump,
             lambda: connection.tls,
-            implicit_tls=name == "submissions",
+            implicit_tls=door.listener == "submissions",
         )
 
     def _in_trusted(self, address: str) -> bool:
@@ -261,8 +288,8 @@ class RelayService:
         """Take up what an earlier run left and begin to accept."""
         await self.holds.start()
         self.queue.start()
-        for listener in self._listeners:
-            listener.start()
+        self.listeners.start()
+        self.certificates.start()
 
     async def changed(self) -> None:
         """Look at the control store again: zones, rules, users, configurations may have changed."""
@@ -299,7 +326,7 @@ class RelayService:
 
     def _sessions(self) -> list[tuple[Connection, SubmissionSession]]:
         """Return the sessions that are open, with their connections."""
-        found = ((each, each.session) for listener in self._listeners for each in listener.connections)
+        found = ((each, each.session) for each in self.listeners.connections)
         return [(each, session) for each, session in found if isinstance(session, SubmissionSession)]
 
     def _access(self) -> AccessTable:
@@ -310,8 +337,8 @@ class RelayService:
 
     async def stop(self) -> None:
         """End sessions, then deliveries, then write what is left."""
-        for listener in self._listeners:
-            await listener.stop()
+        await self.certificates.stop()
+        await self.listeners.stop()
         await self.holds.stop()
         await self.delivery.stop()
         await self.queue.stop()
@@ -481,6 +508,25 @@ def usable(file: Path) -> Generator[None]:
         raise StartFailed(
             f"{file} cannot be used: {why}. Put a good copy back, or begin anew in another directory (--data DIR)"
         ) from None
+
+
+def _certificates(relay: RelaySettings, endpoints: Endpoints) -> dict[str, ServerCertificate]:
+    """Return the certificates of endpoints that name files. Raises `StartFailed`."""
+    found: dict[str, ServerCertificate] = {}
+    for endpoint in endpoints.all:
+        given = relay.endpoints[endpoint.id]
+        if given.certificate_file:
+            names = (endpoint.public_name, endpoint.private_name)
+            try:
+                # Validity is the machine's time, as it is for those who verify it.
+                found[endpoint.id] = ServerCertificate(
+                    Path(given.certificate_file), Path(given.key_file), names, SystemClock()
+                )
+            except BadCertificate as error:
+                raise StartFailed(f"relay.endpoints.{endpoint.id}: {error}") from None
+    for certificate in found.values():
+        certificate.others = [each for each in found.values() if each is not certificate]
+    return found
 
 
 def port_taken(name: str, address: str, port: int, error: OSError) -> str:

@@ -138,6 +138,10 @@ class Api:
         base = f"{self.dev['event_notifications_url']}/v1/instances/{self.dev['instance_id']}/smtp/config"
         return f"{base}/{path}" if path else base
 
+    def endpoints(self) -> str:
+        """Return the URL of the endpoints."""
+        return f"{self.dev['event_notifications_url']}/v1/endpoints"
+
     def identity(self, path: str) -> str:
         """Return a URL of the identity API."""
         return f"{self.dev['identity_url']}/{path}"

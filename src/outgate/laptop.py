@@ -17,7 +17,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,10 @@ from outgate.base.log import Log
 from outgate.console import views
 from outgate.model.tenancy import SmtpConfiguration
 from outgate.net.authority import Authority
+from outgate.net.certificates import CertificateWatch
 from outgate.net.dns import Resolver
 from outgate.net.pace import Pace
+from outgate.relay.endpoints import Endpoint
 from outgate.relay.onboarding import Verifier
 from outgate.relay.recheck import Recheck
 from outgate.sandbox import api as sandbox_api
@@ -140,6 +142,8 @@ async def _serve(data: Path, ports: DevPorts, settings: Settings) -> None:
     laptop = Laptop(data, ports, settings)
     try:
         await laptop.start()
+        if laptop.certificates:  # else a hang-up ends this as it ends any program
+            loop.add_signal_handler(signal.SIGHUP, laptop.certificates.poke)
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look at it again
         print(f"ready {laptop.dev['console_url']} (dev.json in {data})", flush=True)
@@ -158,6 +162,7 @@ class Laptop:
         with usable(data / "clock"):
             self._clock = OffsetClock(data / "clock")
         self._stops: list[Callable[[], Awaitable[None] | None]] = []
+        self.certificates: CertificateWatch | None = None
         self.dev: dict[str, Any] = {}
 
     async def start(self) -> None:
@@ -186,14 +191,14 @@ class Laptop:
 
         settings = settings_module.with_relay(self._settings, delivery_port=inbox_port)
         relay = self._relay(settings, control, authority, zone, resolver)
-        submission = self._listen(relay, "submission", self._ports.submission)
-        submissions = self._listen(relay, "submissions", self._ports.submissions)
-        verifier = self._verifier(settings, control, dns_port)
+        self.certificates = relay.certificates
+        submission = relay.listen_everywhere("submission", self._ports.submission)
+        submissions = relay.listen_everywhere("submissions", self._ports.submissions)
+        verifier = self._verifier(settings, control, relay, dns_port)
         if not configuration.verified:
             await verifier.verify(configuration, ("spf", "dkim"))
-        header_to = (f"{HOST}:{submission}", f"{HOST}:{submissions}")
         egress = await egress_service(
-            settings, data=data, control=control, resolver=resolver, clock=clock, header_to=header_to
+            settings, data=data, control=control, resolver=resolver, clock=clock, header_to=relay.listeners.targets
         )
         self._stop_last(egress.stop)
         await self._open(relay, control)
@@ -217,10 +222,11 @@ class Laptop:
         issuer = TokenIssuer(control, clock)
         with usable(data / "master.key.data"):
             token = issuer.issue("iam-ServiceId-laptop", tenant.account_id, tenants.ALL_ROLES, tenants.CLIENT_ID, None)
-        self.dev = describe(data, url, tenant, configuration, settings) | {
+        endpoint = relay.endpoint_of(tenant.instance_id)
+        self.dev = describe(data, url, tenant, configuration, endpoint) | {
             "token": token,
-            "submission": f"{HOST}:{submission}",
-            "submissions": f"{HOST}:{submissions}",
+            "submission": _at(endpoint, submission),
+            "submissions": _at(endpoint, submissions),
             "dns": f"{HOST}:{dns_port}",
             "inbox": f"{HOST}:{inbox_port}",
             "tunnel_address": tunnel_address,
@@ -277,23 +283,22 @@ class Laptop:
     def _records(self, zone: Zone, configuration: SmtpConfiguration) -> None:
         """Put the names that everything here needs into the zone, unless somebody has put something there."""
         relay = self._settings.relay
+        endpoints = settings_module.compiled(relay.endpoints).all
         domain = configuration.domain
-        allowed = " ".join(
-            f"{'ip6' if ':' in address else 'ip4'}:{address}" for address in relay.endpoint.outgoing_addresses
-        )
+        leaving = [address for each in endpoints for address in each.outgoing_addresses]
         wanted = (
-            (relay.spf_host, "TXT", f"v=spf1 {allowed} -all"),
-            (relay.endpoint.host_name, "A", HOST),
-            (relay.endpoint.ehlo_name, "A", HOST),
+            (relay.spf_host, "TXT", [_spf(leaving)]),
+            *(_address_records(each.public_name, each.listen) for each in endpoints),
+            *(_address_records(each.ehlo_name, each.outgoing_addresses) for each in endpoints),
             # Receivers of a bounce, whose sender is null, check the name we say in EHLO (RFC 7208 section 2.4).
-            (relay.endpoint.ehlo_name, "TXT", f"v=spf1 {allowed} -all"),
-            (domain, "A", HOST),
-            (domain, "TXT", documents.spf_text(documents.SmtpRecords(relay.spf_host))),
-            (documents.dkim_name(configuration), "TXT", documents.dkim_text(configuration)),
+            *((each.ehlo_name, "TXT", [_spf(each.outgoing_addresses)]) for each in endpoints),
+            (domain, "A", [HOST]),
+            (domain, "TXT", [documents.spf_text(documents.SmtpRecords(relay.spf_host))]),
+            (documents.dkim_name(configuration), "TXT", [documents.dkim_text(configuration)]),
         )
-        for name, rdtype, value in wanted:
+        for name, rdtype, values in wanted:
             if zone.get(name, rdtype) is None:
-                zone.put(name, rdtype, [value])
+                zone.put(name, rdtype, values)
 
     async def _name_server(self, zone: Zone) -> int:
         server = NameServer(zone)
@@ -320,7 +325,14 @@ class Laptop:
     def _relay(
         self, settings: Settings, control: ControlStore, authority: SandboxCa, zone: Zone, resolver: Resolver
     ) -> RelayService:
-        names = ServerNames(authority, [settings.relay.endpoint.host_name], lambda name: HOST in zone.addresses(name))
+        endpoints = settings_module.compiled(settings.relay.endpoints).all
+        certified = [name for each in endpoints for name in (each.public_name, each.private_name)]
+        at = dict.fromkeys(address for each in endpoints for address in each.listen)
+
+        def ours(name: str) -> bool:
+            return not relay.listeners.addresses.isdisjoint(zone.addresses(name))
+
+        names = ServerNames(authority, [*certified, *at], ours)
         relay = RelayService(
             settings,
             data=self._data,
@@ -333,7 +345,7 @@ class Laptop:
         self._stop_last(relay.stop)
         return relay
 
-    def _verifier(self, settings: Settings, control: ControlStore, dns_port: int) -> Verifier:
+    def _verifier(self, settings: Settings, control: ControlStore, service: RelayService, dns_port: int) -> Verifier:
         """Return what asks domains' own name servers: here all of them are this machine's, at the zone's port."""
         relay = settings.relay
         pace = Pace(per_server=relay.dns_per_server, overall=relay.dns_overall, own=(HOST,))
@@ -347,8 +359,7 @@ class Laptop:
         return Verifier(
             authority,
             control.verification,
-            outgoing_addresses=relay.endpoint.outgoing_addresses,
-            ehlo_name=relay.endpoint.ehlo_name,
+            endpoint_of=service.endpoint_of,
             clock=self._clock,
             schedule=recheck_schedule(settings),
         )
@@ -361,11 +372,6 @@ class Laptop:
         await relay.start()
         watch.start()
         self._stop_last(watch.stop)
-
-    def _listen(self, relay: RelayService, name: str, port: int) -> int:
-        port = relay.listen(HOST, port, name)
-        relay.listen_also("::1", port, name)
-        return port
 
     def _socket(self, name: str, port: int) -> socket.socket:
         try:
@@ -383,7 +389,7 @@ class Laptop:
 
 
 def describe(
-    data: Path, url: str, tenant: tenants.Tenant, configuration: SmtpConfiguration, settings: Settings
+    data: Path, url: str, tenant: tenants.Tenant, configuration: SmtpConfiguration, endpoint: Endpoint
 ) -> dict[str, Any]:
     """Return the keys of `dev.json` that do not depend on a port but HTTP's."""
     return {
@@ -413,7 +419,7 @@ def describe(
         "smtp_config_id": configuration.id,
         "smtp_user": tenant.smtp_user,
         "smtp_password": tenant.smtp_password,
-        "smtp_host_name": settings.relay.endpoint.host_name,
+        "smtp_host_name": endpoint.public_name,
         "vpc_id": tenant.vpc_id,
         "vpc_crn": tenant.vpc_crn,
         "subnet_id": tenant.subnet_id,
@@ -453,6 +459,7 @@ def http_application(parts: _Parts, dev: dict[str, Any], proxy_port: int) -> Mou
         clock=clock,
         grace_s=settings.relay.recheck_grace_s,
         reach_s=settings.relay.queue_lifetime_s + settings.relay.hold_longest_s,
+        endpoints=parts.relay.listeners.open_endpoints,
     )
     managed = cloud_manager.build(
         store=control.egress,
@@ -541,6 +548,25 @@ class _NewestFirst:
 
     def raw(self, item_id: str) -> bytes | None:
         return self._inbox.raw(item_id)
+
+
+def _spf(addresses: Sequence[str]) -> str:
+    """Return an SPF record that lets these addresses pass and no others."""
+    allowed = " ".join(f"{'ip6' if ':' in address else 'ip4'}:{address}" for address in dict.fromkeys(addresses))
+    return f"v=spf1 {allowed} -all"
+
+
+def _address_records(name: str, addresses: Sequence[str]) -> tuple[str, str, list[str]]:
+    """Return the records that lead to the IPv4 addresses among these; to IPv6 only where there are no others: not
+    every machine has it."""
+    four = [address for address in addresses if ":" not in address]
+    return (name, "A", four) if four else (name, "AAAA", list(addresses))
+
+
+def _at(endpoint: Endpoint, port: int) -> str:
+    """Return where clients on this machine find an endpoint, as `dev.json` has it."""
+    address = endpoint.listen[0]
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _below(prefix: str, app: FastAPI) -> Callable[..., Awaitable[None]]:

@@ -8,7 +8,9 @@ Not here: what the laptop mode puts where (`app`), tenants' data (`store`).
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,7 +19,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from outgate.net import guard
+from outgate.relay.endpoints import Endpoint, Endpoints
 from outgate.smtp import grammar
+
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class BadSettings(Exception):
@@ -25,8 +30,7 @@ class BadSettings(Exception):
 
 
 def _address(text: str) -> str:
-    ip_address(text)
-    return text
+    return str(ip_address(text))  # one spelling, as sockets tell it
 
 
 def _network(text: str) -> str:
@@ -46,6 +50,16 @@ def _name(text: str) -> str:
         raise ValueError(f"{text!r} is not a domain name") from None
 
 
+def _optional_name(text: str) -> str:
+    return _name(text) if text else ""
+
+
+def _label(text: str) -> str:
+    if not _LABEL.fullmatch(text):
+        raise ValueError(f"{text!r} is not a name of small letters, digits and hyphens")
+    return text
+
+
 def _record_name(text: str) -> str:
     _name(text.replace("_", "x"))  # names of records only, like `_spf.example.com`, may have underscores
     return text
@@ -60,6 +74,8 @@ def _host_and_port(text: str) -> str:
     return text
 
 
+_Label = Annotated[str, AfterValidator(_label)]
+_OptionalName = Annotated[str, AfterValidator(_optional_name)]
 _Address = Annotated[str, AfterValidator(_address)]
 _Network = Annotated[str, AfterValidator(_network)]
 _Exception = Annotated[str, AfterValidator(_exception)]
@@ -73,19 +89,79 @@ class _Section(BaseModel):
 
 
 class EndpointSettings(_Section):
-    """One submission endpoint and where its mail leaves from."""
+    """One endpoint: where mail of some regions comes in, and where it leaves from."""
 
-    host_name: _Name = Field("smtp.outgate.test", description="The name in the greeting and the certificate.")
-    outgoing_addresses: list[_Address] = Field(
-        ["127.0.0.1"], min_length=1, description="Addresses that deliveries leave from, and that SPF must allow."
+    regions: list[_Label] = Field(
+        [], description="Regions whose instances use it; the first endpoint also serves those that none names."
     )
-    ehlo_name: _Name = Field("out.outgate.test", description="The name our deliveries say in EHLO.")
+    public_name: _Name = Field(description="The name in the greeting and the certificate.")
+    private_name: _OptionalName = Field(
+        "", description="The name at private addresses; empty: `private.` and the public name."
+    )
+    listen: list[_Address] = Field(
+        min_length=1, description="Public addresses to listen on; no wildcard, else no private address can be opened."
+    )
+    outgoing_addresses: list[_Address] = Field(
+        min_length=1, description="Addresses that deliveries leave from, and that SPF must allow."
+    )
+    ehlo_name: _OptionalName = Field(
+        "", description="The name deliveries from here say in EHLO; empty: the public name."
+    )
+    certificate_file: str = Field(
+        "", description="PEM file with the certificate chain, the server's own first; empty: the sandbox authority's."
+    )
+    key_file: str = Field("", description="PEM file with the certificate's private key.")
+
+
+_US_SOUTH = EndpointSettings(  # pyright: ignore[reportCallIssue]
+    regions=["us-south", "ca-tor", "jp-tok", "jp-osa", "au-syd", "eu-gb", "br-sao"],
+    public_name="smtp.outgate.test",
+    private_name="private.smtp.outgate.test",
+    listen=["127.0.0.1", "::1"],
+    outgoing_addresses=["127.0.0.1"],
+    ehlo_name="out.outgate.test",
+)
+_EU_DE = EndpointSettings(  # pyright: ignore[reportCallIssue]
+    regions=["eu-de", "eu-es"],
+    public_name="smtp.eu-de.outgate.test",
+    private_name="private.smtp.eu-de.outgate.test",
+    listen=["127.0.0.5"],
+    outgoing_addresses=["127.0.0.5"],
+    ehlo_name="out.eu-de.outgate.test",
+)
+
+
+def _endpoints(given: dict[str, EndpointSettings]) -> dict[str, EndpointSettings]:
+    for name, each in given.items():
+        if bool(each.certificate_file) != bool(each.key_file):
+            raise ValueError(f"{name} needs certificate_file and key_file, or neither")
+    compiled(given)
+    return given
+
+
+def compiled(given: Mapping[str, EndpointSettings]) -> Endpoints:
+    """Return the endpoints that settings describe. Raises `ValueError` if they contradict each other."""
+    return Endpoints(
+        Endpoint(
+            name,
+            tuple(each.regions),
+            each.public_name,
+            each.private_name or f"private.{each.public_name}",
+            tuple(each.listen),
+            tuple(each.outgoing_addresses),
+            each.ehlo_name or each.public_name,
+        )
+        for name, each in given.items()
+    )
 
 
 class RelaySettings(_Section):
     """The submission relay."""
 
-    endpoint: EndpointSettings = EndpointSettings()  # pyright: ignore[reportCallIssue]
+    endpoints: Annotated[dict[_Label, EndpointSettings], AfterValidator(_endpoints)] = Field(
+        {"us-south": _US_SOUTH, "eu-de": _EU_DE},
+        description="Endpoints by id, in order; what is given here stands instead of the default ones.",
+    )
     authorization: Literal["automatic", "manual"] = Field(
         "manual", description="Whether a new configuration is authorised when created, or by a person."
     )

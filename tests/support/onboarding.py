@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from outgate.base.clock import FrozenClock
 from outgate.model.tenancy import Checked, DkimKey, NewStanding, SmtpConfiguration, Verification
 from outgate.net.dns import Asker
+from outgate.relay.endpoints import Endpoint
 from outgate.relay.onboarding import Verifier
 from outgate.store.verification import Decide, Transition
 
@@ -66,12 +67,17 @@ class Kept:
         return next(entry for entry in reversed(self.told) if entry["check"] == check)
 
 
+def leaving(*addresses: str) -> Callable[[str], Endpoint]:
+    """Return what says of every instance that its mail leaves from `addresses`."""
+    endpoint = Endpoint("dal", (), "smtp.test", "private.smtp.test", ("192.0.2.9",), addresses, "out.outgate.test")
+    return lambda instance_id: endpoint
+
+
 def verifier(asker: Asker, kept: Kept, *addresses: str) -> Verifier:
     """Return a verifier for deliveries from `addresses`."""
     return Verifier(
         asker,
         kept,
-        outgoing_addresses=addresses or ("192.0.2.1", "192.0.2.2", "2001:db8::1"),
-        ehlo_name="out.outgate.test",
+        endpoint_of=leaving(*addresses or ("192.0.2.1", "192.0.2.2", "2001:db8::1")),
         clock=FrozenClock(),
     )

@@ -18,6 +18,7 @@ from outgate.app import RelayService
 from outgate.base.clock import OffsetClock
 from outgate.model.tenancy import Checked, Verification
 from outgate.net.dns import Resolver
+from outgate.relay.endpoints import Door
 from outgate.relay.passwords import password_hasher
 from outgate.relay.standing import Schedule, after
 from outgate.sandbox import tenant as tenants
@@ -125,8 +126,9 @@ async def relay(data: Path, *, sync: Any = None, **settings: Any) -> AsyncIterat
         permitted=lambda name, address: True,
         **options,
     )
-    submission = service.listen("127.0.0.1", 0, "submission")
-    submissions = service.listen("127.0.0.1", 0, "submissions")
+    home = service.endpoint_of(tenant.instance_id)
+    submission = service.listen("127.0.0.1", 0, Door("submission", "public", home))
+    submissions = service.listen("127.0.0.1", 0, Door("submissions", "public", home))
     await service.changed()
     await service.start()
     try:

@@ -21,11 +21,16 @@ from outgate.model.tenancy import (
     Verification,
 )
 from outgate.relay.access import AccessTable
+from outgate.relay.endpoints import Door, Endpoint, Endpoints
 from outgate.relay.session import Relay, SubmissionSession
 from outgate.smtp.server import Limits
 
 USER = "abcdefghijklmnopqr42"
 PASSWORD = "correct horse"
+DALLAS = Endpoint("dal", ("us-south",), "relay.test", "private.relay.test", ("127.0.0.1",), ("127.0.0.1",), "out.test")
+FRANKFURT = Endpoint("fra", ("eu-de",), "fra.test", "private.fra.test", ("127.0.0.5",), ("127.0.0.5",), "out.fra.test")
+ENDPOINTS = Endpoints((DALLAS, FRANKFURT))
+DOOR = Door("submissions", "public", DALLAS)
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
@@ -159,12 +164,13 @@ def desk(
     client: Client | None = None,
     table: AccessTable | None = None,
     limits: Limits | None = None,
+    door: Door = DOOR,
 ) -> Desk:
     """Return a fresh session over TLS whose client has not spoken yet."""
     credentials, queue = FakeCredentials(known or sender()), FakeQueue()
     later: list[tuple[float, Callable[[], None]]] = []
     relay = Relay(
-        host_name="relay.test",
+        endpoints=ENDPOINTS,
         shard="0",
         clock=FrozenClock(),
         access=table or access("127.0.0.0/8"),
@@ -182,6 +188,7 @@ def desk(
 
     session = SubmissionSession(
         relay,
+        door,
         client or Client("127.0.0.1", 4711, "public", "submissions"),
         resume,
         lambda: "TLSv1.3 TLS_AES_256_GCM_SHA384",

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from outgate.settings import BadSettings, load
+from outgate.settings import BadSettings, compiled, load
+
+
+def endpoint(name: str, **values: Any) -> str:
+    """Return an endpoint in TOML."""
+    listen, outgoing = [f"192.0.2.{ord(name[0])}"], ["192.0.2.1"]
+    all_values = {"public_name": f"{name.lower()[0]}.test", "listen": listen, "outgoing_addresses": outgoing} | values
+    return f"[relay.endpoints.{name}]\n" + "".join(
+        f"{key} = {json.dumps(value)}\n" for key, value in all_values.items()
+    )
 
 
 def test_the_environment_comes_before_the_file_and_the_file_before_a_modes_defaults(
@@ -31,12 +42,21 @@ def test_the_environment_comes_before_the_file_and_the_file_before_a_modes_defau
         ('[relay]\nmax_recipients = "x"\n', ["relay.max_recipients", "integer"]),
         ("[relay]\nmax_recipients = 0\n", ["relay.max_recipients", "greater than or equal to 1"]),
         ('[relay]\nproxy_trusted = ["127.0.0.0/33"]\n', ["relay.proxy_trusted.0", "127.0.0.0/33"]),
-        ('[relay.endpoint]\noutgoing_addresses = ["here"]\n', ["relay.endpoint.outgoing_addresses.0", "here"]),
-        ("[relay.endpoint]\noutgoing_addresses = []\n", ["relay.endpoint.outgoing_addresses", "at least 1"]),
+        (endpoint("a", outgoing_addresses=["here"]), ["relay.endpoints.a.outgoing_addresses.0", "here"]),
+        (endpoint("a", outgoing_addresses=[]), ["relay.endpoints.a.outgoing_addresses", "at least 1"]),
+        ("[relay.endpoints.a]\n", ["relay.endpoints.a.public_name", "required"]),
+        ("[relay.endpoints]\n", ["relay.endpoints", "one endpoint at least"]),
+        (endpoint("A_b"), ["relay.endpoints.A_b", "'A_b' is not a name of small letters"]),
+        (endpoint("a", regions=["EU"]), ["relay.endpoints.a.regions.0", "'EU'"]),
+        (endpoint("a", private_name="a b"), ["relay.endpoints.a.private_name", "'a b' is not a domain name"]),
+        (endpoint("a", key_file="k.pem"), ["relay.endpoints", "certificate_file and key_file, or neither"]),
+        (endpoint("a", regions=["x"]) + endpoint("b", regions=["x"]), ["region x is in a and in b"]),
+        (endpoint("a") + endpoint("b", private_name="a.test"), ["name a.test is in a and in b"]),
+        (endpoint("a", listen=["::1"]) + endpoint("b", listen=["0:0::1"]), ["listening address ::1 is in a and in b"]),
         ('[egress]\nguard_exceptions = ["x/y"]\n', ["egress.guard_exceptions.0", "x/y"]),
         ('[egress]\nshared_addresses = ["x"]\n', ["egress.shared_addresses.0", "'x'"]),
         ('[relay]\ndeliver_to = "there"\n', ["relay.deliver_to", "'there' is not address:port"]),
-        ('[relay.endpoint]\nehlo_name = ""\n', ["relay.endpoint.ehlo_name", "is not a domain name"]),
+        (endpoint("a", public_name=""), ["relay.endpoints.a.public_name", "is not a domain name"]),
         ('[relay]\nspf_host = "a b"\n', ["relay.spf_host", "'a b'"]),
         ('[dev]\ndomain = "x y"\n', ["dev.domain", "'x y'"]),
         ("[relay]\nretry_first_s = inf\n", ["relay.retry_first_s", "finite"]),
@@ -56,10 +76,36 @@ def test_a_wrong_setting_is_named_without_the_librarys_own_words(tmp_path: Path,
 def test_names_and_hosts_that_are_fine(tmp_path: Path) -> None:
     file = tmp_path / "right.toml"
     file.write_text(
-        '[relay]\nspf_host = "_spf.a.test"\ndeliver_to = "[::1]:25"\nendpoint = { host_name = "MX.A.test" }\n'
+        '[relay]\nspf_host = "_spf.a.test"\ndeliver_to = "[::1]:25"\n' + endpoint("m", public_name="MX.A.test")
     )
     relay = load(file).relay
-    assert (relay.spf_host, relay.deliver_to, relay.endpoint.host_name) == ("_spf.a.test", "[::1]:25", "mx.a.test")
+    assert (relay.spf_host, relay.deliver_to) == ("_spf.a.test", "[::1]:25")
+    assert relay.endpoints["m"].public_name == "mx.a.test"
+
+
+def test_nine_regions_have_two_endpoints() -> None:
+    endpoints = compiled(load(None).relay.endpoints)
+    served = {each.id: each.regions for each in endpoints.all}
+    assert served == {
+        "us-south": ("us-south", "ca-tor", "jp-tok", "jp-osa", "au-syd", "eu-gb", "br-sao"),
+        "eu-de": ("eu-de", "eu-es"),
+    }
+    assert {each.public_name: each.private_name for each in endpoints.all} == {
+        "smtp.outgate.test": "private.smtp.outgate.test",
+        "smtp.eu-de.outgate.test": "private.smtp.eu-de.outgate.test",
+    }
+    assert not {*endpoints.all[0].outgoing_addresses} & {*endpoints.all[1].outgoing_addresses}
+
+
+def test_an_installations_own_endpoints_stand_instead_of_the_default_ones(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(endpoint("z", regions=["nowhere-1"]) + endpoint("a", regions=["eu-de"], ehlo_name="out.test"))
+    endpoints = compiled(load(file).relay.endpoints)
+    assert [each.id for each in endpoints.all] == ["z", "a"]
+    first, second = endpoints.all
+    assert (first.private_name, first.ehlo_name, second.ehlo_name) == ("private.z.test", "z.test", "out.test")
+    assert endpoints.of_region("eu-de") is second
+    assert endpoints.of_region("us-south") is endpoints.of_region("nowhere-1") is first
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -161,6 +161,32 @@ def rotate(
     print(f"The password of {made['username']} above is shown only now; the one before {former}.", file=sys.stderr)
 
 
+@commands.command("endpoints")
+def endpoints(data: Data = None, as_json: Json = False) -> None:
+    """List where mail is handed in and where it leaves from, by region."""
+    api = reach(data)
+    found = call(api, "GET", api.endpoints())
+    if as_json:
+        print_json(found)
+        return
+    for number, each in enumerate(found["endpoints"]):
+        if number:
+            print()
+        ports = f"{each['submission_port']} (STARTTLS), {each['submissions_port']} (TLS)"
+        print_fields(
+            [
+                ("endpoint", each["id"]),
+                ("regions", " ".join(each["regions"])),
+                ("public name", each["public_name"]),
+                ("private name", each["private_name"]),
+                ("ports", ports),
+                ("listens at", " ".join(each["addresses"]) or "no address: see the log"),
+                ("leaves from", " ".join(each["outgoing_addresses"])),
+                ("says EHLO", each["ehlo_name"]),
+            ]
+        )
+
+
 def _states(found: dict[str, Any]) -> dict[str, str]:
     return {check: found["config"][check]["verification"] for check in _CHECKS}
 

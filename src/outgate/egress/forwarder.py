@@ -98,13 +98,14 @@ class Forwarder:
         clock: Clock,
         header_to: Collection[str] = (),
     ) -> None:
-        """`header_to` are checked addresses (`address:port`) that get a PROXY header under whatever name."""
+        """`header_to` are checked addresses (`address:port`) that get a PROXY header under whatever name; it may change
+        meanwhile."""
         self._resolve = resolve
         self._exceptions = exceptions
         self._audit = audit
         self._limits = limits
         self._clock = clock
-        self._header_to = frozenset(header_to)
+        self._header_to = header_to
         self._listeners: dict[Key, _Listener] = {}
         self._calls: set[_Call] = set()
         self._open: Counter[str] = Counter()

@@ -175,11 +175,13 @@ class Host:
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where a job goes. Made by routing. `site` names the set of MX hosts; `hosts` in the order to try;
-    `reason` says why this route, for the trail."""
+    `reason` says why this route, for the trail; `endpoint` is the one it leaves from, as `ehlo_name`."""
 
     site: str
     hosts: tuple[Host, ...]
     reason: str
+    endpoint: str = ""
+    ehlo_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 Standards: RFC 5321 sections 3.8 and 4.5.4, RFC 2920 (pipelining), RFC 3207 (opportunistic STARTTLS).
 Promises: every job ends in exactly one `Attempt`, whatever happens; connections per site, messages per
-connection and idle time are capped; a connection that died unused costs no attempt.
+connection and idle time are capped; a connection that died unused costs no attempt; what leaves from different
+endpoints shares no connection.
 Dangers: when the answer to the final dot is lost the message may have arrived: the outcome says so.
 Not here: what a reply means (`relay.outcome`), when to try again (`relay.queue`), bytes (`smtp.client`).
 """
@@ -68,24 +69,22 @@ class Delivery:
     def __init__(
         self,
         *,
-        router: Router,
+        router: Callable[[Job], Router],
         signer: Preparer,
         finished: Callable[[Job, Attempt], None],
-        ehlo_name: str,
         clock: Clock,
         limits: DeliveryLimits,
         tls: ssl.SSLContext | None,
         may_go: Callable[[Job], bool] = lambda _job: True,
     ) -> None:
-        """`tls` None never uses STARTTLS. `may_go` is asked before a job is begun: if it says no, it has taken the job
-        back."""
+        """`router` is that of a job's endpoint. `tls` None never uses STARTTLS. `may_go` is asked before a job is
+        begun: if it says no, it has taken the job back."""
         self._router = router
         self._signer = signer
         self._finished = finished
         self._may_go = may_go
-        self._sites: dict[str, Site] = {}
+        self._sites: dict[tuple[str, str], Site] = {}
         self._stopped = False
-        self.ehlo_name = ehlo_name
         self.clock = clock
         self.limits = limits
         self.tls = tls
@@ -97,21 +96,29 @@ class Delivery:
         """Take a job (on the event loop); its `Attempt` comes to `finished` in the end."""
         self.busy += 1
         started = self.clock.now()
-        if self._router.fixed is not None:
-            self._routed(_Work(job, self._router.fixed, started))
-        else:
-            spawn(self._route(job, started), "route")
-
-    async def _route(self, job: Job, started: float) -> None:
         try:
-            route = await self._router.route(job.domain)
+            router = self._router(job)
+        except Exception as error:
+            self._lost(job, started, error)
+            return
+        if router.fixed is not None:
+            self._routed(_Work(job, router.fixed, started))
+        else:
+            spawn(self._route(router, job, started), "route")
+
+    async def _route(self, router: Router, job: Job, started: float) -> None:
+        try:
+            route = await router.route(job.domain)
         except Unroutable as error:
             self.unrouted(job, started, error)
         except Exception as error:
-            _log.exception("route.failed", queue_id=job.queue_id)
-            self.unrouted(job, started, Unroutable(repr(error), permanent=False, reason="internal"))
+            self._lost(job, started, error)
         else:
             self._routed(_Work(job, route, started))
+
+    def _lost(self, job: Job, started: float, error: Exception) -> None:
+        _log.exception("route.failed", queue_id=job.queue_id)
+        self.unrouted(job, started, Unroutable(repr(error), permanent=False, reason="internal"))
 
     def _routed(self, work: _Work) -> None:
         self._signer.prepare(work.job, functools.partial(self._prepared, work))
@@ -131,9 +138,10 @@ class Delivery:
         if self.stopping:
             self.unsent()
             return
-        site = self._sites.get(work.route.site)
+        key = (work.route.endpoint, work.route.site)
+        site = self._sites.get(key)
         if site is None:
-            site = self._sites[work.route.site] = Site(self, work.route.site)
+            site = self._sites[key] = Site(self, *key)
         site.add(work)
 
     # -- ends -----------------------------------------------------------------------------------------------
@@ -200,9 +208,9 @@ class Delivery:
         await asyncio.gather(*(site.stop() for site in list(self._sites.values())))
         self._stopped = True
 
-    def site_empty(self, name: str) -> None:
+    def site_empty(self, endpoint: str, name: str) -> None:
         """Forget a site without connections and work."""
-        self._sites.pop(name, None)
+        self._sites.pop((endpoint, name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +223,11 @@ class _Failure:
 
 
 class Site:
-    """The connections to one site and the work that waits for them."""
+    """The connections from one endpoint to one site and the work that waits for them."""
 
-    def __init__(self, delivery: Delivery, name: str) -> None:
+    def __init__(self, delivery: Delivery, endpoint: str, name: str) -> None:
         self._delivery = delivery
+        self._endpoint = endpoint
         self._name = name
         self._waiting: deque[_Work] = deque()
         self._connections: dict[Connection, _Kept] = {}
@@ -325,7 +334,7 @@ class Site:
         reason = "network"
         for host in route.hosts:
             try:
-                connection = await self._connect(host, steps)
+                connection = await self._connect(host, route.ehlo_name, steps)
             except ConnectFailed as error:
                 errors.append(f"{host.name or host.address} [{host.address}]:{host.port}: {error}")
                 reason = _reason(error)
@@ -337,7 +346,7 @@ class Site:
             return None
         return _Failure("; ".join(errors), reason, route.hosts[-1])
 
-    async def _connect(self, host: Host, steps: list[Step]) -> Connection:
+    async def _connect(self, host: Host, ehlo_name: str, steps: list[Step]) -> Connection:
         delivery = self._delivery
         tls = "opportunistic" if delivery.tls is not None else "none"
         while True:
@@ -345,7 +354,7 @@ class Site:
                 return await connect(
                     host.address,
                     host.port,
-                    ehlo_name=delivery.ehlo_name,
+                    ehlo_name=ehlo_name,
                     source=host.source,
                     tls=tls,
                     context=delivery.tls,
@@ -377,7 +386,7 @@ class Site:
 
     def _forget_if_empty(self) -> None:
         if not self._connections and not self._waiting and not self._opening:
-            self._delivery.site_empty(self._name)
+            self._delivery.site_empty(self._endpoint, self._name)
 
     def _fail_waiting(self, text: str, reason: str, steps: tuple[Step, ...], host: Host) -> None:
         waiting, self._waiting = self._waiting, deque()

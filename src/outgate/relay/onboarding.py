@@ -1,9 +1,9 @@
 """Is a configuration's domain ready to send through us? Asked over DNS, answered with evidence.
 
 Standards: RFC 7208 (SPF), RFC 6376 (DKIM), RFC 9989 (DMARC), the vendor's three verifications.
-Promises: SPF holds only if every address we send from passes and the domain has an A record; a look-up that fails
-keeps the state as it is and says so; every check leaves its evidence: what was asked, whom, what was answered and
-when, what follows; DMARC is advice; a check ends, in time and in packets, whatever a domain publishes.
+Promises: SPF holds only if every outgoing address of the instance's endpoint passes and the domain has an A record; a
+look-up that fails keeps the state as it is and says so; every check leaves its evidence: what was asked, whom, what was
+answered and when, what follows; DMARC is advice; a check ends, in time and in packets, whatever a domain publishes.
 Dangers: `en_authorization` is reported here and granted elsewhere, by a person.
 Not here: grace and suspension after success, HTTP (`api.event_notifications`), whom to ask (`net.authority`).
 """
@@ -11,7 +11,7 @@ Not here: grace and suspension after success, HTTP (`api.event_notifications`), 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from outgate.domains.spf import SpfResult, check_host
 from outgate.model.tenancy import Checked, NewStanding, SmtpConfiguration, Standing, Verification
 from outgate.net.allowance import Allowance
 from outgate.net.dns import Asker, answer_all
+from outgate.relay.endpoints import Endpoint
 from outgate.relay.standing import Schedule, after
 from outgate.store.verification import Decide, Transition
 
@@ -68,22 +69,18 @@ class Verifier:
         asker: Asker,
         records: Records,
         *,
-        outgoing_addresses: Sequence[str],
-        ehlo_name: str,
+        endpoint_of: Callable[[str], Endpoint],
         clock: Clock,
         schedule: Schedule = _SCHEDULE,
         limit_s: float = 60.0,
         at_once: int = 8,
     ) -> None:
-        """`outgoing_addresses` are all addresses that deliveries leave from, `ehlo_name` what they say; `schedule`
-        decides what follows for a domain that was verified before; a check that takes longer than `limit_s` seconds
-        is given up, and then nothing is known; `at_once` configurations are verified at a time, the others wait."""
-        if not outgoing_addresses:
-            raise ValueError("without an outgoing address no SPF record can pass")
+        """`endpoint_of` tells from which endpoint an instance's mail leaves; `schedule` decides what follows for a
+        domain that was verified before; a check that takes longer than `limit_s` seconds is given up, and then nothing
+        is known; `at_once` configurations are verified at a time, the others wait."""
         self._asker = asker
         self._records = records
-        self._addresses = tuple(outgoing_addresses)
-        self._ehlo_name = ehlo_name
+        self._endpoint_of = endpoint_of
         self._clock = clock
         self._schedule = schedule
         self._limit_s = limit_s
@@ -108,7 +105,7 @@ class Verifier:
         try:
             async with asyncio.timeout(self._limit_s):
                 if check == "spf":
-                    return await self._spf(configuration.domain, allowance, fresh=fresh)
+                    return await self._spf(configuration, allowance, fresh=fresh)
                 if check == "dkim":
                     return (await self._dkim(configuration, allowance, fresh=fresh),)
                 return (await self._dmarc(configuration.domain, allowance, fresh=fresh),)
@@ -163,9 +160,12 @@ class Verifier:
 
     # -- the checks -----------------------------------------------------------------------------------------
 
-    async def _spf(self, domain: str, allowance: Allowance, *, fresh: bool) -> tuple[Finding, Finding]:
+    async def _spf(
+        self, configuration: SmtpConfiguration, allowance: Allowance, *, fresh: bool
+    ) -> tuple[Finding, Finding]:
+        domain = configuration.domain
         address, (results, asked) = await asyncio.gather(
-            self._address(domain, allowance, fresh=fresh), self._policies(domain, allowance, fresh=fresh)
+            self._address(domain, allowance, fresh=fresh), self._policies(configuration, allowance, fresh=fresh)
         )
         return address, self._judge_policies(domain, address, results, asked)
 
@@ -194,19 +194,21 @@ class Verifier:
         return Finding("spf", Verification.SUCCESSFUL, "pass", explanation, domain, asked)
 
     async def _policies(
-        self, domain: str, allowance: Allowance, *, fresh: bool
+        self, configuration: SmtpConfiguration, allowance: Allowance, *, fresh: bool
     ) -> tuple[list[tuple[str, SpfResult]], tuple[Asked, ...]]:
-        """Evaluate the domain's policy for each outgoing address; what two have in common is asked once."""
+        """Evaluate the domain's policy for each address that its mail leaves from; what two of them have in common is
+        asked once."""
+        domain, endpoint = configuration.domain, self._endpoint_of(configuration.instance_id)
         known: dict[Question, Asked] = {}
         results: list[tuple[str, SpfResult]] = []
-        for address in self._addresses:
+        for address in endpoint.outgoing_addresses:
             evaluation = witnessed(
                 check_host(
                     address,
                     domain,
                     f"postmaster@{domain}",
-                    self._ehlo_name,
-                    receiver=self._ehlo_name,
+                    endpoint.ehlo_name,
+                    receiver=endpoint.ehlo_name,
                     now=int(self._clock.now()),
                 ),
                 self._clock.now,

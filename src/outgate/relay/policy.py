@@ -14,13 +14,15 @@ from outgate.base.clock import rfc3339
 from outgate.message import trace
 from outgate.message.fields import BadHeader, Header, mailboxes, read, separated, shown, without
 from outgate.model.flow import Accepted, SigningKey, Submission
-from outgate.model.tenancy import Sender, SmtpConfiguration, Standing, Verification
+from outgate.model.tenancy import Instance, Sender, SmtpConfiguration, Standing, Verification
 from outgate.relay.content import attachment
+from outgate.relay.endpoints import Door, Endpoints
 from outgate.smtp.grammar import BadSyntax, Mailbox, mailbox
 from outgate.smtp.reply import Reply, reply
 
 NOT_WELCOME = reply(554, "5.7.1", "Access denied")
 WITHDRAWN = reply(421, "4.7.0", "Access withdrawn, closing")
+CLOSING = reply(421, "4.3.2", "Service closing, please try again")
 NOT_ALLOWED = reply(550, "5.7.1", "Not authorised")
 SENDER_NOT_ALLOWED = reply(550, "5.7.1", "Sender address is not in a verified domain of this user")
 FROM_NOT_ALLOWED = reply(550, "5.7.1", "From address is not in a verified domain of this user")
@@ -37,6 +39,18 @@ class Refused:
     reply: Reply
     reason: str
     remedy: str
+
+
+def endpoint(instance: Instance, door: Door, endpoints: Endpoints) -> Refused | None:
+    """Rule 4, before the network: mail of an instance is taken at the endpoint of its region, and there only."""
+    home = endpoints.of_region(instance.region)
+    if home is door.of:
+        return None
+    return Refused(
+        NOT_ALLOWED,
+        f"instance {instance.id} is in region {instance.region}, which endpoint {home.id} serves, not {door.of.id}",
+        f"connect to {home.name(door.endpoint)} instead",
+    )
 
 
 def reverse_path(sender: Sender, path: Mailbox) -> Refused | None:

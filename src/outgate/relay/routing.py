@@ -10,11 +10,12 @@ Not here: connecting (`relay.delivery`), caching (`net.dns`).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from outgate.model.flow import Host, Route
 from outgate.net.dns import AddressAnswer, Exchange, ExchangeAnswer
+from outgate.relay.endpoints import Endpoint
 
 _MX_HOSTS = 10
 _ADDRESSES = 20
@@ -39,24 +40,25 @@ class Unroutable(Exception):
 
 
 class Router:
-    """Find the route of a domain."""
+    """Find the route of a domain, from one endpoint."""
 
     def __init__(
         self,
         names: Names,
         *,
         port: int,
-        sources: Sequence[str],
+        endpoint: Endpoint,
         deliver_to: str,
         own_names: Iterable[str],
         permitted: Callable[[str, str], bool],
     ) -> None:
-        """`sources` are the addresses to leave from: the first of each family is used, and a host of a family that
-        has none is not tried; none at all leaves it to the system. `deliver_to` is `address:port` for all mail,
-        or ""; `permitted` judges (name, address) before use."""
+        """Mail leaves from the outgoing addresses of `endpoint`: the first of each family is used, and a host of a
+        family that has none is not tried. `deliver_to` is `address:port` for all mail, or ""; `permitted` judges
+        (name, address) before use."""
         self._names = names
         self._port = port
-        self._sources = {(":" in address): address for address in reversed(sources)}
+        self._endpoint = endpoint
+        self._sources = {(":" in address): address for address in reversed(endpoint.outgoing_addresses)}
         self._own = frozenset(name.lower().removesuffix(".") for name in own_names)
         self._permitted = permitted
         self._fixed = self._smart_host(deliver_to) if deliver_to else None
@@ -71,12 +73,15 @@ class Router:
         if not host or not port.isdecimal():
             raise ValueError(f"deliver_to is `address:port`, not {deliver_to!r}")
         address = host.strip("[]")
-        if self._sources and not self._reachable(address):
+        if not self._reachable(address):
             raise ValueError(f"deliver_to {deliver_to!r} is of a family that no outgoing address is of")
-        return Route(deliver_to, (self._host("", address, int(port)),), "setting deliver_to")
+        return self._leaving(deliver_to, (self._host("", address, int(port)),), "setting deliver_to")
+
+    def _leaving(self, site: str, hosts: tuple[Host, ...], reason: str) -> Route:
+        return Route(site, hosts, reason, self._endpoint.id, self._endpoint.ehlo_name)
 
     def _reachable(self, address: str) -> bool:
-        return not self._sources or (":" in address) in self._sources
+        return (":" in address) in self._sources
 
     def _host(self, name: str, address: str, port: int) -> Host:
         return Host(name, address, port, self._sources.get(":" in address))
@@ -102,7 +107,7 @@ class Router:
         hosts = await self._hosts(domain, exchanges[:_MX_HOSTS])
         site = ",".join(sorted(exchange.host for exchange in exchanges))
         reason = "implicit MX" if implicit else "MX " + ", ".join(f"{e.preference} {e.host}" for e in exchanges)
-        return Route(site, tuple(hosts), reason)
+        return self._leaving(site, tuple(hosts), reason)
 
     def _before_us(self, domain: str, exchanges: list[Exchange]) -> list[Exchange]:
         """Drop ourselves and every host that is no better (RFC 5321 section 5.1): mail must not loop."""

@@ -24,6 +24,7 @@ from outgate.model.tenancy import Sender
 from outgate.relay import policy
 from outgate.relay.access import AccessTable, Decision
 from outgate.relay.credentials import Busy, Credentials
+from outgate.relay.endpoints import Door, Endpoints
 from outgate.relay.guessing import Guessing, Slowed, source_of
 from outgate.relay.policy import Facts, Refused
 from outgate.relay.turns import Places
@@ -75,7 +76,7 @@ class Acceptor(Protocol):
 class Relay:
     """What all sessions share. `access` is replaced, never changed, when zones or rules change."""
 
-    host_name: str
+    endpoints: Endpoints
     shard: str
     clock: Clock
     access: AccessTable
@@ -92,11 +93,11 @@ class Relay:
     """Places for logins that are made to wait; a source never holds more than it leaves free."""
     replace_bare_line_ends: bool = False
 
-    def welcomes(self, address: str, endpoint: str) -> bool:
+    def welcomes(self, address: str, endpoint: str, vpc: str = "") -> bool:
         """Say whether to begin TLS with a client of the implicit port; a refusal is logged, nobody else could."""
         decision = self.access.welcome(address, endpoint)
         if not decision.allowed:
-            _log_decision(decision, Client(address, 0, endpoint, "submissions"))
+            _log_decision(decision, Client(address, 0, endpoint, "submissions", vpc=vpc))
         return decision.allowed
 
 
@@ -105,9 +106,11 @@ class SubmissionSession:
 
     __slots__ = (
         "_access",
+        "_door",
         "_ended",
         "_failed_logins",
         "_id",
+        "_leaving",
         "_mail",
         "_recipients",
         "_relay",
@@ -122,14 +125,17 @@ class SubmissionSession:
     def __init__(
         self,
         relay: Relay,
+        door: Door,
         client: Client,
         resume: Callable[[], None],
         tls: Callable[[], str],
         *,
         implicit_tls: bool,
     ) -> None:
-        """`resume` makes the connection go on after a late answer; `tls` tells protocol and cipher."""
+        """`door` is where the client came in; `resume` makes the connection go on after a late answer; `tls` tells
+        protocol and cipher."""
         self._relay = relay
+        self._door = door
         self._resume = resume
         self._tls = tls
         self._tls_text = ""
@@ -140,9 +146,10 @@ class SubmissionSession:
         self._recipients: list[Recipient] = []
         self._failed_logins = 0
         self._ended = False
+        self._leaving = False
         self.client = client
         self.machine = ServerMachine(
-            relay.host_name,
+            door.host_name,
             limits=relay.limits,
             tls=implicit_tls,
             replace_bare_line_ends=relay.replace_bare_line_ends,
@@ -204,6 +211,11 @@ class SubmissionSession:
             self._refused("session.withdrawn", Refused(policy.WITHDRAWN, reason, remedy))
         return decision.allowed
 
+    def leave(self) -> bool:
+        """Begin no transaction more; say whether one is under way, whose answer the client is to have first."""
+        self._leaving = True
+        return self._mail is not None
+
     # -- the questions --------------------------------------------------------------------------------------
 
     def _connected(self) -> None:
@@ -211,7 +223,7 @@ class SubmissionSession:
         decision = self._access.welcome(client.address, client.endpoint)
         _log_decision(decision, client, self._id)
         if decision.allowed:
-            self.machine.answer(reply(220, "", f"{self._relay.host_name} ESMTP Outgate"))
+            self.machine.answer(self._door.greeting)
             return
         refused = Refused(
             policy.NOT_WELCOME,
@@ -326,6 +338,11 @@ class SubmissionSession:
         if sender is None or error is not None:
             self.machine.answer(_AUTH_LATER)
             return
+        elsewhere = policy.endpoint(sender.instance, self._door, self._relay.endpoints)
+        if elsewhere is not None:
+            self._refused("login.endpoint", elsewhere, login.username)
+            self.machine.answer(elsewhere.reply)
+            return
         self._access = self._relay.access  # they may have changed while the password was checked
         decision = self._access.decide(sender.instance.id, client.address, client.endpoint)
         _log_decision(decision, client, self._id, sender)
@@ -340,6 +357,9 @@ class SubmissionSession:
         self.machine.answer(AUTH_OK)
 
     def _mail_from(self, event: MailFrom) -> None:
+        if self._leaving:
+            self.machine.answer(policy.CLOSING)
+            return
         sender = self._current_sender()
         if sender is None:
             self.machine.answer(policy.WITHDRAWN)
@@ -383,7 +403,9 @@ class SubmissionSession:
             smtputf8=mail.smtputf8,
         )
         self._forget_mail()
-        facts = Facts(sender, relay.host_name, queue_id(relay.shard, now), now, relay.lifetime)
+        if self._leaving:
+            self.machine.close(policy.CLOSING, answer_first=True)
+        facts = Facts(sender, self._door.host_name, queue_id(relay.shard, now), now, relay.lifetime)
         verdict = policy.accept(submission, facts)
         if isinstance(verdict, Refused):
             self._refused("message.refused", verdict)
@@ -422,13 +444,13 @@ class SubmissionSession:
         self._mail = None
         self._recipients = []
 
-    def _refused(self, event: str, refused: Refused) -> None:
+    def _refused(self, event: str, refused: Refused, username: str = "") -> None:
         _log.info(
             event,
             session=self._id,
             client=self.client.address,
             endpoint=self.client.endpoint,
-            username=self._sender.credential.username if self._sender else "",
+            username=self._sender.credential.username if self._sender else username,
             reply=str(refused.reply),
             reason=refused.reason,
             remedy=refused.remedy,

@@ -100,7 +100,7 @@ class ServerNames:
     """Server contexts by the name that the client asks for. Belongs to one event loop."""
 
     def __init__(self, ca: SandboxCa, names: Sequence[str], allowed: Callable[[str], bool]) -> None:
-        """`names` are certified always; any other that a client asks for only if `allowed` says so then."""
+        """`names` (and addresses) are certified always; any other that a client asks for only if `allowed` says so."""
         self._ca = ca
         self._names = tuple(names)
         self._allowed = allowed
@@ -134,7 +134,8 @@ class ServerNames:
         return made
 
     def _leaf(self, name: str) -> Leaf:
-        return self._ca.leaf([name]) if name else self._ca.leaf([*self._names, "localhost", "127.0.0.1", "::1"])
+        own = dict.fromkeys((*self._names, "localhost", "127.0.0.1", "::1"))
+        return self._ca.leaf([name] if name else list(own))
 
 
 def _context(leaf: Leaf) -> ssl.SSLContext:

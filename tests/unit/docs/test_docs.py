@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from typing import get_args
 
 from outgate.settings import Settings
 
@@ -22,9 +23,10 @@ def test_the_diagrams_are_drawn_from_the_tables() -> None:
 def test_every_setting_has_its_sentence() -> None:
     for name, section in Settings.model_fields.items():
         for key, field in section.annotation.model_fields.items():  # type: ignore[union-attr]
-            nested = getattr(field.annotation, "model_fields", None)
-            for inner, described in nested.items() if nested else [(key, field)]:
-                assert described.description and described.description.endswith("."), f"{name}.{inner}"
+            assert field.description and field.description.endswith("."), f"{name}.{key}"
+            for part in get_args(field.annotation):
+                for inner, described in getattr(part, "model_fields", {}).items():
+                    assert described.description and described.description.endswith("."), f"{name}.{key}.{inner}"
 
 
 def test_every_module_opens_with_what_it_is() -> None:

@@ -121,14 +121,22 @@ class _Session:
 class Router:
     fixed: Route | None = None
 
-    def __init__(self, *ports: int, host: str = "127.0.0.1", error: Exception | None = None) -> None:
-        self.hosts = tuple(Host(f"mx{number}.test", host, port) for number, port in enumerate(ports))
+    def __init__(
+        self,
+        *ports: int,
+        host: str = "127.0.0.1",
+        error: Exception | None = None,
+        endpoint: str = "dal",
+        source: str | None = None,
+    ) -> None:
+        self.hosts = tuple(Host(f"mx{number}.test", host, port, source) for number, port in enumerate(ports))
         self.error = error
+        self.endpoint = endpoint
 
     async def route(self, domain: str) -> Route:
         if self.error is not None:
             raise self.error
-        return Route(SITE, self.hosts, "MX 10 mx.test")
+        return Route(SITE, self.hosts, "MX 10 mx.test", self.endpoint, f"out.{self.endpoint}.test")
 
 
 class Signer:
@@ -149,10 +157,10 @@ class Desk:
     attempts: list[Attempt]
     done: dict[str, asyncio.Future[Attempt]]
 
-    def send(self, name: str, *recipients: str, text: bytes = b"") -> asyncio.Future[Attempt]:
+    def send(self, name: str, *recipients: str, text: bytes = b"", instance: str = "inst") -> asyncio.Future[Attempt]:
         paths = recipients or ("b@other.test",)
         job = Job(
-            name, "inst", "cfg", SigningKey("k", "shop.test", "s"), "a@shop.test", "other.test",
+            name, instance, "cfg", SigningKey("k", "shop.test", "s"), "a@shop.test", "other.test",
             tuple(JobRecipient(number, path, "other.test", 0) for number, path in enumerate(paths)),
             Location(0, 0, 0, 0), 0.0, 1e12, False, False, b"", b"Subject: " + name.encode() + b"\r\n\r\n" + text,
         )  # fmt: skip
@@ -162,7 +170,7 @@ class Desk:
 
 
 def desk(
-    router: Router,
+    router: Router | Callable[[Job], Router],
     *,
     tls: ssl.SSLContext | None = None,
     limits: DeliveryLimits | None = None,
@@ -177,10 +185,9 @@ def desk(
         done[job.queue_id].set_result(attempt)
 
     delivery = Delivery(
-        router=router,  # type: ignore[arg-type]
+        router=router if callable(router) else lambda job: router,  # type: ignore[arg-type,return-value]
         signer=signer or Signer(),
         finished=finished,
-        ehlo_name="out.test",
         clock=FrozenClock(),
         limits=limits or DeliveryLimits(),
         tls=tls,

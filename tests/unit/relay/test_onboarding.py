@@ -17,7 +17,7 @@ from outgate.relay.onboarding import Finding, Verifier
 from outgate.sandbox.zone import Zone
 from outgate.store.verification import Decide, Transition
 from support.names import RESOLVER, Peer, authority, delegate, served
-from support.onboarding import Kept, configuration, public_key, verifier
+from support.onboarding import Kept, configuration, leaving, public_key, verifier
 
 PENDING, SUCCESSFUL, FAILED = Verification.PENDING, Verification.SUCCESSFUL, Verification.FAILED
 
@@ -133,8 +133,6 @@ async def test_there_are_no_other_checks(zone: Zone) -> None:
         assert kept.told == []
         with pytest.raises(ValueError, match="en_authorization"):  # a person's business, not to be found out
             await verifier(resolver, kept).examine(configuration(), ["en_authorization"], fresh=True)
-        with pytest.raises(ValueError, match="outgoing address"):
-            Verifier(resolver, Kept(), outgoing_addresses=(), ehlo_name="x", clock=FrozenClock())
 
 
 # -- finding out ------------------------------------------------------------------------------------------------
@@ -249,9 +247,7 @@ async def test_a_check_that_takes_for_ever_is_given_up_and_nothing_is_known() ->
             raise AssertionError
 
     it = configuration(SUCCESSFUL, SUCCESSFUL)
-    check = Verifier(
-        Silent(), Kept(it), outgoing_addresses=("192.0.2.1",), ehlo_name="x", clock=FrozenClock(), limit_s=0.01
-    )
+    check = Verifier(Silent(), Kept(it), endpoint_of=leaving("192.0.2.1"), clock=FrozenClock(), limit_s=0.01)
     assert await check.verify(it, ["spf", "dkim"]) == {"spf": SUCCESSFUL, "dkim": SUCCESSFUL}
     findings = await check.examine(it, ["spf", "dkim", "dmarc"], fresh=True)
     assert [(finding.check, finding.state) for finding in findings] == [
@@ -334,9 +330,7 @@ async def test_when_a_check_is_given_up_nothing_more_is_sent() -> None:
     delegate(root, "shop.test", "127.0.0.11")
     servers = {RESOLVER: Peer(root), "127.0.0.11": Peer(fault="drop")}
     async with authority(servers, timeout=0.05, tries=1000) as asker:
-        check = Verifier(
-            asker, Kept(), outgoing_addresses=("192.0.2.1",), ehlo_name="x", clock=FrozenClock(), limit_s=0.3
-        )
+        check = Verifier(asker, Kept(), endpoint_of=leaving("192.0.2.1"), clock=FrozenClock(), limit_s=0.3)
         findings = await check.examine(configuration(), ["spf", "dkim"], fresh=False)
         assert {finding.result for finding in findings} == {"temperror"}
         sent = packets(servers)
@@ -435,9 +429,7 @@ async def test_only_so_many_configurations_are_verified_at_once() -> None:
             return super().record([("c", findings[0][1])], decide, quiet=quiet)
 
     slow = Slow()
-    check = Verifier(
-        slow, KeptOfAny(), outgoing_addresses=("192.0.2.1",), ehlo_name="x", clock=FrozenClock(), at_once=3
-    )
+    check = Verifier(slow, KeptOfAny(), endpoint_of=leaving("192.0.2.1"), clock=FrozenClock(), at_once=3)
     tasks = [
         asyncio.ensure_future(check.verify(replace(configuration(), id=f"c{number}"), ["dmarc"])) for number in range(9)
     ]

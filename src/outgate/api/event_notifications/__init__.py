@@ -9,6 +9,7 @@ Not here: what verification asks (`relay.onboarding`), rows (`store.tenancy`), r
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from fastapi import FastAPI
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 from outgate.api import errors
 from outgate.api.event_notifications import authorization as authorization_routes
 from outgate.api.event_notifications import configurations, metrics, users
+from outgate.api.event_notifications import endpoints as endpoint_routes
 from outgate.api.event_notifications.parts import Hasher, Parts, SmtpRecords, Verifier
 from outgate.api.event_notifications.roles import ROLES
 from outgate.api.identity.gate import Gate
@@ -25,13 +27,14 @@ from outgate.api.messages import routes as message_routes
 from outgate.api.openapi import publish
 from outgate.api.restrictions.enforcement import Enforcement
 from outgate.base.clock import Clock
+from outgate.relay.endpoints import OpenEndpoint
 from outgate.store.control import ControlStore
 
 MORE_INFO = "https://cloud.ibm.com/apidocs/event-notifications"
 
 _ABOUT = (
     "The SMTP interface of the vendor's Event Notifications API: configurations, verification, users, metrics. Ours"
-    " beside it: the authorisation form, evidence of checks, rotation, and what became of each message."
+    " beside it: endpoints, the authorisation form, evidence of checks, rotation, and what became of each message."
 )
 
 __all__ = ["ROLES", "Hasher", "MailReads", "SmtpRecords", "Verifier", "build"]
@@ -52,13 +55,14 @@ def build(
     egress_trail: EgressTrail,
     authorization: Literal["automatic", "manual"],
     clock: Clock,
+    endpoints: Callable[[], Sequence[OpenEndpoint]] = tuple,
     grace_s: float = 259_200.0,
     reach_s: float = 15 * 86_400.0,
 ) -> FastAPI:
     """Return the API, to be mounted at `/event-notifications`; its paths begin with `/v1/instances/{id}`.
 
-    `grace_s` is how long a domain that fails its checks may still send; `reach_s` how long after its acceptance
-    something may still happen to a message. Both in seconds."""
+    `endpoints` tells where mail can be handed in. `grace_s` is how long a domain that fails its checks may still send;
+    `reach_s` how long after its acceptance something may still happen to a message. Both in seconds."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     errors.install(app, MORE_INFO)
     gate = Gate(authenticator, ROLES)
@@ -68,5 +72,6 @@ def build(
     app.include_router(users.routes(parts))
     app.include_router(message_routes(parts.instance, history, egress_trail))
     app.include_router(metrics.routes(parts, history, reach_s))
+    app.include_router(endpoint_routes.routes(gate, endpoints))
     publish(app, "Outgate: Event Notifications, SMTP interface", _ABOUT)
     return app

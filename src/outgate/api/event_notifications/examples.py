@@ -85,3 +85,19 @@ USERS = {
     "first": {"href": f"{_BASE}/{_ID}/users?limit=10&offset=0"},
 }
 ROTATED_USER = {**USER, "password": "shown only now, never again", "former_valid_until": "2026-11-22T07:03:00Z"}
+
+ENDPOINTS = {
+    "endpoints": [
+        {
+            "id": "eu-de",
+            "regions": ["eu-de", "eu-es"],
+            "public_name": "smtp.eu-de.example.com",
+            "private_name": "private.smtp.eu-de.example.com",
+            "submission_port": 587,
+            "submissions_port": 465,
+            "addresses": ["192.0.2.10", "2001:db8::10"],
+            "outgoing_addresses": ["192.0.2.20", "192.0.2.21"],
+            "ehlo_name": "out.eu-de.example.com",
+        }
+    ]
+}

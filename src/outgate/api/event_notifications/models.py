@@ -187,3 +187,23 @@ class Checks(Shown):
     suspends_at: Time | None
     recheck_at: Time | None
     checks: list[CheckEvidence]
+
+
+class Endpoint(Shown):
+    """Where mail of some regions is handed in, and where it leaves from; a port is 0 if nothing listens."""
+
+    id: str
+    regions: list[str]
+    public_name: str
+    private_name: str
+    submission_port: int = Field(ge=0, le=65535)
+    submissions_port: int = Field(ge=0, le=65535)
+    addresses: list[str]
+    outgoing_addresses: list[str]
+    ehlo_name: str
+
+
+class Endpoints(Shown):
+    """All endpoints; the first also serves the regions that none names."""
+
+    endpoints: list[Endpoint]

@@ -30,6 +30,7 @@ ROLES: dict[str, frozenset[str]] = {
     "update_smtp_user": _WRITE,
     "delete_smtp_user": _WRITE,
     "rotate_smtp_user": _WRITE,
+    "list_endpoints": _READ,
     "list_messages": _READ,
     "get_message": _READ,
     "get_metrics": _READ,

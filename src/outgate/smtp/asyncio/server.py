@@ -371,12 +371,21 @@ class Listener:
         """Begin to accept."""
         self._task = spawn(self._accept(), f"listener {self.address}")
 
-    async def stop(self) -> None:
-        """Stop accepting and end every session with a 421."""
+    @property
+    def accepting(self) -> bool:
+        """Say whether it has not been closed."""
+        return self._socket.fileno() >= 0
+
+    async def close(self) -> None:
+        """Accept no more; sessions go on."""
         await cancel(self._task)
         self._socket.close()
         for task in list(self._admitting):
             await cancel(task)
+
+    async def stop(self) -> None:
+        """Stop accepting and end every session with a 421."""
+        await self.close()
         for connection in list(self._open):
             connection.end()
 
