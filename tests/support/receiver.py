@@ -15,10 +15,11 @@ from outgate.smtp.server import RECIPIENT_OK, SENDER_OK, Limits, ServerMachine
 
 @dataclass
 class Receiver:
-    """Counts messages by Message-ID."""
+    """Counts messages by Message-ID, and notes from where and as whom each came."""
 
     seen: Counter[str] = field(default_factory=Counter)
     contents: list[bytes] = field(default_factory=list)
+    origins: dict[str, tuple[str, str]] = field(default_factory=dict)
     keep: bool = False
     context: ssl.SSLContext | None = None
     listener: Listener | None = None
@@ -36,18 +37,21 @@ class Receiver:
         await self.listener.stop()
 
     def _session(self, peer: Peer, connection: Connection) -> _Session:
-        return _Session(self)
+        return _Session(self, peer)
 
-    def take(self, content: bytes) -> None:
+    def take(self, content: bytes, address: str, helo: str) -> None:
         found = re.search(rb"(?im)^message-id:\s*(\S+)", content)
-        self.seen[found[1].decode() if found else ""] += 1
+        name = found[1].decode() if found else ""
+        self.seen[name] += 1
+        self.origins[name] = (address, helo)
         if self.keep:
             self.contents.append(content)
 
 
 class _Session:
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, peer: Peer) -> None:
         self._receiver = receiver
+        self._peer = peer
         self.machine = ServerMachine(
             "mx.receiver.test",
             limits=Limits(),
@@ -66,7 +70,7 @@ class _Session:
             case RcptTo():
                 self.machine.answer(RECIPIENT_OK)
             case MessageReceived():
-                self._receiver.take(event.content)
+                self._receiver.take(event.content, self._peer.address, self.machine.hello)
                 self.machine.answer(reply(250, "2.0.0", "Ok"))
             case _:
                 pass
