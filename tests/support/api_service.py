@@ -20,11 +20,22 @@ from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.api.mounts import Mounts
 from outgate.base.clock import Clock, OffsetClock
 from outgate.model.tenancy import Checked, Instance, NewStanding, SmtpConfiguration, Verification
+from outgate.relay.endpoints import Endpoint, OpenEndpoint
 from outgate.store.control import ControlStore, open_control
 from outgate.store.secrets import open_box
 from outgate.store.sqlite import QueueStore, open_queue
 
 ALL_ROLES = ("reader", "writer", "manager")
+OPEN_ENDPOINTS = (
+    OpenEndpoint(
+        Endpoint("fra", ("eu-de", "eu-es"), "smtp.test", "private.smtp.test", ("192.0.2.10",), ("192.0.2.20", "2001:db8::20"), "out.test"),
+        587, 465, ("192.0.2.10",),
+    ),
+    OpenEndpoint(
+        Endpoint("dal", (), "smtp.dal.test", "private.smtp.dal.test", ("192.0.2.11",), ("192.0.2.21",), "out.dal.test"), 2587, 2465, (),
+    ),
+)  # fmt: skip
+"""Where mail can be handed in, as the service is told."""
 
 
 def as_it_stood(configuration: SmtpConfiguration, checked: Sequence[Checked], now: float) -> NewStanding:
@@ -134,6 +145,7 @@ def application(
         egress_trail=egress_trail,
         authorization=authorization,
         clock=clock,
+        endpoints=lambda: OPEN_ENDPOINTS,
     )
     tokens_api = identity.build(store=store, tokens=tokens, authenticator=authenticator, clock=clock)
     return Mounts(

@@ -57,6 +57,8 @@ class TestRelay:
 class Client:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    greeting: str = ""
+    name: str = ""
 
     async def heard(self) -> str:
         """Return the last line of the next reply; "" at the end."""

@@ -53,6 +53,7 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "rotate_smtp_user": WRITE,
         "get_metrics": READ,
         "get_bounce_metrics": READ,
+        "list_endpoints": READ,
         "list_messages": READ,
         "get_message": READ,
     },

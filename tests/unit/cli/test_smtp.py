@@ -59,6 +59,24 @@ def test_lists(outgate: Outgate, configuration: SmtpConfiguration) -> None:
     assert any(line.split()[:3] == ["shop.test", configuration.id, "Shop"] for line in lines)
 
 
+def test_endpoints(outgate: Outgate) -> None:
+    first, second = document(outgate("smtp", "endpoints", "--json"))["endpoints"]
+    assert (first["id"], first["regions"], second["submissions_port"]) == ("fra", ["eu-de", "eu-es"], 2465)
+    fields = [line.split(None, 1) for line in good(outgate("smtp", "endpoints")).splitlines() if line]
+    told = [line.replace("   ", "  ") for line in good(outgate("smtp", "endpoints")).splitlines()]
+    assert fields[:2] == [["endpoint", "fra"], ["regions", "eu-de eu-es"]]
+    for words in (
+        "smtp.test",
+        "private.smtp.test",
+        "587 (STARTTLS), 465 (TLS)",
+        "192.0.2.10",
+        "192.0.2.20 2001:db8::20",
+    ):
+        assert any(line.endswith(f"  {words}") for line in told), words
+    assert any("no address" in line for line in told) and "" in told
+    assert outgate("smtp", "endpoints", roles=("runtime",)).exit_code == 1
+
+
 @pytest.mark.parametrize("by", ["id", "domain", "capitals"])
 def test_the_records_are_ready_to_paste(outgate: Outgate, configuration: SmtpConfiguration, by: str) -> None:
     name = {"id": configuration.id, "domain": "shop.test", "capitals": "Shop.Test"}[by]
