@@ -130,8 +130,7 @@ async def test_many_sessions_are_looked_at_in_helpings(tmp_path: Path, monkeypat
                 await asyncio.sleep(0)
                 turns += len({id(s) for s in sessions if not s.is_current}) in (2, 4)
 
-        (listener,) = [each for each in running.service._listeners if each.connections]
-        sessions: list[Any] = [connection.session for connection in listener.connections]
+        sessions: list[Any] = [connection.session for connection in running.service.listeners.connections]
         for rule in running.control.access.rules(running.tenant.account_id):
             running.control.access.delete_rule(running.tenant.account_id, rule.id)
         task = asyncio.ensure_future(others())

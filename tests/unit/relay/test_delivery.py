@@ -234,6 +234,27 @@ async def test_one_connection_carries_many_messages() -> None:
         await d.delivery.stop()
 
 
+async def test_endpoints_share_no_connection_and_each_says_its_own_name() -> None:
+    async with Receiver().running() as r:
+        dallas = Router(r.port, endpoint="dal", source="127.0.0.1")
+        frankfurt = Router(r.port, endpoint="fra", source="127.0.0.5")
+        d = desk(lambda job: {"inst": dallas, "abroad": frankfurt}[job.instance_id])
+        first = await d.send("a")
+        abroad = await d.send("b", instance="abroad")
+        again = await asyncio.gather(d.send("c"), d.send("d", instance="abroad"))
+        assert r.sessions == 2  # one each, kept, although the site is the same
+        assert [(a.source, a.site) for a in (first, abroad, *again)] == [
+            ("127.0.0.1", SITE), ("127.0.0.5", SITE), ("127.0.0.1", SITE), ("127.0.0.5", SITE),
+        ]  # fmt: skip
+        said = [(each.peer.address, each.session.machine.hello) for each in r.open if each.session is not None]
+        assert said == [("127.0.0.1", "out.dal.test"), ("127.0.0.5", "out.fra.test")]
+        # Whose mail it is cannot be told: it is tried again, and nothing leaves from a wrong address.
+        unknown = await d.send("e", instance="of nobody")
+        assert statuses(unknown) == [Status.DEFERRED] and unknown.outcomes[0].reason == "internal"
+        assert d.delivery.busy == 0
+        await d.delivery.stop()
+
+
 async def test_each_recipient_gets_its_own_reply() -> None:
     said = {"gone": reply(550, "5.1.1", "Nobody"), "full": reply(452, "4.2.2", "Full")}
     async with Receiver(

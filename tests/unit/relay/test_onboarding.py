@@ -58,6 +58,18 @@ async def test_one_address_that_does_not_pass_is_enough(zone: Zone) -> None:
     assert "192.0.2.3" in kept.of("spf")["explanation"]
 
 
+async def test_the_addresses_are_those_of_the_instances_endpoint_exactly(zone: Zone) -> None:
+    zone.put("spf.outgate.test", "TXT", ["v=spf1 ip4:192.0.2.1 -all"])
+    here, there = leaving("192.0.2.1"), leaving("192.0.2.2")
+    async with served(zone) as resolver:
+        check = Verifier(
+            resolver, Kept(), endpoint_of=lambda it: (here if it == "i" else there)(it), clock=FrozenClock()
+        )
+        for instance, result in (("i", "pass"), ("j", "softfail")):
+            found = await check.examine(replace(configuration(), instance_id=instance), ["spf"], fresh=True)
+            assert [finding.result for finding in found if finding.check == "spf"] == [result]
+
+
 async def test_a_domain_without_an_address_fails(zone: Zone) -> None:
     kept = Kept()
     zone.put("shop.test", "A", [])

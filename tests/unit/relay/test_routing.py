@@ -58,6 +58,7 @@ async def test_hosts_in_order_of_preference() -> None:
     assert route.site == "a.test,b.test"
     assert [h.source for h in route.hosts] == ["192.0.2.5", "2001:db8::5", "192.0.2.5"]
     assert route.reason == "MX 10 a.test, 20 b.test"
+    assert (route.endpoint, route.ehlo_name) == ("dal", "out.test")
 
 
 async def test_equals_come_in_any_order_but_the_site_is_one() -> None:
