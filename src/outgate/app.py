@@ -516,7 +516,7 @@ def _certificates(relay: RelaySettings, endpoints: Endpoints) -> dict[str, Serve
     for endpoint in endpoints.all:
         given = relay.endpoints[endpoint.id]
         if given.certificate_file:
-            names = (endpoint.public_name, endpoint.private_name)
+            names = [endpoint.public_name, *([given.private_name] if given.private_name else [])]
             try:
                 # Validity is the machine's time, as it is for those who verify it.
                 found[endpoint.id] = ServerCertificate(

@@ -70,7 +70,20 @@ def abroad(running: Running) -> Iterator[Abroad]:
     api.call("POST", api.restrictions("v1/rules"), rule)
     url = f"{running.dev['event_notifications_url']}/v1/instances/{instance.id}/smtp"
     status = api.call("PATCH", f"{url}/config/{made.id}/verify?type=spf,dkim")["status"]
-    yield Abroad(url, user, password, {each["type"]: each["verification"] for each in status})
+    abroad = Abroad(url, user, password, {each["type"]: each["verification"] for each in status})
+    wait_for(lambda: logged_in(running, FRANKFURT, user, password), bool)  # a rule is noticed within a second
+    yield abroad
+
+
+def logged_in(running: Running, host: str, user: str, password: str) -> bool:
+    context = ssl.create_default_context(cafile=running.dev["ca_file"])
+    with smtplib.SMTP(host, running.address("submission")[1], timeout=30) as client:
+        client.starttls(context=context)
+        try:
+            client.login(user, password)
+        except smtplib.SMTPAuthenticationError:
+            return False
+    return True
 
 
 def submit(running: Running, host: str, user: str, password: str, domain: str) -> dict[str, Any]:
