@@ -15,11 +15,13 @@ import trustme
 
 from outgate.app import StartFailed
 from outgate.model.tenancy import Checked, Verification
+from outgate.relay import listeners
 from outgate.relay.credentials import password_hasher
 from outgate.relay.endpoints import Door, Endpoint
 from outgate.relay.listeners import CannotListen, _bound
 from outgate.relay.session import SubmissionSession
 from outgate.relay.standing import Schedule, after
+from outgate.smtp.asyncio.server import listening_socket
 from outgate.store.keys import new_dkim_key
 from support.receiver import Receiver
 from support.relay import Client, TestRelay, letter, relay
@@ -137,7 +139,7 @@ async def test_one_port_at_every_address_of_every_endpoint(tmp_path: Path) -> No
             service.listen("127.0.0.5", port, Door("submission", "public", second.endpoint))
 
 
-def test_a_port_that_is_taken_at_one_address_is_no_choice() -> None:
+def test_a_port_that_is_taken_at_one_address_is_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.5", 0))
         taken.listen()
@@ -145,7 +147,14 @@ def test_a_port_that_is_taken_at_one_address_is_no_choice() -> None:
         with pytest.raises(CannotListen) as caught:
             _bound(["127.0.0.1", "127.0.0.5"], port)
         assert (caught.value.address, caught.value.port) == ("127.0.0.5", port)
+        chances = [port]  # what the system gives first is free at the first address only
+
+        def given(address: str, wanted: int) -> socket.socket:
+            return listening_socket(address, wanted or (chances.pop() if chances else 0))
+
+        monkeypatch.setattr(listeners, "listening_socket", given)
         free = _bound(["127.0.0.1", "192.0.2.1", "127.0.0.5"], 0)  # this machine has no 192.0.2.1
+        assert not chances
         assert list(free) == ["127.0.0.1", "127.0.0.5"]
         assert len({sock.getsockname()[1] for sock in free.values()} | {port}) == 2
         for sock in free.values():

@@ -74,7 +74,8 @@ class Router:
             raise ValueError(f"deliver_to is `address:port`, not {deliver_to!r}")
         address = host.strip("[]")
         if not self._reachable(address):
-            raise ValueError(f"deliver_to {deliver_to!r} is of a family that no outgoing address is of")
+            owner = self._endpoint.id
+            raise ValueError(f"deliver_to {deliver_to!r} is of a family that no outgoing address of {owner} is of")
         return self._leaving(deliver_to, (self._host("", address, int(port)),), "setting deliver_to")
 
     def _leaving(self, site: str, hosts: tuple[Host, ...], reason: str) -> Route:
