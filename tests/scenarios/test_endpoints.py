@@ -20,7 +20,7 @@ import trustme
 
 from outgate.base.clock import OffsetClock
 from outgate.model.tenancy import Verification
-from outgate.relay.credentials import password_hasher
+from outgate.relay.passwords import password_hasher
 from outgate.store.control import open_control
 from outgate.store.keys import new_dkim_key
 from outgate.store.secrets import open_box

@@ -16,9 +16,9 @@ import trustme
 from outgate.app import StartFailed
 from outgate.model.tenancy import Checked, Verification
 from outgate.relay import listeners
-from outgate.relay.credentials import password_hasher
 from outgate.relay.endpoints import Door, Endpoint
 from outgate.relay.listeners import CannotListen, _bound
+from outgate.relay.passwords import password_hasher
 from outgate.relay.session import SubmissionSession
 from outgate.relay.standing import Schedule, after
 from outgate.smtp.asyncio.server import listening_socket

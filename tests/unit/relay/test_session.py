@@ -14,7 +14,7 @@ from outgate.model.flow import Client
 from outgate.relay.credentials import Busy
 from outgate.relay.session import SubmissionSession
 from outgate.relay.turns import Places
-from support.submission import PASSWORD, USER, Desk, access, configuration, desk, sender
+from support.submission import DOOR, PASSWORD, USER, Desk, access, configuration, desk, sender
 
 MESSAGE = ("From: a@shop.test", "To: b@other.test", "Subject: hello", "", "text")
 
@@ -124,7 +124,7 @@ def test_acting_for_somebody_else_costs_and_reads_like_a_wrong_password() -> Non
 
 def fresh(d: Desk) -> Desk:
     """Return another session with the same relay."""
-    session = SubmissionSession(d.relay, d.session.client, lambda: None, lambda: "", implicit_tls=True)
+    session = SubmissionSession(d.relay, DOOR, d.session.client, lambda: None, lambda: "", implicit_tls=True)
     made = replace(d, session=session)
     made.pump()
     return made
