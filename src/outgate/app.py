@@ -48,6 +48,7 @@ from outgate.relay.guessing import Guessing
 from outgate.relay.holds import Holds
 from outgate.relay.listeners import CannotListen, Listeners
 from outgate.relay.queue import Queue, Retry
+from outgate.relay.quota import DAY_S
 from outgate.relay.routing import Router
 from outgate.relay.session import Relay, SubmissionSession
 from outgate.relay.signer import Signer
@@ -287,6 +288,8 @@ class RelayService:
     async def start(self) -> None:
         """Take up what an earlier run left and begin to accept."""
         await self.holds.start()
+        now = self._clock.now()
+        self.relay.quotas.restore(await asyncio.to_thread(self.store.counted, now - DAY_S), now)
         self.queue.start()
         self.listeners.start()
         self.certificates.start()
@@ -295,6 +298,7 @@ class RelayService:
         """Look at the control store again: zones, rules, users, configurations may have changed."""
         await self._follow_logins()
         await self.follow_access()
+        await self._quotas_changed()
         await self.holds.changed()
 
     async def _follow_logins(self) -> None:
@@ -329,6 +333,21 @@ class RelayService:
         found = ((each, each.session) for each in self.listeners.connections)
         return [(each, session) for each, session in found if isinstance(session, SubmissionSession)]
 
+    async def _quotas_changed(self) -> None:
+        """Give mail that is held for a quota other times where the quota is another one by now."""
+        now = self._clock.now()
+        holding = self.relay.quotas.holding(now)
+        if not holding:
+            return
+        wanted = await asyncio.to_thread(self._control.tenancy.quotas, tuple(holding))
+        for smtp_config_id, quota in wanted.items():
+            if holding[smtp_config_id] == quota:
+                continue
+            planned = self.relay.quotas.plan_again(smtp_config_id, quota, now)
+            count = await asyncio.to_thread(self.store.plan_held, smtp_config_id, planned, now)
+            _log.info("quota.changed", smtp_config_id=smtp_config_id, quota=str(quota), messages=count)
+        self.queue.look()
+
     def _access(self) -> AccessTable:
         """Return the access table of now: the one that is there if nothing about access has changed."""
         access, table = self._control.access, self.relay.access
@@ -344,6 +363,7 @@ class RelayService:
         await self.queue.stop()
         self.signer.close()
         self.credentials.close()
+        self.relay.checking.close()
         await asyncio.to_thread(self.store.close)
 
 

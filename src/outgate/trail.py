@@ -40,6 +40,8 @@ def hops(message: dict[str, Any]) -> list[Hop]:
             f"user {message['username']}, {message['size']} octets, 250 queued as {message['queue_id']}",
         )
     )
+    if message.get("warning"):
+        found.append(Hop(message["accepted_at"], "relay", "warning", message["warning"]))
     for attempt in message.get("attempts", []):
         found.extend(_attempt(attempt))
     return sorted(found, key=lambda hop: hop.at)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from email.header import decode_header
 
 HEADER_LIMIT = 262_144
+FIELDS_LIMIT = 1000
+_CONTROLS = bytes(sign for sign in (*range(32), 127) if sign not in b"\t\r\n")
 _FEW_DOTS = 200
 _NAME_SIGNS = bytes(range(33, 127))
 _SHOWN = 2000
@@ -23,6 +25,10 @@ _SHOWN = 2000
 
 class BadHeader(Exception):
     """A header cannot be read the one way everybody would read it; the text says why."""
+
+
+class HeaderTooLarge(BadHeader):
+    """A header is longer, or has more fields, than we read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ def read(content: bytes, *, wire: bool = True) -> Header:
     end = content.find(b"\r\n\r\n", 0, HEADER_LIMIT)
     if end < 0:
         if len(content) >= HEADER_LIMIT:
-            raise BadHeader("the header is longer than 262144 octets")
+            raise HeaderTooLarge(f"the header is longer than {HEADER_LIMIT} octets")
         block, body_at = content, len(content)
     else:
         block, body_at = content[: end + 2], end + 4
@@ -106,6 +112,8 @@ def _read_block(block: bytes, fields: list[tuple[str, bytes]], dot: bytes) -> in
             key = key.rstrip(b" \t")
             if not colon or not key or key.translate(None, _NAME_SIGNS):
                 return at
+            if len(fields) >= FIELDS_LIMIT:
+                raise HeaderTooLarge(f"the header has more than {FIELDS_LIMIT} fields")
             name, value = key.decode("ascii").lower(), [first]
         at += len(stuffed) + 2
     if name:
@@ -119,6 +127,22 @@ def separated(content: bytes, header: Header) -> tuple[bytes, Header]:
         return content, header
     at = header.body_at
     return content[:at] + b"\r\n" + content[at:], Header(header.fields, at + 2)
+
+
+def second_reading(content: bytes, header: Header, name: str) -> None:
+    """Raise `BadHeader` if another reader of this header could find a field called `name` (lower case) that we do not.
+
+    Many split lines at more signs than CR LF: the controls from VT to RS, NEL, the line separators of Unicode."""
+    block = content[: header.body_at]
+    if len(block.translate(None, _CONTROLS)) != len(block):
+        raise BadHeader("the header holds a control character")
+    if block.isascii():
+        return
+    ours = sum(key == name for key, _ in header.fields)
+    for charset in ("utf-8", "latin-1"):
+        lines = block.decode(charset, "replace").splitlines()
+        if sum(line.lstrip(".").partition(":")[0].strip().lower() == name for line in lines) > ours:
+            raise BadHeader(f"the header holds a {name} field behind a sign that some readers take for a line end")
 
 
 def unfold(value: bytes) -> bytes:
@@ -170,7 +194,9 @@ def _tokens(value: bytes) -> Iterator[tuple[str, bytes]]:
     at = 0
     while at < len(value):
         if value[at : at + 1] == b"(":
-            at = _comment_end(value, at)
+            end = _comment_end(value, at)
+            _undoubted(value[at:end], "a comment")
+            at = end
             continue
         match = _TOKEN.match(value, at)
         if match is None or match.lastgroup is None:
@@ -209,8 +235,20 @@ def _mailbox(entry: list[tuple[str, bytes]]) -> bytes:
         if any((kind == "special" and text != b".") or kind == "literal" for kind, text in phrase):
             # An @ in an unquoted display name: some readers would show it as the address.
             raise BadHeader("the display name holds an unquoted special sign")
+        for kind, text in phrase:
+            if kind == "quoted":
+                _undoubted(text, "the display name")
+        words = b" ".join(text for kind, text in phrase if kind == "atom")
+        if b"=?" in words:  # some readers decode first and look for addresses then
+            _undoubted(shown(words).replace(",", "<").encode(), "the display name")
         entry = entry[opening[0] + 1 : -1]
     return _addr_spec(entry)
+
+
+def _undoubted(text: bytes, what: str) -> None:
+    """Raise `BadHeader` if a reader that looks for `<…@…>` without knowing quotes and comments finds another one."""
+    if b"@" in text and (b"<" in text or b">" in text):
+        raise BadHeader(f"{what} looks like another address")
 
 
 def _addr_spec(entry: list[tuple[str, bytes]]) -> bytes:
@@ -233,17 +271,18 @@ def _addr_spec(entry: list[tuple[str, bytes]]) -> bytes:
     return b"".join(text for _, text in local) + b"@" + b"".join(text for _, text in domain)
 
 
-def without(content: bytes, header: Header, name: str) -> bytes:
-    """Return `content` without the fields called `name` (lower case); the rest stays as it came."""
-    if all(key != name for key, _ in header.fields):
+def without(content: bytes, header: Header, *names: str) -> bytes:
+    """Return `content` without the fields called one of `names` (lower case); the rest stays as it came."""
+    if all(key not in names for key, _ in header.fields):
         return content
+    unwanted = [name.encode("ascii") for name in names]
     kept: list[bytes] = []
     keep = True
     block_end = max(header.body_at - 2, 0)
     for line in content[:block_end].split(b"\r\n"):
         plain = line.removeprefix(b".")
         if plain[:1] not in (b" ", b"\t"):
-            keep = plain.partition(b":")[0].rstrip(b" \t").lower() != name.encode("ascii")
+            keep = plain.partition(b":")[0].rstrip(b" \t").lower() not in unwanted
         if keep:
             kept.append(line)
     return b"\r\n".join(kept) + content[block_end:]

@@ -1,4 +1,4 @@
-"""Walk the MIME structure of a message and report its leaf parts; nothing is decoded.
+"""Walk the MIME structure of a message and report its leaf parts; nothing is decoded (`text` does).
 
 Standards: RFC 2045 and 2046 (structure), RFC 2183 (disposition), RFC 2231 (parameters).
 Promises: linear time in the message and bounded depth and number of parts; a plain text message is judged
@@ -11,8 +11,9 @@ Not here: which parts are allowed (`relay.content`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from outgate.message.fields import BadHeader, Header, read, unstuffed
 
@@ -22,6 +23,7 @@ _TYPE = re.compile(rb"\s*([A-Za-z0-9!#$&^_.+-]+)/([A-Za-z0-9!#$&^_.+-]+)\s*(?:;|
 _PIECE = re.compile(rb"(\"(?:[^\"\\]|\\.)*+\")|([^\";]++)|(;)|\"", re.DOTALL)
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _OCTETS = "application/octet-stream"
+_REMEMBERED = 200
 
 
 class TooComplex(Exception):
@@ -40,6 +42,19 @@ class Leaf:
     within: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """A part of type `text/plain` or `text/html` as it lies in the message, and how its fields say to decode it."""
+
+    type: str
+    body: bytes
+    encoding: str
+    charset: str
+
+
+_Found = Callable[[Leaf, dict[str, bytes], Header, bytes], object]
+
+
 def leaves(content: bytes, header: Header) -> list[Leaf]:
     """Return the leaf parts of a message in wire form. Raises `TooComplex`."""
     kind, parameters = _content_type(header, ())
@@ -47,12 +62,31 @@ def leaves(content: bytes, header: Header) -> list[Leaf]:
         return [_leaf(kind, parameters, header, ())]
     # Readers see the message without its transparency dots: a line `.--boundary` is a boundary to them.
     found: list[Leaf] = []
-    _walk(unstuffed(content[header.body_at :]), header, (), found)
+    _walk(unstuffed(content[header.body_at :]), header, (), lambda leaf, *_: found.append(leaf), _Count())
     return found
 
 
-def _walk(body: bytes, header: Header, within: tuple[str, ...], found: list[Leaf]) -> None:
-    if len(within) > DEPTH or len(found) >= PARTS:
+def texts(content: bytes, header: Header) -> list[TextPart]:
+    """Return the text parts of a message in wire form that are not attachments, still encoded. Raises `TooComplex`."""
+    found: list[TextPart] = []
+
+    def keep(leaf: Leaf, parameters: dict[str, bytes], header: Header, body: bytes) -> None:
+        if leaf.type in ("text/plain", "text/html") and not leaf.attachment:
+            encoding = (header.first("content-transfer-encoding") or b"").decode("ascii", "replace").strip().lower()
+            charset = parameters.get("charset", b"").decode("ascii", "replace").strip().lower()
+            found.append(TextPart(leaf.type, body, encoding, charset))
+
+    _walk(unstuffed(content[header.body_at :]), header, (), keep, _Count())
+    return found
+
+
+@dataclass(slots=True)
+class _Count:
+    parts: int = 0
+
+
+def _walk(body: bytes, header: Header, within: tuple[str, ...], found: _Found, count: _Count) -> None:
+    if len(within) > DEPTH or count.parts >= PARTS:
         raise TooComplex
     kind, parameters = _content_type(header, within)
     boundary = parameters.get("boundary", b"")
@@ -60,20 +94,22 @@ def _walk(body: bytes, header: Header, within: tuple[str, ...], found: list[Leaf
         parts = _split(body, boundary)
         if parts is not None:
             for part in parts:
-                _walk_part(part, (*within, kind), found)
+                _walk_part(part, (*within, kind), found, count)
             return
-    found.append(_leaf(kind, parameters, header, within))
+    count.parts += 1
+    found(_leaf(kind, parameters, header, within), parameters, header, body)
 
 
-def _walk_part(part: bytes, within: tuple[str, ...], found: list[Leaf]) -> None:
+def _walk_part(part: bytes, within: tuple[str, ...], found: _Found, count: _Count) -> None:
     try:
         header = read(part, wire=False)
     except BadHeader:
         header = None
     if header is None or header.unseparated:  # readers disagree about where this part's header ends
-        found.append(Leaf(_OCTETS, False, False, False, within))
+        count.parts += 1
+        found(Leaf(_OCTETS, False, False, False, within), {}, Header((), 0), b"")
         return
-    _walk(part[header.body_at :], header, within, found)
+    _walk(part[header.body_at :], header, within, found, count)
 
 
 def _leaf(kind: str, parameters: dict[str, bytes], header: Header, within: tuple[str, ...]) -> Leaf:
@@ -99,12 +135,22 @@ def _content_type(header: Header, within: tuple[str, ...]) -> tuple[str, dict[st
     if not values:
         in_digest = bool(within) and within[-1] == "multipart/digest"
         return "message/rfc822" if in_digest else "text/plain", {}
-    match = _TYPE.match(values[0])
-    if len(values) > 1 or match is None:
+    if len(values) > 1:
+        return _OCTETS, {}
+    return (_known_type if len(values[0]) <= _REMEMBERED else _typed)(values[0])
+
+
+def _typed(value: bytes) -> tuple[str, dict[str, bytes]]:
+    match = _TYPE.match(value)
+    if match is None:
         return _OCTETS, {}
     kind = f"{match[1].decode()}/{match[2].decode()}".lower()
-    parameters = _parameters(values[0], once="boundary" if kind.startswith("multipart/") else "")
+    parameters = _parameters(value, once="boundary" if kind.startswith("multipart/") else "")
     return (_OCTETS, {}) if parameters is None else (kind, parameters)
+
+
+# Nobody changes what is remembered; most parts are of the same few types.
+_known_type = lru_cache(maxsize=1024)(_typed)
 
 
 def _parameters(value: bytes, *, once: str = "") -> dict[str, bytes] | None:

@@ -1,6 +1,7 @@
 """The fields we prepend to a message: Received, and Message-ID and Date where they are missing.
 
-Standards: RFC 5321 section 4.4 (Received), RFC 3848 (ESMTPSA), RFC 8314 (TLS cipher in trace), RFC 5322 3.3, 3.6.
+Standards: RFC 5321 section 4.4 (Received), RFC 3848 and 6531 (ESMTPSA, UTF8SMTPSA), RFC 8314 section 4.3 (`tls`
+clause), RFC 5322 sections 3.3 and 3.6.
 Promises: CR LF lines of at most 998 octets; nothing from outside can add a line.
 Dangers: the client's address is told to every receiver, as the standard asks; its user name is not.
 Not here: DKIM-Signature (`domains.dkim`).
@@ -10,7 +11,9 @@ from __future__ import annotations
 
 import time
 
-_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]")
+from outgate.smtp.grammar import BadSyntax, address_literal
+
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -25,17 +28,31 @@ def date(epoch: float) -> str:
 
 
 def received(*, helo: str, address: str, by: str, tls: str, utf8: bool, queue_id: str, at: float) -> bytes:
-    """Write the Received field of a message that came authenticated over TLS. `at` is epoch seconds."""
+    """Write the Received field of a message that came authenticated over TLS. `at` is epoch seconds.
+
+    No `for` clause: it would tell a blind copy to the others."""
     literal = f"IPv6:{address}" if ":" in address else address
     with_ = "UTF8SMTPSA" if utf8 else "ESMTPSA"
-    # A quote, bracket, comment or semicolon in it could change how the rest of the field is read.
-    name = "".join(sign for sign in helo if sign in _NAME) or "unknown"
+    version, _, cipher = tls.partition(" ")
+    # The clause takes names of the registry; those of TLS 1.2 come to us as OpenSSL has them.
+    secured = f"tls {cipher} ({version})" if cipher.startswith("TLS_") and _NAME.issuperset(cipher) else f"({tls})"
     return (
-        f"Received: from {name} ([{literal}])\r\n"
+        f"Received: from {_hello(helo)} ([{literal}])\r\n"
         f"\tby {by} (Outgate) with {with_} id {queue_id}\r\n"
-        f"\t({tls});\r\n"
+        f"\t{secured};\r\n"
         f"\t{date(at)}\r\n"
     ).encode()
+
+
+def _hello(helo: str) -> str:
+    """Return what the client calls itself, as far as it is a name or an address literal."""
+    if helo.startswith("["):
+        try:
+            return address_literal(helo)
+        except BadSyntax:
+            pass
+    # A quote, bracket, comment or semicolon in it could change how the rest of the field is read.
+    return "".join(sign for sign in helo if sign in _NAME).strip(".-") or "unknown"
 
 
 def message_id(queue_id: str, domain: str) -> bytes:

@@ -95,7 +95,9 @@ class SigningKey:
 class Accepted:
     """A submission that every rule let pass. Made by policy; the queue stores it, then the client reads 250.
 
-    `trace` is what we prepend (Received, and Message-ID or Date where missing), CR LF lines."""
+    `trace` is what we prepend (Received, and Message-ID or Date where missing), CR LF lines. `counted_at` is when
+    it counts for its configuration's quota (None: there is none); it is held until then if that is later than
+    `accepted_at`. `warning` is what was found and let pass."""
 
     queue_id: str
     submission: Submission
@@ -108,6 +110,8 @@ class Accepted:
     subject: str
     accepted_at: float
     expires_at: float
+    counted_at: float | None = None
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,51 @@ class DkimKey:
     public: str
 
 
+class OverQuota(StrEnum):
+    """What becomes of a message over the quota: refused for now, or taken and held until there is room."""
+
+    REFUSE = "refuse"
+    HOLD = "hold"
+
+
+class HtmlCheck(StrEnum):
+    """What becomes of a message whose HTML is not well-formed."""
+
+    OFF = "off"
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How many messages a configuration may send in any hour and in any 24 hours; None: as many as come."""
+
+    per_hour: int | None
+    per_day: int | None
+    over: OverQuota = OverQuota.REFUSE
+
+
+@dataclass(frozen=True, slots=True)
+class MailRules:
+    """What a configuration's mail is held to beside the rules for all. `quota` None: none.
+
+    `nature` is the authorisation form's word ("marketing", "transactional", "" while unanswered); `marketing` is an
+    operator's word against it (None: as the form says)."""
+
+    quota: Quota | None = None
+    html: HtmlCheck = HtmlCheck.OFF
+    nature: str = ""
+    marketing: bool | None = None
+
+    @property
+    def needs_unsubscribe(self) -> bool:
+        """Say whether each message must offer a way to unsubscribe."""
+        return self.nature == "marketing" if self.marketing is None else self.marketing
+
+
+NO_RULES = MailRules()
+
+
 @dataclass(frozen=True, slots=True)
 class SmtpConfiguration:
     """A domain that may send through an instance once all three verifications are successful.
@@ -76,6 +121,7 @@ class SmtpConfiguration:
     standing_since: float = 0.0
     failing: str = ""
     recheck_at: float | None = None
+    rules: MailRules = NO_RULES
 
     @property
     def verified(self) -> bool:

@@ -1,15 +1,49 @@
-"""Rule 10, what a message may hold: no attachments unless the instance allows them.
+"""Rule 10, what a message may hold: no attachments unless the instance allows them, well-formed HTML, a way out.
 
-Standards: RFC 2046, 2183, 2387 (multipart/related), 6522 (multipart/report); the vendor: "attachments are
-not supported over SMTP".
-Promises: one verdict for every way a message comes in; what cannot be read clearly counts as an attachment.
-Not here: the walk through the parts (`message.mime`), HTML and unsubscribe checks (they join this module).
+Standards: RFC 2046, 2183, 2387 (multipart/related), 6522 (multipart/report), 2369 and 8058 (List-Unsubscribe); the
+    vendor: "attachments are not supported over SMTP", and its questionnaire's unsubscribe link and HTML validation.
+Promises: one verdict for every way a message comes in; linear time; what cannot be read clearly counts as an
+    attachment.
+Dangers: HTML and links of a large message take long: `texts_of` and what follows it belong in a thread then.
+    A signed message (`application/pkcs7-signature`) has an attachment, a calendar's `text/calendar` without a file
+    name has none; what is uuencoded within a text is text.
+Not here: the walk through the parts (`message.mime`), HTML (`message.html`), verdicts (`relay.policy`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from outgate.message import html
 from outgate.message.fields import Header
-from outgate.message.mime import Leaf, TooComplex, leaves
+from outgate.message.mime import Leaf, TextPart, TooComplex, leaves, texts
+from outgate.message.text import decoded
+
+MOST_HTML = 1_048_576
+"""Octets of HTML that are checked; longer parts are not."""
+_MOST_TEXT = 1_048_576
+_NEAR = 200
+_SCHEMES = ("https://", "http://", "mailto:")
+
+# Without spaces, hyphens and case; each is enough of a word in its language to be no other.
+_WAYS_OUT = (
+    "unsubscribe", "optout", "stopreceiving",  # English
+    "abmelden", "abmeldung", "abbestell", "austragen",  # German
+    "désabonn", "desabonn", "désinscri", "desinscri",  # French
+    "darsedebaja", "dardebaja", "darmedebaja", "cancelarsuscripci", "cancelarlasuscripci",  # Spanish
+    "cancelarinscri", "cancelarainscri", "cancelarassinatura", "cancelarsubscri", "descadastr",  # Portuguese
+    "disiscri", "annullaiscrizione", "cancellaiscrizione", "annullalaiscrizione",  # Italian
+    "afmelden", "uitschrijv",  # Dutch
+    "avregistrera", "avprenumerera", "avslutaprenumeration", "avmeld", "frameld", "afmeld",  # Nordic
+    "peruutatilaus", "peruutatilauksesi",  # Finnish
+    "wypisz", "rezygnuj", "odhlásit", "odhlasit", "odhlásenie", "leiratkoz", "dezabon",  # Central Europe
+    "отпис", "відпис", "отказатьсяотрассылки",  # Russian, Ukrainian
+    "abonelik", "listedençık",  # Turkish
+    "配信停止", "配信解除", "購読解除", "退订", "退訂", "取消订阅", "取消訂閱", "수신거부", "구독취소",
+    "إلغاءالاشتراك", "הסרהמרשימת",
+)  # fmt: skip
 
 
 def attachment(content: bytes, header: Header, *, null_reverse_path: bool) -> str | None:
@@ -36,3 +70,75 @@ def _why(part: Leaf, null_reverse_path: bool) -> str | None:
     if part.type.startswith("text/") or inline_image:
         return None
     return f"a part has the type {part.type}"
+
+
+def texts_of(content: bytes, header: Header) -> list[TextPart]:
+    """Return the text parts of a message; none if its structure is too complex."""
+    try:
+        return texts(content, header)
+    except TooComplex:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class HtmlFinding:
+    """What a look at the HTML came to: `fault` is the first one found; `unchecked` says why a part was not read."""
+
+    fault: html.Fault | None
+    unchecked: str
+
+
+def html_finding(parts: Sequence[TextPart]) -> HtmlFinding:
+    """Look through the HTML parts for what is not well-formed."""
+    unchecked = ""
+    for part in parts:
+        if part.type != "text/html":
+            continue
+        if len(part.body) > MOST_HTML:
+            unchecked = f"HTML was not checked: {len(part.body)} octets, and {MOST_HTML} are read at most"
+            continue
+        fault = html.fault(_text(part))
+        if fault is not None:
+            return HtmlFinding(fault, unchecked)
+    return HtmlFinding(None, unchecked)
+
+
+def list_unsubscribe(header: Header) -> bool:
+    """Say whether the header offers a way to unsubscribe: List-Unsubscribe with an https or a mailto address."""
+    for value in header.all("list-unsubscribe"):
+        for part in value.decode("utf-8", "replace").split("<")[1:]:
+            address, closed, _ = part.partition(">")
+            if closed and address.strip().lower().startswith(("https://", "mailto:")):
+                return True
+    return False
+
+
+def unsubscribe_link(parts: Sequence[TextPart]) -> bool:
+    """Say whether a text offers a link to unsubscribe: an anchor whose address or words say so, or in plain text an
+    address with such words beside it. Of a long part the end is read: that is where such links are."""
+    for part in parts:
+        text = _text(part)[-_MOST_TEXT:]
+        found = html.links(text) if part.type == "text/html" else _plain_links(text)
+        for link in found:
+            if link.href.strip().lower().startswith(_SCHEMES) and _leads_out(f"{unquote(link.href)} {link.text}"):
+                return True
+    return False
+
+
+def _plain_links(text: str) -> Iterator[html.Link]:
+    lower = text if text.islower() else text.replace("HTTP", "http").replace("MAILTO", "mailto")
+    for scheme in _SCHEMES:
+        at = lower.find(scheme)
+        while at >= 0:
+            yield html.Link(scheme, lower[max(at - _NEAR, 0) : at + _NEAR + _NEAR // 2])
+            # One look for all addresses that stand close to one another.
+            at = lower.find(scheme, at + _NEAR // 2)
+
+
+def _leads_out(said: str) -> bool:
+    words = "".join(sign for sign in said[:4000].casefold() if sign.isalnum())
+    return any(way in words for way in _WAYS_OUT)
+
+
+def _text(part: TextPart) -> str:
+    return decoded(part.body, part.encoding, part.charset)

@@ -128,7 +128,7 @@ class Queue:
 
     def accept(self, accepted: Accepted, done: Callable[[Exception | None], object]) -> None:
         """Store a message, call `done(None)` once that is durable or `done(error)`, then deliver its jobs."""
-        self._store.submit(accepted, partial(self._stored, done))
+        self._store.submit(accepted, partial(self._stored, accepted.counted_at, done))
 
     def record(self, job: Job, attempt: Attempt) -> Attempt:
         """Keep the outcome of a job, decide when its deferred recipients are next, and return it so.
@@ -215,13 +215,19 @@ class Queue:
     # --- fresh mail ---
 
     def _stored(
-        self, done: Callable[[Exception | None], object], error: Exception | None, jobs: tuple[Job, ...]
+        self,
+        counted_at: float | None,
+        done: Callable[[Exception | None], object],
+        error: Exception | None,
+        jobs: tuple[Job, ...],
     ) -> None:
         try:
             done(error)
         finally:
             if jobs:
                 self._hand_on_fresh(jobs)
+            elif counted_at is not None and error is None:
+                self._wake_at(counted_at)
 
     def _hand_on_fresh(self, jobs: tuple[Job, ...]) -> None:
         size = len(jobs[0].trace or b"") + len(jobs[0].content or b"")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from outgate.base.clock import Clock
@@ -23,10 +23,12 @@ from outgate.model.flow import Accepted, Client, Recipient, Submission
 from outgate.model.tenancy import Sender
 from outgate.relay import policy
 from outgate.relay.access import AccessTable, Decision
+from outgate.relay.checking import Checking, Crowded
 from outgate.relay.credentials import Busy, Credentials
 from outgate.relay.endpoints import Door, Endpoints
 from outgate.relay.guessing import Guessing, Slowed, source_of
-from outgate.relay.policy import Facts, Refused
+from outgate.relay.policy import Facts, Refused, Unfinished
+from outgate.relay.quota import Quotas
 from outgate.relay.turns import Places
 from outgate.smtp.events import (
     Aborted,
@@ -92,6 +94,8 @@ class Relay:
     late_answers: Places = field(default_factory=lambda: Places(_LATE_ANSWERS))
     """Places for logins that are made to wait; a source never holds more than it leaves free."""
     replace_bare_line_ends: bool = False
+    quotas: Quotas = field(default_factory=Quotas)
+    checking: Checking = field(default_factory=Checking)
 
     def welcomes(self, address: str, endpoint: str, vpc: str = "") -> bool:
         """Say whether to begin TLS with a client of the implicit port; a refusal is logged, nobody else could."""
@@ -405,16 +409,63 @@ class SubmissionSession:
         self._forget_mail()
         if self._leaving:
             self.machine.close(policy.CLOSING, answer_first=True)
-        facts = Facts(sender, self._door.host_name, queue_id(relay.shard, now), now, relay.lifetime)
+        limits = relay.limits
+        facts = Facts(
+            sender,
+            self._door.host_name,
+            queue_id(relay.shard, now),
+            now,
+            relay.lifetime,
+            relay.quotas,
+            limits.recipients,
+            limits.message,
+        )
         verdict = policy.accept(submission, facts)
-        if isinstance(verdict, Refused):
+        if isinstance(verdict, Accepted):
+            relay.queue.accept(verdict, functools.partial(self._stored, facts, verdict))
+        elif isinstance(verdict, Refused):
             self._refused("message.refused", verdict)
             self.machine.answer(verdict.reply)
-            return
-        relay.queue.accept(verdict, functools.partial(self._stored, verdict))
+        else:
+            self._look_inside(facts, verdict)
 
-    def _stored(self, accepted: Accepted, error: Exception | None) -> None:
+    def _look_inside(self, facts: Facts, verdict: Unfinished) -> None:
+        """Have the rules that take long judged in a thread; the answer comes late."""
+
+        def done(found: Refused | str | None, error: Exception | None) -> None:
+            self._relay.call_soon(functools.partial(self._looked_inside, facts, verdict.accepted, found, error))
+
+        try:
+            self._relay.checking.submit(verdict.check, done)
+        except Crowded:
+            _log.warning("message.crowded", session=self._id, client=self.client.address)
+            policy.give_back(facts, verdict.accepted)
+            self.machine.answer(LATER)
+
+    def _looked_inside(
+        self, facts: Facts, accepted: Accepted, found: Refused | str | None, error: Exception | None
+    ) -> None:
+        if self._ended or not isinstance(found, str):
+            policy.give_back(facts, accepted)
+        if self._ended:
+            return
+        if isinstance(found, str):
+            if found:
+                _log.warning("message.warning", queue_id=accepted.queue_id, session=self._id, reason=found)
+                accepted = replace(accepted, warning=found)
+            self._relay.queue.accept(accepted, functools.partial(self._stored, facts, accepted))
+            return
+        if found is None:
+            _log.error("message.check_failed", session=self._id, queue_id=accepted.queue_id, error=repr(error))
+            self.machine.answer(LATER)
+        else:
+            self._refused("message.refused", found)
+            self.machine.answer(found.reply)
+        self._resume()
+
+    def _stored(self, facts: Facts, accepted: Accepted, error: Exception | None) -> None:
         if error is not None:
+            policy.give_back(facts, accepted)
             _log.error("message.not_stored", queue_id=accepted.queue_id, error=repr(error))
         if self._ended:
             return

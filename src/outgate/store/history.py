@@ -28,7 +28,7 @@ _COLUMNS = (
     "queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector, session_id,"
     " client_address, client_port, endpoint, listener, via, helo, tls, reverse_path, header_from, message_id,"
     " subject, size, body_8bit, smtputf8, received_at, accepted_at, expires_at, segment, generation,"
-    ' "offset", length'
+    ' "offset", length, warning'
 )
 _ONE = f"SELECT {_COLUMNS} FROM messages WHERE queue_id = ?"  # noqa: S608 - our own constants
 _PAGE_MOST = 1000
@@ -101,6 +101,7 @@ class MessageRecord:
     location: Location | None
     recipients: tuple[RecipientRecord, ...]
     attempts: tuple[AttemptRecord, ...]
+    warning: str = ""
 
     def events(self) -> tuple[StatusEvent, ...]:
         """Return the message's life in order: accepted, then each attempt and what it meant, and what befell a
@@ -108,6 +109,7 @@ class MessageRecord:
         accepted = StatusEvent(
             self.queue_id, self.accepted_at, "accepted", "", f"from {self.client_address} as {self.username}"
         )
+        warned = (StatusEvent(self.queue_id, self.accepted_at, "warning", "", self.warning),) if self.warning else ()
         events: list[StatusEvent] = []
         told: set[tuple[int, float, Status]] = set()
         for attempt in self.attempts:
@@ -129,7 +131,7 @@ class MessageRecord:
                 detail = recipient.reason or recipient.reply
                 events.append(StatusEvent(self.queue_id, at, status.value, recipient.mailbox, detail))
         # Attempts at several domains overlap.
-        return accepted, *sorted(events, key=lambda event: event.at)
+        return accepted, *warned, *sorted(events, key=lambda event: event.at)
 
 
 class Crowded(Exception):
@@ -375,7 +377,7 @@ def _message(row: tuple[Any, ...], recipients: list[RecipientRecord], attempts: 
     (queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector, *rest) = row
     (session_id, address, port, endpoint, listener, via, helo, tls, reverse_path, *rest) = rest
     (header_from, message_id, subject, size, body_8bit, smtputf8, *rest) = rest
-    (received_at, accepted_at, expires_at, segment, generation, offset, length) = rest
+    (received_at, accepted_at, expires_at, segment, generation, offset, length, warning) = rest
     return MessageRecord(
         queue_id=queue_id,
         instance_id=instance_id,
@@ -403,4 +405,5 @@ def _message(row: tuple[Any, ...], recipients: list[RecipientRecord], attempts: 
         location=None if segment is None else Location(segment, generation, offset, length),
         recipients=tuple(recipients),
         attempts=tuple(attempts),
+        warning=warning,
     )

@@ -27,6 +27,7 @@ _WAITING = (
     "SELECT id, queue_id, mailbox FROM recipients WHERE queue_id IN (VALUES {values})"
     " AND lease IS NULL AND status IN ('queued', 'deferred')"
 )
+_RECIPIENTS = "SELECT id, mailbox, updated_at FROM recipients WHERE queue_id = ? ORDER BY id"
 _HELD = (
     "SELECT id, queue_id, mailbox FROM recipients WHERE queue_id IN (VALUES {values})"
     " AND status = 'held' AND reason IN ({reasons}) AND updated_at <= ?"
@@ -116,6 +117,13 @@ class HoldRows:
         self._mark(found, Status.EXPIRED, "held-too-long", words, now)
         self._many(_EXPIRE, [(number,) for number, _, _ in found], (now,))
         return len(found)
+
+    def tell(self, queue_id: str, words: str, reason: str) -> None:
+        """Write into a message's trail that all its recipients are held from the start."""
+        rows = self._connection.execute(_RECIPIENTS, (queue_id,)).fetchall()
+        found = [(number, queue_id, mailbox) for number, mailbox, _ in rows]
+        if found:
+            self._mark(found, Status.HELD, reason, words, rows[0][2])
 
     def _held(self, queue_ids: Sequence[str], reasons: Sequence[str], before: float) -> list[tuple[Any, ...]]:
         sql = _HELD.replace("{reasons}", _marks(reasons))

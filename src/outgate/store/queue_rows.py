@@ -18,18 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from outgate.base.clock import rfc3339
 from outgate.model.flow import Accepted, Attempt, Job, JobRecipient, Location, Outcome, SigningKey, Status
+from outgate.store import quota_rows
 from outgate.store.hold_rows import HoldRows
+from outgate.store.quota_rows import REASON
 
 FINAL = tuple(status.value for status in Status if status.final)
 _FINAL_LIST = ", ".join(f"'{status}'" for status in FINAL)
 
-_MESSAGE_WIDTH = 29
+_MESSAGE_WIDTH = 31
 _ADD_MESSAGES = (
     "INSERT INTO messages (queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector,"
     " session_id, client_address, client_port, endpoint, listener, via, helo, tls, reverse_path, header_from,"
     " message_id, subject, size, body_8bit, smtputf8, received_at, accepted_at, expires_at,"
-    ' segment, generation, "offset", length) VALUES {values}'
+    ' segment, generation, "offset", length, counted_at, warning) VALUES {values}'
 )
 _ADD_RECIPIENTS = (
     "INSERT INTO recipients (id, queue_id, mailbox, domain, status, attempts, due_at, lease, reply, reason,"
@@ -163,15 +166,29 @@ class QueueRows:
         ).fetchall()
         return {segment: (count, length) for segment, count, length in rows}
 
+    def counted(self, since: float) -> list[tuple[str, int, int]]:
+        """Return what quotas counted after `since`: (configuration, minute, messages)."""
+        return quota_rows.counted(self._connection, since)
+
     # --- inside a transaction ---
+
+    def plan(self, smtp_config_id: str, times: Sequence[float], now: float) -> int:
+        """Give mail that is held for a quota other times; return how many messages."""
+        return quota_rows.plan(self._connection, smtp_config_id, times, now)
 
     def add(self, stored: Sequence[tuple[Accepted, Location]]) -> list[tuple[Job, ...]]:
         """Insert messages with their recipients, leased; return each one's jobs, content at hand."""
         messages: list[tuple[Any, ...]] = []
         recipients: list[tuple[Any, ...]] = []
         jobs: list[tuple[Job, ...]] = []
+        held: list[Accepted] = []
         for accepted, location in stored:
             messages.append(_message_row(accepted, location))
+            if accepted.counted_at is not None and accepted.counted_at > accepted.accepted_at:
+                recipients += self._held_rows(accepted, accepted.counted_at)
+                held.append(accepted)
+                jobs.append(())
+                continue
             by_domain: dict[str, list[JobRecipient]] = {}
             at = accepted.accepted_at
             for recipient in accepted.submission.recipients:
@@ -185,7 +202,20 @@ class QueueRows:
             jobs.append(tuple(_fresh_job(accepted, location, domain, found) for domain, found in by_domain.items()))
         self._many(_ADD_MESSAGES, messages)
         self._many(_ADD_RECIPIENTS, recipients)
+        for accepted in held:
+            self.holds.tell(
+                accepted.queue_id, f"held: over the quota until {rfc3339(accepted.counted_at or 0)}", REASON
+            )
         return jobs
+
+    def _held_rows(self, accepted: Accepted, until: float) -> list[tuple[Any, ...]]:
+        """Return the rows of recipients that become due by themselves when the quota has room."""
+        first, at = self._next_id, accepted.accepted_at
+        self._next_id += len(accepted.submission.recipients)
+        return [
+            (first + number, accepted.queue_id, r.mailbox, r.domain, "held", 0, until, None, "", REASON, at)
+            for number, r in enumerate(accepted.submission.recipients)
+        ]
 
     def settle(self, attempts: Sequence[Attempt]) -> dict[int, tuple[int, int]]:
         """Record attempts; return (records, bytes) by segment that nobody needs once this is durable."""
@@ -348,6 +378,8 @@ def _message_row(accepted: Accepted, location: Location) -> tuple[Any, ...]:
         location.generation,
         location.offset,
         location.length,
+        accepted.counted_at,
+        accepted.warning,
     )
 
 

@@ -245,6 +245,20 @@ class QueueStore:
         """Return the configurations that have mail which is not done with. Blocks for a look at all of it."""
         return self._history.unfinished_configurations()
 
+    def counted(self, since: float) -> list[tuple[str, int, int]]:
+        """Return what quotas counted after `since`: (configuration, minute since the epoch, messages). Blocks."""
+        return self._ask(partial(self._rows.counted, since))
+
+    def plan_held(self, smtp_config_id: str, times: Sequence[float], now: float) -> int:
+        """Give what a configuration had held for its quota by `now` these times, in order; return how many messages.
+        Blocks."""
+
+        def step() -> int:
+            with self._rows.transaction():
+                return self._rows.plan(smtp_config_id, times, now)
+
+        return self._ask(step)
+
     def claim(self, now: float, limit: int, but: Collection[str] = ()) -> list[Job]:
         """Lease and return at most `limit` jobs due by `now`, oldest first, none to the domains in `but`; blocks for
         a transaction."""

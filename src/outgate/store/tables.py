@@ -73,6 +73,14 @@ smtp_configurations = Table(
     Column("failing", String, nullable=False, server_default=""),
     # When the domain is looked at again; NULL until it was verified once, and after deletion.
     Column("recheck_at", Float),
+    # Messages in any hour and any day, NULL for as many as come, and what becomes of one too many.
+    Column("per_hour", Integer),
+    Column("per_day", Integer),
+    Column("over_quota", String, nullable=False, server_default="refuse"),
+    Column("html", String, nullable=False, server_default="off"),
+    # Marketing or transactional: the form's word ("" while unanswered), and an operator's against it (NULL: none).
+    Column("nature", String, nullable=False, server_default=""),
+    Column("marketing", Boolean),
 )
 # A domain is configured once per instance; a deleted configuration does not stand in the way.
 Index(
@@ -348,6 +356,16 @@ messages = Table(
     Column("generation", Integer),
     Column("offset", Integer),
     Column("length", Integer),
+    # When the message counts for its configuration's quota, later than accepted if held for it; NULL: no quota.
+    Column("counted_at", Float),
+    # What was found and let pass: a warning for the trail.
+    Column("warning", String, nullable=False, server_default=""),
+)
+Index(
+    "messages_counted",
+    messages.c.smtp_config_id,
+    messages.c.counted_at,
+    sqlite_where=messages.c.counted_at.is_not(None),
 )
 Index("messages_by_instance", messages.c.instance_id, messages.c.accepted_at)
 Index("messages_by_message_id", messages.c.message_id)

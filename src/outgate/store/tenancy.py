@@ -10,6 +10,7 @@ Not here: JSON (`api.event_notifications`), who may send (`relay.policy`), what 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +23,8 @@ from outgate.model.tenancy import (
     Credential,
     DkimKey,
     Instance,
+    MailRules,
+    Quota,
     Sender,
     SmtpConfiguration,
     SmtpUser,
@@ -54,12 +57,14 @@ from outgate.store.tenancy_rows import (
     insert_user,
     instance_of,
     room_for_user,
+    rules_values,
     user_of,
     user_query,
 )
 
 T = TypeVar("T")
 _COUNTED = 10_000
+_ASKED_AT_ONCE = 500
 
 __all__ = ["MOST_USERS", "Conflict", "Found", "NotThere", "TenancyQueries", "TooMany"]
 
@@ -248,6 +253,33 @@ class TenancyQueries:
                 raise NotThere(f"configuration {smtp_config_id}")
             row = connection.execute(configuration_query(smtp_configurations.c.id == smtp_config_id)).one()
             return configuration_of(row)
+
+    def update_rules(
+        self, instance_id: str, smtp_config_id: str, change: Callable[[MailRules], MailRules]
+    ) -> SmtpConfiguration:
+        """Change what a configuration's mail is held to; `change` takes the rules of now. Raises `NotThere`."""
+        mine = (
+            smtp_configurations.c.id == smtp_config_id,
+            smtp_configurations.c.instance_id == instance_id,
+            smtp_configurations.c.deleted_at.is_(None),
+        )
+        with self._database.writing() as connection:
+            row = connection.execute(configuration_query(*mine)).one_or_none()
+            if row is None:
+                raise NotThere(f"configuration {smtp_config_id}")
+            values = rules_values(change(configuration_of(row).rules))
+            connection.execute(update(smtp_configurations).where(*mine).values(updated_at=self._clock.now(), **values))
+            return configuration_of(connection.execute(configuration_query(*mine)).one())
+
+    def quotas(self, smtp_config_ids: Sequence[str]) -> dict[str, Quota | None]:
+        """Return the quotas of configurations (None: none), by id; those that are deleted are left out."""
+        found: dict[str, Quota | None] = {}
+        with self._database.reading() as connection:
+            for at in range(0, len(smtp_config_ids), _ASKED_AT_ONCE):
+                wanted = smtp_configurations.c.id.in_(smtp_config_ids[at : at + _ASKED_AT_ONCE])
+                for row in connection.execute(configuration_query(wanted, smtp_configurations.c.deleted_at.is_(None))):
+                    found[row.id] = configuration_of(row).rules.quota
+        return found
 
     def delete_configuration(self, instance_id: str, smtp_config_id: str) -> None:
         """Delete a configuration and its users; the row and the key stay for queued mail. Raises `NotThere`."""

@@ -13,7 +13,19 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select
 
 from outgate.base import ids
-from outgate.model.tenancy import Credential, DkimKey, Instance, SmtpConfiguration, SmtpUser, Standing, Verification
+from outgate.model.tenancy import (
+    Credential,
+    DkimKey,
+    HtmlCheck,
+    Instance,
+    MailRules,
+    OverQuota,
+    Quota,
+    SmtpConfiguration,
+    SmtpUser,
+    Standing,
+    Verification,
+)
 from outgate.store.tables import credentials, dkim_keys, instances, smtp_configurations, smtp_users
 
 MOST_USERS = 5
@@ -75,6 +87,7 @@ def configuration_of(row: Row[Any]) -> SmtpConfiguration:
         row.standing_since,
         row.failing,
         row.recheck_at,
+        _rules_of(row),
     )
 
 
@@ -89,6 +102,24 @@ def credential_of(row: Row[Any]) -> Credential:
         row.former_verifier,
         row.former_until,
     )
+
+
+def _rules_of(row: Row[Any]) -> MailRules:
+    limited = row.per_hour is not None or row.per_day is not None
+    quota = Quota(row.per_hour, row.per_day, OverQuota(row.over_quota)) if limited else None
+    return MailRules(quota, HtmlCheck(row.html), row.nature, row.marketing)
+
+
+def rules_values(rules: MailRules) -> dict[str, Any]:
+    """Return the columns of a configuration's rules that an operator sets: the form sets the nature."""
+    quota = rules.quota or Quota(None, None)
+    return {
+        "per_hour": quota.per_hour,
+        "per_day": quota.per_day,
+        "over_quota": quota.over.value,
+        "html": rules.html.value,
+        "marketing": rules.marketing,
+    }
 
 
 def user_query(*wanted: ColumnElement[bool]) -> Select[Any]:

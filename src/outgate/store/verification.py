@@ -172,6 +172,11 @@ class VerificationQueries:
             if approved:  # at its creation, by the setting: the answers are kept all the same
                 form = AuthorizationForm(smtp_config_id, dict(answers), now, by, "approved", now, _AUTOMATIC, "")
             connection.execute(insert(authorization_forms).values(**_form_values(form)))
+            connection.execute(
+                update(smtp_configurations)
+                .where(smtp_configurations.c.id == smtp_config_id)
+                .values(nature=str(answers.get("nature", "")))
+            )
             if not approved:
                 _authorize(connection, smtp_config_id, Verification.PENDING, now)
         return form

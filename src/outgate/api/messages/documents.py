@@ -47,6 +47,7 @@ def message_document(record: MessageRecord, carried: list[dict[str, Any]]) -> di
             "helo": record.helo,
             "tls": record.tls,
         },
+        "warning": record.warning,
         "egress": carried,
         "attempts": [_attempt(attempt) for attempt in record.attempts],
         "timeline": [

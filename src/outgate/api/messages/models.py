@@ -119,10 +119,12 @@ class MessageEvent(Shown):
 
 
 class Message(MessageSummary):
-    """A message's whole story; `egress` is what the forwarder's audit has of its connection."""
+    """A message's whole story; `egress` is what the forwarder's audit has of its connection, `warning` what the
+    rule book found and let pass ("" if nothing)."""
 
     session_id: str
     client: MessageClient
+    warning: str
     egress: list[dict[str, Any]]
     attempts: list[MessageAttempt]
     timeline: list[MessageEvent]
@@ -175,6 +177,7 @@ MESSAGE_EXAMPLE: dict[str, object] = {
         "helo": "app.example.com",
         "tls": "TLSv1.3 TLS_AES_256_GCM_SHA384",
     },
+    "warning": "",
     "egress": [],
     "attempts": [
         {

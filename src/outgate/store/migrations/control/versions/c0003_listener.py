@@ -71,8 +71,14 @@ def _no_keys() -> None:
 
 
 def _rules() -> None:
-    pass
+    op.add_column("smtp_configurations", sa.Column("per_hour", sa.Integer()))
+    op.add_column("smtp_configurations", sa.Column("per_day", sa.Integer()))
+    op.add_column("smtp_configurations", sa.Column("over_quota", sa.String(), nullable=False, server_default="refuse"))
+    op.add_column("smtp_configurations", sa.Column("html", sa.String(), nullable=False, server_default="off"))
+    op.add_column("smtp_configurations", sa.Column("nature", sa.String(), nullable=False, server_default=""))
+    op.add_column("smtp_configurations", sa.Column("marketing", sa.Boolean()))
 
 
 def _no_rules() -> None:
-    pass
+    for column in ("marketing", "nature", "html", "over_quota", "per_day", "per_hour"):
+        op.drop_column("smtp_configurations", column)

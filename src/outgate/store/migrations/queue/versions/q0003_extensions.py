@@ -8,6 +8,9 @@ Not here: the schema as it is now (`store.tables`).
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "q0003"
 down_revision = "q0002"
 branch_labels = None
@@ -35,8 +38,17 @@ def _no_asked() -> None:
 
 
 def _quota() -> None:
-    pass
+    op.add_column("messages", sa.Column("counted_at", sa.Float()))
+    op.add_column("messages", sa.Column("warning", sa.String(), nullable=False, server_default=""))
+    op.create_index(
+        "messages_counted",
+        "messages",
+        ["smtp_config_id", "counted_at"],
+        sqlite_where=sa.text("counted_at IS NOT NULL"),
+    )
 
 
 def _no_quota() -> None:
-    pass
+    op.drop_index("messages_counted", "messages")
+    op.drop_column("messages", "warning")
+    op.drop_column("messages", "counted_at")
