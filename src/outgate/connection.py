@@ -142,6 +142,10 @@ class Api:
         """Return the URL of the endpoints."""
         return f"{self.dev['event_notifications_url']}/v1/endpoints"
 
+    def mail_settings(self) -> str:
+        """Return the URL of what the instance's mail may carry."""
+        return f"{self.dev['event_notifications_url']}/v1/instances/{self.dev['instance_id']}/smtp/settings"
+
     def identity(self, path: str) -> str:
         """Return a URL of the identity API."""
         return f"{self.dev['identity_url']}/{path}"

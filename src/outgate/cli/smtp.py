@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import typer
 
-from outgate.cli import authorization
+from outgate.cli import authorization, rules
 from outgate.cli.calling import (
     NOT_AS_WANTED,
     WRONG_USE,
@@ -36,6 +36,7 @@ from outgate.cli.calling import (
 
 commands = typer.Typer(no_args_is_help=True, help="Sending domains: records, checks, users, authorisation.")
 commands.add_typer(authorization.commands, name="authorization")
+rules.register(commands)
 
 _CHECKS = ("spf", "dkim", "en_authorization")
 # What a check that passed calls itself, and a person's approval; and a check that could not be made.

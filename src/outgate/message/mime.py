@@ -62,7 +62,11 @@ def leaves(content: bytes, header: Header) -> list[Leaf]:
         return [_leaf(kind, parameters, header, ())]
     # Readers see the message without its transparency dots: a line `.--boundary` is a boundary to them.
     found: list[Leaf] = []
-    _walk(unstuffed(content[header.body_at :]), header, (), lambda leaf, *_: found.append(leaf), _Count())
+
+    def keep(leaf: Leaf, _parameters: dict[str, bytes], _header: Header, _body: bytes) -> None:
+        found.append(leaf)
+
+    _walk(unstuffed(content[header.body_at :]), header, (), keep, _Count())
     return found
 
 

@@ -26,6 +26,7 @@ from outgate.message.fields import (
     second_reading,
     separated,
     shown,
+    unstuffed,
     without,
 )
 from outgate.model.flow import Accepted, SigningKey, Submission
@@ -327,7 +328,7 @@ def size(case: Case) -> Refused | None:
     if len(submission.recipients) > facts.most_recipients:
         reason = f"{len(submission.recipients)} recipients, {facts.most_recipients} at most"
         return Refused(TOO_MANY_RECIPIENTS, reason, "send the message in several copies with fewer recipients each")
-    if len(submission.content) > facts.most_octets:
+    if len(submission.content) > facts.most_octets and len(unstuffed(submission.content)) > facts.most_octets:
         reason = f"{len(submission.content)} octets, {facts.most_octets} at most"
         return Refused(TOO_LARGE, reason, "send a link instead")
     return None

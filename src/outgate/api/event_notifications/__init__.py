@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from outgate.api import errors
 from outgate.api.event_notifications import authorization as authorization_routes
-from outgate.api.event_notifications import configurations, metrics, users
+from outgate.api.event_notifications import configurations, metrics, rules, users
 from outgate.api.event_notifications import endpoints as endpoint_routes
 from outgate.api.event_notifications.parts import Hasher, Parts, SmtpRecords, Verifier
 from outgate.api.event_notifications.roles import ROLES
@@ -69,6 +69,7 @@ def build(
     parts = Parts(store, gate, Enforcement(store), verifier, hasher, records, authorization, grace_s, clock)
     app.include_router(configurations.routes(parts))
     app.include_router(authorization_routes.routes(parts))
+    app.include_router(rules.routes(parts))
     app.include_router(users.routes(parts))
     app.include_router(message_routes(parts.instance, history, egress_trail))
     app.include_router(metrics.routes(parts, history, reach_s))

@@ -165,6 +165,28 @@ class Authorization(Shown):
     html_validation: str | None = None
 
 
+class MailRulesAnswer(Shown):
+    """What a configuration's mail is held to. `nature` is the form's word ("" while unanswered), `marketing` an
+    operator's against it (null: none); a limit that is null is none."""
+
+    smtp_config_id: str
+    domain: str
+    per_hour: int | None
+    per_day: int | None
+    over: Literal["refuse", "hold"]
+    html: Literal["off", "warn", "refuse"]
+    nature: Literal["", "marketing", "transactional"]
+    marketing: bool | None
+    unsubscribe_required: bool
+
+
+class MailSettings(Shown):
+    """What an instance's mail may carry."""
+
+    instance_id: str
+    attachments: bool
+
+
 class CheckEvidence(Shown):
     """One check: what was asked, whom, what came back, when, and what follows."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 _READ = frozenset({"reader", "writer", "manager", "authorizer", "operator"})
 _WRITE = frozenset({"writer", "manager"})
 _DECIDE = frozenset({"authorizer"})
+_OPERATE = frozenset({"operator"})
 
 ROLES: dict[str, frozenset[str]] = {
     "create_smtp_configuration": _WRITE,
@@ -24,6 +25,10 @@ ROLES: dict[str, frozenset[str]] = {
     "get_smtp_authorization": _READ,
     "approve_smtp_authorization": _DECIDE,
     "reject_smtp_authorization": _DECIDE,
+    "get_smtp_rules": _READ,
+    "update_smtp_rules": _OPERATE,
+    "get_smtp_settings": _READ,
+    "update_smtp_settings": _OPERATE,
     "create_smtp_user": _WRITE,
     "list_smtp_users": _READ,
     "get_smtp_user": _READ,
