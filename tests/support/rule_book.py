@@ -8,7 +8,12 @@ NOW = 1_795_158_180.0
 
 
 def submission(
-    content: bytes, *, reverse_path: str = "a@shop.test", to: int = 1, smtputf8: bool = False, helo: str = "client.example"
+    content: bytes,
+    *,
+    reverse_path: str = "a@shop.test",
+    to: int = 1,
+    smtputf8: bool = False,
+    helo: str = "client.example",
 ) -> Submission:
     """Return a submission of `content` (wire form) to `to` recipients."""
     recipients = tuple(Recipient(f"b{number}@dest.test", "dest.test") for number in range(to))

@@ -137,10 +137,14 @@ def links(text: str) -> Iterator[Link]:
                 shown.append(tag.attributes["alt"])
             continue
         if href:
-            yield Link(href, entities.unescape(" ".join(shown))[:_LINK_TEXT])
+            yield _link(href, shown)
         href, shown, length = tag.attributes.get("href", "") if tag.kind == "start" else "", [], 0
     if href:
-        yield Link(href, entities.unescape(" ".join([*shown, text[last : last + _LINK_TEXT]]))[:_LINK_TEXT])
+        yield _link(href, [*shown, text[last : last + _LINK_TEXT]])
+
+
+def _link(href: str, shown: list[str]) -> Link:
+    return Link(href, " ".join(entities.unescape(" ".join(shown)).split())[:_LINK_TEXT])
 
 
 def _close(opened: list[tuple[str, int]], name: str) -> str:

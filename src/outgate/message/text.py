@@ -15,7 +15,7 @@ import quopri
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 _NO_BASE64 = bytes(sign for sign in range(256) if sign not in _BASE64)
 # Python has codecs that are no charsets of mail: their time or their warnings are not ours to bear.
-_NO_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7"})
+_NO_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"})
 
 
 def decoded(body: bytes, encoding: str, charset: str) -> str:
@@ -36,8 +36,8 @@ def _from_base64(body: bytes) -> bytes:
 def _codec(charset: str) -> str:
     try:
         found = codecs.lookup(charset or "utf-8")
-        if found.name not in _NO_CHARSETS:
-            b"".decode(found.name)
+        if found.name.replace("-", "_") not in _NO_CHARSETS:
+            b" ".decode(found.name, "replace")  # what is no codec of texts refuses
             return found.name
     except (LookupError, ValueError):
         pass

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import quopri
+
 import pytest
 
 from outgate.message.fields import read
-from outgate.relay.content import attachment
+from outgate.relay.content import attachment, html_finding, list_unsubscribe, texts_of, unsubscribe_link
 
 
 def multipart(kind: str, *parts: bytes, boundary: str = "b1") -> bytes:
@@ -29,6 +32,13 @@ ALLOWED = {
     "alternative": multipart("alternative", TEXT, HTML),
     "related image with a Content-ID": multipart("related", HTML, IMAGE),
     "nested": multipart("mixed", multipart("alternative", TEXT, HTML, boundary="inner"), TEXT),
+    "calendar": multipart("alternative", TEXT, b"Content-Type: text/calendar; method=REQUEST\r\n\r\nBEGIN:VCALENDAR"),
+    "style sheet": multipart("related", HTML, b"Content-Type: text/css\r\nContent-ID: <c>\r\n\r\nb {}"),
+    "image in a related within an alternative": multipart(
+        "alternative", TEXT, multipart("related", HTML, IMAGE, boundary="inner")
+    ),
+    "uuencoded in a text": b"Content-Type: text/plain\r\n\r\nbegin 644 a.exe\r\n#AAAA\r\nend\r\n",
+    "yEnc in a text": b"\r\n=ybegin line=128 size=1 name=a.exe\r\nx\r\n=yend size=1\r\n",
     "boundary that begins like another": multipart("mixed", multipart("mixed", TEXT, boundary="b12"), TEXT),
 }
 REFUSED = {
@@ -51,6 +61,27 @@ REFUSED = {
     "no closing line": multipart("mixed", TEXT, PDF)[:-8],
     "folded disposition": b"Content-Disposition:\r\n attachment\r\n\r\nx",
     "deep": TEXT,
+    "attachment in capitals": multipart("mixed", TEXT, b"Content-Disposition: ATTACHMENT\r\n\r\nx"),
+    "attachment behind a comment": multipart("mixed", TEXT, b"Content-Disposition: (x) attachment\r\n\r\nx"),
+    "file name in quotes": multipart("mixed", TEXT, b'Content-Disposition: inline; filename="a;b.txt"\r\n\r\nx'),
+    "empty file name": multipart("mixed", TEXT, b'Content-Disposition: inline; filename=""\r\n\r\nx'),
+    "encoded word as file name": multipart("mixed", TEXT, b'Content-Type: text/plain; name="=?utf-8?q?a?="\r\n\r\nx'),
+    "file name in parts": multipart("mixed", b"Content-Type: text/plain; name*0=a;\r\n name*1=b\r\n\r\nx"),
+    "file name over lines": multipart("mixed", b"Content-Disposition: inline;\r\n\tfilename=a.txt\r\n\r\nx"),
+    "calendar with a file name": multipart("mixed", TEXT, b"Content-Type: text/calendar; name=a.ics\r\n\r\nx"),
+    "calendar as an application": multipart("mixed", TEXT, b"Content-Type: application/ics\r\n\r\nx"),
+    "TNEF": multipart("mixed", TEXT, b"Content-Type: application/ms-tnef\r\n\r\nx"),
+    "S/MIME signature": multipart("signed", TEXT, b"Content-Type: application/pkcs7-signature\r\n\r\nx"),
+    "S/MIME whole": b"Content-Type: application/pkcs7-mime; smime-type=signed-data\r\n\r\nx",
+    "PGP": multipart("encrypted", b"Content-Type: application/pgp-encrypted\r\n\r\nVersion: 1"),
+    "audio with a Content-ID in related": multipart(
+        "related", HTML, b"Content-Type: audio/ogg\r\nContent-ID: <a>\r\n\r\nx"
+    ),
+    "image in related said to be attached": multipart("related", HTML, b"Content-Disposition: attachment\r\n" + IMAGE),
+    "message in parts": b"Content-Type: message/partial; id=a; number=1\r\n\r\nx",
+    "message elsewhere": b"Content-Type: message/external-body; access-type=url\r\n\r\nx",
+    "digest": multipart("digest", b"\r\nSubject: x\r\n\r\nx"),
+    "report within a mixed": multipart("mixed", multipart("report", TEXT, REPORT, boundary="inner")),
 }
 _deep = TEXT
 for level in range(25):
@@ -71,3 +102,72 @@ def test_refused(name: str) -> None:
 def test_a_bounce_may_carry_its_report() -> None:
     bounce = multipart("report", TEXT, REPORT, b"Content-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\nx")
     assert attachment(bounce, read(bounce), null_reverse_path=True) is None
+    mixed = REFUSED["report within a mixed"]
+    assert attachment(mixed, read(mixed), null_reverse_path=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "offers"),
+    [
+        (b"<https://shop.test/u?x=1>", True), (b"<mailto:out@shop.test?subject=unsubscribe>", True), (b"(x) < HTTPS://shop.test/u >", True),
+        (b"<http://shop.test/u>, <mailto:out@shop.test>", True), (b"<https://shop.test/\r\n u>", True), (b"<http://shop.test/u>", False), (b"https://shop.test/u", False),
+        (b"<https://shop.test/u", False), (b"", False), (b"NO", False),
+    ],
+)  # fmt: skip
+def test_list_unsubscribe(value: bytes, offers: bool) -> None:
+    assert list_unsubscribe(read(b"List-Unsubscribe: " + value + b"\r\n\r\nx\r\n")) is offers
+
+
+def html(text: str, encoding: str = "8bit") -> bytes:
+    body = text.encode()
+    if encoding == "base64":
+        body = base64.encodebytes(body).replace(b"\n", b"\r\n")
+    elif encoding == "quoted-printable":
+        body = quopri.encodestring(body).replace(b"\n", b"\r\n")
+    head = f"Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
+    return head.encode() + body + b"\r\n"
+
+
+def plain(text: str) -> bytes:
+    return b"Content-Type: text/plain; charset=utf-8\r\n\r\n" + text.encode() + b"\r\n"
+
+
+WAY_OUT = {
+    "words of the anchor": html("<a href='https://shop.test/x'>Click to <b>unsubscribe</b></a>"),
+    "address of the anchor": html("<a href='https://shop.test/un%73ubscribe?id=1'>here</a>"), "mailto": html("<a href=mailto:unsubscribe@shop.test>here</a>"),
+    "picture": html("<a href='https://shop.test/x'><img src=y alt='Unsubscribe'></a>"), "German": html("<a href='https://shop.test/x'>Newsletter abbestellen</a>"),
+    "French": html("<a href='https://shop.test/x'>Se d&eacute;sabonner</a>"), "Spanish": html("<a href='https://shop.test/x'>Darse de baja</a>"), "Japanese": html("<a href='https://shop.test/x'>配信停止はこちら</a>"),
+    "quoted-printable": html("<p>" + "ä" * 300 + "</p><a href='https://shop.test/x'>opt-out</a>", "quoted-printable"), "base64": html("<a href='https://shop.test/x'>Opt out</a>", "base64"),
+    "plain text": plain("To unsubscribe go to\r\nhttps://shop.test/x"), "address in plain text": plain("See https://shop.test/unsubscribe?id=1 for that"),
+    "either part": multipart("alternative", plain("hello"), html("<a href='https://shop.test/x'>unsubscribe</a>")),
+    "behind much else": html("<p>" + "x" * 1_200_000 + "</p><a href='https://shop.test/x'>unsubscribe</a>"),
+}  # fmt: skip
+NO_WAY_OUT = {
+    "nothing": html("<p>hello</p>"), "words without a link": html("<p>unsubscribe</p>"), "anchor without address": html("<a>unsubscribe</a>"), "script": html("<a href='javascript:unsubscribe()'>unsubscribe</a>"),
+    "anchor in a comment": html("<!-- <a href='https://shop.test/x'>unsubscribe</a> -->"), "words of another anchor": html("<a href='https://shop.test/x'>shop</a> unsubscribe"),
+    "plain text, too far": plain("unsubscribe" + " x" * 300 + " https://shop.test/x"), "attached text": multipart("mixed", b"Content-Disposition: attachment\r\n" + plain("unsubscribe https://shop.test/x")),
+    "no text": b"Content-Type: image/png\r\n\r\nunsubscribe https://shop.test\r\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WAY_OUT)
+def test_a_way_to_unsubscribe(name: str) -> None:
+    assert unsubscribe_link(texts_of(WAY_OUT[name], read(WAY_OUT[name])))
+
+
+@pytest.mark.parametrize("name", NO_WAY_OUT)
+def test_no_way_to_unsubscribe(name: str) -> None:
+    assert not unsubscribe_link(texts_of(NO_WAY_OUT[name], read(NO_WAY_OUT[name])))
+
+
+def test_html_is_looked_at_decoded_and_not_without_end() -> None:
+    def found(message: bytes) -> tuple[object, str]:
+        finding = html_finding(texts_of(message, read(message)))
+        return finding.fault and (finding.fault.line, finding.fault.column), finding.unchecked
+
+    assert found(html("<p>\r\n<b>x</p>", "base64")) == ((2, 5), "")
+    assert found(html("<p>\r\n<b>x</p>", "quoted-printable")) == ((2, 5), "")
+    assert found(plain("<b>")) == (None, "")
+    assert found(REFUSED["deep"]) == (None, "")
+    fault, unchecked = found(multipart("alternative", html("<b>" * 400_000), html("<p>x</p>")))
+    assert fault is None and unchecked.startswith("HTML was not checked: 12")
