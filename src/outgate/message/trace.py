@@ -52,7 +52,7 @@ def _hello(helo: str) -> str:
         except BadSyntax:
             pass
     # A quote, bracket, comment or semicolon in it could change how the rest of the field is read.
-    return "".join(sign for sign in helo if sign in _NAME).strip(".-") or "unknown"
+    return "".join(sign for sign in helo if sign in _NAME).strip(".-_") or "unknown"
 
 
 def message_id(queue_id: str, domain: str) -> bytes:
