@@ -154,6 +154,7 @@ class RelayService:
         self.listeners = Listeners(self.endpoints, self._listener)
         self._changing = asyncio.Lock()
         self._reading = asyncio.Lock()
+        self._planned: dict[str, tuple[float, list[float]]] = {}
         self._endings = Endings()
         self._due = -inf  # when the time of day asks for a look at access, though no row has changed
 
@@ -335,18 +336,19 @@ class RelayService:
 
     async def _quotas_changed(self) -> None:
         """Give mail that is held for a quota other times where the quota is another one by now."""
-        now = self._clock.now()
-        holding = self.relay.quotas.holding(now)
-        if not holding:
-            return
-        wanted = await asyncio.to_thread(self._control.tenancy.quotas, tuple(holding))
-        for smtp_config_id, quota in wanted.items():
-            if holding[smtp_config_id] == quota:
-                continue
-            planned = self.relay.quotas.plan_again(smtp_config_id, quota, now)
-            count = await asyncio.to_thread(self.store.plan_held, smtp_config_id, planned, now)
-            _log.info("quota.changed", smtp_config_id=smtp_config_id, quota=str(quota), messages=count)
-        self.queue.look()
+        now, quotas = self._clock.now(), self.relay.quotas
+        holding = quotas.holding(now)
+        if holding:
+            wanted = await asyncio.to_thread(self._control.tenancy.quotas, tuple(holding))
+            for smtp_config_id, quota in wanted.items():
+                if holding[smtp_config_id] != quota:
+                    self._planned[smtp_config_id] = now, quotas.plan_again(smtp_config_id, quota, now)
+        # What could not be written is still here at the next look.
+        for smtp_config_id, (since, times) in tuple(self._planned.items()):
+            count = await asyncio.to_thread(self.store.plan_held, smtp_config_id, times, since)
+            self._planned.pop(smtp_config_id, None)
+            _log.info("quota.changed", smtp_config_id=smtp_config_id, messages=count)
+            self.queue.look()
 
     def _access(self) -> AccessTable:
         """Return the access table of now: the one that is there if nothing about access has changed."""

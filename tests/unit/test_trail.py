@@ -88,3 +88,9 @@ def test_what_was_held_and_released_spoke_to_nobody() -> None:
         ("relay", "queued", "b@x.test, c@x.test: released: it may send again"),
         ("relay", "expired", "b@x.test, c@x.test: held for as long as mail is held"),
     ]
+
+
+def test_a_warning_is_told_where_the_message_was_taken() -> None:
+    told = hops({**MESSAGE, "warning": "HTML is not well-formed: line 3, column 7"})
+    assert Hop(MESSAGE["accepted_at"], "relay", "warning", "HTML is not well-formed: line 3, column 7") in told
+    assert all(hop.result != "warning" for hop in hops(MESSAGE))

@@ -72,12 +72,12 @@ def _why(part: Leaf, null_reverse_path: bool) -> str | None:
     return f"a part has the type {part.type}"
 
 
-def texts_of(content: bytes, header: Header) -> list[TextPart]:
-    """Return the text parts of a message; none if its structure is too complex."""
+def texts_of(content: bytes, header: Header) -> list[TextPart] | None:
+    """Return the text parts of a message; None if its structure is too complex to look through."""
     try:
         return texts(content, header)
     except TooComplex:
-        return []
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,10 @@ class HtmlFinding:
     unchecked: str
 
 
-def html_finding(parts: Sequence[TextPart]) -> HtmlFinding:
-    """Look through the HTML parts for what is not well-formed."""
-    unchecked = ""
-    for part in parts:
+def html_finding(parts: Sequence[TextPart] | None) -> HtmlFinding:
+    """Look through the HTML parts for what is not well-formed; None: the parts are not known."""
+    unchecked = "HTML was not checked: the structure is too complex" if parts is None else ""
+    for part in parts or ():
         if part.type != "text/html":
             continue
         if len(part.body) > MOST_HTML:
@@ -113,10 +113,10 @@ def list_unsubscribe(header: Header) -> bool:
     return False
 
 
-def unsubscribe_link(parts: Sequence[TextPart]) -> bool:
+def unsubscribe_link(parts: Sequence[TextPart] | None) -> bool:
     """Say whether a text offers a link to unsubscribe: an anchor whose address or words say so, or in plain text an
     address with such words beside it. Of a long part the end is read: that is where such links are."""
-    for part in parts:
+    for part in parts or ():
         text = _text(part)[-_MOST_TEXT:]
         found = html.links(text) if part.type == "text/html" else _plain_links(text)
         for link in found:

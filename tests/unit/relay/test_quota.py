@@ -248,3 +248,25 @@ def test_an_operator_s_word_on_the_nature_stands_over_the_form_s() -> None:
     form = MailRules(nature="marketing")
     assert form.needs_unsubscribe and not replace(form, marketing=False).needs_unsubscribe
     assert replace(MailRules(nature="transactional"), marketing=True).needs_unsubscribe
+
+
+async def test_mail_that_is_held_for_its_quota_is_held_on_when_its_domain_is_suspended(tmp_path: Path) -> None:
+    clock = FrozenClock(NOW)
+    house = House(tmp_path, clock, Quota(1, None, OverQuota.HOLD))
+    reasons = {"cfg-shop.test": ""}
+    house.queue._held = lambda smtp_config_id: reasons[smtp_config_id]
+    for number in range(2):
+        await house.send(number)
+    reasons["cfg-shop.test"] = "suspended"
+    clock.advance(HOUR + 60)
+    await house.queue.poke()
+    await asyncio.to_thread(house.store.flush)
+    record = house.store.message("0QUEUE1")
+    assert record is not None and house.seen() == ["0QUEUE0"]
+    assert (record.recipients[0].status, record.recipients[0].reason) == (Status.HELD, "suspended")
+    count = await asyncio.to_thread(house.store.release_held, "cfg-shop.test", ["suspended"], "released", clock.now())
+    reasons["cfg-shop.test"] = ""
+    assert count == 1
+    await house.queue.poke()
+    assert house.seen() == ["0QUEUE0", "0QUEUE1"]
+    await house.close()
