@@ -187,6 +187,7 @@ class VerificationQueries:
         """Approve ("approved") or reject ("rejected") a configuration; rejecting one that was approved withdraws it.
         `seen` is when the form was submitted that the decision is about, None for whichever is there.
 
+        A rate that was answered as a number, messages an hour, becomes the quota with the approval, if there is none.
         Raises `NotThere`; `NoForm` if there is no form to approve; `Decided` if the form is another one by now."""
         now = self._clock.now()
         state = Verification.SUCCESSFUL if decision == "approved" else Verification.FAILED
@@ -207,6 +208,8 @@ class VerificationQueries:
             )
             connection.execute(insert(authorization_forms).values(**_form_values(decided)))
             _authorize(connection, smtp_config_id, state, now)
+            if decision == "approved":
+                _limit(connection, smtp_config_id, form.answers.get("sending_rate"))
             explanation = f"{decision} by {by}" + (f": {reason}" if reason else "")
             found = Checked("en_authorization", state, decision, explanation)
             _keep(connection, smtp_config_id, found, now, _kept(connection, smtp_config_id))
@@ -299,6 +302,15 @@ def _authorize(connection: Connection, smtp_config_id: str, state: Verification,
         .where(smtp_configurations.c.id == smtp_config_id, column != state)
         .values(authorization=state, updated_at=now)
     )
+
+
+def _limit(connection: Connection, smtp_config_id: str, rate: object) -> None:
+    """Make the rate that was approved, messages an hour, the quota of a configuration that has none."""
+    if isinstance(rate, int):
+        none = (smtp_configurations.c.per_hour.is_(None), smtp_configurations.c.per_day.is_(None))
+        connection.execute(
+            update(smtp_configurations).where(smtp_configurations.c.id == smtp_config_id, *none).values(per_hour=rate)
+        )
 
 
 def _form(connection: Connection, smtp_config_id: str) -> AuthorizationForm | None:

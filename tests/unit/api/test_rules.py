@@ -94,3 +94,25 @@ def test_attachments_of_an_instance(service: Service, http: httpx2.Client) -> No
 def test_a_configuration_that_is_gone(service: Service, http: httpx2.Client, url: str) -> None:
     http.delete(url, headers=service.headers("writer"))
     assert http.patch(f"{url}/rules", json={"per_hour": 5}, headers=service.headers("operator")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("rate", "set_before", "per_hour", "per_day"),
+    [(200, {}, 200, None), ("200 an hour", {}, None, None), (200, {"per_day": 50}, None, 50), (200, {"per_hour": 5}, 5, None)],
+)  # fmt: skip
+def test_a_rate_that_a_person_approves_is_the_quota(
+    tmp_path: Path, http: httpx2.Client, rate: object, set_before: dict[str, int], per_hour: object, per_day: object
+) -> None:
+    with api_service(tmp_path, authorization="manual") as service:
+        body = {"name": "Shop", "domain": "shop.test"}
+        made = http.post(f"{service.smtp_url}/config", json=body, headers=service.headers("writer")).json()
+        url = f"{service.smtp_url}/config/{made['id']}"
+        if set_before:
+            http.patch(f"{url}/rules", json=set_before, headers=service.headers("operator"))
+        form = {**FORM_EXAMPLE, "sending_rate": rate}
+        assert http.post(f"{url}/authorization", json=form, headers=service.headers("writer")).status_code == 202
+        before = http.get(f"{url}/rules", headers=service.headers("reader")).json()
+        assert before["per_hour"] == set_before.get("per_hour")
+        http.post(f"{url}/authorization/approve", headers=service.headers("authorizer"))
+        after = http.get(f"{url}/rules", headers=service.headers("reader")).json()
+        assert (after["per_hour"], after["per_day"], after["over"]) == (per_hour, per_day, "refuse")

@@ -75,7 +75,8 @@ _Mailbox = Annotated[str, Field(min_length=3, max_length=320), AfterValidator(_m
 
 
 class FormBody(Body):
-    """The eight questions (the third in five parts)."""
+    """The eight questions (the third in five parts). A `sending_rate` that is a number is messages an hour, and becomes
+    the quota when a person approves, unless an operator has set one."""
 
     nature: Literal["marketing", "transactional"]
     website: Annotated[str, Field(min_length=3, max_length=500), AfterValidator(_website)]
