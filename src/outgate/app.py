@@ -61,6 +61,8 @@ from outgate.smtp.asyncio.server import (
     Peer,
     Timeouts,
 )
+from outgate.smtp.content import Intake
+from outgate.smtp.fairness import Places
 from outgate.smtp.server import Limits
 from outgate.store.control import ControlStore
 from outgate.store.migrations import SchemaError
@@ -151,6 +153,7 @@ class RelayService:
             longest_s=relay.hold_longest_s,
         )
         self.relay = self._relay(clock, loop)
+        self._places = Places(relay.connections, relay.connections_per_address)
         self.listeners = Listeners(self.endpoints, self._listener)
         self._changing = asyncio.Lock()
         self._reading = asyncio.Lock()
@@ -190,6 +193,7 @@ class RelayService:
             call_later=loop.call_later,
             guessing=Guessing(relay.wrong_logins),
             replace_bare_line_ends=relay.bare_line_ends == "replace",
+            intake=Intake(max(relay.receiving_bytes, relay.max_message_bytes + 65_536)),
         )
 
     def _delivery(self, resolver: Resolver, clock: Clock, permitted: Callable[[str, str], bool]) -> Delivery:
@@ -264,10 +268,10 @@ class RelayService:
         options = ListenerOptions(
             context=self._context if certificate is None else certificate.context,
             implicit_tls=door.listener == "submissions",
-            timeouts=Timeouts(relay.command_timeout_s, relay.data_timeout_s),
+            timeouts=Timeouts(relay.command_timeout_s, relay.data_timeout_s, rate=relay.min_data_rate),
             trusted=self._is_trusted,
             welcome=lambda peer: self.relay.welcomes(peer.address, door.endpoint, door.vpc),
-            per_address=relay.connections_per_address,
+            places=self._places,
         )
         return Listener(sock, options, functools.partial(self._session, door))
 

@@ -216,6 +216,18 @@ class RelaySettings(_Section):
     delivery_idle_s: float = Field(30.0, gt=0, description="Seconds an idle delivery connection is kept.")
     delivery_timeout_s: float = Field(60.0, gt=0, description="Seconds a receiving server may take for a reply.")
     signing_threads: int = Field(2, ge=1, le=16, description="Threads that sign.")
+    connections: int = Field(10_000, ge=1, description="Open sessions in all.")
+    min_data_rate: float = Field(
+        100.0,
+        ge=0,
+        description="Octets per second of a message that must come, averaged over `data_timeout_s`; 0: any.",
+    )
+    receiving_bytes: int = Field(
+        268_435_456,
+        ge=65_536,
+        description="Octets of messages that all sessions together hold before they are stored; more get a 452."
+        " One message always fits.",
+    )
 
 
 class EgressSettings(_Section):

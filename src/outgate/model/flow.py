@@ -56,10 +56,15 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """One forward-path of an envelope: `mailbox` as given, `domain` in lower case A-labels."""
+    """One forward-path of an envelope: `mailbox` as given, `domain` in lower case A-labels.
+
+    `notify` and `orcpt` are what DSN asks for, as in `smtp.events.RcptTo`; given twice, a mailbox is one recipient,
+    whatever is asked for."""
 
     mailbox: str
     domain: str
+    notify: str = field(default="", compare=False)
+    orcpt: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,8 @@ class Submission:
     """A whole message as a client handed it over. Made by the session at the end of data; read by policy.
 
     Now true: syntax is sound, TLS is on, the client is authenticated as `username`. `reverse_path` is ""
-    for the null sender. `tls` reads like "TLSv1.3 TLS_AES_256_GCM_SHA384". Times are epoch seconds."""
+    for the null sender. `tls` reads like "TLSv1.3 TLS_AES_256_GCM_SHA384". Times are epoch seconds.
+    `ret`, `envid` and `requiretls` are what the client asks of delivery, as in `smtp.events.MailFrom`."""
 
     session_id: str
     client: Client
@@ -80,6 +86,9 @@ class Submission:
     received_at: float
     body_8bit: bool = False
     smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+    requiretls: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from outgate.relay.guessing import Guessing, Slowed, source_of
 from outgate.relay.policy import Facts, Refused, Unfinished
 from outgate.relay.quota import Quotas
 from outgate.relay.turns import Places
+from outgate.smtp.content import Intake
 from outgate.smtp.events import (
     Aborted,
     Authenticate,
@@ -96,6 +97,7 @@ class Relay:
     replace_bare_line_ends: bool = False
     quotas: Quotas = field(default_factory=Quotas)
     checking: Checking = field(default_factory=Checking)
+    intake: Intake = field(default_factory=Intake)
 
     def welcomes(self, address: str, endpoint: str, vpc: str = "") -> bool:
         """Say whether to begin TLS with a client of the implicit port; a refusal is logged, nobody else could."""
@@ -157,6 +159,7 @@ class SubmissionSession:
             limits=relay.limits,
             tls=implicit_tls,
             replace_bare_line_ends=relay.replace_bare_line_ends,
+            intake=relay.intake,
         )
 
     @property
@@ -384,7 +387,7 @@ class SubmissionSession:
             self._refused("rcpt.refused", refused)
             self.machine.answer(refused.reply)
             return
-        self._recipients.append(Recipient(path.text, path.domain))
+        self._recipients.append(Recipient(path.text, path.domain, event.notify, event.orcpt))
         self.machine.answer(RECIPIENT_OK)
 
     def _message(self, event: MessageReceived) -> None:
@@ -405,6 +408,9 @@ class SubmissionSession:
             received_at=now,
             body_8bit=mail.body_8bit,
             smtputf8=mail.smtputf8,
+            ret=mail.ret,
+            envid=mail.envid,
+            requiretls=mail.requiretls,
         )
         self._forget_mail()
         if self._leaving:

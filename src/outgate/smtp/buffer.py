@@ -1,8 +1,8 @@
-"""The bytes that came in and were not used yet: command lines, and message data up to its end.
+"""The bytes that came in and were not used yet: command lines, message data up to its end, chunks by their octets.
 
-Standards: RFC 5321 sections 2.3.8 (only CR LF ends a line) and 4.5.2 (the final dot).
-Promises: only CR LF . CR LF ends data; feeding in any pieces gives the same lines and the same data;
-memory is bounded by the limits given.
+Standards: RFC 5321 sections 2.3.8 (only CR LF ends a line) and 4.5.2 (the final dot), RFC 3030 (chunks).
+Promises: only CR LF . CR LF ends data, and nothing but its size ends a chunk; feeding in any pieces gives the same
+lines and the same data; memory is bounded by the limits given, however small the pieces are.
 Dangers: a bare LF is never a line end here: it is reported, so that nobody downstream sees another message
 than we did (SMTP smuggling).
 Not here: meaning (`smtp.server`).
@@ -15,17 +15,26 @@ from collections.abc import Iterator
 
 _END = b"\r\n.\r\n"
 _TEXT = bytes(octet for octet in range(256) if octet not in b"\r\n")
+_FEW_PIECES = 256  # and one more for each 4 KiB: beyond that they are joined, an object each would outweigh them
 _FEW_DOTS = 100  # in one piece; where they are many, looking for the whole wins
 _SPLIT_LIMIT = 1_048_576  # beyond this a list of lines would take more memory than it saves time
 _BARE = re.compile(rb"(?<!\r)\n(\.?)|\r(?!\n)(\.?)")
 
 
-class LineTooLong(Exception):
-    """A line is longer than allowed; it has been thrown away up to its end."""
+class BadLine(Exception):
+    """A line cannot be used; it has been thrown away up to its end. `first` is its first octet, b"" if long gone."""
+
+    def __init__(self, first: bytes = b"") -> None:
+        super().__init__()
+        self.first = first
 
 
-class BareLineEnd(Exception):
-    """A line ended in LF without CR, or held a lone CR; it has been thrown away."""
+class LineTooLong(BadLine):
+    """A line is longer than allowed."""
+
+
+class BareLineEnd(BadLine):
+    """A line ended in LF without CR, or held a lone CR."""
 
 
 class InputBuffer:
@@ -59,6 +68,19 @@ class InputBuffer:
         self._at = 0
         return data
 
+    def octets(self, most: int) -> bytes:
+        """Return up to `most` octets as they come, lines or not; what follows stays where it is, uncopied."""
+        if len(self) <= most:
+            return self.take()
+        start = self._at
+        self._at = end = start + most
+        return self._data[start:end]
+
+    @property
+    def first(self) -> bytes:
+        """Return the first octet of the line that has begun to come, b"" if there is none or it is long gone."""
+        return b"" if self._skipping else self._data[self._at : self._at + 1]
+
     def line(self, limit: int) -> bytes | None:
         """Return the next line without CR LF, or None if it is not there whole. `limit` is in octets with CR LF.
 
@@ -73,11 +95,13 @@ class InputBuffer:
                 self._skipping = True
             return None
         self._at = end + 1
-        if self._skipping or end + 1 - at > limit:
+        if self._skipping:
             self._skipping = False
             raise LineTooLong
+        if end + 1 - at > limit:
+            raise LineTooLong(data[at : at + 1])
         if end == at or data[end - 1] != 13 or data.find(b"\r", at, end - 1) >= 0:
-            raise BareLineEnd
+            raise BareLineEnd(data[at : at + 1])
         return data[at : end - 1]
 
 
@@ -86,12 +110,13 @@ class DataCollector:
 
     `too_large` is certain once the end has come: the dot line itself does not count."""
 
-    __slots__ = ("_limit", "_pieces", "_size", "_tail", "too_large")
+    __slots__ = ("_limit", "_pieces", "_tail", "most", "size", "too_large")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self.most = limit + 2  # two octets may be the beginning of the final dot line; beyond it nothing is kept
         self._pieces: list[bytes] = []
-        self._size = 0
+        self.size = 0
         self._tail = b"\r\n"  # the DATA command's own line end counts as the one before the dot
         self.too_large = False
 
@@ -105,27 +130,32 @@ class DataCollector:
             self._keep(data[: max(end - 3, 0)])
             if end - 3 < 0:
                 self._drop_last(3 - end)
-            self.too_large = self._size > self._limit
+            self.too_large = self.size > self._limit
             return data[end:]
         found = _find_end(data)
         if found >= 0:
             self._keep(data[: found + 2])
-            self.too_large = self._size > self._limit
+            self.too_large = self.size > self._limit
             return data[found + 5 :]
         self._keep(data)
         self._tail = (tail + data)[-4:] if len(data) < 4 else data[-4:]
         return None
 
+    def drop(self) -> None:
+        """Keep nothing from now on; the end is looked for all the same."""
+        self.most = -1
+        self._pieces.clear()
+
     def _keep(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > self._limit + 2:  # two octets may be the beginning of the final dot line
+        self.size += len(data)
+        if self.size > self.most:
             self._pieces.clear()
         elif data:
-            self._pieces.append(data)
+            _add(self._pieces, data, self.size)
 
     def _drop_last(self, count: int) -> None:
         """Take back the octets of the final dot line that an earlier piece had brought already."""
-        self._size -= count
+        self.size -= count
         while count and self._pieces:
             last = self._pieces.pop()
             if len(last) > count:
@@ -135,6 +165,39 @@ class DataCollector:
     def content(self) -> bytes:
         """Return the data in wire form: dot-stuffed, ending in CR LF (or empty)."""
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+
+class ChunkCollector:
+    """Gather the chunks of a message as they are, and give them out in the wire form that DATA would have brought."""
+
+    __slots__ = ("_pieces", "size")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self.size = 0
+
+    def feed(self, data: bytes) -> None:
+        """Append octets; how many there may be is the caller's business."""
+        self.size += len(data)
+        _add(self._pieces, data, self.size)
+
+    def content(self) -> bytes:
+        """Return the message in wire form. Its last line gets a CR LF if it has none: DATA could not say that."""
+        return stuffed(b"".join(self._pieces))
+
+
+def _add(pieces: list[bytes], data: bytes, size: int) -> None:
+    pieces.append(data)
+    if len(pieces) > _FEW_PIECES + (size >> 12):
+        pieces[:] = (b"".join(pieces),)
+
+
+def stuffed(raw: bytes) -> bytes:
+    """Return a message as DATA carries it: a dot doubled where a line begins with it, a CR LF at the end."""
+    if raw.startswith(b"."):
+        raw = b"." + raw
+    raw = raw.replace(b"\r\n.", b"\r\n..")
+    return raw if not raw or raw.endswith(b"\r\n") else raw + b"\r\n"
 
 
 def _find_end(data: bytes) -> int:

@@ -33,24 +33,34 @@ class Authenticate:
 
 @dataclass(frozen=True, slots=True)
 class MailFrom:
-    """Question: may this reverse-path send? `size` is the client's claim in octets, 0 if it made none."""
+    """Question: may this reverse-path send? `size` is the client's claim in octets, 0 if it made none.
+
+    `ret` is "FULL", "HDRS" or ""; `envid` is xtext as it came (RFC 3461), "" if there is none."""
 
     reverse_path: Mailbox
     size: int
     body_8bit: bool
     smtputf8: bool
+    ret: str = ""
+    envid: str = ""
+    requiretls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RcptTo:
-    """Question: is this forward-path welcome?"""
+    """Question: is this forward-path welcome?
+
+    `notify` is "NEVER" or some of "SUCCESS,FAILURE,DELAY" in this order, `orcpt` is `type;address` as it came, in
+    xtext or the UTF-8 form of RFC 6533; both "" if not given."""
 
     forward_path: Mailbox
+    notify: str = ""
+    orcpt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
-    """Question: will you take it? `content` is in wire form, without the final dot line."""
+    """Question: will you take it? `content` is in wire form, without the final dot line, by DATA and BDAT alike."""
 
     content: bytes
 

@@ -1,10 +1,11 @@
 """The words of the protocol: commands, paths, mailboxes, domains and parameters, as RFC 5321 writes them.
 
-Standards: RFC 5321 sections 4.1.1–4.1.3 and 4.5.3.1 (limits), RFC 6531 (SMTPUTF8), RFC 5890 (A-labels).
+Standards: RFC 5321 sections 4.1.1–4.1.3 and 4.5.3.1 (limits), RFC 6531 (SMTPUTF8), RFC 5890 (A-labels), RFC 3030
+section 2 (BDAT's argument).
 Promises: every function takes any bytes and returns a value or raises `BadSyntax`; no pattern here can take
 more than linear time; a mailbox that was parsed holds no control character.
 Dangers: `MAIL FROM: a@b` (a space, no angle brackets) is not in the grammar but in the vendor's transcript.
-Not here: whether a mailbox is welcome (`relay.policy`).
+Not here: whether a mailbox is welcome (`relay.policy`), what parameters mean (`smtp.envelope`).
 """
 
 from __future__ import annotations
@@ -48,13 +49,15 @@ _PATH = re.compile(
     rb")([ \t].*)?",
     re.DOTALL,
 )
-_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]+))?")
+_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\u00a0-\U0010ffff]+))?")
+_BLANKS = re.compile(r"[ \t]+")
+_CHUNK = re.compile(rb"([0-9]{1,10})(?:[ \t]+(LAST))?", re.IGNORECASE)
 
 
 def command(line: bytes) -> tuple[str, bytes]:
     """Split a command line (without CR LF) into its verb in upper case and its argument, stripped."""
     verb, _, argument = line.partition(b" ")
-    return verb.decode("ascii", "replace").strip().upper(), argument.strip(b" \t")
+    return verb.strip(b"\t").decode("ascii", "replace").upper(), argument.strip(b" \t")
 
 
 def path(argument: bytes, keyword: bytes) -> tuple[Mailbox, dict[str, str]]:
@@ -123,15 +126,29 @@ def address_literal(text: str) -> str:
 
 def parameters(text: bytes) -> dict[str, str]:
     """Parse ` KEY=value KEY …`. Raises `BadSyntax` for anything else and for a key given twice."""
-    if not text.strip():
+    if not text:
         return {}
     found: dict[str, str] = {}
-    for word in text.decode("ascii", "replace").split():
+    try:
+        decoded = text.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadSyntax("a parameter is neither ASCII nor UTF-8") from None
+    for word in _BLANKS.split(decoded.strip(" \t")):
         match = _PARAMETER.fullmatch(word)
         if match is None or match[1].upper() in found:
             raise BadSyntax("a parameter is not valid")
         found[match[1].upper()] = match[2] or ""
     return found
+
+
+def chunk(argument: bytes) -> tuple[int, bool]:
+    """Parse `size` or `size LAST`: how many octets follow, and whether they end the message. Raises `BadSyntax`.
+
+    Sizes of more than ten digits are nobody's."""
+    found = _CHUNK.fullmatch(argument)
+    if found is None:
+        raise BadSyntax("syntax: BDAT size [LAST]")
+    return int(found[1]), found[2] is not None
 
 
 def hello_name(argument: bytes) -> str:

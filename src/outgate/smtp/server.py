@@ -1,12 +1,13 @@
 """The server's side of a session as a state machine: bytes in, questions and replies out; no I/O.
 
 Standards: RFC 5321, 6409 (submission), 2920 (PIPELINING), 1870 (SIZE), 6152 (8BITMIME), 3207 (STARTTLS),
-4954 (AUTH), 2034 (ENHANCEDSTATUSCODES), 6531 (SMTPUTF8), 9422 (LIMITS).
-Promises: only CR LF . CR LF ends data; an unanswered question stops the parser; STARTTLS is a wall: bytes
-behind it end the session; splitting the input anywhere changes nothing; any bytes at all give events,
-replies or `RemoteProtocolError`.
+4954 (AUTH), 2034 (ENHANCEDSTATUSCODES), 6531 (SMTPUTF8), 9422 (LIMITS), 3030 (CHUNKING).
+Promises: only CR LF . CR LF ends data; a chunk's octets are read before it is refused; an unanswered question
+stops the parser; STARTTLS is a wall: bytes behind it end the session; splitting the input anywhere changes
+nothing; any bytes at all give events, replies or `RemoteProtocolError`.
 Dangers: whatever was said before TLS is forgotten at TLS; passwords pass through here and are not kept.
-Not here: sockets and deadlines (`smtp.asyncio.server`), who may do what (`relay.session`).
+Not here: sockets and deadlines (`smtp.asyncio.server`), who may do what (`relay.session`), what content is and how
+much of it there may be (`smtp.content`).
 
 `TRANSITIONS` is the law: a verb that is not in a state's row is out of order there. The diagram in the docs
 is drawn from it.
@@ -14,19 +15,14 @@ is drawn from it.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
-from outgate.smtp import grammar
-from outgate.smtp.buffer import (
-    BareLineEnd,
-    DataCollector,
-    InputBuffer,
-    LineTooLong,
-    examine,
-    replace_bare_line_ends,
-)
+from outgate.smtp import envelope, grammar
+from outgate.smtp.buffer import BadLine, InputBuffer, LineTooLong
+from outgate.smtp.content import ContentReader, Intake
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
 from outgate.smtp.events import (
     Aborted,
@@ -40,12 +36,40 @@ from outgate.smtp.events import (
     RcptTo,
     TlsRequested,
 )
-from outgate.smtp.reply import Reply, reply
+from outgate.smtp.reply import (
+    AUTH_FIRST,
+    AUTH_NEEDS_TLS,
+    BAD_AUTH,
+    BAD_MECHANISM,
+    BARE_COMMAND,
+    BYE,
+    GO_AHEAD,
+    HELLO_FIRST,
+    HELP,
+    LINE_TOO_LONG,
+    LOST,
+    NO_COMMAND,
+    NO_RECIPIENTS,
+    NO_ROOM,
+    NOT_KNOWN,
+    NOT_VERIFIED,
+    OK,
+    OUT_OF_ORDER,
+    READY_FOR_TLS,
+    TLS_FIRST,
+    TOO_LARGE,
+    TOO_MANY_ERRORS,
+    TOO_MANY_RECIPIENTS,
+    Reply,
+    reply,
+)
 from outgate.smtp.sasl import MECHANISMS, BadResponse, Exchange, Login
 
 
 class State(Enum):
     """Where a session is."""
+
+    __hash__ = object.__hash__  # a state is itself alone; Enum's own goes by the name and is a function of Python's
 
     CONNECTED = "connected"
     GREETED = "greeted"
@@ -54,6 +78,8 @@ class State(Enum):
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"
+    BDAT = "bdat"
+    CHUNKED = "chunked"
     TLS = "tls"
     CLOSED = "closed"
 
@@ -71,50 +97,39 @@ TRANSITIONS: dict[State, dict[str, State]] = {
     },
     State.AUTH: {"(login)": State.READY},
     State.MAIL: {"EHLO": State.READY, "HELO": State.READY, "RCPT": State.RCPT},
-    State.RCPT: {"EHLO": State.READY, "HELO": State.READY, "RCPT": State.RCPT, "DATA": State.DATA},
+    State.RCPT: {
+        "EHLO": State.READY,
+        "HELO": State.READY,
+        "RCPT": State.RCPT,
+        "DATA": State.DATA,
+        "BDAT": State.BDAT,
+    },
     State.DATA: {"(dot)": State.READY},
+    State.BDAT: {"(octets)": State.CHUNKED, "(last octets)": State.READY},
+    State.CHUNKED: {"EHLO": State.READY, "HELO": State.READY, "BDAT": State.BDAT},
     State.TLS: {"(handshake)": State.GREETED},
     State.CLOSED: {},
 }
 _QUESTIONS = (Connected, Authenticate, MailFrom, RcptTo, MessageReceived)
+_NO_SIGN = (b"", b" ", b"\t", b"\r", b"\n")
+_AUTH_OFFER = "AUTH " + " ".join(MECHANISMS)
+_DEAF = (State.CLOSED, State.TLS, State.CONNECTED)
+_CONTENT = (State.DATA, State.BDAT)
+_OPEN = (State.MAIL, State.RCPT, State.CHUNKED)
+"""Where a mail transaction is open and commands are welcome."""
 _ANYWHERE = frozenset({"NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT"})
 _KNOWN = frozenset(verb for row in TRANSITIONS.values() for verb in row if verb[0] != "(")
-# Not ours: browsers made to talk to us, and PROXY headers (a version 2 header's third line is a NUL) from
-# peers that are not trusted with one.
-_FOREIGN = frozenset(
-    {"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE", "PRI", "PROXY", "\0"}
-)
+# Not ours: browsers made to talk to us, and PROXY headers from peers that are not trusted with one. Whatever begins
+# with no letter is not ours either: a TLS handshake, a version 2 PROXY header's third line.
+_FOREIGN = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE", "PRI", "PROXY"})
 
-OK = reply(250, "2.0.0", "Ok")
+# What owners answer.
 SENDER_OK = reply(250, "2.1.0", "Ok")
 RECIPIENT_OK = reply(250, "2.1.5", "Ok")
 AUTH_OK = reply(235, "2.7.0", "Authentication successful")
 AUTH_FAILED = reply(535, "5.7.8", "Authentication credentials invalid")
-GO_AHEAD = reply(354, "", "End data with <CR><LF>.<CR><LF>")
-BYE = reply(221, "2.0.0", "Bye")
-READY_FOR_TLS = reply(220, "2.0.0", "Ready to start TLS")
 LATER = reply(451, "4.3.0", "Temporary failure, please try again")
-NOT_KNOWN = reply(500, "5.5.2", "Command not recognised")
-NO_COMMAND = reply(502, "5.5.1", "Command not implemented")
-LINE_TOO_LONG = reply(500, "5.5.2", "Line too long")
-BARE_COMMAND = reply(500, "5.5.2", "A command ends in CR LF")
-BARE_DATA = reply(550, "5.6.11", "A lone CR or LF is not allowed in a message")
-OUT_OF_ORDER = reply(503, "5.5.1", "Bad sequence of commands")
-HELLO_FIRST = reply(503, "5.5.1", "Say EHLO first")
-NO_RECIPIENTS = reply(554, "5.5.1", "No valid recipients")
-TLS_FIRST = reply(530, "5.7.0", "Must issue a STARTTLS command first")
-AUTH_NEEDS_TLS = reply(538, "5.7.11", "Encryption required for authentication")
-AUTH_FIRST = reply(530, "5.7.0", "Authentication required")
-BAD_MECHANISM = reply(504, "5.5.4", "Authentication mechanism not supported")
-BAD_AUTH = reply(501, "5.5.2", "Authentication response not understood")
-TOO_LARGE = reply(552, "5.3.4", "Message size exceeds the limit")
-TEXT_LINE_TOO_LONG = reply(554, "5.6.0", "A line of the message is too long")
-TOO_MANY_RECIPIENTS = reply(452, "4.5.3", "Too many recipients")
-UTF8_NEEDED = reply(553, "5.6.7", "An address with non-ASCII signs needs SMTPUTF8")
-BAD_PARAMETER = reply(555, "5.5.4", "Parameter not recognised")
-TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors, closing")
-NOT_VERIFIED = reply(252, "2.5.0", "Cannot verify, send and see")
-HELP = reply(214, "2.0.0", "See RFC 5321")
+_HARMLESS = {"RSET": OK, "NOOP": OK, "VRFY": NOT_VERIFIED, "HELP": HELP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +144,14 @@ class Limits:
     pipelined: int = 65_536
     text_line: int = 0
     """Octets of a line in a message, without CR LF; 0 is no limit."""
+    useless: int = 100
+    """Commands without a MAIL among them (NOOP, RSET, EHLO, …) before each further one counts as an error."""
+
+
+@functools.lru_cache(maxsize=64)
+def _hello_reply(name: str, message: int, recipients: int, further: tuple[str, ...]) -> Reply:
+    lines = [name, "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"]
+    return Reply(250, "", (*lines, f"SIZE {message}", f"LIMITS RCPTMAX={recipients}", *further))
 
 
 class ServerMachine:
@@ -136,7 +159,8 @@ class ServerMachine:
 
     __slots__ = (
         "_auth_required",
-        "_collector",
+        "_before_chunk",
+        "_content",
         "_errors",
         "_events",
         "_exchange",
@@ -145,17 +169,21 @@ class ServerMachine:
         "_limits",
         "_name",
         "_offer_auth",
+        "_offer_dsn",
+        "_offer_requiretls",
         "_offer_tls",
         "_out",
         "_question",
         "_recipients",
-        "_replace_bare",
+        "_spoilt",
         "_tls_required",
+        "_useless",
         "_utf8",
         "authenticated",
         "hello",
         "state",
         "tls",
+        "transactions",
     )
 
     def __init__(
@@ -168,29 +196,45 @@ class ServerMachine:
         tls_required: bool = True,
         auth_required: bool = True,
         replace_bare_line_ends: bool = False,
+        offer_dsn: bool = False,
+        offer_requiretls: bool = False,
+        intake: Intake | None = None,
     ) -> None:
-        """`name` is our host name; `tls` says that TLS runs already (465); `auth_required` False is an MX."""
+        """`name` is our host name; `tls` says that TLS runs already (465); `auth_required` False is an MX.
+
+        DSN's parameters and REQUIRETLS are understood even where they are not offered: offer them where they are
+        honoured. `intake` is what this session shares with others."""
         self._name = name
         self._limits = limits
         self._offer_tls = offer_tls
         self._tls_required = tls_required
         self._auth_required = auth_required
-        self._replace_bare = replace_bare_line_ends
         self._offer_auth = auth_required
+        self._offer_dsn = offer_dsn
+        self._offer_requiretls = offer_requiretls
         self._input = InputBuffer()
         self._out: list[bytes] = []
         self._events: deque[Event] = deque((Connected(),))
         self._question: Question | None = None
         self._last: Reply | None = None
         self._exchange: Exchange | None = None
-        self._collector: DataCollector | None = None
+        self._content = ContentReader(
+            Intake() if intake is None else intake,
+            most=limits.message,
+            text_line=limits.text_line,
+            replace_bare=replace_bare_line_ends,
+        )
+        self._before_chunk = State.CONNECTED
+        self._spoilt = False
         self._recipients = 0
         self._utf8 = False
         self._errors = 0
+        self._useless = 0
         self.state = State.CONNECTED
         self.tls = tls
         self.authenticated = False
         self.hello = ""
+        self.transactions = 0
 
     # -- bytes in, bytes out --------------------------------------------------------------------------------
 
@@ -225,7 +269,7 @@ class ServerMachine:
         """Return what the peer owes us: "command", "data", "handshake", or "" while we owe an answer."""
         if self._question is not None or self.state is State.CLOSED:
             return ""
-        if self.state is State.DATA:
+        if self.state in _CONTENT:
             return "data"
         return "handshake" if self.state is State.TLS else "command"
 
@@ -263,7 +307,9 @@ class ServerMachine:
         elif isinstance(question, MailFrom):
             if answer.ok:
                 self.state = State.MAIL
-                self._recipients = 0
+                self.transactions += 1
+                self._recipients = self._useless = 0
+                self._spoilt = False
                 self._utf8 = question.smtputf8
         elif isinstance(question, RcptTo):
             if answer.ok:
@@ -271,6 +317,7 @@ class ServerMachine:
                 self._recipients += 1
         else:
             self.state = State.READY
+            self._content.drop()
         if answer.code >= 500 and not isinstance(question, Connected):
             self._count_error()
         if self._last is not None:
@@ -301,59 +348,66 @@ class ServerMachine:
 
     def _step(self) -> bool:
         """Make one step on the input; say whether one was made."""
-        if self.state in (State.CLOSED, State.TLS, State.CONNECTED) or not len(self._input):
+        state = self.state
+        if state in _DEAF or not self._input:
             return False
-        if self.state is State.DATA:
-            return self._read_data()
+        if state in _CONTENT:
+            return self._read_content()
         try:
-            line = self._input.line(self._limits.auth_line if self.state is State.AUTH else self._limits.line)
-        except LineTooLong:
-            self._leave_auth()
-            self._refuse(LINE_TOO_LONG)
-            return True
-        except BareLineEnd:
-            self._leave_auth()
-            self._refuse(BARE_COMMAND)
+            line = self._input.line(self._limits.auth_line if state is State.AUTH else self._limits.line)
+        except BadLine as error:
+            if not self._foreign(error.first):
+                self._leave_auth()
+                self._refuse(LINE_TOO_LONG if isinstance(error, LineTooLong) else BARE_COMMAND)
             return True
         if line is None:
-            return False
-        if self.state is State.AUTH:
+            return self._foreign(self._input.first)
+        if state is State.AUTH:
             self._continue_auth(line, starting=False)
         else:
             self._command(line)
         return True
 
-    def _read_data(self) -> bool:
-        collector = self._collector
-        assert collector is not None
-        rest = collector.feed(self._input.take())
-        if rest is None:
+    def _read_content(self) -> bool:
+        result = self._content.read(self._input)
+        if result is None:
             return False
-        if rest:
-            self._input.feed(rest)
-        self._collector = None
-        content = collector.content()
-        bare, long = (False, False) if collector.too_large else examine(content, self._limits.text_line)
-        if collector.too_large:
-            self._refuse_message(TOO_LARGE)
-        elif bare and not self._replace_bare:
-            self._refuse_message(BARE_DATA)
-        elif long:
-            self._refuse_message(TEXT_LINE_TOO_LONG)
+        if isinstance(result, bytes):
+            self._events.append(MessageReceived(result))
+        elif self.state is State.DATA:
+            self._end_transaction()
+            self._refuse(result)
         else:
-            self._events.append(MessageReceived(replace_bare_line_ends(content) if bare else content))
+            self._chunk_done(result)
         return True
 
-    def _refuse_message(self, answer: Reply) -> None:
+    def _chunk_done(self, answer: Reply) -> None:
+        """Answer a chunk that was not the last, or one that is refused."""
+        self.state = self._before_chunk
+        if answer.ok:
+            self.state = State.CHUNKED
+            self._say(answer)
+            return
+        if "BDAT" in TRANSITIONS[self.state]:
+            self._end_transaction()
+        # A client that pipelines has sent the next chunks already: one error, not as many as there are chunks.
+        if self._spoilt:
+            self._say(answer)
+            self._count_useless()
+        else:
+            self._spoilt = True
+            self._refuse(answer)
+
+    def _end_transaction(self) -> None:
         self.state = State.READY
         self._events.append(Aborted())
-        self._refuse(answer)
 
     def _command(self, line: bytes) -> None:
         verb, argument = grammar.command(line)
         allowed = TRANSITIONS[self.state]
         if verb not in allowed and verb not in _ANYWHERE:
-            self._out_of_order(verb)
+            if not self._foreign(line[:1]):
+                self._out_of_order(verb, argument)
             return
         match verb:
             case "MAIL":
@@ -362,6 +416,8 @@ class ServerMachine:
                 self._rcpt(argument)
             case "DATA":
                 self._data(argument)
+            case "BDAT":
+                self._bdat(argument)
             case "EHLO" | "HELO":
                 self._hello(verb, argument)
             case "AUTH":
@@ -371,32 +427,33 @@ class ServerMachine:
             case _:
                 self._anywhere(verb)
 
-    def _out_of_order(self, verb: str) -> None:
-        if verb in _FOREIGN:  # another protocol's client
-            self._say(TOO_MANY_ERRORS)
-            self._close()
+    def _out_of_order(self, verb: str, argument: bytes) -> None:
+        if verb in _FOREIGN:
+            self._end_foreign()
+        elif verb == "BDAT":
+            self._bdat(argument)
         elif verb not in _KNOWN:
-            self._refuse(NO_COMMAND if verb in ("BDAT", "ETRN", "TURN", "SEND", "SOML", "SAML") else NOT_KNOWN)
-        elif verb == "DATA" and self.state is State.MAIL:
-            self._refuse(NO_RECIPIENTS)
+            self._refuse(NO_COMMAND if verb in ("ETRN", "TURN", "SEND", "SOML", "SAML") else NOT_KNOWN)
         else:
-            self._refuse(HELLO_FIRST if self.state is State.GREETED else OUT_OF_ORDER)
+            self._refuse(self._why_not(verb))
+
+    def _why_not(self, verb: str) -> Reply:
+        if self.state is State.MAIL and verb in ("DATA", "BDAT"):
+            return NO_RECIPIENTS
+        return HELLO_FIRST if self.state is State.GREETED else OUT_OF_ORDER
 
     def _anywhere(self, verb: str) -> None:
         if verb == "QUIT":
             self._say(BYE)
             self._close()
-        elif verb == "RSET":
-            self._abort()
-            self._say(OK)
-        elif verb == "NOOP":
-            self._say(OK)
-        elif verb == "VRFY":
-            self._say(NOT_VERIFIED)
-        elif verb == "EXPN":
+            return
+        if verb == "EXPN":
             self._refuse(NO_COMMAND)
-        else:
-            self._say(HELP)
+            return
+        if verb == "RSET":
+            self._abort()
+        self._say(_HARMLESS[verb])
+        self._count_useless()
 
     def _hello(self, verb: str, argument: bytes) -> None:
         try:
@@ -406,17 +463,20 @@ class ServerMachine:
             return
         self._abort()
         self.state = State.READY
-        if verb == "HELO":
-            self._say(reply(250, "", self._name))
-            return
-        lines = [self._name, "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
-        lines.append(f"SIZE {self._limits.message}")
-        lines.append(f"LIMITS RCPTMAX={self._limits.recipients}")
+        self._say(reply(250, "", self._name) if verb == "HELO" else self._offer())
+        self._count_useless()
+
+    def _offer(self) -> Reply:
+        further: tuple[str, ...] = ()
+        if self._offer_dsn:
+            further += ("DSN",)
+        if self._offer_requiretls and self.tls:
+            further += ("REQUIRETLS",)
         if self._offer_tls and not self.tls:
-            lines.append("STARTTLS")
+            further += ("STARTTLS",)
         if self._offer_auth and self.tls:
-            lines.append("AUTH " + " ".join(MECHANISMS))
-        self._say(Reply(250, "", tuple(lines)))
+            further += (_AUTH_OFFER,)
+        return _hello_reply(self._name, self._limits.message, self._limits.recipients, further)
 
     def _starttls(self, argument: bytes) -> None:
         if not self._offer_tls or self.tls:
@@ -475,62 +535,90 @@ class ServerMachine:
             self._refuse(AUTH_FIRST)
             return
         try:
-            mailbox, given = grammar.path(argument, b"FROM")
-        except grammar.BadSyntax as error:
-            self._refuse(reply(501, "5.1.7", str(error)))
+            question = envelope.mail_from(argument)
+        except envelope.BadArgument as error:
+            self._refuse(error.reply)
             return
-        size = given.pop("SIZE", "0")
-        body = given.pop("BODY", "7BIT").upper()
-        utf8 = given.pop("SMTPUTF8", None)
-        given.pop("AUTH", None)  # RFC 4954: a hint that needs no heed
-        if given or not size.isdecimal() or body not in ("7BIT", "8BITMIME") or utf8:
-            self._refuse(BAD_PARAMETER)
-        elif len(size) > 20 or int(size) > self._limits.message:
+        if question.size > self._limits.message:
             self._refuse(TOO_LARGE)
-        elif not mailbox.ascii and utf8 is None:
-            self._refuse(UTF8_NEEDED)
+        elif question.requiretls and not self.tls:
+            self._refuse(TLS_FIRST)
+        elif not self._content.room_for(question.size):
+            self._say(NO_ROOM)
         else:
-            self._events.append(MailFrom(mailbox, int(size), body == "8BITMIME", utf8 is not None))
+            self._events.append(question)
 
     def _rcpt(self, argument: bytes) -> None:
         try:
-            mailbox, given = grammar.path(argument, b"TO")
-        except grammar.BadSyntax as error:
-            self._refuse(reply(501, "5.1.3", str(error)))
+            question = envelope.rcpt_to(argument, smtputf8=self._utf8)
+        except envelope.BadArgument as error:
+            self._refuse(error.reply)
             return
-        if given:
-            self._refuse(BAD_PARAMETER)
-        elif not mailbox.text:
-            self._refuse(reply(501, "5.1.3", "A recipient needs an address"))
-        elif not mailbox.ascii and not self._utf8:
-            self._refuse(UTF8_NEEDED)
-        elif self._recipients >= self._limits.recipients:
+        if self._recipients >= self._limits.recipients:
             self._say(TOO_MANY_RECIPIENTS)
         else:
-            self._events.append(RcptTo(mailbox))
+            self._events.append(question)
 
     def _data(self, argument: bytes) -> None:
         if argument:
             self._refuse(reply(501, "5.5.4", "DATA takes no parameter"))
+        elif not self._content.room_for(0):
+            self._say(NO_ROOM)
         else:
             self._say(GO_AHEAD)
             self.state = State.DATA
-            self._collector = DataCollector(self._limits.message)
+            self._content.begin_data()
+
+    def _bdat(self, argument: bytes) -> None:
+        try:
+            size, last = grammar.chunk(argument)
+        except grammar.BadSyntax as error:
+            # What follows may be content or commands, and nobody can say which.
+            self._say(reply(501, "5.5.4", str(error)))
+            self._say(LOST)
+            self._close()
+            return
+        welcome = "BDAT" in TRANSITIONS[self.state]
+        self._content.begin_chunk(size, last, None if welcome else self._why_not("BDAT"))
+        self._before_chunk = self.state
+        self.state = State.BDAT
+        if not size:
+            self._read_content()
+            if not last:
+                self._count_useless()
 
     # -- small print ----------------------------------------------------------------------------------------
 
     def _abort(self) -> None:
-        if self.state in (State.MAIL, State.RCPT):
-            self._events.append(Aborted())
-            self.state = State.READY
+        if self.state in _OPEN:
+            self._end_transaction()
         self._recipients = 0
+        self._spoilt = False
+        self._content.drop()
+
+    def _foreign(self, first: bytes) -> bool:
+        """End a session whose client speaks another protocol: every command begins with a letter, say whether."""
+        if self.state is State.AUTH or first.isalpha() or first in _NO_SIGN:
+            return False
+        self._end_foreign()
+        return True
+
+    def _end_foreign(self) -> None:
+        self._say(TOO_MANY_ERRORS)
+        self._close()
 
     def _say(self, answer: Reply) -> None:
         self._out.append(answer.wire)
 
     def _refuse(self, answer: Reply) -> None:
         self._say(answer)
-        self._count_error()
+        if answer.code >= 500:
+            self._count_error()
+
+    def _count_useless(self) -> None:
+        self._useless += 1
+        if self._useless > self._limits.useless:
+            self._count_error()
 
     def _count_error(self) -> None:
         self._errors += 1
@@ -540,10 +628,11 @@ class ServerMachine:
 
     def _close(self) -> None:
         if self.state is not State.CLOSED:
-            if self.state in (State.MAIL, State.RCPT) or self._collector is not None:
+            state = self._before_chunk if self.state is State.BDAT else self.state
+            if (state in _OPEN or state is State.DATA) and not isinstance(self._question, MessageReceived):
                 self._events.append(Aborted())
             self.state = State.CLOSED
             self._question = None
-            self._collector = None
+            self._content.drop()
             self._input.clear()
             self._events.append(Closed())

@@ -27,16 +27,16 @@ from outgate.store.quota_rows import REASON
 FINAL = tuple(status.value for status in Status if status.final)
 _FINAL_LIST = ", ".join(f"'{status}'" for status in FINAL)
 
-_MESSAGE_WIDTH = 31
 _ADD_MESSAGES = (
     "INSERT INTO messages (queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector,"
     " session_id, client_address, client_port, endpoint, listener, via, helo, tls, reverse_path, header_from,"
-    " message_id, subject, size, body_8bit, smtputf8, received_at, accepted_at, expires_at,"
+    " message_id, subject, size, body_8bit, smtputf8, ret, envid, requiretls, received_at,"
+    " accepted_at, expires_at,"
     ' segment, generation, "offset", length, counted_at, warning) VALUES {values}'
 )
 _ADD_RECIPIENTS = (
-    "INSERT INTO recipients (id, queue_id, mailbox, domain, status, attempts, due_at, lease, reply, reason,"
-    " updated_at) VALUES {values}"
+    "INSERT INTO recipients (id, queue_id, mailbox, domain, notify, orcpt, status, attempts, due_at, lease, reply,"
+    " reason, updated_at) VALUES {values}"
 )
 _ADD_ATTEMPTS = (
     "INSERT INTO attempts (queue_id, started_at, finished_at, site, host, address, source, tls, route_reason,"
@@ -196,7 +196,21 @@ class QueueRows:
                 self._next_id = number + 1
                 mailbox, domain = recipient.mailbox, recipient.domain
                 recipients.append(
-                    (number, accepted.queue_id, mailbox, domain, "queued", 0, at, self._lease, "", "", at)
+                    (
+                        number,
+                        accepted.queue_id,
+                        mailbox,
+                        domain,
+                        recipient.notify,
+                        recipient.orcpt,
+                        "queued",
+                        0,
+                        at,
+                        self._lease,
+                        "",
+                        "",
+                        at,
+                    )
                 )
                 by_domain.setdefault(domain, []).append(JobRecipient(number, mailbox, domain, 0))
             jobs.append(tuple(_fresh_job(accepted, location, domain, found) for domain, found in by_domain.items()))
@@ -371,6 +385,9 @@ def _message_row(accepted: Accepted, location: Location) -> tuple[Any, ...]:
         len(submission.content),
         submission.body_8bit,
         submission.smtputf8,
+        submission.ret,
+        submission.envid,
+        submission.requiretls,
         submission.received_at,
         accepted.accepted_at,
         accepted.expires_at,

@@ -348,6 +348,10 @@ messages = Table(
     Column("size", Integer, nullable=False),
     Column("body_8bit", Boolean, nullable=False),
     Column("smtputf8", Boolean, nullable=False),
+    # What the client asks of delivery: DSN's RET and ENVID ("" if not given; xtext as it came), and REQUIRETLS.
+    Column("ret", String, nullable=False, server_default=""),
+    Column("envid", String, nullable=False, server_default=""),
+    Column("requiretls", Boolean, nullable=False, server_default="0"),
     Column("received_at", Float, nullable=False),
     Column("accepted_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
@@ -378,6 +382,9 @@ recipients = Table(
     Column("queue_id", String, nullable=False, index=True),
     Column("mailbox", String, nullable=False, index=True),
     Column("domain", String, nullable=False),
+    # DSN's NOTIFY and ORCPT as they came, "" if not given.
+    Column("notify", String, nullable=False, server_default=""),
+    Column("orcpt", String, nullable=False, server_default=""),
     Column("status", String, nullable=False),
     Column("attempts", Integer, nullable=False),
     # When to try next; NULL when final or held. A lease is a next attempt that somebody has taken.

@@ -22,6 +22,7 @@ from outgate.smtp.asyncio.server import (
     listening_socket,
 )
 from outgate.smtp.events import Closed, Event, MessageReceived
+from outgate.smtp.fairness import Places
 from outgate.smtp.proxy_header import encode_v2
 from outgate.smtp.reply import reply
 from outgate.smtp.server import Limits, ServerMachine
@@ -77,7 +78,7 @@ class Served:
 
     async def all_given_back(self) -> None:
         """Wait until no connection holds a place."""
-        while self.listener._per_address or self.listener.connections:
+        while self.listener.options.places.taken or self.listener.connections:
             await asyncio.sleep(0)
 
 
@@ -89,7 +90,7 @@ async def served(
     timeouts: Timeouts | None = None,
     trusted: Callable[[str], bool] = lambda address: False,
     welcome: Callable[[Peer], bool] = lambda peer: True,
-    per_address: int = 200,
+    places: Places | None = None,
     limits: Limits | None = None,
     hold: bool = False,
     broken: bool = False,
@@ -113,7 +114,7 @@ async def served(
         born.put_nowait(session)
         return session
 
-    options = ListenerOptions(context, implicit, timeouts or Timeouts(), trusted, welcome, per_address)
+    options = ListenerOptions(context, implicit, timeouts or Timeouts(), trusted, welcome, places or Places())
     listener = Listener(listening_socket("127.0.0.1", 0), options, factory)
     listener.start()
     made = Served(listener, sessions, peers, born)
@@ -126,6 +127,8 @@ async def served(
         await made.all_given_back()
 
 
+ENDLESS = Limits(useless=1 << 30)
+"""For floods of NOOP, which would end the session otherwise."""
 ENVELOPE = b"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
 
 
@@ -371,9 +374,11 @@ async def test_who_offers_nothing_we_take_is_told_by_an_alert(
 async def test_a_handshake_that_fails_gives_its_place_back(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], how: str, implicit: bool
 ) -> None:
-    async with served(contexts[0], implicit=implicit, timeouts=Timeouts(handshake=0.02), per_address=1) as s:
+    async with served(
+        contexts[0], implicit=implicit, timeouts=Timeouts(handshake=0.02), places=Places(per_address=1)
+    ) as s:
         reader, writer = await s.dial()
-        while not s.listener._per_address:
+        while not s.listener.options.places.taken:
             await asyncio.sleep(0)
         if not implicit:
             await reader.readline()
@@ -450,7 +455,7 @@ async def test_while_we_owe_an_answer_no_clock_runs() -> None:
 
 
 async def test_a_flood_behind_an_open_question_is_left_in_the_socket() -> None:
-    async with served(hold=True) as s:
+    async with served(hold=True, limits=ENDLESS) as s:
         _, writer = await s.dial()
         writer.write(ENVELOPE + b"x\r\n.\r\n")
         session = await s.born.get()
@@ -471,7 +476,7 @@ async def test_a_flood_behind_an_open_question_is_left_in_the_socket() -> None:
 
 
 async def test_a_client_that_does_not_read_gets_no_more_replies_made() -> None:
-    async with served(timeouts=Timeouts(command=0.1, handshake=0.02)) as s:
+    async with served(timeouts=Timeouts(command=0.1, handshake=0.02), limits=ENDLESS) as s:
         _, writer = await narrow(s.port)
         writer.write(b"NOOP\r\n" * 3_000_000)
         session = await s.born.get()
@@ -488,7 +493,7 @@ async def test_a_client_that_does_not_read_gets_no_more_replies_made() -> None:
 
 
 async def test_a_late_reader_gets_everything() -> None:
-    async with served() as s:
+    async with served(limits=ENDLESS) as s:
         reader, writer = await narrow(s.port)
         count = 300_000
         writer.write(b"NOOP\r\n" * count + b"QUIT\r\n")
@@ -530,7 +535,7 @@ async def test_a_bug_in_the_session_is_a_421_and_not_silence() -> None:
 
 @pytest.mark.parametrize("how", ["quit", "fin", "rst", "errors"])
 async def test_each_end_gives_the_place_back(how: str) -> None:
-    async with served(per_address=1) as s:
+    async with served(places=Places(per_address=1)) as s:
         for _ in range(3):
             reader, writer = await s.dial()
             assert (await reader.readline()).startswith(b"220 ")
@@ -551,12 +556,12 @@ async def test_each_end_gives_the_place_back(how: str) -> None:
 
 
 async def test_one_address_cannot_have_all_the_places() -> None:
-    async with served(per_address=2) as s:
+    async with served(places=Places(per_address=2)) as s:
         kept = [await s.dial() for _ in range(2)]
         for reader, _ in kept:
             assert (await reader.readline()).startswith(b"220 ")
         reader, writer = await s.dial()
-        assert await reader.read() == b""
+        assert await reader.read() == b"421 4.3.2 Too many connections, please try again later\r\n"
         writer.close()
         other = await s.dial(local_addr=("127.0.0.9", 0))
         assert (await other[0].readline()).startswith(b"220 ")

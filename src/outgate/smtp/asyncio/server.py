@@ -2,7 +2,8 @@
 
 Standards: RFC 5321 section 4.5.3.2 (time-outs), RFC 3207, RFC 8314 (implicit TLS), PROXY protocol.
 Promises: a peer that must send a PROXY header is believed only with one, all others only without; what was
-received in the clear before a handshake is never read as if it had come through it; every wait has an end.
+received in the clear before a handshake is never read as if it had come through it; every wait has an end, and
+octets that drip put none of them off.
 Dangers: with `start_tls` the first encrypted bytes can arrive before the call returns; they are kept for the
 new transport. The header is read from the socket itself, to the byte, before any transport exists.
 Not here: what is answered (`Session`, handed in).
@@ -16,7 +17,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from outgate.base.log import Log
@@ -24,6 +25,7 @@ from outgate.base.tasks import cancel, spawn
 from outgate.smtp.asyncio.alert import alerting
 from outgate.smtp.errors import RemoteProtocolError
 from outgate.smtp.events import Closed, Event, TlsRequested
+from outgate.smtp.fairness import Pace, Places
 from outgate.smtp.proxy_header import V1_LIMIT, V2_LIMIT, BadHeader, ProxyHeader, parse
 from outgate.smtp.reply import Reply, reply
 from outgate.smtp.server import ServerMachine, State
@@ -32,6 +34,8 @@ _log = Log("outgate.smtp")
 _TIMEOUT = reply(421, "4.4.2", "Timeout, closing")
 _SHUTDOWN = reply(421, "4.3.2", "Service closing, please try again")
 _FAILED = reply(421, "4.3.0", "Temporary failure, closing")
+_FULL = reply(421, "4.3.2", "Too many connections, please try again later")
+_CONTENT = (State.DATA, State.BDAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +63,14 @@ SessionFactory = Callable[[Peer, "Connection"], Session | None]
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds a peer may take: for a command, between bytes of a message, for a handshake or PROXY header."""
+    """Seconds a peer may take: for a command, between bytes of a message, for a handshake or PROXY header.
+
+    `rate` is how many octets per second of a message must come, averaged over the `data` seconds; 0: any."""
 
     command: float = 300.0
     data: float = 180.0
     handshake: float = 30.0
+    rate: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,8 @@ class ListenerOptions:
     trusted: Callable[[str], bool]
     welcome: Callable[[Peer], bool]
     """Asked before an implicit-TLS handshake: False closes the connection without a byte."""
-    per_address: int = 200
+    places: Places = field(default_factory=Places)
+    """Who may have how many connections; shared by listeners of one service."""
 
 
 class Connection(asyncio.Protocol):
@@ -89,6 +97,7 @@ class Connection(asyncio.Protocol):
         "_handshaking",
         "_listener",
         "_loop",
+        "_pace",
         "_paused",
         "_progress",
         "_pumping",
@@ -106,6 +115,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._handshaking = False
         self._early: list[bytes] = []
+        self._pace = Pace()
         self._paused = False
         self._pumping = False
         self._slow = False
@@ -149,7 +159,8 @@ class Connection(asyncio.Protocol):
         except RemoteProtocolError as error:
             self._abort(str(error))
             return
-        if machine.state is State.DATA:
+        self._pace.octets += len(data)
+        if machine.state in _CONTENT:
             self._progress = self._loop.time()
         self.pump()
 
@@ -319,13 +330,17 @@ class Connection(asyncio.Protocol):
         )
 
     def _look(self) -> None:
+        assert self.session is not None
+        machine, timeouts, now = self.session.machine, self._listener.options.timeouts, self._loop.time()
         allowed = self._allowed()
-        left = self._progress + allowed - self._loop.time()
-        if allowed and left <= 0:
-            _log.info("session.timeout", client=self.peer.address)
+        left = self._progress + allowed - now
+        # Chunks can make a message of any number of commands, so its pace goes by the transaction.
+        receiving = machine.deadline and (machine.state in _CONTENT or machine.state is State.CHUNKED)
+        slow = receiving and self._pace.too_slow(machine.transactions, now, timeouts.data, timeouts.rate)
+        if slow or (allowed and left <= 0):
+            _log.info("session.timeout", client=self.peer.address, reason="too slow" if slow else "silent")
             self.end(_TIMEOUT)
             return
-        timeouts = self._listener.options.timeouts
         wait = min(left if allowed else 1.0, timeouts.command, timeouts.data)
         self._timer = self._loop.call_later(max(wait, 0.01), self._look)
 
@@ -351,7 +366,6 @@ class Listener:
         self._socket = sock
         self._factory = factory
         self._open: set[Connection] = set()
-        self._per_address: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._admitting: set[asyncio.Task[None]] = set()
         self.options = options
@@ -396,12 +410,7 @@ class Listener:
     def release(self, connection: Connection) -> None:
         """Give back the place a connection took among those of its address."""
         self._open.discard(connection)
-        address = connection.peer.address
-        left = self._per_address.get(address, 0) - 1
-        if left > 0:
-            self._per_address[address] = left
-        else:
-            self._per_address.pop(address, None)
+        self.options.places.give_back(connection.peer.address)
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -433,10 +442,14 @@ class Listener:
         except asyncio.CancelledError:
             sock.close()
             raise
-        if self._per_address.get(peer.address, 0) >= self.options.per_address:
-            _log.warning("listener.too_many", client=peer.address)
+        if full := self.options.places.take(peer.address):
+            _log.warning("listener.too_many", client=peer.address, reason=full)
+            if not self.options.implicit_tls:
+                with contextlib.suppress(OSError):  # a new socket takes a line, or its peer is gone
+                    sock.send(_FULL.wire)
             sock.close()
         elif self.options.implicit_tls and not self.options.welcome(peer):
+            self.options.places.give_back(peer.address)
             sock.close()
         else:
             await self._begin(sock, peer)
@@ -445,7 +458,6 @@ class Listener:
         options = self.options
         context = options.context if options.implicit_tls else None
         connection = Connection(self, peer, self._factory)
-        self._per_address[peer.address] = self._per_address.get(peer.address, 0) + 1
         try:
             with alerting(sock.fileno()) if context else contextlib.nullcontext():
                 await asyncio.get_running_loop().connect_accepted_socket(

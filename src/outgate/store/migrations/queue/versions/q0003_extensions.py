@@ -16,6 +16,8 @@ down_revision = "q0002"
 branch_labels = None
 depends_on = None
 
+_ASKED = (("messages", "ret"), ("messages", "envid"), ("recipients", "notify"), ("recipients", "orcpt"))
+
 
 def upgrade() -> None:
     """Add columns and indexes, a function for each subject."""
@@ -30,11 +32,15 @@ def downgrade() -> None:
 
 
 def _asked() -> None:
-    pass
+    for table, name in _ASKED:
+        op.add_column(table, sa.Column(name, sa.String(), nullable=False, server_default=""))
+    op.add_column("messages", sa.Column("requiretls", sa.Boolean(), nullable=False, server_default="0"))
 
 
 def _no_asked() -> None:
-    pass
+    op.drop_column("messages", "requiretls")
+    for table, name in _ASKED:
+        op.drop_column(table, name)
 
 
 def _quota() -> None:
