@@ -3,9 +3,13 @@
     S: a reply line the server must send          C: a command line (CR LF is added)
     C- the same without CR LF (raw bytes)         T: the TLS handshake happens here
     D: a message line (CR LF is added, dots are as they are)
+    B: the octets of a chunk (BDAT and their number are put before them)      B. the same for the last chunk
+    M: the message that was just taken, in wire form
     X: the server closes here                     # a comment
 
-`\\r`, `\\n`, `\\0`, `\\xNN` are escapes in C-, C: and D:. A line `S: 250 *` matches any text after the code.
+`\\r`, `\\n`, `\\0`, `\\t`, `\\xNN`, `\\\\` are escapes in all but S:. A line `S: 250 *` matches any text after the code.
+Options (`% name=value`): sizes of `Limits`; `clear` begins without TLS; `replace` mends bare line ends; `whole` is for
+dialogues that mean something else in pieces.
 """
 
 from __future__ import annotations
@@ -40,6 +44,10 @@ class Dialogue:
     def starttls(self) -> bool:
         return "clear" in self.options
 
+    @property
+    def whole(self) -> bool:
+        return "whole" in self.options
+
 
 def load(path: Path) -> Dialogue:
     steps: list[tuple[str, bytes]] = []
@@ -48,11 +56,13 @@ def load(path: Path) -> Dialogue:
         if line.startswith("%"):
             key, _, value = line[1:].strip().partition("=")
             options[key] = value
-        elif line[:2] in ("S:", "C:", "C-", "D:", "T:", "X:"):
+        elif line[:2] in ("S:", "C:", "C-", "D:", "B:", "B.", "M:", "T:", "X:"):
             text = line[3:]
-            data = _unescape(text) if line[0] in "CD" else text.encode()
+            data = _unescape(text) if line[0] in "CDBM" else text.encode()
             if line[:2] in ("C:", "D:"):
                 data += b"\r\n"
+            elif line[0] == "B":
+                data = b"BDAT %d%b\r\n%b" % (len(data), b" LAST" if line[1] == "." else b"", data)
             steps.append((line[0], data))
         elif line.strip() and not line.startswith("#"):
             raise ValueError(f"{path.name}: {line!r}")
@@ -60,9 +70,9 @@ def load(path: Path) -> Dialogue:
 
 
 def _unescape(text: str) -> bytes:
-    signs = {b"\\r": b"\r", b"\\n": b"\n", b"\\0": b"\0", b"\\t": b"\t"}
+    signs = {b"\\r": b"\r", b"\\n": b"\n", b"\\0": b"\0", b"\\t": b"\t", b"\\\\": b"\\"}
     return re.sub(
-        rb"\\(?:x[0-9a-f]{2}|[rn0t])",
+        rb"\\(?:x[0-9a-f]{2}|[rn0t\\])",
         lambda m: signs[m[0]] if m[0] in signs else bytes([int(m[0][2:], 16)]),
         text.encode(),
     )
@@ -104,6 +114,7 @@ def machine(dialogue: Dialogue, *, tls: bool) -> ServerMachine:
         line=int(dialogue.options.get("line", "512")),
         errors=int(dialogue.options.get("errors", "10")),
         text_line=int(dialogue.options.get("text_line", "0")),
+        useless=int(dialogue.options.get("useless", "100")),
     )
     return ServerMachine("relay.example", limits=limits, tls=tls, replace_bare_line_ends="replace" in dialogue.options)
 
@@ -125,6 +136,8 @@ def play(dialogue: Dialogue, *, piece: int = 0) -> ScriptedSession:
     for kind, data in dialogue.steps:
         if kind == "S":
             expect(dialogue.name, heard, data)
+        elif kind == "M":
+            assert session.messages[-1] == data, dialogue.name
         elif kind == "T":
             server.tls_started()
         elif kind == "X":

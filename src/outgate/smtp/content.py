@@ -13,8 +13,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from outgate.smtp.buffer import ChunkCollector, DataCollector, InputBuffer, examine, replace_bare_line_ends
-from outgate.smtp.reply import BARE_DATA, NO_ROOM, TEXT_LINE_TOO_LONG, TOO_LARGE, Reply, reply
+from outgate.smtp.buffer import (
+    ChunkCollector,
+    DataCollector,
+    InputBuffer,
+    examine,
+    has_dot_among_nuls,
+    replace_bare_line_ends,
+)
+from outgate.smtp.reply import BARE_DATA, NO_ROOM, NULS_AND_DOT, TEXT_LINE_TOO_LONG, TOO_LARGE, Reply, reply
 
 
 @dataclass(slots=True)
@@ -143,6 +150,8 @@ class ContentReader:
             return self._refuse(BARE_DATA)
         if long:
             return self._refuse(TEXT_LINE_TOO_LONG)
+        if b"\0" in content and has_dot_among_nuls(content):
+            return self._refuse(NULS_AND_DOT)
         return replace_bare_line_ends(content) if bare else content
 
     def _refuse(self, answer: Reply) -> Reply:
