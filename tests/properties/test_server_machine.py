@@ -11,6 +11,7 @@ from outgate.smtp import buffer
 from outgate.smtp.buffer import DataCollector, has_bare_line_ends, replace_bare_line_ends
 from outgate.smtp.errors import RemoteProtocolError
 from outgate.smtp.events import TlsRequested
+from outgate.smtp.server import Limits, ServerMachine
 from support.dialogue import Dialogue, ScriptedSession, machine
 
 DIALOGUE = Dialogue("property", [], {"size": "200", "errors": "30"})
@@ -18,15 +19,29 @@ WORDS = st.sampled_from(
     [
         b"EHLO c\r\n", b"HELO c\r\n", b"AUTH PLAIN AHVzZXIAc2VjcmV0\r\n", b"AUTH LOGIN\r\n", b"dXNlcg==\r\n", b"c2VjcmV0\r\n", b"*\r\n",
         b"MAIL FROM:<a@b.example>\r\n", b"mail from: a@b.example\r\n", b"RCPT TO:<c@d.example>\r\n", b"DATA\r\n", b"x\r\n", b".\r\n",
-        b"..\r\n", b"\r\n.\r\n", b"\n.\n", b"\r.\r", b"\n", b"\r", b"RSET\r\n", b"NOOP\r\n", b"STARTTLS\r\n", b"QUIT\r\n", b"\0", b"GET / HTTP/1.1\r\n",
+        b"..\r\n", b"\r\n.\r\n", b"\n.\n", b"\r.\r", b"\n", b"\r", b"RSET\r\n", b"NOOP\r\n",
+        b"BDAT 0\r\n", b"BDAT 3\r\n", b"BDAT 7 LAST\r\n", b"bdat 0 last\r\n", b"BDAT 150\r\n", b"BDAT x\r\n", b"LAST", b"BDAT ", b"STARTTLS\r\n", b"QUIT\r\n", b"\0", b"GET / HTTP/1.1\r\n",
     ]
 )  # fmt: skip
 STREAM = st.lists(st.one_of(WORDS, st.binary(max_size=12)), max_size=30).map(b"".join)
 
 
+PROLOGUE = b"EHLO c\r\nAUTH PLAIN AHVzZXIAc2VjcmV0\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n"
+LIMIT = 200
+
+
+def kept(server: ServerMachine) -> int:
+    """Return how many octets of content a machine keeps."""
+    content = server._content
+    return sum(map(len, content._collector._pieces if content._collector else ())) + sum(
+        map(len, content._chunks._pieces if content._chunks else ())
+    )
+
+
 def run(stream: bytes, cuts: list[int]) -> tuple[bytes, list[bytes], str]:
     session = ScriptedSession(machine(DIALOGUE, tls=True))
     server = session.machine
+    intake = server._content._intake
     heard = bytearray()
 
     def pump() -> None:
@@ -34,6 +49,9 @@ def run(stream: bytes, cuts: list[int]) -> tuple[bytes, list[bytes], str]:
             assert not isinstance(event, TlsRequested)
             session.handle(event)
         heard.extend(server.outgoing())
+        # Every question has its answer: what is left is a line without end, or content within its limit.
+        assert len(server._input) <= Limits().auth_line and kept(server) <= LIMIT + 2
+        assert kept(server) <= intake.held
 
     pump()
     edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
@@ -45,23 +63,59 @@ def run(stream: bytes, cuts: list[int]) -> tuple[bytes, list[bytes], str]:
         pump()
     except RemoteProtocolError:
         return bytes(heard), session.messages, "error"
+    assert intake.held == 0
     return bytes(heard), session.messages, server.state.value
 
 
 @given(STREAM, st.lists(st.integers(0, 500), max_size=8))
 def test_splitting_changes_nothing(stream: bytes, cuts: list[int]) -> None:
-    prologue = b"EHLO c\r\nAUTH PLAIN AHVzZXIAc2VjcmV0\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
-    for whole in (stream, prologue + stream):
+    for whole in (stream, PROLOGUE + b"DATA\r\n" + stream, PROLOGUE + b"BDAT 20\r\n" + stream):
         assert run(whole, cuts) == run(whole, [])
 
 
-@given(STREAM)
-def test_a_message_that_is_taken_holds_no_bare_line_end_and_no_early_end(stream: bytes) -> None:
-    prologue = b"EHLO c\r\nAUTH PLAIN AHVzZXIAc2VjcmV0\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
-    for message in run(prologue + stream, [])[1]:
+@given(STREAM, st.sampled_from([b"DATA\r\n", b"BDAT 20 LAST\r\n", b"BDAT 10\r\n"]))
+def test_a_message_that_is_taken_holds_no_bare_line_end_and_no_early_end(stream: bytes, begin: bytes) -> None:
+    for message in run(PROLOGUE + begin + stream, [])[1]:
         assert not has_bare_line_ends(message)
         assert b"\r\n.\r\n" not in b"\r\n" + message
+        assert b"\r\n.\r\n" not in b"\r\n" + message.replace(b"\0", b"")
         assert message == b"" or message.endswith(b"\r\n")
+
+
+def chunked(raw: bytes, cuts: list[int]) -> bytes:
+    edges = sorted({0, len(raw), *(cut % (len(raw) + 1) for cut in cuts)})
+    chunks = [raw[start:end] for start, end in itertools.pairwise(edges)] or [b""]
+    last = len(chunks) - 1
+    return b"".join(
+        b"BDAT %d%b\r\n%b" % (len(chunk), b" LAST" if number == last else b"", chunk)
+        for number, chunk in enumerate(chunks)
+    )
+
+
+@given(
+    st.lists(st.sampled_from([b"\r\n", b".", b"..", b"x", b"\0", b"\r\n.\r\n", b"\r", b"\n", b"\xff"]), max_size=30).map(b"".join),
+    st.lists(st.integers(0, 90), max_size=5),
+    st.booleans(),
+)  # fmt: skip
+def test_a_message_is_the_same_by_data_and_in_chunks(raw: bytes, cuts: list[int], replace: bool) -> None:
+    def say(content: bytes) -> tuple[bytes, list[bytes]]:
+        options = {"size": "60", "text_line": "15"} | ({"replace": ""} if replace else {})
+        session = ScriptedSession(machine(Dialogue("property", [], options), tls=True))
+        session.machine.receive(PROLOGUE + content)
+        while (event := session.machine.next_event()) is not None:
+            session.handle(event)
+        last = session.machine.outgoing().splitlines()[-1]
+        return last, session.messages
+
+    whole = raw + b"\r\n"
+    wire = (b"\r\n" + whole).replace(b"\r\n.", b"\r\n..")[2:]
+    by_data, by_chunks = say(b"DATA\r\n" + wire + b".\r\n"), say(chunked(whole, cuts))
+    if by_data[0].startswith(b"552"):  # too large is too large, whichever chunk finds out
+        assert by_chunks[1] == []
+    else:
+        assert by_chunks == by_data
+    if not raw.endswith(b"\r") and raw and not raw.endswith(b"\r\n"):  # a last line without CR LF gets one
+        assert say(chunked(raw, cuts))[1] == by_data[1]
 
 
 @given(st.binary(max_size=60).map(lambda b: b.replace(b"x", b"\r\n").replace(b"y", b".")))

@@ -497,3 +497,41 @@ def test_a_withdrawal_is_logged_with_the_rule_that_made_it(decisions: Decisions)
     d.say("RCPT TO:<b@other.test>")
     last = decisions.seen[-1]
     assert (len(decisions.seen), last["decision"], last["rule"], last["username"]) == (4, "Deny", "r", USER)
+
+
+def test_what_a_client_asks_of_delivery_is_in_the_submission() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.say("MAIL FROM:<a@shop.test> RET=HDRS ENVID=QQ REQUIRETLS")
+    d.say("RCPT TO:<b@other.test> NOTIFY=NEVER ORCPT=rfc822;x@other.test", "RCPT TO:<B@other.test>")
+    d.say("RCPT TO:<b@other.test> NOTIFY=SUCCESS", "DATA")
+    d.say(*MESSAGE, ".")
+    submission = d.queue.taken[0].submission
+    assert (submission.ret, submission.envid, submission.requiretls) == ("HDRS", "QQ", True)
+    first, second = submission.recipients  # a mailbox that is given twice is one recipient, as it was first
+    assert (first.mailbox, first.notify, first.orcpt) == ("b@other.test", "NEVER", "rfc822;x@other.test")
+    assert (second.mailbox, second.notify, second.orcpt) == ("B@other.test", "", "")
+
+
+def test_a_message_in_chunks_is_taken_like_any_other() -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.say("MAIL FROM:<a@shop.test>", "RCPT TO:<b@other.test>")
+    text = "\r\n".join(MESSAGE)
+    d.session.machine.receive(f"BDAT {len(text)} LAST\r\n{text}".encode())
+    assert d.pump() == ""
+    assert d.relay.intake.held == len(text)
+    d.queue.store()
+    assert d.pump().startswith("250 2.0.0 Ok: queued as ")
+    assert d.queue.taken[0].submission.content.endswith(b"\r\n\r\ntext\r\n")
+    assert d.relay.intake.held == 0
+
+
+def test_sessions_share_what_they_hold_of_messages() -> None:
+    d = desk()
+    d.relay.intake.most = d.relay.intake.held = 1000
+    d.pump()
+    d.login()
+    assert d.say("MAIL FROM:<a@shop.test>").startswith("452 4.3.1 ")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from outgate.smtp.content import Intake
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
 from outgate.smtp.events import (
     Aborted,
@@ -35,7 +38,9 @@ LINES = {
     "MAIL": b"MAIL FROM:<a@b.example>\r\n",
     "RCPT": b"RCPT TO:<c@d.example>\r\n",
     "DATA": b"DATA\r\n",
+    "BDAT": b"BDAT 2\r\nx",
 }
+TRANSACTION = (State.MAIL, State.RCPT, State.DATA, State.BDAT, State.CHUNKED)
 ANYWHERE = {"NOOP": 250, "RSET": 250, "HELP": 214, "VRFY": 252, "EXPN": 502, "QUIT": 221}
 
 
@@ -43,7 +48,7 @@ class Desk:
     """A machine whose questions all get a yes, unless told otherwise."""
 
     def __init__(
-        self, *, tls: bool = False, limits: Limits | None = None, hold: type | None = None, **options: bool
+        self, *, tls: bool = False, limits: Limits | None = None, hold: type | None = None, **options: Any
     ) -> None:
         self.machine = ServerMachine("relay.test", limits=limits or Limits(), tls=tls, **options)
         self.events: list[object] = []
@@ -84,6 +89,8 @@ def at(state: State, *, hold: type | None = None, **options: bool) -> Desk:
         State.MAIL: (LINES["EHLO"], b"AUTH PLAIN AGEAYg==\r\n", LINES["MAIL"]),
         State.RCPT: (LINES["EHLO"], b"AUTH PLAIN AGEAYg==\r\n", LINES["MAIL"], LINES["RCPT"]),
         State.DATA: (LINES["EHLO"], b"AUTH PLAIN AGEAYg==\r\n", LINES["MAIL"], LINES["RCPT"], LINES["DATA"]),
+        State.BDAT: (LINES["EHLO"], b"AUTH PLAIN AGEAYg==\r\n", LINES["MAIL"], LINES["RCPT"], LINES["BDAT"]),
+        State.CHUNKED: (LINES["EHLO"], b"AUTH PLAIN AGEAYg==\r\n", LINES["MAIL"], LINES["RCPT"], LINES["BDAT"], b"y"),
         State.TLS: (LINES["EHLO"], LINES["STARTTLS"]),
     }
     for line in ways[state]:
@@ -92,7 +99,7 @@ def at(state: State, *, hold: type | None = None, **options: bool) -> Desk:
     return desk
 
 
-COMMAND_STATES = [State.GREETED, State.READY, State.MAIL, State.RCPT]
+COMMAND_STATES = [State.GREETED, State.READY, State.MAIL, State.RCPT, State.CHUNKED]
 
 
 @pytest.mark.parametrize("verb", LINES)
@@ -107,6 +114,9 @@ def test_the_table_is_the_law(state: State, verb: str) -> None:
         assert desk.machine.state is TRANSITIONS[state][verb]
         assert said[:1] in b"23"
     else:
+        if verb == "BDAT":  # its octets are read first
+            assert said == b"" and desk.machine.state is State.BDAT
+            said = desk.say(b"y")
         assert desk.machine.state is state
         assert said[:1] == b"5" and said[:3] in (b"503", b"554")
 
@@ -117,18 +127,20 @@ def test_some_verbs_are_welcome_everywhere(state: State, verb: str) -> None:
     desk = at(state)
     said = desk.say(verb.encode() + b" x\r\n")
     assert said.startswith(str(ANYWHERE[verb]).encode())
-    reset = {State.MAIL: State.READY, State.RCPT: State.READY}.get(state, state)
+    reset = {State.MAIL: State.READY, State.RCPT: State.READY, State.CHUNKED: State.READY}.get(state, state)
     assert desk.machine.state is {"QUIT": State.CLOSED, "RSET": reset}.get(verb, state)
 
 
-@pytest.mark.parametrize("state", [*COMMAND_STATES, State.AUTH, State.DATA, State.TLS], ids=lambda state: state.value)
+@pytest.mark.parametrize(
+    "state", [*COMMAND_STATES, State.AUTH, State.DATA, State.BDAT, State.TLS], ids=lambda state: state.value
+)
 def test_the_end_of_the_connection_in_each_state(state: State) -> None:
     desk = at(state)
     desk.machine.receive_eof()
     desk.pump()
     assert desk.machine.state is State.CLOSED
     assert desk.kinds()[-1] == "Closed"
-    assert ("Aborted" in desk.kinds()) is (state in (State.MAIL, State.RCPT, State.DATA))
+    assert ("Aborted" in desk.kinds()) is (state in TRANSACTION)
     desk.machine.receive_eof()
     assert desk.say(b"NOOP\r\n") == b"" and desk.kinds().count("Closed") == 1
 
@@ -224,6 +236,164 @@ def test_the_error_budget_is_exact_and_refusals_by_the_owner_count() -> None:
     assert desk.machine.state is State.READY
     assert desk.say(b"FROB\r\nNOOP\r\n").endswith(b"421 4.7.0 Too many errors, closing\r\n")
     assert desk.machine.state is State.CLOSED
+
+
+@pytest.mark.parametrize("command", [b"MAIL", b"RCPT"])
+def test_the_longest_lines_the_standards_allow_fit(command: bytes) -> None:
+    # RFC 5321: 512 octets; SIZE 26, BODY 17, SMTPUTF8 10, AUTH 500, RET 9, ENVID 107, REQUIRETLS 11; NOTIFY 28, ORCPT 507.
+    desk = Desk(tls=True, auth_required=False)
+    desk.say(LINES["EHLO"])
+    path = b"<" + b"a" * 64 + b"@" + b".".join([b"b" * 60] * 3) + b">"
+    mail = b"MAIL FROM:" + path + b" SIZE=" + b"0" * 19 + b"1 BODY=8BITMIME SMTPUTF8 AUTH=" + b"x" * 494
+    mail += b" RET=HDRS ENVID=" + b"x" * 100 + b" REQUIRETLS"
+    rcpt = b"RCPT TO:" + path + b" NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;" + b"x" * 493
+    assert desk.say(mail + b"\r\n").startswith(b"250 2.1.0")
+    if command == b"RCPT":
+        assert desk.say(rcpt + b"\r\n").startswith(b"250 2.1.5")
+
+
+def test_requiretls_needs_tls() -> None:
+    desk = Desk(tls_required=False, auth_required=False)
+    desk.say(LINES["EHLO"])
+    assert desk.say(b"MAIL FROM:<a@b.example> REQUIRETLS\r\n").startswith(b"530 5.7.0 Must issue a STARTTLS")
+    assert desk.say(LINES["MAIL"]).startswith(b"250")
+
+
+def test_delivery_options_are_offered_by_who_honours_them() -> None:
+    for tls in (True, False):
+        offered = Desk(tls=tls, offer_dsn=True, offer_requiretls=True).say(LINES["EHLO"])
+        assert b"DSN\r\n" in offered and (b"REQUIRETLS" in offered) is tls
+    assert b"DSN" not in Desk(tls=True).say(LINES["EHLO"])
+
+
+def test_events_say_what_is_asked_of_delivery() -> None:
+    desk = Desk(tls=True, auth_required=False)
+    desk.say(
+        LINES["EHLO"] + b"MAIL FROM:<a@b.example> RET=FULL ENVID=1 REQUIRETLS\r\nRCPT TO:<c@d.example> NOTIFY=NEVER\r\n"
+    )
+    mail, rcpt = desk.events[-2:]
+    assert isinstance(mail, MailFrom) and (mail.ret, mail.envid, mail.requiretls) == ("FULL", "1", True)
+    assert isinstance(rcpt, RcptTo) and (rcpt.notify, rcpt.orcpt) == ("NEVER", "")
+
+
+def test_useless_commands_are_free_for_a_while() -> None:
+    desk = Desk(tls=True, auth_required=False, limits=Limits(useless=3, errors=2))
+    assert desk.say(LINES["EHLO"] + b"NOOP\r\nRSET\r\n").endswith(b"250 2.0.0 Ok\r\n")
+    assert desk.say(LINES["MAIL"] + b"RSET\r\nNOOP\r\nNOOP\r\n").count(b"250 ") == 4  # a MAIL begins anew
+    assert desk.say(b"NOOP\r\n") == b"250 2.0.0 Ok\r\n"
+    assert desk.say(b"NOOP\r\n") == b"250 2.0.0 Ok\r\n421 4.7.0 Too many errors, closing\r\n"
+
+
+WAYS = {
+    "data": (LINES["DATA"], b"Subject: x\r\n\r\nxxxxxxxx\r\n", b".\r\n"),
+    "chunks": (b"BDAT 24\r\n", b"Subject: x\r\n\r\nxxxxxxxx\r\n", b"BDAT 0 LAST\r\n"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("end", ["answer", "reset", "eof", "close", "421"])
+def test_what_is_held_of_messages_is_let_go(way: str, end: str) -> None:
+    begin, content, last = WAYS[way]
+    intake = Intake(most=1000)
+    desk = Desk(tls=True, auth_required=False, hold=MessageReceived, intake=intake)
+    desk.say(LINES["EHLO"] + LINES["MAIL"] + LINES["RCPT"] + begin + content)
+    assert intake.held >= 24
+    if end == "reset" and way == "chunks":
+        desk.say(b"RSET\r\n")
+    elif end == "eof":
+        desk.machine.receive_eof()
+    elif end == "close":
+        desk.machine.close(reply(421, "4.3.2", "Closing"))
+    else:
+        desk.say(last)
+        assert intake.held >= 24
+        desk.machine.answer(reply(421 if end == "421" else 451, "4.3.0", "later"))
+    assert intake.held == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_there_is_an_end_to_what_all_sessions_hold(way: str) -> None:
+    begin, content, last = WAYS[way]
+    most = 2 * len(content + last if way == "data" else content) + 3
+    intake = Intake(most)
+    one, two, three = (Desk(tls=True, auth_required=False, hold=MessageReceived, intake=intake) for _ in range(3))
+    for desk in (one, two, three):
+        desk.say(LINES["EHLO"] + LINES["MAIL"] + LINES["RCPT"])
+    two.say(begin)
+    three.say(begin)
+    one.say(begin + content + last)
+    two.say(content + last)
+    assert intake.held <= most
+    assert isinstance(one.events[-1], MessageReceived) and isinstance(two.events[-1], MessageReceived)
+    said = three.say(content + last + b"NOOP\r\n")  # it had begun already: read to its end, and sent away for now
+    assert b"452 4.3.1 " in said and said.endswith(b"250 2.0.0 Ok\r\n") and three.machine.state is State.READY
+    assert intake.held <= most
+    assert three.say(LINES["MAIL"]).startswith(b"452 4.3.1 ")
+    one.machine.answer(reply(250, "2.0.0", "Ok"))
+    assert three.say(LINES["MAIL"] + LINES["RCPT"] + begin + content + last).count(b"250 2.1") == 2
+    assert isinstance(three.events[-1], MessageReceived)
+
+
+@pytest.mark.parametrize("command", [LINES["DATA"], b"BDAT 5 LAST\r\nQUIT\n"])
+def test_no_room_at_the_last_moment(command: bytes) -> None:
+    intake = Intake(most=1000)
+    desk = Desk(tls=True, auth_required=False, intake=intake)
+    desk.say(LINES["EHLO"] + LINES["MAIL"] + LINES["RCPT"])
+    intake.held = 1000
+    assert desk.say(command) == b"452 4.3.1 Insufficient system storage, please try again\r\n"
+    intake.held = 0
+    desk.say(b"RSET\r\n")
+    assert desk.say(LINES["MAIL"] + LINES["RCPT"] + b"BDAT 0 LAST\r\n").count(b"250 ") == 3
+
+
+def test_a_claimed_size_is_looked_at_before_anything_is_sent() -> None:
+    intake = Intake(most=1000, held=600)
+    desk = Desk(tls=True, auth_required=False, intake=intake)
+    desk.say(LINES["EHLO"])
+    assert desk.say(b"MAIL FROM:<a@b.example> SIZE=401\r\n").startswith(b"452 4.3.1")
+    assert desk.say(b"MAIL FROM:<a@b.example> SIZE=400\r\n").startswith(b"250")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_message_in_many_small_pieces_is_kept_in_few(way: str) -> None:
+    desk = Desk(tls=True, auth_required=False)
+    desk.say(LINES["EHLO"] + LINES["MAIL"] + LINES["RCPT"] + (b"DATA\r\n" if way == "data" else b"BDAT 200000\r\n"))
+    for _ in range(50_000):
+        desk.machine.receive(b"xy\r\n")
+        desk.machine.next_event()
+    collector = desk.machine._content._collector or desk.machine._content._chunks
+    assert collector is not None and len(collector._pieces) < 400
+
+
+ENDLESS = {
+    "command line": b"NOOP ",
+    "AUTH line": b"AUTH PLAIN\r\n",
+    "unwanted chunk": b"BDAT 9999999999\r\n",
+    "chunk too large": b"AUTH PLAIN AGEAYg==\r\n" + LINES["MAIL"] + LINES["RCPT"] + b"BDAT 9999999999\r\n",
+    "data too large": b"AUTH PLAIN AGEAYg==\r\n" + LINES["MAIL"] + LINES["RCPT"] + b"DATA\r\n",
+    "data of dots": b"AUTH PLAIN AGEAYg==\r\n" + LINES["MAIL"] + LINES["RCPT"] + b"DATA\r\n..",
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_what_has_no_end_takes_no_memory(what: str) -> None:
+    intake = Intake()
+    desk = Desk(tls=True, limits=Limits(message=100_000), intake=intake)
+    desk.say(LINES["EHLO"] + ENDLESS[what])
+    for _ in range(200):
+        desk.say(b"x" * 65_536)
+        assert len(desk.machine._input) <= 12_288
+        assert intake.held <= 100_000 + 65_536
+    assert desk.machine.state is not State.CLOSED and intake.held == 0
+
+
+def test_chunks_after_a_refusal_cost_one_error() -> None:
+    desk = Desk(tls=True, auth_required=False, limits=Limits(message=10, errors=2))
+    desk.say(LINES["EHLO"] + LINES["MAIL"] + LINES["RCPT"])
+    said = desk.say(b"BDAT 11\r\n" + b"x" * 11 + b"BDAT 1\r\nx" * 30 + b"BDAT 1 LAST\r\nx")
+    assert said.startswith(b"552 ") and said.count(b"503 ") == 31
+    assert desk.kinds().count("Aborted") == 1
+    assert desk.say(LINES["MAIL"] + LINES["RCPT"] + b"BDAT 2 LAST\r\n\r\n").endswith(b"250 2.0.0 Ok\r\n")
 
 
 @pytest.mark.parametrize("line", [b"GET / HTTP/1.1\r\n", b"PROXY TCP4 192.0.2.1 192.0.2.2 1 25\r\n"])

@@ -132,6 +132,9 @@ ENDLESS = Limits(useless=1 << 30)
 ENVELOPE = b"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
 
 
+CHUNK = b"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nBDAT 3\r\nx\r\n"
+
+
 async def read_until(reader: asyncio.StreamReader, end: bytes) -> bytes:
     return await reader.readuntil(end)
 
@@ -434,6 +437,57 @@ async def test_data_has_its_own_deadline() -> None:
         writer.close()
 
 
+async def test_octet_by_octet_is_no_progress_between_chunks() -> None:
+    async with served(timeouts=Timeouts(command=0.05, data=0.05)) as s:
+        reader, writer = await s.dial()
+        writer.write(CHUNK)
+        await reader.readuntil(b"octets received\r\n")
+        session = await s.born.get()
+        while not session.over.is_set():
+            with contextlib.suppress(ConnectionError):
+                writer.write(b"B")
+            await asyncio.sleep(0)
+        await s.all_given_back()
+        writer.close()
+
+
+@pytest.mark.parametrize("way", ["data", "one chunk", "many chunks"])
+async def test_a_message_that_drips_is_given_up(way: str) -> None:
+    async with served(timeouts=Timeouts(data=0.05, rate=1e9)) as s:
+        reader, writer = await s.dial()
+        writer.write(ENVELOPE if way == "data" else CHUNK if way == "many chunks" else CHUNK + b"BDAT 1000000\r\n")
+        session = await s.born.get()
+        while not session.over.is_set():  # it is never silent for long
+            with contextlib.suppress(ConnectionError):
+                writer.write(b"BDAT 1\r\nx" if way == "many chunks" else b"x")
+            await asyncio.sleep(0)
+        with contextlib.suppress(ConnectionResetError):  # what it goes on sending is not read any more
+            assert (await reader.read()).splitlines()[-1].startswith(b"421 4.4.2")
+        assert session.messages == []
+        await s.all_given_back()
+        writer.close()
+
+
+async def test_a_slow_link_that_is_legal_survives() -> None:
+    async with served(timeouts=Timeouts(data=0.05, rate=1.0)) as s:
+        reader, writer = await s.dial()
+        writer.write(ENVELOPE)
+        session = await s.born.get()
+        connection = session.connection
+        assert connection is not None
+        windows: set[float] = set()
+        while len(windows) < 5:
+            writer.write(b"x\r\n")
+            windows.add(connection._pace._since)
+            await asyncio.sleep(0)
+        writer.write(b".\r\n")
+        said = b""
+        while b"queued" not in said:
+            said = await reader.readline()
+            assert said, "closed"
+        writer.close()
+
+
 async def test_while_we_owe_an_answer_no_clock_runs() -> None:
     async with served(timeouts=Timeouts(command=0.01, data=0.01, handshake=0.01), hold=True) as s:
         reader, writer = await s.dial()
@@ -567,6 +621,54 @@ async def test_one_address_cannot_have_all_the_places() -> None:
         assert (await other[0].readline()).startswith(b"220 ")
         for _, writer in (*kept, other):
             writer.close()
+
+
+async def test_there_is_an_end_to_all_connections_of_all_listeners(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    places = Places(most=2)
+    async with served(places=places) as s, served(contexts[0], implicit=True, places=places) as t:
+        kept = [await s.dial() for _ in range(2)]
+        for reader, _ in kept:
+            assert (await reader.readline()).startswith(b"220 ")
+        reader, writer = await s.dial()
+        assert (await reader.read()).startswith(b"421 4.3.2 ")
+        writer.close()
+        reader, writer = await t.dial()  # in the clear there is nothing to say before a handshake
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+        for _, writer in kept:
+            writer.close()
+        await s.all_given_back()
+        reader, writer = await s.dial()
+        assert (await reader.readline()).startswith(b"220 ")
+        writer.close()
+
+
+async def test_who_is_not_welcome_takes_no_place(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    async with served(contexts[0], implicit=True, welcome=lambda peer: False, places=Places(most=1)) as s:
+        for _ in range(3):
+            reader, writer = await s.dial()
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+        await s.all_given_back()
+
+
+async def test_a_chunk_that_nobody_wants_is_read_and_not_kept() -> None:
+    async with served() as s:
+        reader, writer = await s.dial()
+        writer.write(b"EHLO c\r\nBDAT 30000000 LAST\r\n" + b"x" * 30_000_000 + b"NOOP\r\n")
+        session = await s.born.get()
+        most = 0
+        reading = asyncio.ensure_future(reader.readuntil(b"503 5.5.1 Bad sequence of commands\r\n250 2.0.0 Ok\r\n"))
+        while not reading.done():
+            most = max(most, len(session.machine._input))
+            await asyncio.sleep(0)
+        await reading
+        assert most <= 65_536 and session.machine._content._intake.held == 0
+        writer.close()
 
 
 async def test_stop_says_421_and_takes_nobody_in_afterwards() -> None:

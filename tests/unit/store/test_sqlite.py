@@ -793,3 +793,28 @@ def note(line: bytes, promised: dict[str, str], ended: set[str]) -> None:
         ended.add(second)
     else:
         promised[first] = second
+
+
+def test_what_a_client_asks_of_delivery_is_in_the_rows(desks, tmp_path):
+    desk = desks()
+    plain, asking = accepted("anna@dest.test"), accepted("anna@dest.test", "ben@dest.test")
+    anna, ben = asking.submission.recipients
+    wishes = replace(
+        asking.submission,
+        ret="HDRS",
+        envid="QQ+20314",
+        requiretls=True,
+        recipients=(replace(anna, notify="SUCCESS,DELAY", orcpt="rfc822;a@x.test"), replace(ben, notify="NEVER")),
+    )
+    for message in (plain, replace(asking, submission=wishes)):
+        desk.submit(message)
+    desk.wait(2)
+    assert rows(tmp_path, "SELECT ret, envid, requiretls FROM messages ORDER BY rowid") == [
+        ("", "", 0),
+        ("HDRS", "QQ+20314", 1),
+    ]
+    assert rows(tmp_path, "SELECT notify, orcpt FROM recipients ORDER BY id") == [
+        ("", ""),
+        ("SUCCESS,DELAY", "rfc822;a@x.test"),
+        ("NEVER", ""),
+    ]

@@ -1,0 +1,67 @@
+"""Places and pace: caps are exact, what was taken comes back, slow is slow and legal is legal."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outgate.smtp.fairness import Pace, Places
+
+
+def test_caps_are_exact() -> None:
+    places = Places(most=3, per_address=2)
+    assert [places.take("a"), places.take("a")] == ["", ""]
+    assert "from this address" in places.take("a")
+    assert places.take("b") == ""
+    assert "in all" in places.take("c")
+    places.give_back("a")
+    assert places.take("c") == "" and places.taken == 3
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), max_size=60))
+def test_places_are_counted_right(moves: list[tuple[bool, str]]) -> None:
+    places = Places(most=5, per_address=3)
+    taken: list[str] = []
+    for take, address in moves:
+        if take:
+            if not places.take(address):
+                taken.append(address)
+        elif address in taken:
+            taken.remove(address)
+            places.give_back(address)
+        assert places.taken == len(taken) <= 5
+        assert all(taken.count(name) <= 3 for name in "abc")
+    for address in taken:
+        places.give_back(address)
+    assert places._by_address == {}
+
+
+@pytest.mark.parametrize(("each", "slow"), [(100, False), (99, True)])
+def test_pace_is_an_average_over_the_window(each: int, slow: bool) -> None:
+    pace = Pace()
+    verdicts: list[bool] = []
+    for second in range(181 * 2):
+        verdicts.append(pace.too_slow(1, float(second), 180.0, 100.0))
+        pace.octets += each
+    assert any(verdicts) is slow
+    assert not any(verdicts[:180])
+
+
+def test_a_link_that_stalls_within_the_window_survives() -> None:
+    pace = Pace()
+    assert not pace.too_slow(1, 0.0, 180.0, 100.0)
+    pace.octets += 18_000  # all at once, then nothing
+    assert not pace.too_slow(1, 180.0, 180.0, 100.0)
+    assert pace.too_slow(1, 360.0, 180.0, 100.0)
+
+
+def test_another_message_begins_a_new_window() -> None:
+    pace = Pace()
+    for message in range(1, 5):
+        assert not pace.too_slow(message, message * 1000.0, 180.0, 100.0)
+
+
+def test_no_rate_is_any_rate() -> None:
+    pace = Pace()
+    assert not any(pace.too_slow(1, at * 200.0, 180.0, 0.0) for at in range(5))
