@@ -39,6 +39,12 @@ Capitals are the client's commands, words in brackets what else happens. A verb 
 out of order there. NOOP, RSET, HELP, VRFY and QUIT are welcome wherever commands are; QUIT, too many errors, a 421
 and the end of the connection lead to `closed`. Bytes behind STARTTLS end the session.
 
+BDAT is the exception: its octets come whether it is welcome or not, so they are read in every state that takes
+commands, and then it is refused; only a size that is no number ends the session, for nobody knows what follows. A chunk
+that is refused ends its transaction. Chunks become the form that DATA would have brought: a dot doubled where a line
+begins with one, and a CR LF at the end of a last line that has none. That CR LF is ours: DATA could not say that it is
+missing. A line that is a dot inside a chunk is content and leaves doubled.
+
 {diagram(server.TRANSITIONS, server.State.CONNECTED)}
 
 ## The client's side

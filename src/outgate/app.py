@@ -193,7 +193,7 @@ class RelayService:
             call_later=loop.call_later,
             guessing=Guessing(relay.wrong_logins),
             replace_bare_line_ends=relay.bare_line_ends == "replace",
-            intake=Intake(max(relay.receiving_bytes, relay.max_message_bytes + 65_536)),
+            intake=Intake(max(relay.receiving_bytes, relay.max_message_bytes + 1024)),
         )
 
     def _delivery(self, resolver: Resolver, clock: Clock, permitted: Callable[[str, str], bool]) -> Delivery:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from outgate import app
 from outgate.app import serve_http
 from outgate.model.access import Address
 from outgate.smtp.asyncio.server import listening_socket
-from support.relay import TestRelay, relay
+from support.relay import TestRelay, letter, relay
 
 
 async def test_who_calls_is_who_connects_whatever_a_header_says() -> None:
@@ -151,3 +153,47 @@ def list_until(running: TestRelay, ends_at: float) -> None:
         note="",
         by="test",
     )
+
+
+async def test_chunks_and_wishes_go_the_whole_way_into_the_queue(tmp_path: Path) -> None:
+    async with relay(tmp_path / "data") as running:
+        client = await running.client()
+        assert (await client.say("MAIL FROM:<a@example.test> RET=HDRS ENVID=QQ REQUIRETLS")).startswith("250 ")
+        assert (await client.say("RCPT TO:<you@receiver.test> NOTIFY=NEVER ORCPT=rfc822;me@x.test")).startswith("250 ")
+        message = letter()
+        client.writer.write(b"BDAT 20\r\n" + message[:20] + b"BDAT %d LAST\r\n" % (len(message) - 20) + message[20:])
+        assert await client.heard() == "250 2.0.0 20 octets received"
+        assert (await client.heard()).startswith("250 2.0.0 Ok: queued as ")
+        with closing(sqlite3.connect(tmp_path / "data" / "queue-0.db")) as connection:
+            assert connection.execute("SELECT ret, envid, requiretls FROM messages").fetchall() == [("HDRS", "QQ", 1)]
+            assert connection.execute("SELECT notify, orcpt FROM recipients").fetchall() == [
+                ("NEVER", "rfc822;me@x.test")
+            ]
+        assert running.service.relay.intake.held == 0
+        client.close()
+
+
+async def test_caps_on_connections_hold_over_all_listeners(tmp_path: Path) -> None:
+    async with relay(tmp_path / "data", connections=1) as running:
+        first = await running.client()
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.submission)
+        assert (await reader.read()).startswith(b"421 4.3.2 ")
+        writer.close()
+        first.close()
+
+
+async def test_what_all_sessions_hold_has_the_end_that_a_setting_says(tmp_path: Path) -> None:
+    async with relay(tmp_path / "data", receiving_bytes=65_536, max_message_bytes=65_536, min_data_rate=7) as running:
+        assert next(iter(running.service.listeners.connections))._listener.options.timeouts.rate == 7
+        one, two = await running.client(), await running.client()
+        assert (await one.envelope()).startswith("354 ")
+        one.writer.write(letter() + b"x" * 60_000)
+        await one.writer.drain()
+        while running.service.relay.intake.held < 60_000:
+            await asyncio.sleep(0)
+        assert (await two.say("MAIL FROM:<a@example.test>")).startswith("452 4.3.1 ")
+        one.close()
+        while running.service.relay.intake.held:
+            await asyncio.sleep(0)
+        assert (await two.envelope()).startswith("354 ")
+        two.close()

@@ -92,6 +92,11 @@ class ContentReader:
                 self.drop()
         self._refusal = refusal
 
+    @property
+    def in_data(self) -> bool:
+        """Say whether data has begun and not ended."""
+        return self._collector is not None
+
     def read(self, source: InputBuffer) -> Reply | bytes | None:
         """Take what there is of the content; None: there is more to come.
 
@@ -103,15 +108,14 @@ class ContentReader:
         """Keep nothing, count nothing."""
         self._collector = None
         self._chunks = None
-        self._intake.held -= self._held
-        self._held = 0
+        self._let_go()
 
     def _read_data(self, collector: DataCollector, source: InputBuffer) -> Reply | bytes | None:
         data = source.take()
         rest = collector.feed(data)
         if collector.size > collector.most:  # nothing is kept any more
             self._let_go()
-        elif not self._hold(len(data)):
+        elif not self._hold(len(data) - len(rest or b"")):
             self._no_room = True
             collector.drop()
             self._let_go()

@@ -126,7 +126,7 @@ def address_literal(text: str) -> str:
 
 def parameters(text: bytes) -> dict[str, str]:
     """Parse ` KEY=value KEY …`. Raises `BadSyntax` for anything else and for a key given twice."""
-    if not text:
+    if not text.strip(b" \t"):
         return {}
     found: dict[str, str] = {}
     try:

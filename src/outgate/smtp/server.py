@@ -10,7 +10,7 @@ Not here: sockets and deadlines (`smtp.asyncio.server`), who may do what (`relay
 much of it there may be (`smtp.content`).
 
 `TRANSITIONS` is the law: a verb that is not in a state's row is out of order there. The diagram in the docs
-is drawn from it.
+is drawn from it. The module is long because a command and all its refusals are read together.
 """
 
 from __future__ import annotations
@@ -373,6 +373,7 @@ class ServerMachine:
         if result is None:
             return False
         if isinstance(result, bytes):
+            self._before_chunk = State.READY
             self._events.append(MessageReceived(result))
         elif self.state is State.DATA:
             self._end_transaction()
@@ -629,7 +630,7 @@ class ServerMachine:
     def _close(self) -> None:
         if self.state is not State.CLOSED:
             state = self._before_chunk if self.state is State.BDAT else self.state
-            if (state in _OPEN or state is State.DATA) and not isinstance(self._question, MessageReceived):
+            if state in _OPEN or self._content.in_data:
                 self._events.append(Aborted())
             self.state = State.CLOSED
             self._question = None
