@@ -62,7 +62,7 @@ from outgate.smtp.asyncio.server import (
     Timeouts,
 )
 from outgate.smtp.content import Intake
-from outgate.smtp.fairness import Places
+from outgate.smtp.fairness import Turnstile
 from outgate.smtp.server import Limits
 from outgate.store.control import ControlStore
 from outgate.store.migrations import SchemaError
@@ -153,7 +153,7 @@ class RelayService:
             longest_s=relay.hold_longest_s,
         )
         self.relay = self._relay(clock, loop)
-        self._places = Places(relay.connections, relay.connections_per_address)
+        self._turnstile = Turnstile(relay.connections, relay.connections_per_address)
         self.listeners = Listeners(self.endpoints, self._listener)
         self._changing = asyncio.Lock()
         self._reading = asyncio.Lock()
@@ -271,7 +271,7 @@ class RelayService:
             timeouts=Timeouts(relay.command_timeout_s, relay.data_timeout_s, rate=relay.min_data_rate),
             trusted=self._is_trusted,
             welcome=lambda peer: self.relay.welcomes(peer.address, door.endpoint, door.vpc),
-            places=self._places,
+            turnstile=self._turnstile,
         )
         return Listener(sock, options, functools.partial(self._session, door))
 

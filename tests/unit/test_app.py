@@ -184,8 +184,9 @@ async def test_caps_on_connections_hold_over_all_listeners(tmp_path: Path) -> No
 
 async def test_what_all_sessions_hold_has_the_end_that_a_setting_says(tmp_path: Path) -> None:
     async with relay(tmp_path / "data", receiving_bytes=65_536, max_message_bytes=65_536, min_data_rate=7) as running:
-        assert next(iter(running.service.listeners.connections))._listener.options.timeouts.rate == 7
         one, two = await running.client(), await running.client()
+        connection = next(iter(running.service.listeners.connections))
+        assert connection._listener.options.timeouts.rate == 7
         assert (await one.envelope()).startswith("354 ")
         one.writer.write(letter() + b"x" * 60_000)
         await one.writer.drain()

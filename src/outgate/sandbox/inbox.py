@@ -29,7 +29,7 @@ from outgate.sandbox.behaviour import Behaviour, Behaviours
 from outgate.sandbox.judges import Judgement, Judges
 from outgate.smtp.asyncio.server import Connection, Listener, ListenerOptions, Peer, Timeouts
 from outgate.smtp.events import Aborted, Closed, Connected, Event, MailFrom, MessageReceived, RcptTo
-from outgate.smtp.fairness import Places
+from outgate.smtp.fairness import Turnstile
 from outgate.smtp.reply import Reply, reply
 from outgate.smtp.server import LATER, RECIPIENT_OK, SENDER_OK, Limits, ServerMachine, State
 
@@ -78,7 +78,7 @@ class Inbox:
             timeouts=Timeouts(),
             trusted=lambda _: False,
             welcome=lambda _: True,
-            places=Places(per_address=10_000),
+            turnstile=Turnstile(per_address=10_000),
         )
         self._listener: Listener | None = None
         self._thread = ThreadPoolExecutor(1, "judge")

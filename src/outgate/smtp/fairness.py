@@ -1,40 +1,40 @@
-"""What a client may take from the others: places for its connections, and time for its content.
+"""What a client may take from the others: connections, and time for its content.
 
 Standards: RFC 5321 section 4.5.3.2 (time-outs; a minimum rate is our own).
-Promises: no I/O, time is an argument; every place that was taken can be given back, once each.
-Dangers: one `Places` is shared by all listeners of a service: a cap for each would be no cap.
+Promises: no I/O, time is an argument; who entered can leave, once each.
+Dangers: one `Turnstile` is shared by all listeners of a service: a cap for each would be no cap.
 Not here: deadlines, and what a client is told (`smtp.asyncio.server`).
 """
 
 from __future__ import annotations
 
 
-class Places:
+class Turnstile:
     """Count open connections: `most` in all, `per_address` from one address."""
 
-    __slots__ = ("_by_address", "_most", "_per_address", "taken")
+    __slots__ = ("_by_address", "_most", "_per_address", "inside")
 
     def __init__(self, most: int = 10_000, per_address: int = 200) -> None:
         self._most = most
         self._per_address = per_address
         self._by_address: dict[str, int] = {}
-        self.taken = 0
+        self.inside = 0
 
-    def take(self, address: str) -> str:
-        """Take a place for a connection from `address`; return "" or, if there is none, whose cap is reached."""
+    def enter(self, address: str) -> str:
+        """Count a connection from `address` and return ""; if a cap is reached, say which and do not count it."""
         mine = self._by_address.get(address, 0)
         if mine >= self._per_address:
             return f"{mine} connections from this address"
-        if self.taken >= self._most:
-            return f"{self.taken} connections in all"
+        if self.inside >= self._most:
+            return f"{self.inside} connections in all"
         self._by_address[address] = mine + 1
-        self.taken += 1
+        self.inside += 1
         return ""
 
-    def give_back(self, address: str) -> None:
-        """Give back a place that was taken."""
+    def leave(self, address: str) -> None:
+        """Count a connection from `address` no more; it had entered."""
         left = self._by_address[address] - 1
-        self.taken -= 1
+        self.inside -= 1
         if left:
             self._by_address[address] = left
         else:

@@ -1,4 +1,4 @@
-"""Places and pace: caps are exact, what was taken comes back, slow is slow and legal is legal."""
+"""Turnstile and pace: caps are exact, who leaves makes room, slow is slow and legal is legal."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outgate.smtp.fairness import Pace, Places
+from outgate.smtp.fairness import Pace, Turnstile
 
 
 def test_caps_are_exact() -> None:
-    places = Places(most=3, per_address=2)
-    assert [places.take("a"), places.take("a")] == ["", ""]
-    assert "from this address" in places.take("a")
-    assert places.take("b") == ""
-    assert "in all" in places.take("c")
-    places.give_back("a")
-    assert places.take("c") == "" and places.taken == 3
+    turnstile = Turnstile(most=3, per_address=2)
+    assert [turnstile.enter("a"), turnstile.enter("a")] == ["", ""]
+    assert "from this address" in turnstile.enter("a")
+    assert turnstile.enter("b") == ""
+    assert "in all" in turnstile.enter("c")
+    turnstile.leave("a")
+    assert turnstile.enter("c") == "" and turnstile.inside == 3
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), max_size=60))
-def test_places_are_counted_right(moves: list[tuple[bool, str]]) -> None:
-    places = Places(most=5, per_address=3)
+def test_connections_are_counted_right(moves: list[tuple[bool, str]]) -> None:
+    turnstile = Turnstile(most=5, per_address=3)
     taken: list[str] = []
     for take, address in moves:
         if take:
-            if not places.take(address):
+            if not turnstile.enter(address):
                 taken.append(address)
         elif address in taken:
             taken.remove(address)
-            places.give_back(address)
-        assert places.taken == len(taken) <= 5
+            turnstile.leave(address)
+        assert turnstile.inside == len(taken) <= 5
         assert all(taken.count(name) <= 3 for name in "abc")
     for address in taken:
-        places.give_back(address)
-    assert places._by_address == {}
+        turnstile.leave(address)
+    assert turnstile._by_address == {}
 
 
 @pytest.mark.parametrize(("each", "slow"), [(100, False), (99, True)])

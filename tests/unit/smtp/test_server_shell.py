@@ -1,4 +1,4 @@
-"""The listener on real sockets: PROXY headers, TLS, deadlines, back-pressure, and places given back."""
+"""The listener on real sockets: PROXY headers, TLS, deadlines, back-pressure, and turnstile given back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from outgate.smtp.asyncio.server import (
     listening_socket,
 )
 from outgate.smtp.events import Closed, Event, MessageReceived
-from outgate.smtp.fairness import Places
+from outgate.smtp.fairness import Turnstile
 from outgate.smtp.proxy_header import encode_v2
 from outgate.smtp.reply import reply
 from outgate.smtp.server import Limits, ServerMachine
@@ -78,7 +78,7 @@ class Served:
 
     async def all_given_back(self) -> None:
         """Wait until no connection holds a place."""
-        while self.listener.options.places.taken or self.listener.connections:
+        while self.listener.options.turnstile.inside or self.listener.connections:
             await asyncio.sleep(0)
 
 
@@ -90,7 +90,7 @@ async def served(
     timeouts: Timeouts | None = None,
     trusted: Callable[[str], bool] = lambda address: False,
     welcome: Callable[[Peer], bool] = lambda peer: True,
-    places: Places | None = None,
+    turnstile: Turnstile | None = None,
     limits: Limits | None = None,
     hold: bool = False,
     broken: bool = False,
@@ -114,7 +114,7 @@ async def served(
         born.put_nowait(session)
         return session
 
-    options = ListenerOptions(context, implicit, timeouts or Timeouts(), trusted, welcome, places or Places())
+    options = ListenerOptions(context, implicit, timeouts or Timeouts(), trusted, welcome, turnstile or Turnstile())
     listener = Listener(listening_socket("127.0.0.1", 0), options, factory)
     listener.start()
     made = Served(listener, sessions, peers, born)
@@ -378,10 +378,10 @@ async def test_a_handshake_that_fails_gives_its_place_back(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], how: str, implicit: bool
 ) -> None:
     async with served(
-        contexts[0], implicit=implicit, timeouts=Timeouts(handshake=0.02), places=Places(per_address=1)
+        contexts[0], implicit=implicit, timeouts=Timeouts(handshake=0.02), turnstile=Turnstile(per_address=1)
     ) as s:
         reader, writer = await s.dial()
-        while not s.listener.options.places.taken:
+        while not s.listener.options.turnstile.inside:
             await asyncio.sleep(0)
         if not implicit:
             await reader.readline()
@@ -589,7 +589,7 @@ async def test_a_bug_in_the_session_is_a_421_and_not_silence() -> None:
 
 @pytest.mark.parametrize("how", ["quit", "fin", "rst", "errors"])
 async def test_each_end_gives_the_place_back(how: str) -> None:
-    async with served(places=Places(per_address=1)) as s:
+    async with served(turnstile=Turnstile(per_address=1)) as s:
         for _ in range(3):
             reader, writer = await s.dial()
             assert (await reader.readline()).startswith(b"220 ")
@@ -609,8 +609,8 @@ async def test_each_end_gives_the_place_back(how: str) -> None:
             await s.all_given_back()
 
 
-async def test_one_address_cannot_have_all_the_places() -> None:
-    async with served(places=Places(per_address=2)) as s:
+async def test_one_address_cannot_have_all_the_turnstile() -> None:
+    async with served(turnstile=Turnstile(per_address=2)) as s:
         kept = [await s.dial() for _ in range(2)]
         for reader, _ in kept:
             assert (await reader.readline()).startswith(b"220 ")
@@ -626,8 +626,8 @@ async def test_one_address_cannot_have_all_the_places() -> None:
 async def test_there_is_an_end_to_all_connections_of_all_listeners(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
-    places = Places(most=2)
-    async with served(places=places) as s, served(contexts[0], implicit=True, places=places) as t:
+    turnstile = Turnstile(most=2)
+    async with served(turnstile=turnstile) as s, served(contexts[0], implicit=True, turnstile=turnstile) as t:
         kept = [await s.dial() for _ in range(2)]
         for reader, _ in kept:
             assert (await reader.readline()).startswith(b"220 ")
@@ -647,7 +647,7 @@ async def test_there_is_an_end_to_all_connections_of_all_listeners(
 
 
 async def test_who_is_not_welcome_takes_no_place(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    async with served(contexts[0], implicit=True, welcome=lambda peer: False, places=Places(most=1)) as s:
+    async with served(contexts[0], implicit=True, welcome=lambda peer: False, turnstile=Turnstile(most=1)) as s:
         for _ in range(3):
             reader, writer = await s.dial()
             with contextlib.suppress(ConnectionResetError):

@@ -25,7 +25,7 @@ from outgate.base.tasks import cancel, spawn
 from outgate.smtp.asyncio.alert import alerting
 from outgate.smtp.errors import RemoteProtocolError
 from outgate.smtp.events import Closed, Event, TlsRequested
-from outgate.smtp.fairness import Pace, Places
+from outgate.smtp.fairness import Pace, Turnstile
 from outgate.smtp.proxy_header import V1_LIMIT, V2_LIMIT, BadHeader, ProxyHeader, parse
 from outgate.smtp.reply import Reply, reply
 from outgate.smtp.server import ServerMachine, State
@@ -83,7 +83,7 @@ class ListenerOptions:
     trusted: Callable[[str], bool]
     welcome: Callable[[Peer], bool]
     """Asked before an implicit-TLS handshake: False closes the connection without a byte."""
-    places: Places = field(default_factory=Places)
+    turnstile: Turnstile = field(default_factory=Turnstile)
     """Who may have how many connections; shared by listeners of one service."""
 
 
@@ -410,7 +410,7 @@ class Listener:
     def release(self, connection: Connection) -> None:
         """Give back the place a connection took among those of its address."""
         self._open.discard(connection)
-        self.options.places.give_back(connection.peer.address)
+        self.options.turnstile.leave(connection.peer.address)
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -442,14 +442,14 @@ class Listener:
         except asyncio.CancelledError:
             sock.close()
             raise
-        if full := self.options.places.take(peer.address):
+        if full := self.options.turnstile.enter(peer.address):
             _log.warning("listener.too_many", client=peer.address, reason=full)
             if not self.options.implicit_tls:
                 with contextlib.suppress(OSError):  # a new socket takes a line, or its peer is gone
                     sock.send(_FULL.wire)
             sock.close()
         elif self.options.implicit_tls and not self.options.welcome(peer):
-            self.options.places.give_back(peer.address)
+            self.options.turnstile.leave(peer.address)
             sock.close()
         else:
             await self._begin(sock, peer)
