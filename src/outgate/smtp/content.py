@@ -33,7 +33,7 @@ class Intake:
 
     def room_for(self, size: int) -> bool:
         """Say whether one more message may begin: of `size` octets, or an eighth of all if it claims less."""
-        return self.held + max(size, self.most >> 3) <= self.most or not self.held
+        return self.held + max(size, self.most >> 3, 1) <= self.most or not self.held
 
 
 class ContentReader:

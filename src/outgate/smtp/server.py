@@ -145,7 +145,9 @@ class Limits:
     text_line: int = 0
     """Octets of a line in a message, without CR LF; 0 is no limit."""
     useless: int = 100
-    """Commands without a MAIL among them (NOOP, RSET, EHLO, …) before each further one counts as an error."""
+    """Commands without an accepted MAIL among them (NOOP, RSET, EHLO, …) before each further one counts as an error."""
+    overshoot: int = 1000
+    """Recipients beyond the most, answered 452, before each further one counts as an error."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -311,6 +313,8 @@ class ServerMachine:
                 self._recipients = self._useless = 0
                 self._spoilt = False
                 self._utf8 = question.smtputf8
+            else:
+                self._count_useless()
         elif isinstance(question, RcptTo):
             if answer.ok:
                 self.state = State.RCPT
@@ -546,6 +550,7 @@ class ServerMachine:
             self._refuse(TLS_FIRST)
         elif not self._content.room_for(question.size):
             self._say(NO_ROOM)
+            self._count_useless()
         else:
             self._events.append(question)
 
@@ -557,6 +562,9 @@ class ServerMachine:
             return
         if self._recipients >= self._limits.recipients:
             self._say(TOO_MANY_RECIPIENTS)
+            self._recipients += 1
+            if self._recipients > self._limits.recipients + self._limits.overshoot:
+                self._count_error()
         else:
             self._events.append(question)
 

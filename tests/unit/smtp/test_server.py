@@ -284,6 +284,28 @@ def test_useless_commands_are_free_for_a_while() -> None:
     assert desk.say(b"NOOP\r\n") == b"250 2.0.0 Ok\r\n421 4.7.0 Too many errors, closing\r\n"
 
 
+def test_a_mail_that_is_put_off_for_ever_is_useless_too() -> None:
+    desk = Desk(tls=True, auth_required=False, limits=Limits(useless=3, errors=2), hold=MailFrom)
+    desk.say(LINES["EHLO"])
+    for _ in range(4):
+        desk.say(LINES["MAIL"])
+        desk.machine.answer(reply(450, "4.7.1", "later"))
+    assert desk.machine.state is State.CLOSED
+    desk = Desk(tls=True, auth_required=False, limits=Limits(useless=3, errors=2), intake=Intake(most=1, held=1))
+    desk.say(LINES["EHLO"])
+    assert desk.say(LINES["MAIL"] * 10).endswith(
+        b"452 4.3.1 Insufficient system storage, please try again\r\n421 4.7.0 Too many errors, closing\r\n"
+    )
+
+
+def test_recipients_beyond_the_most_are_free_for_a_while() -> None:
+    desk = Desk(tls=True, auth_required=False, limits=Limits(recipients=2, overshoot=5, errors=2))
+    desk.say(LINES["EHLO"] + LINES["MAIL"])
+    said = desk.say(LINES["RCPT"] * 20)
+    assert (said.count(b"250 "), said.count(b"452 "), said.count(b"421 ")) == (2, 7, 1)
+    assert said.endswith(b"421 4.7.0 Too many errors, closing\r\n")
+
+
 WAYS = {
     "data": (LINES["DATA"], b"Subject: x\r\n\r\nxxxxxxxx\r\n", b".\r\n"),
     "chunks": (b"BDAT 24\r\n", b"Subject: x\r\n\r\nxxxxxxxx\r\n", b"BDAT 0 LAST\r\n"),
