@@ -227,7 +227,21 @@ class QueueRows:
         first, at = self._next_id, accepted.accepted_at
         self._next_id += len(accepted.submission.recipients)
         return [
-            (first + number, accepted.queue_id, r.mailbox, r.domain, "held", 0, until, None, "", REASON, at)
+            (
+                first + number,
+                accepted.queue_id,
+                r.mailbox,
+                r.domain,
+                r.notify,
+                r.orcpt,
+                "held",
+                0,
+                until,
+                None,
+                "",
+                REASON,
+                at,
+            )
             for number, r in enumerate(accepted.submission.recipients)
         ]
 
