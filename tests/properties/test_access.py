@@ -92,14 +92,19 @@ def test_an_address_is_in_the_list_if_and_only_if_it_may_come_in(snapshot: Snaps
     assert listed == collapsed
 
 
-@given(snapshots, st.sampled_from(ADDRESSES), st.sampled_from(["public", "private"]))
+@given(
+    snapshots,
+    st.sampled_from(ADDRESSES),
+    st.sampled_from([("public", ""), ("private", ""), ("private", "crn:v1:x"), ("private", "crn:v1:y")]),
+)
 def test_an_explanation_agrees_with_the_decision(
-    snapshot: Snapshot, address: ipaddress.IPv4Address, endpoint: str
+    snapshot: Snapshot, address: ipaddress.IPv4Address, through: tuple[str, str]
 ) -> None:
     table = AccessTable(snapshot)
-    for found in table.explain("acc", str(address), endpoint):
+    endpoint, vpc = through
+    for found in table.explain("acc", str(address), endpoint, vpc=vpc):
         smtp = [verdict for verdict in found.smtp.rules if verdict.enforced]
-        assert found.smtp.decision == table.decide(found.instance_id, str(address), endpoint)
+        assert found.smtp.decision == table.decide(found.instance_id, str(address), endpoint, vpc)
         listed = found.allow_list is not None and not found.allow_list.missing
         assert found.smtp.decision.allowed is (listed or (bool(smtp) and all(verdict.allows for verdict in smtp)))
         control = [verdict for verdict in found.control.rules if verdict.enforced]
@@ -107,8 +112,19 @@ def test_an_explanation_agrees_with_the_decision(
         for verdict in (*found.smtp.rules, *found.control.rules):
             assert verdict.missing or (verdict.allows and verdict.enforced)
             assert all(context.missing or context.allows for context in verdict.contexts)
-    welcome = any(table.decide(instance, str(address), endpoint).allowed for instance in ("i1", "i2"))
-    assert table.welcome(str(address), endpoint).allowed is welcome
+    welcome = any(table.decide(instance, str(address), endpoint, vpc).allowed for instance in ("i1", "i2"))
+    assert table.welcome(str(address), endpoint, vpc).allowed is welcome
+
+
+@given(snapshots, st.sampled_from(ADDRESSES))
+def test_a_gateway_opens_nothing_that_a_zone_without_its_vpc_does_not(
+    snapshot: Snapshot, address: ipaddress.IPv4Address
+) -> None:
+    table = AccessTable(snapshot)
+    by_address = table.decide("i1", str(address), "private").allowed
+    assert table.decide("i1", str(address), "private", "crn:v1:y").allowed is by_address
+    if by_address:
+        assert table.decide("i1", str(address), "private", "crn:v1:x").allowed
 
 
 @given(snapshots, st.sampled_from(ADDRESSES), st.sampled_from(["public", "private"]))

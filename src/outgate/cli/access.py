@@ -44,8 +44,15 @@ class Endpoint(StrEnum):
 def explain(
     address: Annotated[str, typer.Argument(help="IPv4 or IPv6 address of a client.")],
     endpoint: Annotated[
-        Endpoint, typer.Option(help="Which endpoint it dials.", parser=one_of(Endpoint))
-    ] = Endpoint.PUBLIC,
+        Endpoint | None,
+        typer.Option(
+            help="Which endpoint it dials.", parser=one_of(Endpoint), show_default="public; private with --vpc"
+        ),
+    ] = None,
+    vpc: Annotated[
+        str | None,
+        typer.Option(metavar="CRN", help="The VPC whose endpoint gateway it comes through.", show_default="none"),
+    ] = None,
     instance: Annotated[
         str | None, typer.Option(metavar="ID", help="Only this instance.", show_default="all of the account")
     ] = None,
@@ -56,11 +63,14 @@ def explain(
     from ipaddress import ip_address
 
     try:
-        asked = {"address": str(ip_address(address)), "endpoint_type": endpoint.value}
+        asked = {"address": str(ip_address(address))}
     except ValueError:
         fail(f"{address!r} is no IP address: write 192.0.2.1 or 2001:db8::1", WRONG_USE)
     if "%" in address:
         fail(f"{address!r} has a scope, which means something on one machine only: leave it out", WRONG_USE)
+    if endpoint is not None:
+        asked["endpoint_type"] = endpoint.value
+    asked |= filters(vpc=vpc)
     only = {f"{name}_id": text for name, text in filters(instance=instance).items()}
     api = reach(data)
     wanted = {"account_id": api.dev["account_id"], **asked, **only}

@@ -3,7 +3,8 @@
 Standards: the vendor's context-based restrictions (zones, rules, contexts), as design section 5 orders them.
 Promises: SMTP is default deny, the control plane is open until a rule restricts it; pure; a table is made from one
 snapshot and never changes, so threads may share it; a decision names the rule that made it.
-Dangers: a zone that names a VPC or a service matches nobody by address alone; `disabled` grants nothing. An allow-list
+Dangers: a VPC of a zone matches only who came through that VPC's endpoint gateway, a service matches nobody;
+    `disabled` grants nothing. An allow-list
     counts as a zone that every enabled rule of its instance names, with a rule of its own where there is none: whom it
     holds is let in, whatever the rules say; whom it does not hold loses nothing by it.
 Not here: where zones and rules are kept (`store.access`), what the client is told (`relay.policy`).
@@ -18,8 +19,8 @@ from functools import lru_cache, reduce
 from typing import TypeVar
 
 from outgate.base.clock import rfc3339
-from outgate.model.access import AllowList, Rule, Snapshot
-from outgate.relay.explanation import AllowListVerdict, Api, RuleVerdict, judge, judge_allow_list, judge_zone
+from outgate.model.access import AllowList, Rule, Snapshot, Zone
+from outgate.relay.explanation import AllowListVerdict, Api, Asked, RuleVerdict, judge, judge_allow_list, judge_zone
 from outgate.relay.ranges import EVERYWHERE, NOWHERE, Ip, Ranges, holding
 from outgate.store.rule_document import governs_control, governs_smtp
 
@@ -66,6 +67,16 @@ class InstanceExplanation:
     allow_list: AllowListVerdict | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A zone, ready to be asked: what it holds less its exclusions, and its VPCs, which these hold for too."""
+
+    version: str
+    open: Ranges
+    vpcs: frozenset[str]
+    excluded: Ranges
+
+
 @lru_cache(maxsize=4096)
 def _parsed(address: str) -> Ip:
     return ipaddress.ip_address(address)
@@ -97,9 +108,7 @@ class AccessTable:
         named = {zone for rule in snapshot.rules for context in rule.contexts for zone in context.zone_ids}
         known = {} if former is None else former._networks
         self._networks = {
-            zone.id: (zone.version, known[zone.id][1])
-            if zone.id in known and known[zone.id][0] == zone.version
-            else (zone.version, holding(zone.addresses) - holding(zone.excluded))
+            zone.id: known[zone.id] if zone.id in known and known[zone.id].version == zone.version else _compiled(zone)
             for zone in snapshot.zones
             if zone.id in named
         }
@@ -121,35 +130,33 @@ class AccessTable:
                 self._control.setdefault(rule.account_id, []).append(rule)
         self._instances = {instance: (account, region) for instance, account, region in snapshot.instances}
         # What was asked before: a table never changes, so neither does an answer.
-        self._welcomed: dict[tuple[str, str], Decision] = {}
-        self._decided: dict[tuple[str, str, str], Decision] = {}
-        self._controlled: dict[tuple[str, str, str], tuple[Decision, tuple[Decision, ...]]] = {}
+        self._welcomed: dict[tuple[str, str, str], Decision] = {}
+        self._decided: dict[tuple[str, str, str, str], Decision] = {}
+        self._controlled: dict[tuple[str, str, str, str], tuple[Decision, tuple[Decision, ...]]] = {}
 
-    def welcome(self, address: str, endpoint: str) -> Decision:
+    def welcome(self, address: str, endpoint: str, vpc: str = "") -> Decision:
         """Decide whether some instance lets this address in over SMTP: all that is known at connect.
 
-        The rule is the one that let it in; against it, those that refused, as a comma list of a few."""
-        key = (address, endpoint)
+        `vpc` is the CRN of the VPC whose endpoint gateway it came through, "" if none. The rule is the one that let
+        it in; against it, those that refused, as a comma list of a few."""
+        key = (address, endpoint, vpc)
         found = self._welcomed.get(key)
         if found is None:
-            found = self._welcome(address, endpoint)
+            found = self._welcome(_asked(address, endpoint, vpc))
             _keep(self._welcomed, key, found)
         return found
 
-    def _welcome(self, address: str, endpoint: str) -> Decision:
-        at = _parsed(address)
+    def _welcome(self, asked: Asked) -> Decision:
         for instance in self._listed:
-            decided = self._by_list(instance, at, address)
+            decided = self._by_list(instance, asked)
             if decided is not None:
                 return decided
-        willing = {
-            account for account, rules in self._smtp.items() if any(self._allows(rule, at, endpoint) for rule in rules)
-        }
+        willing = {account for account, rules in self._smtp.items() if any(self._allows(rule, asked) for rule in rules)}
         refused: dict[str, None] = {}
         for instance, (account, _) in self._instances.items():
             # Where no rule of the account allows, the first that applies refuses: no need to ask each instance.
             if account in willing:
-                decided = self._decide(instance, address, endpoint)
+                decided = self._decide(instance, asked)
                 if decided.allowed:
                     return Decision(True, decided.rule_id, f"{decided.reason} at some instance")
                 refused[decided.rule_id] = None
@@ -157,96 +164,98 @@ class AccessTable:
             if account not in willing:
                 refused.update((rule.id, None) for rule in rules[:_TOLD])
         told = ",".join([rule_id for rule_id in refused if rule_id][:_TOLD])
-        return Decision(False, told, f"{address} ({endpoint}) is in no instance's zone")
+        return Decision(False, told, f"{asked} is in no instance's zone")
 
-    def decide(self, instance_id: str, address: str, endpoint: str) -> Decision:
+    def decide(self, instance_id: str, address: str, endpoint: str, vpc: str = "") -> Decision:
         """Decide on SMTP for one instance: its allow-list lets in, else every enabled rule that applies must allow, and
         one at least must apply."""
-        key = (instance_id, address, endpoint)
+        key = (instance_id, address, endpoint, vpc)
         found = self._decided.get(key)
         if found is None:
-            found = self._decide(instance_id, address, endpoint)
+            found = self._decide(instance_id, _asked(address, endpoint, vpc))
             _keep(self._decided, key, found)
         return found
 
-    def _decide(self, instance_id: str, address: str, endpoint: str) -> Decision:
-        at = _parsed(address)
-        decided = self._by_list(instance_id, at, address) or self._strictest(
-            self._rules_of(self._smtp, instance_id), instance_id, at, address, endpoint
+    def _decide(self, instance_id: str, asked: Asked) -> Decision:
+        decided = self._by_list(instance_id, asked) or self._strictest(
+            self._rules_of(self._smtp, instance_id), instance_id, asked
         )
         return decided or Decision(False, "", "no enabled rule covers the SMTP interface of this instance")
 
-    def decide_control(self, instance_id: str, address: str, endpoint: str) -> tuple[Decision, tuple[Decision, ...]]:
+    def decide_control(
+        self, instance_id: str, address: str, endpoint: str, vpc: str = ""
+    ) -> tuple[Decision, tuple[Decision, ...]]:
         """Decide on the REST API of one instance: every enabled rule that applies must allow; without one it is open.
 
         Return that decision, and those of the rules in report mode. Text that is no address is in no zone."""
-        key = (instance_id, address, endpoint)
+        key = (instance_id, address, endpoint, vpc)
         found = self._controlled.get(key)
         if found is None:
-            found = self._decide_control(instance_id, address, endpoint)
+            found = self._decide_control(instance_id, address, endpoint, vpc)
             _keep(self._controlled, key, found)
         return found
 
-    def _decide_control(self, instance_id: str, address: str, endpoint: str) -> tuple[Decision, tuple[Decision, ...]]:
+    def _decide_control(
+        self, instance_id: str, address: str, endpoint: str, vpc: str
+    ) -> tuple[Decision, tuple[Decision, ...]]:
         try:
-            at: Ip | None = _parsed(address)
+            asked = _asked(address, endpoint, vpc)
         except ValueError:
-            at = None
+            asked = Asked(None, address, endpoint, vpc)
         rules = self._rules_of(self._control, instance_id)
         enabled = [rule for rule in rules if rule.enforcement == "enabled"]
-        decided = self._strictest(enabled, instance_id, at, address, endpoint)
+        decided = self._strictest(enabled, instance_id, asked)
         account, region = self._instances.get(instance_id, ("", ""))
         reported = tuple(
-            self._by_rule(rule, at, address, endpoint)
+            self._by_rule(rule, asked)
             for rule in rules
             if rule.enforcement == "report" and _applies(rule, instance_id, account, region)
         )
         return decided or Decision(True, "", "no enabled rule restricts the control plane of this instance"), reported
 
-    def _strictest(
-        self, rules: Sequence[Rule], instance_id: str, at: Ip | None, address: str, endpoint: str
-    ) -> Decision | None:
+    def _strictest(self, rules: Sequence[Rule], instance_id: str, asked: Asked) -> Decision | None:
         """Return the first denial among the rules that apply, else the last permission, else None."""
         account, region = self._instances.get(instance_id, ("", ""))
         decided = None
         for rule in rules:
             if _applies(rule, instance_id, account, region):
-                decided = self._by_rule(rule, at, address, endpoint)
+                decided = self._by_rule(rule, asked)
                 if not decided.allowed:
                     break
         return decided
 
-    def _by_list(self, instance_id: str, at: Ip, address: str) -> Decision | None:
+    def _by_list(self, instance_id: str, asked: Asked) -> Decision | None:
         """Return the permission of an instance's allow-list if it holds the address."""
         found = self._listed.get(instance_id)
-        if found is None or at not in found[1]:
+        if found is None or asked.at is None or asked.at not in found[1]:
             return None
         until = rfc3339(found[0].ends_at)
-        return Decision(True, "", f"the allow-list of instance {instance_id} holds {address} until {until}")
+        return Decision(True, "", f"the allow-list of instance {instance_id} holds {asked.address} until {until}")
 
     def _rules_of(self, by_account: dict[str, list[Rule]], instance_id: str) -> Sequence[Rule]:
         account, _ = self._instances.get(instance_id, ("", ""))
         return by_account.get(account, ())
 
-    def _by_rule(self, rule: Rule, at: Ip | None, address: str, endpoint: str) -> Decision:
-        allowed = self._allows(rule, at, endpoint)
+    def _by_rule(self, rule: Rule, asked: Asked) -> Decision:
+        allowed = self._allows(rule, asked)
         said = "allows" if allowed else "has no context for"
-        reason = f"rule {rule.id} {said} {address} ({endpoint})"
-        return Decision(allowed, rule.id, reason, rule.enforcement == "enabled")
+        return Decision(allowed, rule.id, f"rule {rule.id} {said} {asked}", rule.enforcement == "enabled")
 
-    def _allows(self, rule: Rule, at: Ip | None, endpoint: str) -> bool:
+    def _allows(self, rule: Rule, asked: Asked) -> bool:
         for context in rule.contexts:
-            if context.endpoint_types and endpoint not in context.endpoint_types:
+            if context.endpoint_types and asked.endpoint not in context.endpoint_types:
                 continue
             if not context.zone_ids:
                 return True
-            if at is not None and any(at in self._network(zone) for zone in context.zone_ids):
+            if asked.at is not None and any(self._holds(zone, asked.at, asked.vpc) for zone in context.zone_ids):
                 return True
         return False
 
-    def _network(self, zone_id: str) -> Ranges:
-        found = self._networks.get(zone_id)
-        return NOWHERE if found is None else found[1]
+    def _holds(self, zone_id: str, at: Ip, vpc: str) -> bool:
+        zone = self._networks.get(zone_id)
+        if zone is None:
+            return False
+        return at in zone.open or (vpc in zone.vpcs and at not in zone.excluded)
 
     @property
     def allow_lists(self) -> tuple[AllowList, ...]:
@@ -258,30 +267,30 @@ class AccessTable:
         return effective_subnets(self._snapshot, instance_id)
 
     def explain(
-        self, account_id: str, address: str, endpoint: str, instance_id: str = ""
+        self, account_id: str, address: str, endpoint: str, instance_id: str = "", vpc: str = ""
     ) -> tuple[InstanceExplanation, ...]:
         """Explain what an address meets at each instance of an account, or at one. Raises `ValueError`: no address."""
-        at = _parsed(address)
+        asked = _asked(address, endpoint, vpc)
         lists = {each.instance_id: each for each in self._snapshot.allow_lists}
-        zones = {zone.id: judge_zone(zone, at) for zone in self._snapshot.zones if zone.account_id == account_id}
+        zones = {zone.id: judge_zone(zone, asked) for zone in self._snapshot.zones if zone.account_id == account_id}
 
         def judged(instance: str, region: str, api: Api) -> tuple[RuleVerdict, ...]:
             governs = governs_smtp if api == "smtp" else governs_control
             return tuple(
-                judge(rule, zones, at, endpoint, api)
+                judge(rule, zones, asked, api)
                 for rule in self._snapshot.rules
                 if _applies(rule, instance, account_id, region) and governs(rule.document)
             )
 
         def explained(instance: str, region: str) -> InstanceExplanation:
-            control, _ = self.decide_control(instance, address, endpoint)
+            control, _ = self.decide_control(instance, address, endpoint, vpc)
             listed = lists.get(instance)
             return InstanceExplanation(
                 instance,
                 region,
-                ApiExplanation(self.decide(instance, address, endpoint), judged(instance, region, "smtp")),
+                ApiExplanation(self.decide(instance, address, endpoint, vpc), judged(instance, region, "smtp")),
                 ApiExplanation(control, judged(instance, region, "control-plane")),
-                None if listed is None else judge_allow_list(listed, at, counts=self._snapshot.counts(listed)),
+                None if listed is None else judge_allow_list(listed, asked, counts=self._snapshot.counts(listed)),
             )
 
         return tuple(
@@ -293,7 +302,9 @@ class AccessTable:
 
 def effective_subnets(snapshot: Snapshot, instance_id: str) -> tuple[list[str], float]:
     """Return the networks from which SMTP lets anybody in to an instance over some endpoint, the fewest that say it,
-    and when a zone, rule or allow-list that concerns it last changed (seconds since 1970, 0.0 if there is none)."""
+    and when a zone, rule or allow-list that concerns it last changed (seconds since 1970, 0.0 if there is none).
+
+    By address alone: what only who comes through a VPC's gateway may do is not in it."""
     account, region = next(((a, r) for instance, a, r in snapshot.instances if instance == instance_id), ("", ""))
     concerned = [
         rule for rule in snapshot.rules if _applies(rule, instance_id, account, region) and governs_smtp(rule.document)
@@ -326,6 +337,16 @@ def _granted(rule: Rule, networks: dict[str, Ranges], endpoint: str) -> Ranges:
         for zone in context.zone_ids:
             granted |= networks.get(zone, NOWHERE)
     return granted
+
+
+def _compiled(zone: Zone) -> _Compiled:
+    excluded = holding(zone.excluded)
+    vpcs = frozenset(entry.value for entry in zone.addresses if entry.type == "vpc" and entry.value)
+    return _Compiled(zone.version, holding(zone.addresses) - excluded, vpcs, excluded)
+
+
+def _asked(address: str, endpoint: str, vpc: str) -> Asked:
+    return Asked(_parsed(address), address, endpoint, vpc)
 
 
 def _applies(rule: Rule, instance_id: str, account: str, region: str) -> bool:

@@ -23,10 +23,26 @@ _BY_ADDRESS = frozenset({"ipAddress", "ipRange", "subnet"})
 
 
 @dataclass(frozen=True, slots=True)
-class ZoneVerdict:
-    """What a zone makes of an address: `holds` is without, `excludes` by its exclusions.
+class Asked:
+    """Who wants in: an address (`at` is None for text that is none), the endpoint it dials, and the CRN of the VPC
+    whose endpoint gateway it comes through ("" if none)."""
 
-    `unseen` counts the entries (vpc, serviceRef, …) that no address alone can show to be met."""
+    at: Ip | None
+    address: str
+    endpoint: str
+    vpc: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.address} ({self.endpoint}, {self.vpc})" if self.vpc else f"{self.address} ({self.endpoint})"
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneVerdict:
+    """What a zone makes of an address: `holds` is without, `excludes` by its exclusions; a VPC of it holds whoever
+    comes through that VPC's gateway.
+
+    `unseen` counts the entries (serviceRef, …; vpc for who came through no gateway) that nothing known of a
+    connection can show to be met."""
 
     zone_id: str
     name: str
@@ -68,31 +84,33 @@ class RuleVerdict:
     missing: tuple[str, ...]
 
 
-def judge_zone(zone: Zone, address: Ip) -> ZoneVerdict:
+def judge_zone(zone: Zone, asked: Asked) -> ZoneVerdict:
     """Judge a zone: for `judge`, which many rules may ask the same zone of."""
+    seen = _BY_ADDRESS | {"vpc"} if asked.vpc else _BY_ADDRESS
+    through = bool(asked.vpc) and any(entry.type == "vpc" and entry.value == asked.vpc for entry in zone.addresses)
     return ZoneVerdict(
         zone.id,
         zone.name,
-        address in holding(zone.addresses),
-        address in holding(zone.excluded),
-        sum(entry.type not in _BY_ADDRESS for entry in zone.addresses),
+        through or (asked.at is not None and asked.at in holding(zone.addresses)),
+        asked.at is not None and asked.at in holding(zone.excluded),
+        sum(entry.type not in seen for entry in zone.addresses),
     )
 
 
-def judge_allow_list(allow_list: AllowList, address: Ip, *, counts: bool) -> AllowListVerdict:
+def judge_allow_list(allow_list: AllowList, asked: Asked, *, counts: bool) -> AllowListVerdict:
     """Judge the allow-list of an instance, which `counts` until it ends."""
-    holds = address in holding(allow_list.networks)
+    holds = asked.at is not None and asked.at in holding(allow_list.networks)
     missing: list[str] = []
     if not counts:
         missing.append(f"the allow-list ended at {rfc3339(allow_list.ends_at)}: it grants nothing")
     if not holds:
-        missing.append(f"the allow-list does not hold {address}")
+        missing.append(f"the allow-list does not hold {asked.address}")
     return AllowListVerdict(allow_list.ends_at, holds, not counts, tuple(missing))
 
 
-def judge(rule: Rule, zones: Mapping[str, ZoneVerdict], address: Ip, endpoint: str, api: Api) -> RuleVerdict:
+def judge(rule: Rule, zones: Mapping[str, ZoneVerdict], asked: Asked, api: Api) -> RuleVerdict:
     """Judge a rule that concerns an API of an instance, as it would be if it were enabled."""
-    contexts = tuple(_context(context, zones, address, endpoint) for context in rule.contexts)
+    contexts = tuple(_context(context, zones, asked) for context in rule.contexts)
     allows = any(context.allows for context in contexts)
     missing: list[str] = []
     if rule.enforcement == "disabled":
@@ -107,25 +125,27 @@ def judge(rule: Rule, zones: Mapping[str, ZoneVerdict], address: Ip, endpoint: s
     if not allows and not contexts:
         missing.append("the rule has no context that an address could match: it allows nobody")
     elif not allows:
-        missing.append(f"no context allows {address} over the {endpoint} endpoint")
+        missing.append(f"no context allows {asked.address} over the {asked.endpoint} endpoint")
     return RuleVerdict(
         rule.id, rule.description, rule.enforcement, allows, rule.enforcement == "enabled", contexts, tuple(missing)
     )
 
 
-def _context(context: Context, zones: Mapping[str, ZoneVerdict], address: Ip, endpoint: str) -> ContextVerdict:
+def _context(context: Context, zones: Mapping[str, ZoneVerdict], asked: Asked) -> ContextVerdict:
     judged = tuple(zones[zone_id] for zone_id in context.zone_ids if zone_id in zones)
     missing: list[str] = []
-    if context.endpoint_types and endpoint not in context.endpoint_types:
-        missing.append(f"the endpoint type is {endpoint}, not {' or '.join(context.endpoint_types)}")
+    if context.endpoint_types and asked.endpoint not in context.endpoint_types:
+        missing.append(f"the endpoint type is {asked.endpoint}, not {' or '.join(context.endpoint_types)}")
     if context.zone_ids and not any(zone.holds and not zone.excludes for zone in judged):
-        missing += [_absent(zone, address) for zone in judged] or ["its zones are not there any more"]
+        missing += [_absent(zone, asked) for zone in judged] or ["its zones are not there any more"]
     return ContextVerdict(not missing, context.endpoint_types, judged, tuple(missing))
 
 
-def _absent(zone: ZoneVerdict, address: Ip) -> str:
+def _absent(zone: ZoneVerdict, asked: Asked) -> str:
     if zone.holds:
-        return f"zone {zone.name!r} excludes {address}"
+        return f"zone {zone.name!r} excludes {asked.address}"
+    absent = f"zone {zone.name!r} does not hold {asked.address}" + (f", nor {asked.vpc}" if asked.vpc else "")
     if zone.unseen:
-        return f"zone {zone.name!r} does not hold {address}; {zone.unseen} of its entries are not matched by address"
-    return f"zone {zone.name!r} does not hold {address}"
+        by = "address or VPC" if asked.vpc else "address"
+        return f"{absent}; {zone.unseen} of its entries are not matched by {by}"
+    return absent

@@ -101,7 +101,7 @@ class Relay:
 
     def welcomes(self, address: str, endpoint: str, vpc: str = "") -> bool:
         """Say whether to begin TLS with a client of the implicit port; a refusal is logged, nobody else could."""
-        decision = self.access.welcome(address, endpoint)
+        decision = self.access.welcome(address, endpoint, vpc)
         if not decision.allowed:
             _log_decision(decision, Client(address, 0, endpoint, "submissions", vpc=vpc))
         return decision.allowed
@@ -208,9 +208,9 @@ class SubmissionSession:
         self._access = self._relay.access
         client = self.client
         if self._sender is not None:
-            decision = self._access.decide(self._sender.instance.id, client.address, client.endpoint)
+            decision = self._access.decide(self._sender.instance.id, client.address, client.endpoint, client.vpc)
         else:
-            decision = self._access.welcome(client.address, client.endpoint)
+            decision = self._access.welcome(client.address, client.endpoint, client.vpc)
         _log_decision(decision, client, self._id, self._sender)
         if not decision.allowed:
             remedy = f"have every enabled rule of the instance name a zone that holds {client.address}, or accept it"
@@ -227,7 +227,7 @@ class SubmissionSession:
 
     def _connected(self) -> None:
         client = self.client
-        decision = self._access.welcome(client.address, client.endpoint)
+        decision = self._access.welcome(client.address, client.endpoint, client.vpc)
         _log_decision(decision, client, self._id)
         if decision.allowed:
             self.machine.answer(self._door.greeting)
@@ -351,7 +351,7 @@ class SubmissionSession:
             self.machine.answer(elsewhere.reply)
             return
         self._access = self._relay.access  # they may have changed while the password was checked
-        decision = self._access.decide(sender.instance.id, client.address, client.endpoint)
+        decision = self._access.decide(sender.instance.id, client.address, client.endpoint, client.vpc)
         _log_decision(decision, client, self._id, sender)
         if not decision.allowed:
             remedy = f"let a rule of instance {sender.instance.id} name a zone that holds {client.address}"
@@ -529,6 +529,7 @@ def _log_decision(
         rule=decision.rule_id,
         address=client.address,
         endpoint=client.endpoint,
+        vpc=client.vpc,
         instance=sender.instance.id if sender else "",
         username=sender.credential.username if sender else "",
         reason=decision.reason,

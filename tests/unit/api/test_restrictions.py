@@ -384,6 +384,22 @@ def test_an_explanation_follows_the_rules_as_they_change(mine: Account) -> None:
     assert (permitted["decision"], permitted["rule_id"], permitted["remedy"]) == ("Permit", rule["id"], "")
 
 
+def test_an_explanation_for_who_comes_through_a_gateway(mine: Account) -> None:
+    vpc = f"crn:v1:bluemix:public:is:us-south:a/{mine.id}::vpc:r006-1"
+    mine.rule(mine.zone("shop", {"type": "vpc", "value": vpc})["id"])
+
+    def explain(**more: str) -> Any:
+        return mine.call("GET", "explain", params={"account_id": mine.id, "address": "192.0.2.1", **more})
+
+    found = explain(vpc=vpc).json()
+    models.Explanation.model_validate(found)
+    assert (found["endpoint_type"], found["vpc"]) == ("private", vpc)
+    assert found["instances"][0]["smtp"]["decision"] == "Permit"
+    other = explain(vpc=vpc + "0").json()["instances"][0]["smtp"]
+    assert other["decision"] == "Deny" and "or the VPC" in other["remedy"]
+    check_refusal(explain(vpc=vpc, endpoint_type="public"), 400, "endpoint_type")
+
+
 # -- the document --------------------------------------------------------------------------------------------
 
 

@@ -104,6 +104,48 @@ def test_endpoint_type_is_part_of_a_context() -> None:
     assert access.welcome("127.0.0.1", "private").allowed
 
 
+VPC, OTHER = (
+    "crn:v1:bluemix:public:is:us-south:a/acc::vpc:r006-1",
+    "crn:v1:bluemix:public:is:us-south:a/acc::vpc:r006-2",
+)
+
+
+def test_a_vpc_matches_who_comes_through_its_gateway_from_any_address_but_the_excluded() -> None:
+    shop = zone("z9", ("vpc", VPC), ("ipAddress", "10.0.0.9"), excluded=(("subnet", "127.66.0.0/24"),))
+    access = table([shop], [rule("r1", "z9", endpoints=("private",), instance="i1")])
+    assert access.welcome("127.66.1.1", "private", VPC).allowed
+    assert access.decide("i1", "127.66.1.1", "private", VPC).allowed
+    for vpc in ("", OTHER):
+        assert not access.welcome("127.66.1.1", "private", vpc).allowed
+        assert not access.decide("i1", "127.66.1.1", "private", vpc).allowed
+        assert access.decide("i1", "10.0.0.9", "private", vpc).allowed
+    refused = access.decide("i1", "127.66.0.1", "private", VPC)
+    assert not refused.allowed and VPC in refused.reason
+    assert not access.decide("i1", "127.66.1.1", "public").allowed
+    assert effective_subnets(snapshot([shop], [rule("r1", "z9")]), "i1")[0] == ["10.0.0.9/32"]
+
+
+def test_a_zone_of_vpcs_only_lists_no_networks() -> None:
+    shop = zone("z9", ("vpc", VPC))
+    assert effective_subnets(snapshot([shop], [rule("r1", "z9")]), "i1")[0] == []
+
+
+def test_why_a_vpc_is_let_in_or_not() -> None:
+    shop = zone("z9", ("vpc", VPC), ("serviceRef", "{}"), excluded=(("ipAddress", "10.0.0.1"),))
+    access = table([shop], [rule("r1", "z9", endpoints=("private",))])
+    (found,) = access.explain("acc", "10.0.0.2", "private", "i1", VPC)
+    assert found.smtp.decision.allowed and found.smtp.rules[0].contexts[0].zones[0].unseen == 1
+    (found,) = access.explain("acc", "10.0.0.1", "private", "i1", VPC)
+    assert found.smtp.rules[0].contexts[0].missing == ("zone 'z9' excludes 10.0.0.1",)
+    (found,) = access.explain("acc", "10.0.0.2", "private", "i1", OTHER)
+    (missing,) = found.smtp.rules[0].contexts[0].missing
+    assert (
+        missing == f"zone 'z9' does not hold 10.0.0.2, nor {OTHER}; 1 of its entries are not matched by address or VPC"
+    )
+    (found,) = access.explain("acc", "10.0.0.2", "private", "i1")
+    assert found.smtp.rules[0].contexts[0].zones[0].unseen == 2
+
+
 def test_a_context_without_zones_allows_any_address() -> None:
     assert table([], [rule("r1")]).welcome("198.51.100.7", "public").allowed
 

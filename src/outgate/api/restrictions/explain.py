@@ -22,7 +22,7 @@ from outgate.api.restrictions.common import account_listed, correlated
 from outgate.api.restrictions.enforcement import CurrentTable
 from outgate.base.clock import rfc3339
 from outgate.relay.access import ApiExplanation, InstanceExplanation
-from outgate.relay.explanation import AllowListVerdict, ContextVerdict, RuleVerdict
+from outgate.relay.explanation import AllowListVerdict, Asked, ContextVerdict, RuleVerdict
 
 
 def routes(current: CurrentTable, gate: Gate) -> APIRouter:
@@ -41,19 +41,31 @@ def routes(current: CurrentTable, gate: Gate) -> APIRouter:
     def explain(
         account_id: str = Depends(account_listed(gate, "explain_access")),
         address: str = Query(min_length=2, max_length=64, description="An IPv4 or IPv6 address."),
-        endpoint_type: Literal["public", "private"] = Query("public", description="Over which endpoint."),
+        endpoint_type: Literal["public", "private"] | None = Query(
+            None, description="Over which endpoint: public if absent, private with a VPC."
+        ),
         instance_id: str | None = Query(None, max_length=128, description="Only this instance."),
+        vpc: str | None = Query(
+            None,
+            min_length=8,
+            max_length=300,
+            description="The CRN of the VPC whose endpoint gateway it comes through.",
+        ),
     ) -> JSONResponse:
-        asked = _address(address)
-        found = current.get().explain(account_id, asked, endpoint_type, instance_id or "")
+        if vpc is not None and endpoint_type == "public":
+            raise BadRequest("endpoint_type", "must be private with a VPC: its gateway leads to no other endpoint")
+        endpoint = endpoint_type or ("public" if vpc is None else "private")
+        asked = Asked(None, _address(address), endpoint, vpc or "")
+        found = current.get().explain(account_id, asked.address, endpoint, instance_id or "", asked.vpc)
         if instance_id is not None and not found:
             raise NotFound("instance", instance_id)
         return JSONResponse(
             {
                 "account_id": account_id,
-                "address": asked,
-                "endpoint_type": endpoint_type,
-                "instances": [_instance(item, asked, endpoint_type) for item in found],
+                "address": asked.address,
+                "endpoint_type": endpoint,
+                "vpc": asked.vpc,
+                "instances": [_instance(item, asked) for item in found],
             }
         )
 
@@ -72,12 +84,12 @@ def _address(text: str) -> str:
     return str(mapped or given)
 
 
-def _instance(item: InstanceExplanation, address: str, endpoint: str) -> dict[str, object]:
+def _instance(item: InstanceExplanation, asked: Asked) -> dict[str, object]:
     return {
         "instance_id": item.instance_id,
         "region": item.region,
-        "smtp": _api(item.smtp, item.instance_id, address, endpoint),
-        "control_plane": _api(item.control, item.instance_id, address, endpoint),
+        "smtp": _api(item.smtp, item.instance_id, asked),
+        "control_plane": _api(item.control, item.instance_id, asked),
         "allow_list": None if item.allow_list is None else _allow_list(item.allow_list),
     }
 
@@ -91,23 +103,24 @@ def _allow_list(found: AllowListVerdict) -> dict[str, object]:
     }
 
 
-def _api(item: ApiExplanation, instance_id: str, address: str, endpoint: str) -> dict[str, object]:
+def _api(item: ApiExplanation, instance_id: str, asked: Asked) -> dict[str, object]:
     decision = item.decision
     return {
         "decision": decision.verdict,
         "rule_id": decision.rule_id,
         "reason": decision.reason,
-        "remedy": "" if decision.allowed else _remedy(item, instance_id, address, endpoint),
+        "remedy": "" if decision.allowed else _remedy(item, instance_id, asked),
         "rules": [_rule(rule) for rule in item.rules],
     }
 
 
-def _remedy(item: ApiExplanation, instance_id: str, address: str, endpoint: str) -> str:
+def _remedy(item: ApiExplanation, instance_id: str, asked: Asked) -> str:
+    held = f"{asked.address} or the VPC" if asked.vpc else asked.address
     if not item.decision.rule_id:
-        return f"create an enabled rule for instance {instance_id} and the SMTP API with a zone that holds {address}"
+        return f"create an enabled rule for instance {instance_id} and the SMTP API with a zone that holds {held}"
     refusing = [rule.rule_id for rule in item.rules if rule.enforced and not rule.allows]
     named = f"rule {refusing[0]}" if len(refusing) == 1 else f"each of the rules {', '.join(refusing)}"
-    return f"have {named} name a zone that holds {address} for the {endpoint} endpoint"
+    return f"have {named} name a zone that holds {held} for the {asked.endpoint} endpoint"
 
 
 def _rule(rule: RuleVerdict) -> dict[str, object]:

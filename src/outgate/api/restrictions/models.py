@@ -275,11 +275,12 @@ class ExplainedInstance(Shown):
 
 
 class Explanation(Shown):
-    """What an address meets at the instances of an account, as the rules are now."""
+    """What an address meets at the instances of an account, as the rules are now; `vpc` is "" for no gateway."""
 
     account_id: str
     address: str
     endpoint_type: Literal["public", "private"]
+    vpc: str
     instances: list[ExplainedInstance]
 
 
@@ -383,6 +384,7 @@ EXPLANATION: dict[str, object] = {
     "account_id": _ACCOUNT,
     "address": "192.0.2.66",
     "endpoint_type": "public",
+    "vpc": "",
     "instances": [
         {
             "instance_id": _INSTANCE,
