@@ -5,7 +5,7 @@ Promises: opening runs the missing migrations; all methods are thread-safe; `dat
     change by any process.
 Dangers: everything here blocks: on an event loop wrap it in `asyncio.to_thread`, but for start-up and snapshots.
 Not here: messages (`sqlite`), statements (`tenancy`, `verification`, `access`, `allow_lists`,
-    `identity`, `egress`).
+    `identity`, `egress`, `vpc`, `gateways`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from outgate.store.access import AccessQueries
 from outgate.store.allow_lists import AllowListQueries
 from outgate.store.database import Database
 from outgate.store.egress import EgressQueries
+from outgate.store.gateways import GatewayQueries
 from outgate.store.identity import IdentityQueries
 from outgate.store.migrations import upgrade_control
 from outgate.store.secrets import SecretBox
 from outgate.store.tenancy import TenancyQueries
 from outgate.store.verification import VerificationQueries
+from outgate.store.vpc import VpcQueries
 
 
 class ControlStore:
-    """The control database, by subject: `tenancy`, `verification`, `access`, `allow_lists`, `identity`, `egress`."""
+    """The control database, by subject: `tenancy`, `verification`, `access`, `allow_lists`, `identity`, `egress`,
+    `vpc`, `gateways`."""
 
     def __init__(self, database: Database, box: SecretBox, clock: Clock) -> None:
         self._database = database
@@ -35,6 +38,8 @@ class ControlStore:
         self.allow_lists = AllowListQueries(database, clock)
         self.identity = IdentityQueries(database, box, clock)
         self.egress = EgressQueries(database, box, clock)
+        self.vpc = VpcQueries(database, clock)
+        self.gateways = GatewayQueries(database, clock)
 
     def data_version(self) -> int:
         """Return a number that differs from earlier ones once anything was committed; costs microseconds."""

@@ -1,4 +1,4 @@
-"""Every table, described once: `control` (tenancy, access, egress) and `queue` (messages and their state).
+"""Every table, described once: `control` (tenancy, access, gateways, egress) and `queue` (messages and their state).
 
 Standards: SQL as SQLite and PostgreSQL both speak it; times are epoch seconds (REAL), documents are JSON.
 Promises: the migrations under `migrations/` make exactly these tables (a test compares).
@@ -216,6 +216,68 @@ allow_lists = Table(
     Column("updated_at", Float, nullable=False),
     Column("created_by", String, nullable=False),
     Column("updated_by", String, nullable=False),
+)
+
+vpcs = Table(
+    "vpcs",
+    control,
+    Column("id", String, primary_key=True),
+    Column("account_id", String, ForeignKey("accounts.id"), nullable=False),
+    Column("crn", String, nullable=False, unique=True),
+    Column("region", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    UniqueConstraint("account_id", "name"),
+)
+
+subnets = Table(
+    "subnets",
+    control,
+    Column("id", String, primary_key=True),
+    Column("vpc_id", String, ForeignKey("vpcs.id"), nullable=False),
+    Column("zone", String, nullable=False),
+    Column("network", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    UniqueConstraint("vpc_id", "name"),
+)
+
+endpoint_gateways = Table(
+    "endpoint_gateways",
+    control,
+    Column("id", String, primary_key=True),
+    Column("vpc_id", String, ForeignKey("vpcs.id"), nullable=False),
+    Column("name", String, nullable=False),
+    Column("target", String, nullable=False),
+    Column("region", String, nullable=False),
+    # The private name: one gateway of a VPC leads to it.
+    Column("service_endpoint", String, nullable=False),
+    Column("dns_mode", String, nullable=False),
+    Column("state", String, nullable=False),
+    # Why it failed; "" otherwise.
+    Column("reason", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    UniqueConstraint("vpc_id", "name"),
+    UniqueConstraint("vpc_id", "service_endpoint"),
+)
+
+reserved_ips = Table(
+    "reserved_ips",
+    control,
+    Column("id", String, primary_key=True),
+    Column("subnet_id", String, ForeignKey("subnets.id"), nullable=False),
+    Column("address", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("auto_delete", Boolean, nullable=False),
+    # The gateway that it is bound to, NULL if none; a gateway has one address at most.
+    Column("gateway_id", String, ForeignKey("endpoint_gateways.id"), unique=True),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    UniqueConstraint("subnet_id", "address"),
+    UniqueConstraint("subnet_id", "name"),
 )
 
 api_keys = Table(

@@ -463,7 +463,6 @@ def test_a_decision_is_logged_once_at_connect_and_at_login_and_not_per_command(d
         "address": "127.0.0.1",
         "endpoint": "public",
         "vpc": "",
-        "vpc": "",
         "instance": "inst",
         "username": USER,
     }

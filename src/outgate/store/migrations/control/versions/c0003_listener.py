@@ -34,11 +34,73 @@ def downgrade() -> None:
 
 
 def _gateways() -> None:
-    pass
+    op.create_table(
+        "vpcs",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("account_id", sa.String(), nullable=False),
+        sa.Column("crn", sa.String(), nullable=False),
+        sa.Column("region", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("created_by", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("crn"),
+        sa.UniqueConstraint("account_id", "name"),
+    )
+    op.create_table(
+        "subnets",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("vpc_id", sa.String(), nullable=False),
+        sa.Column("zone", sa.String(), nullable=False),
+        sa.Column("network", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("created_by", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("vpc_id", "name"),
+    )
+    op.create_table(
+        "endpoint_gateways",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("vpc_id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("target", sa.String(), nullable=False),
+        sa.Column("region", sa.String(), nullable=False),
+        sa.Column("service_endpoint", sa.String(), nullable=False),
+        sa.Column("dns_mode", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("created_by", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["vpc_id"], ["vpcs.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("vpc_id", "name"),
+        sa.UniqueConstraint("vpc_id", "service_endpoint"),
+    )
+    op.create_table(
+        "reserved_ips",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("subnet_id", sa.String(), nullable=False),
+        sa.Column("address", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("auto_delete", sa.Boolean(), nullable=False),
+        sa.Column("gateway_id", sa.String()),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("created_by", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["subnet_id"], ["subnets.id"]),
+        sa.ForeignKeyConstraint(["gateway_id"], ["endpoint_gateways.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("gateway_id"),
+        sa.UniqueConstraint("subnet_id", "address"),
+        sa.UniqueConstraint("subnet_id", "name"),
+    )
 
 
 def _no_gateways() -> None:
-    pass
+    for table in ("reserved_ips", "endpoint_gateways", "subnets", "vpcs"):
+        op.drop_table(table)
 
 
 def _allow_lists() -> None:
