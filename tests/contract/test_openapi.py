@@ -24,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from outgate.api import event_notifications as event_notifications_api
 from outgate.api import restrictions as restrictions_api
+from outgate.api import vpc as vpc_api
 from outgate.api.event_notifications.authorization import FORM_EXAMPLE
 from outgate.api.identity import roles as identity_roles
 from outgate.model.access import Address
@@ -85,6 +86,52 @@ class Things:
             "key_id": keys[-1].id,
             "id": keys[-1].id,
             "account_id": self.service.account_id,
+            **self.network_ids(),
+        }
+
+    def network_ids(self) -> dict[str, str]:
+        store, account_id = self.service.store, self.service.account_id
+        vpcs = store.vpc.vpcs(account_id)
+        vpc = vpcs[0] if vpcs else store.vpc.create_vpc(account_id, "us-south", "things", by="test")
+        subnets = [subnet for subnet, _ in store.vpc.subnets(account_id)]
+        subnet = (
+            subnets[0]
+            if subnets
+            else store.vpc.create_subnet(
+                account_id, vpc.id, name="things", zone="us-south-1", network="10.9.0.0/24", by="test"
+            )
+        )
+        ips = store.vpc.reserved_ips(account_id, subnet.id)
+        ip = (
+            ips[0]
+            if ips
+            else store.vpc.reserve(
+                account_id, subnet.id, address=None, name="things", auto_delete=False, gateway_id=None, by="test"
+            )
+        )
+        for going in store.gateways.wanted():
+            store.gateways.end(going.id)
+        gateways = store.gateways.gateways(account_id)
+        gateway = (
+            gateways[0]
+            if gateways
+            else store.gateways.create(
+                account_id,
+                subnet.vpc.id,
+                name="things",
+                target="crn",
+                region="us-south",
+                service_endpoint="private.smtp.us-south.outgate.test",
+                dns_mode="primary",
+                ip=None,
+                by="test",
+            )
+        )
+        return {
+            "vpc_id": vpc.id,
+            "subnet_id": subnet.id,
+            "reserved_ip_id": ip.id if gateway.ip is None else gateway.ip.id,
+            "gateway_id": gateway.id,
         }
 
     def configuration(self) -> Any:
@@ -156,6 +203,11 @@ def identity(service: Service) -> Any:
     return schemathesis.openapi.from_url(f"{service.base}/iam/openapi.json")
 
 
+@pytest.fixture(scope="module")
+def vpc(service: Service) -> Any:
+    return schemathesis.openapi.from_url(f"{service.vpc_url}/openapi.json")
+
+
 def drive(schema: Any, operation_id: str, mode: GenerationMode, service: Service, things: Things) -> None:
     """Send one operation what its description allows, or what it does not, and hold each answer against it."""
     operation = schema.find_operation_by_id(operation_id)
@@ -200,17 +252,26 @@ def test_identity(identity: Any, operation_id: str, mode: GenerationMode, servic
     drive(identity, operation_id, mode, service, things)
 
 
-def test_every_operation_is_described(event_notifications: Any, restrictions: Any, identity: Any) -> None:
+@MODES
+@pytest.mark.parametrize("operation_id", vpc_api.ROLES)
+def test_vpc(vpc: Any, operation_id: str, mode: GenerationMode, service: Service, things: Things) -> None:
+    drive(vpc, operation_id, mode, service, things)
+
+
+def test_every_operation_is_described(event_notifications: Any, restrictions: Any, vpc: Any) -> None:
     for schema, roles in (
         (event_notifications, event_notifications_api.ROLES),
         (restrictions, restrictions_api.ROLES),
+        (vpc, vpc_api.ROLES),
     ):
         described = {result.ok().definition.raw["operationId"] for result in schema.get_all_operations()}
         assert described == set(roles)
 
 
-def test_every_example_is_as_its_schema_says(event_notifications: Any, restrictions: Any, identity: Any) -> None:
-    for schema in (event_notifications, restrictions, identity):
+def test_every_example_is_as_its_schema_says(
+    event_notifications: Any, restrictions: Any, identity: Any, vpc: Any
+) -> None:
+    for schema in (event_notifications, restrictions, identity, vpc):
         document = schema.raw_schema
         seen = 0
         for path, operations in document["paths"].items():

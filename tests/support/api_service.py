@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 
-from outgate.api import event_notifications, identity, restrictions
+from outgate.api import event_notifications, identity, restrictions, vpc
 from outgate.api.event_notifications import SmtpRecords
 from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
@@ -36,6 +36,11 @@ OPEN_ENDPOINTS = (
     ),
 )  # fmt: skip
 """Where mail can be handed in, as the service is told."""
+PRIVATE_NAMES = {
+    "us-south": "private.smtp.us-south.outgate.test",
+    "us-east": "private.smtp.us-south.outgate.test",
+    "eu-de": "private.smtp.eu-de.outgate.test",
+}
 
 
 def as_it_stood(configuration: SmtpConfiguration, checked: Sequence[Checked], now: float) -> NewStanding:
@@ -82,6 +87,10 @@ class Service:
     @property
     def cbr_url(self) -> str:
         return f"{self.base}/context-based-restrictions"
+
+    @property
+    def vpc_url(self) -> str:
+        return f"{self.base}/vpc/v1"
 
     @property
     def smtp_url(self) -> str:
@@ -153,6 +162,14 @@ def application(
             "/event-notifications": notifications,
             "/context-based-restrictions": restrictions.build(store=store, authenticator=authenticator, clock=clock),
             "/iam": tokens_api,
+            "/vpc/v1": vpc.build(
+                store=store,
+                authenticator=authenticator,
+                clock=clock,
+                region="us-south",
+                private_names=PRIVATE_NAMES,
+                networks_allowed=["10.0.0.0/8", "127.20.0.0/16"],
+            ),
         },
         tokens_api,
     )

@@ -11,7 +11,7 @@ Not here: bodies and queries (`schema`), other vendors' error bodies (`cloud_man
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,15 +29,18 @@ from outgate.store.history import Crowded
 
 _log = Log("outgate.api")
 _CORRELATION = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}")
+_PLACES = {"query": "parameter", "path": "parameter", "header": "header"}
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong; `field` names the part of the request ("" if none)."""
+    """One thing that is wrong; `field` names the part of the request ("" if none), `place` what kind of part it is:
+    field, parameter or header."""
 
     code: str
     message: str
     field: str = ""
+    place: str = "field"
 
 
 class ApiError(Exception):
@@ -139,15 +142,16 @@ def validation_problems(errors: Sequence[Any], *, skip: int = 0) -> tuple[Proble
 
 def _problem(error: dict[str, Any], skip: int) -> Problem:
     place = ".".join(str(part) for part in error["loc"][skip:])
-    kind, said = str(error["type"]), str(error["msg"])
-    if kind == "missing":
+    wrong, said = str(error["type"]), str(error["msg"])
+    if wrong == "missing":
         said = "is required"
-    elif kind == "value_error":
+    elif wrong == "value_error":
         said = str(error["ctx"]["error"])
     else:
         said = said.replace("Input should be", "must be").replace("String should", "must")
         said = said[0].lower() + said[1:]
-    return Problem("bad_request", f"'{place}' {said}" if place else said, place)
+    kind = _PLACES.get(str(error["loc"][0]), "field") if skip else "field"
+    return Problem("bad_request", f"'{place}' {said}" if place else said, place, kind)
 
 
 def trace_of(request: Request) -> str:
@@ -166,25 +170,29 @@ def envelope(status: int, trace: str, problems: Sequence[Problem], more_info: st
     return {"status_code": status, "trace": trace, "errors": errors}
 
 
-def install(app: FastAPI, more_info: str) -> None:
-    """Make `app` answer every error with the envelope and every answer with the two id headers."""
+Shape = Callable[[int, str, Sequence[Problem], str], dict[str, object]]
+"""Makes an error body, as `envelope` does."""
+
+
+def install(app: FastAPI, more_info: str, shape: Shape = envelope) -> None:
+    """Make `app` answer every error with what `shape` makes and every answer with the two id headers."""
 
     def refused(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
-        body = envelope(error.status, trace_of(request), error.problems, more_info)
+        body = shape(error.status, trace_of(request), error.problems, more_info)
         return JSONResponse(body, error.status, error.headers)
 
     def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         problems = validation_problems(error.errors(), skip=1)
-        return JSONResponse(envelope(400, trace_of(request), problems, more_info), 400)
+        return JSONResponse(shape(400, trace_of(request), problems, more_info), 400)
 
     def unrouted(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         codes = {404: "not_found", 405: "method_not_allowed"}
         messages = {404: "there is no such resource", 405: "this resource does not have that method"}
         problem = Problem(codes.get(error.status_code, "bad_request"), messages.get(error.status_code, error.detail))
-        body = envelope(error.status_code, trace_of(request), (problem,), more_info)
+        body = shape(error.status_code, trace_of(request), (problem,), more_info)
         return JSONResponse(body, error.status_code, error.headers)
 
     def busy(request: Request, error: Exception) -> JSONResponse:
@@ -200,15 +208,16 @@ def install(app: FastAPI, more_info: str) -> None:
     app.add_exception_handler(OperationalError, busy)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, unrouted)
-    app.add_middleware(RequestIds, more_info=more_info)
+    app.add_middleware(RequestIds, more_info=more_info, shape=shape)
 
 
 class RequestIds:
     """ASGI middleware: gives each request its ids, each answer their headers, and our own failures a 500."""
 
-    def __init__(self, app: ASGIApp, more_info: str) -> None:
+    def __init__(self, app: ASGIApp, more_info: str, shape: Shape = envelope) -> None:
         self._app = app
         self._more_info = more_info
+        self._shape = shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -240,7 +249,7 @@ class RequestIds:
             if started:
                 raise
             problem = Problem("internal_error", f"something failed here; the log has it under {trace}")
-            answer = JSONResponse(envelope(500, trace, (problem,), self._more_info), 500)
+            answer = JSONResponse(self._shape(500, trace, (problem,), self._more_info), 500)
             await answer(scope, receive, send_with_ids)
 
 

@@ -81,11 +81,14 @@ def described(
     body_example: object = None,
     headers: tuple[str, ...] = (),
     public: bool = False,
+    refusal: type[BaseModel] = Error,
+    body_type: str = "application/json",
 ) -> dict[str, Any]:
     """Return what a route's decorator needs so that the document tells all of it.
 
     `answer` is the shape of success (None: empty), `errors` are statuses beside 400, 401, 403, 404 and 503 (and 413,
-    415 with a body), `headers` are names of answer headers, `public` needs no token."""
+    415 with a body), `headers` are names of answer headers, `public` needs no token; `refusal` is the shape of every
+    error, `body_type` the media type that its body is shown as."""
     success: dict[str, Any] = {"description": "Done."}
     if answer is not None:
         success["model"] = answer
@@ -96,13 +99,13 @@ def described(
     responses: dict[int | str, dict[str, Any]] = {status: success}
     statuses = (*((400, 404, 503) if public else _ALWAYS), *(_WITH_BODY if body is not None else ()), *errors)
     for code in sorted(set(statuses)):
-        responses[code] = {"description": _SAID[code], "model": Error}
+        responses[code] = {"description": _SAID[code], "model": refusal}
     extra: dict[str, Any] = {} if public else {"security": [{"bearer": []}]}
     if body is not None:
         extra["requestBody"] = {
             "required": not body_optional,
             "content": {
-                "application/json": {
+                body_type: {
                     "schema": body.model_json_schema(ref_template=_REF),
                     **({} if body_example is None else {"example": json.dumps(body_example)}),
                 }

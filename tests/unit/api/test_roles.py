@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from outgate.api import cloud_manager, event_notifications, identity, restrictions
+from outgate.api import cloud_manager, event_notifications, identity, restrictions, vpc
 from outgate.api.identity.roles import ALL_ROLES, covered
 from outgate.api.identity.tokens import Authenticator
 from support import api_service
@@ -92,6 +92,29 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "update_api_key": MANAGE,
         "delete_api_key": MANAGE,
     },
+    "vpc/v1": {
+        "list_vpcs": READ,
+        "create_vpc": MANAGE,
+        "get_vpc": READ,
+        "delete_vpc": MANAGE,
+        "list_subnets": READ,
+        "create_subnet": MANAGE,
+        "get_subnet": READ,
+        "delete_subnet": MANAGE,
+        "list_subnet_reserved_ips": READ,
+        "create_subnet_reserved_ip": MANAGE,
+        "get_subnet_reserved_ip": READ,
+        "delete_subnet_reserved_ip": MANAGE,
+        "list_endpoint_gateways": READ,
+        "create_endpoint_gateway": MANAGE,
+        "get_endpoint_gateway": READ,
+        "update_endpoint_gateway": WRITE,
+        "delete_endpoint_gateway": MANAGE,
+        "list_endpoint_gateway_ips": READ,
+        "get_endpoint_gateway_ip": READ,
+        "add_endpoint_gateway_ip": WRITE,
+        "remove_endpoint_gateway_ip": WRITE,
+    },
     "cloud-manager": {
         "programs": EGRESS_READ,
         "program": EGRESS_READ,
@@ -111,6 +134,7 @@ TABLES = {
     "event-notifications": event_notifications.ROLES,
     "context-based-restrictions": restrictions.ROLES,
     "iam": identity.ROLES,
+    "vpc/v1": vpc.ROLES,
 }
 OPERATIONS = [(api, operation) for api, operations in EXPECTED.items() for operation in operations]
 
