@@ -25,7 +25,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from outgate import settings as settings_module
-from outgate.api import cloud_manager, event_notifications, identity, restrictions
+from outgate.api import cloud_manager, event_notifications, identity, restrictions, vpc
 from outgate.api.event_notifications import documents
 from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
@@ -55,6 +55,7 @@ from outgate.net.certificates import CertificateWatch
 from outgate.net.dns import Resolver
 from outgate.net.pace import Pace
 from outgate.relay.endpoints import Endpoint
+from outgate.relay.gateways import Gateways
 from outgate.relay.onboarding import Verifier
 from outgate.relay.recheck import Recheck
 from outgate.sandbox import api as sandbox_api
@@ -64,6 +65,7 @@ from outgate.sandbox.inbox import Inbox
 from outgate.sandbox.judges import Judges
 from outgate.sandbox.local import LocalOnly
 from outgate.sandbox.nameserver import NameServer
+from outgate.sandbox.private_names import PrivateNames
 from outgate.sandbox.zone import Zone
 from outgate.settings import Settings
 from outgate.smtp.asyncio.server import listening_socket
@@ -76,6 +78,7 @@ HOST = "127.0.0.1"
 EXCHANGE = "mx.outgate.test"
 EGRESS_ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 LOOPBACK = "127.0.0.0/8"
+PRIVATE = "127.20.0.0/16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,11 @@ def read_settings(config: Path | None) -> Settings:
     """Return the settings of `config` over the laptop mode's own defaults."""
     return settings_module.load(
         config,
-        relay={"authorization": "automatic", "proxy_trusted": list(EGRESS_ADDRESSES)},
+        relay={
+            "authorization": "automatic",
+            "proxy_trusted": list(EGRESS_ADDRESSES),
+            "private_networks": [PRIVATE],
+        },
         egress={"guard_exceptions": [LOOPBACK]},
     )
 
@@ -201,7 +208,7 @@ class Laptop:
             settings, data=data, control=control, resolver=resolver, clock=clock, header_to=relay.listeners.targets
         )
         self._stop_last(egress.stop)
-        await self._open(relay, control)
+        gateways = await self._open(relay, control, zone)
         recheck = Recheck(
             verifier,
             control.verification,
@@ -232,7 +239,9 @@ class Laptop:
             "tunnel_address": tunnel_address,
             "http_proxy": f"{HOST}:{proxy_port}",
         }
-        parts = _Parts(settings, control, clock, zone, inbox, relay, egress, verifier, recheck, hasher, issuer)
+        parts = _Parts(
+            settings, control, clock, zone, inbox, relay, gateways, egress, verifier, recheck, hasher, issuer
+        )
         server, task = await serve_http(LocalOnly(http_application(parts, self.dev, proxy_port)), http)
         self._stop_last(functools.partial(_stop_http, server, task))
         self._write_dev_json()
@@ -278,6 +287,7 @@ class Laptop:
         except BadKey as error:
             raise StartFailed(f"dev.dkim_key_file {dev.dkim_key_file}: {error}") from None
         await asyncio.to_thread(tenants.make_egress_side, control, tenant, dev.tunnel_address)
+        await asyncio.to_thread(tenants.make_private_side, control, tenant)
         return configuration
 
     def _records(self, zone: Zone, configuration: SmtpConfiguration) -> None:
@@ -364,14 +374,30 @@ class Laptop:
             schedule=recheck_schedule(settings),
         )
 
-    async def _open(self, relay: RelayService, control: ControlStore) -> None:
+    async def _open(self, relay: RelayService, control: ControlStore, zone: Zone) -> Gateways:
         """Take up what an earlier run left, let clients in, and follow what changes in the store."""
+        names = PrivateNames(zone)
+        gateways = Gateways(
+            control.gateways,
+            open=relay.open_private,
+            close=relay.close_private,
+            publish=names.publish,
+            withdraw=names.withdraw,
+        )
+
+        async def changed() -> None:
+            gateways.poke()
+            await relay.changed()
+
         # Before the first look: what changes after it is noticed.
-        watch = Watch(control, relay.changed, relay.follow_access)
+        watch = Watch(control, changed, relay.follow_access)
         await relay.changed()
         await relay.start()
+        await gateways.start()
+        self._stop_last(gateways.stop)
         watch.start()
         self._stop_last(watch.stop)
+        return gateways
 
     def _socket(self, name: str, port: int) -> socket.socket:
         try:
@@ -436,6 +462,7 @@ class _Parts:
     zone: Zone
     inbox: Inbox
     relay: RelayService
+    gateways: Gateways
     egress: EgressService
     verifier: Verifier
     recheck: Recheck
@@ -488,6 +515,15 @@ def http_application(parts: _Parts, dev: dict[str, Any], proxy_port: int) -> Mou
             "/iam": tokens,
             "/identity": _below("/identity", tokens),
             "/sandbox": sandbox_api.build(parts.zone, parts.inbox, advance, authenticator),
+            "/vpc/v1": vpc.build(
+                store=control,
+                authenticator=authenticator,
+                clock=clock,
+                region=tenants.REGION,
+                private_names=settings_module.compiled(settings.relay.endpoints).private_names(),
+                networks_allowed=settings.relay.private_networks,
+                changed=parts.gateways.poke,
+            ),
         },
         views.build(_console_data(parts, dev)),
     )

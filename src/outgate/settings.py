@@ -169,6 +169,9 @@ class RelaySettings(_Section):
     proxy_trusted: list[_Network] = Field(
         [], description="Networks whose connections must begin with a PROXY header; all others must not."
     )
+    private_networks: list[_Network] = Field(
+        [], description="Networks of this machine whose addresses VPC subnets, and so endpoint gateways, may have."
+    )
     max_message_bytes: int = Field(31_457_280, ge=65_536, description="Largest message, in bytes (SIZE).")
     max_recipients: int = Field(50, ge=1, le=1000, description="Recipients per message (LIMITS RCPTMAX).")
     max_line_octets: int = Field(

@@ -79,6 +79,13 @@ class Endpoints:
         """Return the endpoint that serves a region: the first one if none names it."""
         return self._by_region.get(region, self.all[0])
 
+    def private_names(self) -> dict[str, str]:
+        """Return the private name of each region that an endpoint names; the first one's id stands for what it serves
+        if it names none."""
+        first = self.all[0]
+        found = {} if first.regions else {first.id: first.private_name}
+        return found | {region: endpoint.private_name for region, endpoint in self._by_region.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class OpenEndpoint:

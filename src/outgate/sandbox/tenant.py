@@ -9,6 +9,7 @@ Not here: verifying the domain (`relay.onboarding`), the zone's answers (`sandbo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass, replace
@@ -20,10 +21,12 @@ from outgate.model.egress import Mode
 from outgate.model.tenancy import SmtpConfiguration, Verification
 from outgate.store.control import ControlStore
 from outgate.store.keys import new_dkim_key, read_dkim_key
+from outgate.store.tenancy import Conflict, TooMany
 
 SMTP_API = "crn:v1:bluemix:public:event-notifications-dev::::api-type:smtp-configuration"
 REGION = "us-south"
 EGRESS_REGION = "va7"
+PRIVATE_NETWORK = "127.20.0.0/24"
 ALL_ROLES = frozenset({"reader", "writer", "manager", "authorizer", "operator", "runtime", "smtp"})
 CLIENT_ID = "outgate-dev"
 
@@ -149,6 +152,26 @@ def _open_loopback(control: ControlStore, tenant: Tenant) -> None:
         enforcement="enabled",
         by=CLIENT_ID,
     )
+
+
+def make_private_side(control: ControlStore, tenant: Tenant) -> None:
+    """Make the VPC and its subnet exist, unless their names or addresses have been given to others since."""
+    with contextlib.suppress(Conflict, TooMany):
+        vpc = next((vpc for vpc in control.vpc.vpcs(tenant.account_id) if vpc.id == tenant.vpc_id), None)
+        if vpc is None:
+            control.vpc.create_vpc(
+                tenant.account_id, REGION, "laptop", by=CLIENT_ID, vpc_id=tenant.vpc_id, crn=tenant.vpc_crn
+            )
+        if all(subnet.id != tenant.subnet_id for subnet, _ in control.vpc.subnets(tenant.account_id)):
+            control.vpc.create_subnet(
+                tenant.account_id,
+                tenant.vpc_id,
+                name="laptop",
+                zone=f"{REGION}-1",
+                network=PRIVATE_NETWORK,
+                by=CLIENT_ID,
+                subnet_id=tenant.subnet_id,
+            )
 
 
 def make_egress_side(control: ControlStore, tenant: Tenant, tunnel_address: str) -> None:

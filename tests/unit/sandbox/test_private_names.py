@@ -1,0 +1,52 @@
+"""Names of gateways in the zone: several addresses, somebody else's record, and after a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from outgate.sandbox.private_names import PrivateNames
+from outgate.sandbox.zone import Zone
+
+NAME = "private.smtp.test"
+
+
+def test_a_name_leads_to_every_gateway_that_is_open() -> None:
+    zone = Zone()
+    names = PrivateNames(zone)
+    names.publish(NAME, "127.20.0.4")
+    names.publish(NAME, "127.20.1.4")
+    names.publish(NAME, "127.20.1.4")
+    assert zone.addresses(NAME) == ["127.20.0.4", "127.20.1.4"]
+    names.withdraw(NAME, "127.20.0.4")
+    assert zone.addresses(NAME) == ["127.20.1.4"]
+    names.withdraw(NAME, "127.20.1.4")
+    names.withdraw(NAME, "127.20.1.4")
+    assert zone.get(NAME, "A") is None
+
+
+def test_somebody_elses_record_stays() -> None:
+    zone = Zone()
+    names = PrivateNames(zone)
+    for put in (lambda: zone.put(NAME, "A", ["127.0.0.9"]), lambda: zone.put(NAME, "A", []), lambda: zone.put_failure(NAME, "A", "SERVFAIL")):  # fmt: skip
+        put()
+        before = zone.get(NAME, "A")
+        names.publish(NAME, "127.20.0.4")
+        names.withdraw(NAME, "127.20.0.4")
+        assert zone.get(NAME, "A") == before
+    zone.delete(NAME, "A")
+    names.publish(NAME, "127.20.0.4")
+    zone.put(NAME, "A", ["127.0.0.9"])
+    names.withdraw(NAME, "127.20.0.4")
+    assert zone.addresses(NAME) == ["127.0.0.9"]
+
+
+def test_after_a_restart_the_records_are_ours_again(tmp_path: Path) -> None:
+    before = PrivateNames(Zone(tmp_path / "zone.json"))
+    before.publish(NAME, "127.20.0.4")
+    before.publish(NAME, "127.20.1.4")
+    zone = Zone(tmp_path / "zone.json")
+    again = PrivateNames(zone)
+    again.withdraw(NAME, "127.20.1.4")
+    again.publish(NAME, "127.20.0.4")
+    again.publish(NAME, "127.20.2.4")
+    assert zone.addresses(NAME) == ["127.20.0.4", "127.20.2.4"]
