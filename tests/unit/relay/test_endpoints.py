@@ -30,6 +30,15 @@ def test_every_region_has_one_endpoint() -> None:
         Endpoints((replace(DALLAS, outgoing_addresses=()),))
 
 
+def test_the_private_name_of_each_region() -> None:
+    assert ENDPOINTS.private_names() == {
+        region: each.private_name for each in (FRANKFURT, DALLAS) for region in each.regions or (each.id,)
+    }
+    alone = Endpoints((replace(DALLAS, regions=()),))
+    assert alone.private_names() == {DALLAS.id: DALLAS.private_name}
+    assert alone.of_region(DALLAS.id).private_name == DALLAS.private_name
+
+
 def test_a_door_says_what_it_is() -> None:
     public, private = Door("submission", "public", FRANKFURT), Door("submissions", "private", FRANKFURT, "crn:vpc")
     assert (public.host_name, private.host_name) == ("fra.test", "private.fra.test")

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from outgate.model.access import Address
 from outgate.model.flow import Client
+from outgate.relay.access import AccessTable
 from outgate.relay.credentials import Busy
 from outgate.relay.session import SubmissionSession
 from outgate.relay.turns import Places
@@ -536,3 +538,18 @@ def test_sessions_share_what_they_hold_of_messages() -> None:
     d.pump()
     d.login()
     assert d.say("MAIL FROM:<a@shop.test>").startswith("452 4.3.1 ")
+
+
+def test_who_comes_through_a_gateway_stays_as_long_as_a_zone_names_its_vpc(decisions: Decisions) -> None:
+    vpc = "crn:v1:bluemix:public:is:us-south:a/acc::vpc:r006-1"
+    shut = access()
+    (zone,) = shut._snapshot.zones
+    table = AccessTable(replace(shut._snapshot, zones=(replace(zone, addresses=(Address("vpc", vpc),)),)))
+    d = desk(client=Client("192.0.2.1", 1, "private", "submissions", vpc=vpc), table=table)
+    assert d.pump().startswith("220 ")
+    assert d.login().endswith("235 2.7.0 Authentication successful\r\n")
+    assert d.session.still_welcome()
+    assert {each["vpc"] for each in decisions.seen} == {vpc}
+    assert d.relay.welcomes("192.0.2.1", "private", vpc) and not d.relay.welcomes("192.0.2.1", "private")
+    d.relay.access = shut
+    assert not d.session.still_welcome()
