@@ -1,8 +1,8 @@
 """The PROXY protocol header, versions 1 and 2: who the client behind a proxy really is.
 
-Standards: "The PROXY protocol, versions 1 & 2" (haproxy.org, 2020-03-05), sections 2.1 and 2.2.
+Standards: "The PROXY protocol, versions 1 & 2" (haproxy.org, 2020-03-05), sections 2.1 to 2.2.4.
 Promises: `parse` needs no more bytes than the header has and says exactly how many that were; anything else
-raises `BadHeader`; `encode_v2` makes what `parse` reads.
+raises `BadHeader`, a checksum that is wrong too; `encode_v2` makes what `parse` reads.
 Dangers: only a trusted peer's header may be believed, and from a trusted peer it must come: never sniff.
 Not here: who is trusted (`smtp.asyncio.server`, by setting).
 """
@@ -17,6 +17,7 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 V1_LIMIT = 107
 V2_LIMIT = 16 + 2048
 _V1 = b"PROXY "
+_CRC32C = 0x03
 
 
 class BadHeader(Exception):
@@ -25,7 +26,7 @@ class BadHeader(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
-    """Source and destination as (address, port), or both None for LOCAL and UNKNOWN (the proxy itself)."""
+    """Source and destination as (address, port), or both None for LOCAL, UNKNOWN and UNSPEC: the proxy itself."""
 
     source: tuple[str, int] | None
     destination: tuple[str, int] | None
@@ -55,15 +56,21 @@ def _parse_v1(data: bytes) -> tuple[ProxyHeader, int] | None:
         raise BadHeader("a version 1 header has a protocol, two addresses and two ports")
     kind = ipaddress.IPv4Address if words[1] == b"TCP4" else ipaddress.IPv6Address
     try:
-        source = str(kind(words[2].decode("ascii"))), _port(words[4])
-        destination = str(kind(words[3].decode("ascii"))), _port(words[5])
+        source = _address(kind, words[2]), _port(words[4])
+        destination = _address(kind, words[3]), _port(words[5])
     except ValueError:
         raise BadHeader("an address or a port is not valid") from None
     return ProxyHeader(source, destination), end + 2
 
 
+def _address(kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address], word: bytes) -> str:
+    if b"%" in word:  # a scope is no part of an address here, and would name an interface of ours
+        raise ValueError
+    return str(kind(word.decode("ascii")))
+
+
 def _port(word: bytes) -> int:
-    if not word.isdigit() or len(word) > 5 or int(word) > 65535:
+    if not word.isdigit() or len(word) > 5 or int(word) > 65535 or (word[:1] == b"0" and word != b"0"):
         raise ValueError
     return int(word)
 
@@ -83,10 +90,46 @@ def _parse_v2(data: bytes) -> tuple[ProxyHeader, int] | None:
     size = {0x11: 4, 0x21: 16}.get(family)
     if size is None or length < 2 * size + 4:
         raise BadHeader("only TCP over IPv4 and IPv6 is understood")
+    _check_tlvs(data[: 16 + length], 16 + 2 * size + 4)
     source = str(ipaddress.ip_address(data[16 : 16 + size]))
     destination = str(ipaddress.ip_address(data[16 + size : 16 + 2 * size]))
     source_port, destination_port = struct.unpack_from("!HH", data, 16 + 2 * size)
     return ProxyHeader((source, source_port), (destination, destination_port)), 16 + length
+
+
+def _check_tlvs(header: bytes, at: int) -> None:
+    """Walk the type-length-value vectors behind the addresses; compare the checksum if one is there."""
+    checksum = -1
+    while at < len(header):
+        kind, size = header[at], int.from_bytes(header[at + 1 : at + 3], "big")
+        if at + 3 + size > len(header):
+            raise BadHeader("a vector is longer than the header")
+        if kind == _CRC32C:
+            if size != 4 or checksum >= 0:
+                raise BadHeader("a checksum has four octets and comes once")
+            checksum = at + 3
+        at += 3 + size
+    if checksum >= 0:
+        given = int.from_bytes(header[checksum : checksum + 4], "big")
+        if crc32c(header[:checksum] + bytes(4) + header[checksum + 4 :]) != given:
+            raise BadHeader("the checksum is wrong")
+
+
+def crc32c(data: bytes) -> int:
+    """Return the CRC-32C (Castagnoli; RFC 9260 appendix A) of `data`."""
+    register = 0xFFFFFFFF
+    for octet in data:
+        register = _CASTAGNOLI[(register ^ octet) & 0xFF] ^ (register >> 8)
+    return register ^ 0xFFFFFFFF
+
+
+def _shifted(octet: int) -> int:
+    for _ in range(8):
+        octet = (octet >> 1) ^ (0x82F63B78 if octet & 1 else 0)
+    return octet
+
+
+_CASTAGNOLI = tuple(_shifted(octet) for octet in range(256))
 
 
 def encode_v2(source: tuple[str, int], destination: tuple[str, int]) -> bytes:
