@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo dev test check format bench docs lock packages clean
+.PHONY: demo dev test fuzz check format bench docs lock packages clean
 
 demo: $(VENV)/.runtime
 	@$(BIN)/outgate demo
@@ -13,6 +13,11 @@ dev: $(VENV)/.runtime
 
 test: $(VENV)/.dev packages
 	$(BIN)/python -m pytest -q
+
+# Each harness under Atheris, with its seeds; RUNS=1000000 for a night, `python fuzz/NAME.py CORPUS` for one.
+RUNS ?= 10000
+fuzz: $(VENV)/.dev
+	@for harness in fuzz/[a-z]*.py; do echo $$harness; $(BIN)/python $$harness -runs=$(RUNS) -verbosity=0 || exit 1; done
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
