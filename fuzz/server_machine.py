@@ -21,7 +21,7 @@ from outgate.smtp.events import Authenticate, Connected, Event, MailFrom, Messag
 from outgate.smtp.reply import Reply, reply
 from outgate.smtp.server import AUTH_OK, OK, READY_FOR_TLS, Limits, ServerMachine, State
 
-LIMITS = Limits(message=300, recipients=3, line=120, auth_line=200, errors=6, pipelined=150)
+LIMITS = Limits(message=300, recipients=3, line=120, auth_line=200, errors=6, pipelined=250)
 _HEAD = 11
 _NO = (
     reply(550, "5.7.1", "No"),

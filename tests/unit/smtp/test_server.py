@@ -418,11 +418,21 @@ def test_chunks_after_a_refusal_cost_one_error() -> None:
     assert desk.say(LINES["MAIL"] + LINES["RCPT"] + b"BDAT 2 LAST\r\n\r\n").endswith(b"250 2.0.0 Ok\r\n")
 
 
-@pytest.mark.parametrize("line", [b"GET / HTTP/1.1\r\n", b"PROXY TCP4 192.0.2.1 192.0.2.2 1 25\r\n"])
-def test_another_protocol_ends_at_once(line: bytes) -> None:
+@pytest.mark.parametrize("verb", ["GET", "POST", "CONNECT", "OPTIONS", "PRI"])
+def test_another_protocol_ends_at_once(verb: str) -> None:
     desk = Desk()
-    assert desk.say(line + b"EHLO c\r\n").startswith(b"421 ")
+    assert desk.say(f"{verb} / HTTP/1.1\r\nEHLO c\r\n".encode()).startswith(b"421 ")
     assert desk.machine.state is State.CLOSED
+
+
+@pytest.mark.parametrize(
+    "header", [b"PROXY TCP4 192.0.2.1 192.0.2.2 1 25\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12)]
+)
+def test_a_proxy_header_in_a_session_is_a_protocol_error(header: bytes) -> None:
+    desk = Desk()
+    with pytest.raises(RemoteProtocolError, match="proxy_trusted"):
+        desk.say(header + b"EHLO c\r\n")
+    assert desk.machine.state is State.CLOSED and desk.machine.hello == ""
 
 
 def test_tls_forgets_what_was_said_before() -> None:
