@@ -43,6 +43,7 @@ SEEDS = (
     _YES + _LOGIN + b"MAIL FROM:<a@b.example> SMTPUTF8 RET=HDRS ENVID=x\r\nRCPT TO:<\xc3\xa4@d.example> NOTIFY=NEVER\r\nBDAT 5\r\nab\r\n.BDAT 3 LAST\r\n\r\n.QUIT\r\n",
     _YES + _DATA.replace(b"DATA\r\n", b"BDAT 20 LAST\r\n") + b"x\n.\nMAIL FROM:<e@b>\r\nBDAT 0 LAST\r\nBDAT 99999999999999999999\r\n",
     b"\0\0\1\2\3\0\1\2\3\7\1" + _DATA + b"x\r\n.\r\n" + b"FROB\r\n" * 7,
+    b"\x02" + _YES[1:] + _DATA + b"x\r\n.\nMAIL\r\n.\rx\n\r.\r\r\n..\n.\r\n..\r\n.\r\n",
     _YES + b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\nGET / HTTP/1.1\r\n",
     _YES + b"EHLO " + b"x" * 300 + b"\r\nAUTH PLAIN " + b"A" * 300 + b"\r\nAUTH PLAIN\r\n*\r\nNOOP\rNOOP\n\r\n",
 )  # fmt: skip
@@ -128,7 +129,7 @@ class Owner:
             case MessageReceived():
                 assert self.recipients
                 content = event.content
-                assert len(content) <= LIMITS.message and not has_bare_line_ends(content)
+                assert len(content) <= LIMITS.message and not has_bare_line_ends(content) and b"\0" not in content
                 assert b"\r\n.\r\n" not in b"\r\n" + content and (not content or content.endswith(b"\r\n"))
             case TlsRequested():
                 assert not self.machine.tls

@@ -120,10 +120,12 @@ def test_a_message_is_the_same_by_data_and_in_chunks(raw: bytes, cuts: list[int]
 
 @given(st.binary(max_size=60).map(lambda b: b.replace(b"x", b"\r\n").replace(b"y", b".")))
 def test_replaced_line_ends_never_make_an_end(raw: bytes) -> None:
-    stuffed = (b"\r\n" + raw).replace(b"\r\n.", b"\r\n..")[2:]
-    mended = replace_bare_line_ends(stuffed)
+    wire = raw + b"\r\n"
+    if b"\r\n.\r\n" in b"\r\n" + wire:  # the collector would have ended there
+        return
+    mended = replace_bare_line_ends(wire)
     assert not has_bare_line_ends(mended)
-    assert b"\r\n.\r\n" not in b"\r\n" + mended + b"\r\n" or b"\r\n.\r\n" in b"\r\n" + stuffed + b"\r\n"
+    assert b"\r\n.\r\n" not in b"\r\n" + mended
 
 
 @given(st.binary(max_size=80), st.lists(st.integers(0, 80), max_size=6))

@@ -20,6 +20,7 @@ _FEW_DOTS = 100  # in one piece; where they are many, looking for the whole wins
 _SPLIT_LIMIT = 1_048_576  # beyond this a list of lines would take more memory than it saves time
 _NULS_AND_DOT = re.compile(rb"(?:\A|\n)\0*\.\0*\r\n")
 _BARE = re.compile(rb"(?<!\r)\n(\.?)|\r(?!\n)(\.?)")
+_LONE_DOT = re.compile(rb"(?:\A|(?<=\r\n))\.(?=\n|\r(?!\n))")
 
 
 class BadLine(Exception):
@@ -254,9 +255,11 @@ def _pieces(content: bytes) -> Iterator[bytes]:
 
 
 def replace_bare_line_ends(content: bytes) -> bytes:
-    """Make every lone CR or LF in wire-form `content` a CR LF, and stuff the dot a new line may begin with."""
+    """Make every lone CR or LF in wire-form `content` a CR LF, and stuff the dot a new line may begin with.
+
+    A dot between a CR LF and a lone CR or LF was no end of data, and must not become one: it is stuffed too."""
 
     def mend(match: re.Match[bytes]) -> bytes:
         return b"\r\n.." if match[1] or match[2] else b"\r\n"
 
-    return _BARE.sub(mend, content)
+    return _BARE.sub(mend, _LONE_DOT.sub(b"..", content))

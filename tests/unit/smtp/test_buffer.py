@@ -100,3 +100,15 @@ def test_only_the_true_end_ends(text: bytes) -> None:
 def test_replaced_line_ends() -> None:
     assert replace_bare_line_ends(b"a\nb\rc\r\nd\n.e\r.f\r\n") == b"a\r\nb\r\nc\r\nd\r\n..e\r\n..f\r\n"
     assert not has_bare_line_ends(b"a\r\nb\r\n")
+
+
+@pytest.mark.parametrize(
+    ("wire", "mended"),
+    [
+        (b"a\r\n.\nb\r\n", b"a\r\n..\r\nb\r\n"), (b"a\r\n.\rb\r\n", b"a\r\n..\r\nb\r\n"), (b".\nb\r\n", b"..\r\nb\r\n"), (b".\rb\r\n", b"..\r\nb\r\n"),
+        (b"a\n.\n.\nb\r\n", b"a\r\n..\r\n..\r\nb\r\n"), (b"a\r\n.\n.\r\nb\r\n", b"a\r\n..\r\n..\r\nb\r\n"), (b"a\r\n..\nb\r\n", b"a\r\n..\r\nb\r\n"),
+        (b"a\r\n.b\r\n", b"a\r\n.b\r\n"),
+    ],
+)  # fmt: skip
+def test_a_dot_that_was_no_end_does_not_become_one(wire: bytes, mended: bytes) -> None:
+    assert replace_bare_line_ends(wire) == mended
