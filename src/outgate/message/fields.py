@@ -165,7 +165,7 @@ def shown(value: bytes) -> str:
 _TOKEN = re.compile(
     rb"""(?P<space>[ \t\r\n]+)
        |(?P<quoted>"(?:[^"\\]|\\.)*")
-       |(?P<literal>\[[^\[\]\\]*\])
+       |(?P<literal>\[[A-Za-z0-9.:-]*\])
        |(?P<atom>[^\x00-\x20()<>\[\]:;@\\,."\x7f]+)
        |(?P<special>[<>:;@,.])""",
     re.VERBOSE | re.DOTALL,

@@ -82,6 +82,8 @@ def test_mailboxes(value: bytes, expected: list[bytes]) -> None:
         b'"unclosed a@b.example',
         b"a@b.example\0",
         b"a@[1.2.3.4]x",
+        b"a@[x@b.example]",
+        b"a@[1.2.3.4\x00]",
     ],
 )
 def test_doubtful_addresses_are_refused(value: bytes) -> None:
