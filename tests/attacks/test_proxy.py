@@ -129,10 +129,7 @@ async def test_anybody_elses_header_ends_the_connection(tmp_path: Path, listener
         writer.write(b"EHLO client.test\r\nNOOP\r\n")
         said = await silence(reader)
         assert b"250" not in said and b"NOOP" not in said
-        if listener == "submission":
-            assert said in (b"", b"220 smtp.outgate.test ESMTP\r\n") or (
-                said.startswith(b"220 ") and said.count(b"\n") == 1
-            )
+        assert said.count(b"\n") <= 1 or listener == "submissions"  # the greeting, or TLS's own alert
         writer.close()
         client = await running.client()  # and without one it is welcome
         assert (await client.say("NOOP")).startswith("250 ")

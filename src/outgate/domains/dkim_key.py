@@ -97,17 +97,20 @@ def _key(text: bytes) -> bytes:
         der = b64decode(text, validate=True)
     except binascii.Error:
         raise _Malformed("p= is not base64") from None
-    outer, _ = _element(der, 0x30)
+    outer, behind = _element(der, 0x30)
     if outer[:1] != b"\x30":  # a modulus, not an algorithm: it is bare
         return der
     algorithm, rest = _element(outer, 0x30)
-    if not algorithm.startswith(_RSA):
+    if algorithm not in (_RSA, _RSA + _NULL):
         raise _Malformed("p= is not an RSA key")
-    bits, _ = _element(rest, 0x03)
+    bits, more = _element(rest, 0x03)
+    if behind or more or bits[:1] != b"\0":
+        raise _Malformed("p= is a key and something else")
     return bits[1:]
 
 
 _RSA = bytes.fromhex("06092a864886f70d010101")
+_NULL = b"\x05\x00"  # the algorithm's parameters, which some leave out
 
 
 def _element(der: bytes, tag: int) -> tuple[bytes, bytes]:

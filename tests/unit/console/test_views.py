@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from markupsafe import escape
 from starlette.testclient import TestClient
 
 from outgate.console.views import ConsoleData, build
@@ -189,6 +190,17 @@ def test_values_are_escaped_everywhere(client: TestClient, world: World) -> None
         assert shown.status_code == 200
         assert "<img" not in shown.text
         assert "&lt;img src=x" in shown.text
+
+
+@pytest.mark.parametrize("evil", ["{{ 7777 * 7777 }}", "{% if true %}{{ 7777 * 7777 }}{% endif %}", "${7777*7777}", "$[env:HOME]", "{{ self.__init__ }}", "<%= 7777 * 7777 %>"])  # fmt: skip
+def test_a_mails_words_are_no_template(client: TestClient, world: World, evil: str) -> None:
+    world.mails[ID] = f"Subject: {evil}\r\nFrom: {evil}\r\n\r\n{evil}\r\n".encode()
+    world.listed = [item(subject=evil, helo=evil)]
+    recipient = message()["recipients"][0] | {"reply": evil, "status": evil}
+    world.sent = [message(subject=evil, header_from=evil, recipients=[recipient])]
+    for path in ("/", f"/inbox/{ID}", f"/messages/{QUEUE_ID}"):
+        shown = client.get(path).text
+        assert escape(evil) in shown and "60481729" not in shown
 
 
 def test_the_overview_says_when_the_clock_is_ahead_and_when_there_is_more(client: TestClient, world: World) -> None:

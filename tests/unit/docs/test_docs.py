@@ -46,3 +46,16 @@ def test_the_pages_that_are_named_exist() -> None:
             assert (ROOT / link).exists(), f"{page.name}: {link}"
     for path in re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py|[a-z_]+\.py)`", (ROOT / "ARCHITECTURE.md").read_text("utf-8")):
         assert (ROOT / "src" / "outgate" / path).exists() or (ROOT / path).exists(), path
+
+
+def test_every_test_that_the_table_of_attacks_names_exists() -> None:
+    page = (ROOT / "docs" / "security.md").read_text("utf-8")
+    rows = [row for row in page.splitlines() if row.startswith("| ")][1:]
+    assert len(rows) >= 20
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert named, f"no test is named for: {row.split('|')[1]}"
+        for file, test in named:
+            assert re.search(rf"^ *(?:async )?def {test}\(", (ROOT / file).read_text("utf-8"), re.MULTILINE), (
+                f"{file}::{test}"
+            )

@@ -80,6 +80,17 @@ def test_wrong_records(record: str, word: str) -> None:
     assert result(record.format(ours=key(0), other=key(1))) == word
 
 
+def test_our_key_and_something_else_is_not_our_key() -> None:
+    der = base64.b64decode(key(0))
+    null = der.index(bytes.fromhex("06092a864886f70d0101010500")) + 11
+    for changed in (
+        der[:null] + b"\x04\x00" + der[null + 2 :],  # other parameters of the algorithm
+        der + b"\0",
+        der[: null + 6] + b"\x01" + der[null + 7 :],  # bits that are no octets
+    ):
+        assert result("v=DKIM1; p=" + base64.b64encode(changed).decode()) == "malformed"
+
+
 def test_missing_several_and_unknown() -> None:
     assert result() == "missing"
     assert result(f"v=DKIM1; p={key(0)}", "v=DKIM1; p=") == "several"
