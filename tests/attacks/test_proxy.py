@@ -129,7 +129,9 @@ async def test_anybody_elses_header_ends_the_connection(tmp_path: Path, listener
         writer.write(b"EHLO client.test\r\nNOOP\r\n")
         said = await silence(reader)
         assert b"250" not in said and b"NOOP" not in said
-        assert said.count(b"\n") <= 1 or listener == "submissions"  # the greeting, or TLS's own alert
+        if listener == "submission":  # the greeting, and a word for each empty line of a version 2 header
+            lines = said.splitlines()
+            assert lines[0].startswith(b"220 ") and all(line.startswith(b"500 ") for line in lines[1:])
         writer.close()
         client = await running.client()  # and without one it is welcome
         assert (await client.say("NOOP")).startswith("250 ")
@@ -168,7 +170,7 @@ async def test_the_places_of_an_address_are_the_clients(tmp_path: Path) -> None:
         for reader, _writer in kept:
             assert (await reader.readline()).startswith(b"220 ")
         reader, writer = await dial(running, "submission", one)
-        assert await silence(reader) == b""
+        assert not (await silence(reader)).startswith(b"220 ")
         for _reader, each in (*kept, (reader, writer)):
             each.close()
 

@@ -72,7 +72,10 @@ class Aborted:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Told: nothing more will come; `outgoing` may still hold a last reply."""
+    """Told: nothing more will come; `outgoing` may still hold a last reply. `reason` is for the log, where the client
+    is not told."""
+
+    reason: str = ""
 
 
 Question = Connected | Authenticate | MailFrom | RcptTo | MessageReceived

@@ -213,7 +213,9 @@ class Connection(asyncio.Protocol):
                     self._start_tls()
                 else:
                     self._handle(session, event)
-                    if kind is Closed:
+                    if isinstance(event, Closed):
+                        if event.reason:
+                            _log.info("session.aborted", client=self.peer.address, reason=event.reason)
                         self._flush()
                         self._close()
         except RemoteProtocolError as error:
