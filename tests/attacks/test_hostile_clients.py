@@ -36,7 +36,7 @@ async def all_that_is_said(reader: asyncio.StreamReader) -> bytes:
 
 
 def connections(running: TestRelay) -> list[Connection]:
-    return [each for listener in running.service._listeners for each in listener.connections]
+    return running.service.listeners.connections
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -146,7 +146,7 @@ async def test_slow_clients_hold_up_nobody(tmp_path: Path) -> None:
         for writer in held:
             writer.transport.abort()
         await until(lambda: not connections(running))
-        await until(lambda: not any(each._admitting for each in running.service._listeners))
+        await until(lambda: not any(each._admitting for each in running.service.listeners._all))
 
 
 async def test_slow_clients_are_ended_wherever_they_stop(tmp_path: Path) -> None:

@@ -103,12 +103,12 @@ async def test_a_trusted_peers_header_says_who_the_client_is(tmp_path: Path, lis
             for piece in (0, 1):
                 reader, writer = await dial(running, listener, header, piece=piece)
                 assert (await reader.readline()).startswith(b"220 "), name
-                peers = [c.peer for each in running.service._listeners for c in each.connections]
+                peers = [each.peer for each in running.service.listeners.connections]
                 assert [(peer.address, peer.via) for peer in peers] == [("127.0.0.9", TRUSTED)], name
                 writer.write(b"QUIT\r\n")
                 assert (await silence(reader)).startswith(b"221 ")
                 writer.close()
-                while any(each.connections for each in running.service._listeners):
+                while running.service.listeners.connections:
                     await asyncio.sleep(0)
 
 
@@ -154,12 +154,12 @@ async def test_the_proxys_own_checks_are_the_proxy(tmp_path: Path) -> None:
         for header in (SIGNATURE + b"\x20\x00\x00\x00", SIGNATURE + b"\x21\x00\x00\x00", b"PROXY UNKNOWN ignored\r\n"):
             reader, writer = await dial(running, "submission", header)
             assert (await reader.readline()).startswith(b"220 ")
-            peers = [c.peer for each in running.service._listeners for c in each.connections]
+            peers = [each.peer for each in running.service.listeners.connections]
             assert [(peer.address, peer.via) for peer in peers] == [(TRUSTED, None)]
             writer.write(b"QUIT\r\n")
             await silence(reader)
             writer.close()
-            while any(each.connections for each in running.service._listeners):
+            while running.service.listeners.connections:
                 await asyncio.sleep(0)
 
 
