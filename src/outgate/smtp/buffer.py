@@ -18,7 +18,6 @@ _TEXT = bytes(octet for octet in range(256) if octet not in b"\r\n")
 _FEW_PIECES = 256  # and one more for each 4 KiB: beyond that they are joined, an object each would outweigh them
 _FEW_DOTS = 100  # in one piece; where they are many, looking for the whole wins
 _SPLIT_LIMIT = 1_048_576  # beyond this a list of lines would take more memory than it saves time
-_NULS_AND_DOT = re.compile(rb"(?:\A|\n)\0*\.\0*\r\n")
 _BARE = re.compile(rb"(?<!\r)\n(\.?)|\r(?!\n)(\.?)")
 _LONE_DOT = re.compile(rb"(?:\A|(?<=\r\n))\.(?=\n|\r(?!\n))")
 
@@ -234,11 +233,6 @@ def examine(content: bytes, limit: int) -> tuple[bool, bool]:
 def has_bare_line_ends(content: bytes) -> bool:
     """Say whether `content` holds a CR or LF that is not part of a CR LF."""
     return examine(content, 0)[0]
-
-
-def has_dot_among_nuls(content: bytes) -> bool:
-    """Say whether a line of wire-form `content` would be the end of data for somebody who takes NULs out."""
-    return _NULS_AND_DOT.search(content) is not None
 
 
 def _long(lines: list[bytes], limit: int) -> bool:

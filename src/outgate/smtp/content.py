@@ -18,10 +18,9 @@ from outgate.smtp.buffer import (
     DataCollector,
     InputBuffer,
     examine,
-    has_dot_among_nuls,
     replace_bare_line_ends,
 )
-from outgate.smtp.reply import BARE_DATA, NO_ROOM, NULS_AND_DOT, TEXT_LINE_TOO_LONG, TOO_LARGE, Reply, reply
+from outgate.smtp.reply import BARE_DATA, NO_ROOM, NUL_DATA, TEXT_LINE_TOO_LONG, TOO_LARGE, Reply, reply
 
 
 @dataclass(slots=True)
@@ -154,8 +153,8 @@ class ContentReader:
             return self._refuse(BARE_DATA)
         if long:
             return self._refuse(TEXT_LINE_TOO_LONG)
-        if b"\0" in content and has_dot_among_nuls(content):
-            return self._refuse(NULS_AND_DOT)
+        if b"\0" in content:  # no text has one, and who takes it out may find a dot alone on its line
+            return self._refuse(NUL_DATA)
         return replace_bare_line_ends(content) if bare else content
 
     def _refuse(self, answer: Reply) -> Reply:

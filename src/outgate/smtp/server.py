@@ -119,9 +119,10 @@ _OPEN = (State.MAIL, State.RCPT, State.CHUNKED)
 """Where a mail transaction is open and commands are welcome."""
 _ANYWHERE = frozenset({"NOOP", "RSET", "HELP", "VRFY", "EXPN", "QUIT"})
 _KNOWN = frozenset(verb for row in TRANSITIONS.values() for verb in row if verb[0] != "(")
-# Not ours: browsers made to talk to us, and PROXY headers from peers that are not trusted with one. Whatever begins
-# with no letter is not ours either: a TLS handshake, a version 2 PROXY header's third line.
-_FOREIGN = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE", "PRI", "PROXY"})
+# Not ours: browsers made to talk to us. Whatever begins with no letter is not ours either: a TLS handshake, or a NUL,
+# which is a version 2 PROXY header's third line.
+_FOREIGN = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE", "PRI"})
+_PROXIED = "a PROXY header from a peer outside relay.proxy_trusted: name it there"
 
 # What owners answer.
 SENDER_OK = reply(250, "2.1.0", "Ok")
@@ -357,6 +358,7 @@ class ServerMachine:
             return False
         if state in _CONTENT:
             return self._read_content()
+        first = self._input.first
         try:
             line = self._input.line(self._limits.auth_line if state is State.AUTH else self._limits.line)
         except BadLine as error:
@@ -365,7 +367,7 @@ class ServerMachine:
                 self._refuse(LINE_TOO_LONG if isinstance(error, LineTooLong) else BARE_COMMAND)
             return True
         if line is None:
-            return self._foreign(self._input.first)
+            return self._foreign(first)
         if state is State.AUTH:
             self._continue_auth(line, starting=False)
         else:
@@ -433,7 +435,9 @@ class ServerMachine:
                 self._anywhere(verb)
 
     def _out_of_order(self, verb: str, argument: bytes) -> None:
-        if verb in _FOREIGN:
+        if verb == "PROXY":
+            self._close(_PROXIED)
+        elif verb in _FOREIGN:
             self._end_foreign()
         elif verb == "BDAT":
             self._bdat(argument)
@@ -609,7 +613,10 @@ class ServerMachine:
         """End a session whose client speaks another protocol: every command begins with a letter, say whether."""
         if self.state is State.AUTH or first.isalpha() or first in _NO_SIGN:
             return False
-        self._end_foreign()
+        if first == b"\0":
+            self._close(_PROXIED)
+        else:
+            self._end_foreign()
         return True
 
     def _end_foreign(self) -> None:
@@ -635,7 +642,7 @@ class ServerMachine:
             self._say(TOO_MANY_ERRORS)
             self._close()
 
-    def _close(self) -> None:
+    def _close(self, reason: str = "") -> None:
         if self.state is not State.CLOSED:
             state = self._before_chunk if self.state is State.BDAT else self.state
             if state in _OPEN or self._content.in_data:
@@ -644,4 +651,4 @@ class ServerMachine:
             self._question = None
             self._content.drop()
             self._input.clear()
-            self._events.append(Closed())
+            self._events.append(Closed(reason))
