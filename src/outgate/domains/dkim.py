@@ -14,7 +14,7 @@ import hashlib
 from base64 import b64encode
 from dataclasses import dataclass
 
-from outgate.message.fields import unstuffed
+from outgate.message.fields import PIECES, replaced, unstuffed
 
 # In the order in which h= lists them; `From` comes first.
 SIGNED = (
@@ -114,17 +114,19 @@ def relaxed_body(body_wire: bytes) -> bytes:
         body = body.replace(b"\t", b" ")
     if b" " in body:  # one octet is found a hundred times as fast as two: base64 is done here
         body = _spaces_reduced(body)
-        # To split and join looks through the body once, `replace` counts first and so does it twice.
-        body = b"\r\n".join(body.split(b" \r\n"))
+        body = replaced(body, b" \r\n", b"\r\n")
     return _without_last_empty_lines(body, b"")
 
 
 def _spaces_reduced(body: bytes) -> bytes:
     """Make every run of spaces one space; each round halves the longest run."""
     while True:
-        pieces = body.split(b"  ")
+        pieces = body.split(b"  ", PIECES)
         if len(pieces) == 1:
             return body
+        if len(pieces) > PIECES:
+            body = body.replace(b"  ", b" ")
+            continue
         body = b" ".join(pieces)
         # Two spaces are left only where three were: there a piece is empty or begins with one.
         if all(piece[:1] not in (b" ", b"") for piece in pieces[1:]):

@@ -19,6 +19,9 @@ HEADER_LIMIT = 262_144
 FIELDS_LIMIT = 1000
 _CONTROLS = bytes(sign for sign in (*range(32), 127) if sign not in b"\t\r\n")
 _FEW_DOTS = 200
+# Each piece of a split text takes memory of its own, forty octets and more: a body that has them by the million must
+# not take a gigabyte.
+PIECES = 10_000
 _NAME_SIGNS = bytes(range(33, 127))
 _SHOWN = 2000
 
@@ -89,8 +92,15 @@ def unstuffed(wire: bytes) -> bytes:
             pieces.append(wire[start:at])
             start = at + 1
         at = wire.find(b".", at + 1)
-    pieces.append(b"\r\n".join(wire[start:].split(b"\r\n.")))
+    pieces.append(replaced(wire[start:], b"\r\n.", b"\r\n"))
     return b"".join(pieces)
+
+
+def replaced(text: bytes, old: bytes, new: bytes) -> bytes:
+    """Return what `text.replace(old, new)` does, in half the time where `old` is rare."""
+    # To split and join looks through the text once, `replace` counts first and so does it twice.
+    pieces = text.split(old, PIECES)
+    return new.join(pieces) if len(pieces) <= PIECES else text.replace(old, new)
 
 
 def _read_block(block: bytes, fields: list[tuple[str, bytes]], dot: bytes) -> int:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import tracemalloc
 from base64 import b64encode
 from hashlib import sha256
+
+import pytest
 
 from outgate.domains import dkim
 
@@ -97,3 +101,18 @@ def test_dots_are_taken_out_of_header_and_body() -> None:
 def test_a_message_without_a_header() -> None:
     assert dkim.split(b"\r\nbody\r\n") == (b"", b"body\r\n")
     assert dkim.split(b"From: a\r\n") == (b"From: a\r\n", b"")
+
+
+@pytest.mark.parametrize(
+    "line", [b"ab  " * 240 + b"\r\n", b" " * 990 + b"x\r\n", b"ab \r\n", b".ab\r\n", b". a  b   c \r\n"]
+)
+def test_a_body_made_to_be_cut_into_pieces_takes_little_memory(line: bytes) -> None:
+    body = line * (2_000_000 // len(line))
+    tracemalloc.start()
+    try:
+        canonical = dkim.relaxed_body(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert canonical == re.sub(rb" +\r\n", b"\r\n", re.sub(rb" +", b" ", re.sub(rb"(?m)^\.", b"", body)))
+    assert peak < 5 * len(body)
