@@ -1,9 +1,9 @@
 """A listener's certificate from files, taken up anew when they change, without a restart.
 
 Standards: RFC 5280 (validity), RFC 6125 (names), RFC 6066 (SNI), RFC 7468 (PEM), RFC 8446 section 4.4.2 (chain order).
-Promises: only a pair that fits together, whole and in date, is taken up; else the one before stays, and the log says
-    why once for each change of the files; handshakes that begin afterwards have the new certificate, sessions under way
-    and tickets given out stay good.
+Promises: only a pair that fits together, whole and in date, is taken up; else the one before stays, the log says why
+    once for each change of the files, and they are tried again every minute; handshakes that begin afterwards have the
+    new certificate, sessions under way and tickets given out stay good.
 Dangers: validity is judged by the clock that is handed in, the machine's own; files are read through links, so a link
     that is moved is a change.
 Not here: contexts (`tls`), the laptop mode's certificates (`sandbox.ca`).
@@ -19,6 +19,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 
 from cryptography import x509
@@ -34,6 +35,7 @@ from outgate.net.tls import server_context
 _log = Log("outgate.certificates")
 _DAY_S = 86_400.0
 _SOON_S = 14 * _DAY_S
+_AGAIN_S = 60.0
 _Stamp = tuple[tuple[int, ...] | None, ...]
 
 
@@ -63,6 +65,9 @@ class ServerCertificate:
         self._clock = clock
         self._stamp = self._stamped()
         self._warned_at = 0.0
+        # When files that could not be used are read again, though they are the same, and what was said of them.
+        self._again_at = inf
+        self._said = ""
         self._current = self._loaded()
         # What listeners hold. It stays, and with it the key of the tickets that it gives out.
         self.context = self._current.context
@@ -79,16 +84,21 @@ class ServerCertificate:
     def look(self, *, anew: bool = False) -> bool:
         """Look at the files (`anew`: read them also if they seem unchanged); take up a new pair; say whether that was
         done. Blocks. What is wrong is logged."""
-        stamp = self._stamped()
-        if stamp == self._stamp and not anew:
+        stamp, now = self._stamped(), self._clock.now()
+        changed = anew or stamp != self._stamp
+        if not changed and now < self._again_at:
             self._tell_age()
             return False
-        self._stamp = stamp
+        self._stamp, self._again_at = stamp, inf
         try:
             loaded = self._loaded()
         except BadCertificate as error:
-            ends = rfc3339(self._current.ends)
-            _log.error("certificate.not_taken", reason=str(error), remains=f"the one before, until {ends}")
+            # What stands in the way may pass by itself: a certificate begins, a descriptor is free again.
+            self._again_at = now + _AGAIN_S
+            if changed or str(error) != self._said:
+                self._said = str(error)
+                ends = rfc3339(self._current.ends)
+                _log.error("certificate.not_taken", reason=self._said, remains=f"the one before, until {ends}")
             return False
         if self._stamped() != stamp:  # it may be a mixture: the next look decides
             return False

@@ -208,6 +208,23 @@ def test_what_cannot_be_used_is_said_with_the_remedy(files: Files, lines: Lines)
     assert server.look() and events(lines)[-1] == "certificate.taken"
 
 
+def test_a_certificate_that_begins_later_is_taken_up_then(files: Files, lines: Lines) -> None:
+    """The clock of an authority that is a little ahead of ours must not keep a renewal away for good."""
+    begin = datetime(2027, 3, 1, tzinfo=UTC)
+    first = files.put(not_before=begin - 30 * DAY, not_after=begin + 30 * DAY)
+    clock = FrozenClock((begin - timedelta(seconds=150)).timestamp())
+    server = files.certificate(clock=clock)
+    second = files.put(not_before=begin, not_after=begin + 90 * DAY)
+    for _ in range(3):
+        assert not server.look()
+        clock.advance(49)
+    assert events(lines) == ["certificate.not_taken"] and "not yet good" in lines[0][1]["reason"]
+    assert client(server, None).serial == der(first)
+    clock.advance(60)
+    assert server.look() and client(server, None).serial == der(second)
+    assert events(lines)[1:] == ["certificate.taken"] and not server.look()
+
+
 def test_a_link_that_is_moved_is_a_change(tmp_path: Path) -> None:
     """As certbot does it: `live/` holds links into `archive/`, and renewal puts others in their place."""
     archive, live = tmp_path / "archive", tmp_path / "live"
