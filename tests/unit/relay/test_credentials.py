@@ -33,12 +33,12 @@ class Senders:
     gate: threading.Event | None = None
 
     def credential(self, username: str) -> tuple[Credential, str] | None:
+        found = self.known.get(username)
         self.asked.append(username)
-        if self.gate is not None:
+        if self.gate is not None:  # what was read before a change is judged after it
             assert self.gate.wait(10)
         if self.error is not None:
             raise self.error
-        found = self.known.get(username)
         return None if found is None else (found.credential, found.instance.account_id)
 
     def sender(self, username: str) -> Sender | None:
