@@ -15,8 +15,8 @@ the name. A few failures are free. Then answers to further failures come late, t
 no further than a minute's worth above that, so what was guessed all at once refuses nobody for longer.
 
 Many clients may share one address: a tunnel that sends no PROXY header, a NAT. What fails there most is one client
-with an old password that tries it for ever. That is no guess: the same wrong login again counts a tenth. Right logins
-of others lower the level, by one in six seconds at most, so that a thief cannot wash guesses with an account of his
+with an old password that tries it for ever. That is no guess: the same wrong login again counts a tenth, and only up
+to half of what has an address refused, however many of its processes try. Right logins of others lower the level, by one in six seconds at most, so that a thief cannot wash guesses with an account of his
 own for free. And clients who logged in from there before go on as they did, also while strangers are refused.
 
 A name that many addresses fail with is never refused, for that would lock its owner out wherever he comes from:
@@ -175,11 +175,12 @@ class Guessing:
         """Count a failure; return by how much the level rose."""
         level = levels.get(key) or _Level(at=now)
         before = level.sink(now, _SINKS * patience)
+        most = self._refused_at + _ABOVE
         if login in level.last:
-            by = min(by, _AGAIN)
+            by, most = min(by, _AGAIN), self._refused_at / 2
         else:
             level.last = (*level.last[1 - _LAST_LOGINS :], login)
-        level.value = min(before + by, (self._refused_at + _ABOVE) * patience)
+        level.value = max(before, min(before + by, most * patience))
         levels.put(key, level)
         return level.value - before
 

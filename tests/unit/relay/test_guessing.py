@@ -69,6 +69,18 @@ def test_the_same_wrong_login_again_is_no_guess() -> None:
     assert guessing.failed(NAME, THIEF, b"old password", NOW + 3600) is None
 
 
+def test_one_wrong_login_that_many_try_without_end_refuses_nobody_beside_them() -> None:
+    guessing = Guessing()
+    for number in range(5000):
+        slowed = guessing.failed(NAME, THIEF, b"old password", NOW + number / 10)
+        assert not refused(guessing, "another", THIEF, NOW + number / 10)
+    assert slowed is not None and slowed.wait_s == 8  # they themselves wait for their answers
+    guess(guessing, REFUSED_AT, now=NOW + 500)
+    assert refused(guessing, "another", THIEF, NOW + 500)
+    guessing.failed(NAME, THIEF, b"old password", NOW + 500)  # nor is it a way to be refused no longer
+    assert refused(guessing, "another", THIEF, NOW + 500)
+
+
 def test_an_ipv6_client_is_its_network() -> None:
     guessing = Guessing()
     for number in range(40):
