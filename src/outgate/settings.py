@@ -33,6 +33,13 @@ def _address(text: str) -> str:
     return str(ip_address(text))  # one spelling, as sockets tell it
 
 
+def _own_address(text: str) -> str:
+    found = ip_address(text)
+    if found.is_unspecified or found.is_multicast:
+        raise ValueError(f"{text} is no address of one machine: name each that this one has")
+    return str(found)
+
+
 def _network(text: str) -> str:
     ip_network(text, strict=False)
     return text
@@ -77,6 +84,7 @@ def _host_and_port(text: str) -> str:
 _Label = Annotated[str, AfterValidator(_label)]
 _OptionalName = Annotated[str, AfterValidator(_optional_name)]
 _Address = Annotated[str, AfterValidator(_address)]
+_OwnAddress = Annotated[str, AfterValidator(_own_address)]
 _Network = Annotated[str, AfterValidator(_network)]
 _Exception = Annotated[str, AfterValidator(_exception)]
 _Name = Annotated[str, AfterValidator(_name)]
@@ -98,10 +106,10 @@ class EndpointSettings(_Section):
     private_name: _OptionalName = Field(
         "", description="The name at private addresses; empty: `private.` and the public name."
     )
-    listen: list[_Address] = Field(
+    listen: list[_OwnAddress] = Field(
         min_length=1, description="Public addresses to listen on; no wildcard, else no private address can be opened."
     )
-    outgoing_addresses: list[_Address] = Field(
+    outgoing_addresses: list[_OwnAddress] = Field(
         min_length=1, description="Addresses that deliveries leave from, and that SPF must allow."
     )
     ehlo_name: _OptionalName = Field(
@@ -214,7 +222,7 @@ class RelaySettings(_Section):
     delivery_tls: Literal["opportunistic", "none"] = Field(
         "opportunistic", description="Whether deliveries use STARTTLS where it is offered."
     )
-    connections_per_site: int = Field(20, ge=1, description="Connections we keep to one site at most.")
+    connections_per_site: int = Field(20, ge=1, description="Connections an endpoint keeps to one site at most.")
     messages_per_connection: int = Field(1000, ge=1, description="Messages over one delivery connection.")
     delivery_idle_s: float = Field(30.0, gt=0, description="Seconds an idle delivery connection is kept.")
     delivery_timeout_s: float = Field(60.0, gt=0, description="Seconds a receiving server may take for a reply.")
