@@ -188,6 +188,8 @@ class SubmissionSession:
                 self._authenticate(event)
             case Aborted():
                 self._forget_mail()
+                if self._leaving:
+                    self.machine.close(policy.CLOSING)
             case _:  # TlsRequested is the shell's
                 pass
 

@@ -395,6 +395,19 @@ def test_recipients_are_kept_once_each_in_order() -> None:
     assert [r.mailbox for r in d.queue.taken[0].submission.recipients] == ["b@x.test", "c@x.test"]
 
 
+@pytest.mark.parametrize(
+    "end", [("RSET",), ("EHLO client.test",), ("RCPT TO:<b@other.test>", "DATA", "bare \r here", ".")]
+)
+def test_who_is_to_go_goes_when_the_transaction_comes_to_nothing(end: tuple[str, ...]) -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.say("MAIL FROM:<a@shop.test>")
+    assert d.session.leave()
+    assert d.say(*end, "NOOP").splitlines()[-1] == "421 4.3.2 Service closing, please try again"
+    assert d.session.machine.state.value == "closed"
+
+
 def test_a_transaction_that_was_reset_leaves_nothing_behind() -> None:
     d = desk()
     d.pump()
