@@ -16,8 +16,9 @@ no further than a minute's worth above that, so what was guessed all at once ref
 
 Many clients may share one address: a tunnel that sends no PROXY header, a NAT. What fails there most is one client
 with an old password that tries it for ever. That is no guess: the same wrong login again counts a tenth, and only up
-to half of what has an address refused, however many of its processes try. Right logins of others lower the level, by one in six seconds at most, so that a thief cannot wash guesses with an account of his
-own for free. And clients who logged in from there before go on as they did, also while strangers are refused.
+to half of what has an address refused, however many of its processes try. Right logins of others lower the level, by
+one in six seconds at most, so that a thief cannot wash guesses with an account of his own for free. And clients who
+logged in from there before go on as they did, also while strangers are refused.
 
 A name that many addresses fail with is never refused, for that would lock its owner out wherever he comes from:
 checks of it wait some seconds first, except from addresses where it logged in rightly of late. What fails at those
