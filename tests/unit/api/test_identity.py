@@ -517,6 +517,22 @@ def test_nobody_gives_more_time_to_a_role_that_he_lacks(service: Service) -> Non
     assert httpx2.put(url, json=short, headers={**manager, "If-Match": "*"}, trust_env=False).status_code == 200
 
 
+def test_nobody_gives_more_instances_to_a_role_that_he_lacks(service: Service) -> None:
+    other = service.store.tenancy.create_instance(service.account_id, "eu-de", "other").id
+    both, manager = service.headers("manager", "authorizer"), service.headers("manager")
+    made = make_key(service, by=both, roles=["authorizer", "smtp"], instances=[service.instance.id])
+
+    def change(by: dict[str, str], *instances: str) -> httpx2.Response:
+        body = {"instances": list(instances)}
+        return httpx2.put(keys_url(service, made["id"]), json=body, headers={**by, "If-Match": "*"}, trust_env=False)
+
+    for wider in ((service.instance.id, other), (other,), ("*",)):
+        assert change(manager, *wider).status_code == 403
+    assert change(manager, service.instance.id).status_code == 200
+    assert change(both, service.instance.id, other).status_code == 200
+    assert change(manager, other).json()["instances"] == [other]  # fewer are his to leave
+
+
 def test_a_key_is_bound_to_instances_and_widened_only_in_words(service: Service) -> None:
     other = service.store.tenancy.create_instance(service.account_id, "eu-de", "other").id
     here = service.instance.id
