@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import gc
 import socket
 import ssl
 import struct
@@ -406,6 +408,39 @@ async def test_a_handshake_that_fails_gives_its_place_back(
                 pass
         writer.close()
         await s.all_given_back()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_client_that_is_accepted_while_the_listener_closes_is_not_lost_open(turns: int) -> None:
+    async with served() as s:
+        troubles: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
+        await asyncio.sleep(0)
+        client = socket.create_connection(("127.0.0.1", s.port))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await s.listener.close()
+        await asyncio.sleep(0)
+        gc.collect()  # an open socket that nobody has is a warning
+        assert not troubles
+        client.close()
+
+
+async def test_out_of_descriptors_a_listener_takes_a_breather_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served() as s:
+        accept, refused = socket.socket.accept, []
+
+        def none_left(self: socket.socket) -> tuple[socket.socket, object]:
+            if not refused:
+                refused.append(self)
+                raise OSError(errno.EMFILE, "Too many open files")
+            return accept(self)
+
+        monkeypatch.setattr(socket.socket, "accept", none_left)
+        monkeypatch.setattr("outgate.smtp.asyncio.server._BREATHER_S", 0)
+        reader, writer = await s.dial()
+        assert (await reader.readline()).startswith(b"220 ") and len(refused) == 1
+        writer.close()
 
 
 # -- deadlines and back-pressure ------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ _SHUTDOWN = reply(421, "4.3.2", "Service closing, please try again")
 _FAILED = reply(421, "4.3.0", "Temporary failure, closing")
 _FULL = reply(421, "4.3.2", "Too many connections, please try again later")
 _CONTENT = (State.DATA, State.BDAT)
+_BREATHER_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,10 +267,10 @@ class Connection(asyncio.Protocol):
                     ssl_handshake_timeout=options.timeouts.handshake,
                 )
         except (OSError, ssl.SSLError) as error:
-            self._lost_in_handshake(f"handshake failed: {error}")
+            self.cut(f"handshake failed: {error}")
             return
         if upgraded is None or self._closing:
-            self._lost_in_handshake("closed during the handshake")
+            self.cut("closed during the handshake")
             return
         self.transport = upgraded
         self._handshaking = False
@@ -279,8 +280,8 @@ class Connection(asyncio.Protocol):
             self.session.machine.receive(data)
         self.pump()
 
-    def _lost_in_handshake(self, why: str) -> None:
-        # A transport that ends inside the handshake does not always tell us.
+    def cut(self, why: str) -> None:
+        """End this connection without a word. A transport that ends while it begins does not always tell us."""
         self._abort(why)
         self.connection_lost(None)
 
@@ -368,7 +369,7 @@ class Listener:
         self._socket = sock
         self._factory = factory
         self._open: set[Connection] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
         self._admitting: set[asyncio.Task[None]] = set()
         self.options = options
 
@@ -385,7 +386,8 @@ class Listener:
 
     def start(self) -> None:
         """Begin to accept."""
-        self._task = spawn(self._accept(), f"listener {self.address}")
+        if self.accepting:
+            self._loop.add_reader(self._socket, self._accept)
 
     @property
     def accepting(self) -> bool:
@@ -394,8 +396,10 @@ class Listener:
 
     async def close(self) -> None:
         """Accept no more; sessions go on."""
-        await cancel(self._task)
-        self._socket.close()
+        if self.accepting:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+        await asyncio.sleep(0)  # who is cancelled before his first step closes nothing
         for task in list(self._admitting):
             await cancel(task)
 
@@ -414,20 +418,23 @@ class Listener:
         self._open.discard(connection)
         self.options.turnstile.leave(connection.peer.address)
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, name = await loop.sock_accept(self._socket)
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError as error:  # out of descriptors, or the peer left already: go on, but not in a spin
-                _log.warning("listener.accept", error=str(error))
-                await asyncio.sleep(0.05)
-                continue
-            task = spawn(self._admit(sock, Peer(_plain(name[0]), name[1])), "admit")
-            self._admitting.add(task)
-            task.add_done_callback(self._admitting.discard)
+    def _accept(self) -> None:
+        # Not `sock_accept`: who closes a listener while that is under way loses the client it has just accepted.
+        try:
+            sock, name = self._socket.accept()
+        except BlockingIOError:  # the peer left already, or another process was quicker
+            return
+        except OSError as error:  # out of descriptors: go on, but not in a spin
+            _log.warning("listener.accept", error=str(error))
+            self._loop.remove_reader(self._socket)
+            self._loop.call_later(_BREATHER_S, self.start)
+            return
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):  # the peer left already: reading tells
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = spawn(self._admit(sock, Peer(_plain(name[0]), name[1])), "admit")
+        self._admitting.add(task)
+        task.add_done_callback(self._admitting.discard)
 
     async def _admit(self, sock: socket.socket, peer: Peer) -> None:
         """Read the PROXY header if one is due, then let the connection begin."""
@@ -470,6 +477,10 @@ class Listener:
                 )
         except (OSError, ssl.SSLError) as error:
             _log.info("listener.handshake", client=peer.address, error=str(error) or type(error).__name__)
+        except asyncio.CancelledError:
+            if connection.transport is not None:  # it had just begun: uvloop closes it and tells nobody
+                connection.cut("the listener was closed")
+            raise
         finally:
             if connection.transport is None:  # it never began, so nobody else gives its place back
                 connection.connection_lost(None)
