@@ -144,6 +144,27 @@ async def test_many_sessions_are_looked_at_in_helpings(tmp_path: Path, monkeypat
             client.close()
 
 
+async def test_a_list_is_told_of_on_its_day_and_nothing_is_done_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("outgate.base.log.Log.warning", lambda self, event, **fields: told.append(event))
+    async with relay(tmp_path / "data") as running:
+        service, day = running.service, 86_400.0
+        list_until(running, running.clock.now() + 20 * day)
+        await service.changed()
+        looked, look = [], service._access
+        monkeypatch.setattr(service, "_access", lambda: (looked.append(1), look())[1])
+        for days, lines in ((5, 0), (1.1, 1), (0.5, 1), (0.5, 2), (1.0, 3)):
+            running.clock.advance(days * day)
+            before = len(looked)
+            for _ in range(3):
+                await service.follow_access()
+            assert told.count("access.allow_list_ends") == lines
+            assert len(looked) - before <= 1  # some microseconds else
+        assert len(looked) == 3
+
+
 def list_until(running: TestRelay, ends_at: float) -> None:
     running.control.allow_lists.create(
         running.tenant.account_id,

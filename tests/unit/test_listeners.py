@@ -363,6 +363,26 @@ async def test_a_certificate_is_replaced_under_a_running_relay(tmp_path: Path) -
     await receiver.stop()
 
 
+async def test_at_each_endpoint_the_others_names_are_certified(tmp_path: Path) -> None:
+    authority, trust = trustme.CA(), ssl.create_default_context()
+    authority.configure_trust(trust)
+    endpoints: dict[str, Any] = {}
+    for name, address in (("one", "127.0.0.1"), ("two", "127.0.0.5")):
+        leaf = authority.issue_cert(f"{name}.test")
+        leaf.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / f"{name}.pem"))
+        endpoints[name] = {
+            "public_name": f"{name}.test",
+            "listen": [address],
+            "outgoing_addresses": [address],
+            "certificate_file": str(tmp_path / f"{name}.pem"),
+            "key_file": str(tmp_path / f"{name}.pem"),
+        }
+    async with relay(tmp_path / "data", endpoints=endpoints) as running:
+        for name in ("one.test", "two.test"):
+            _, writer = await asyncio.open_connection("127.0.0.1", running.submissions, ssl=trust, server_hostname=name)
+            writer.close()
+
+
 async def test_a_certificate_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
     own = {
         "public_name": "relay.test",
