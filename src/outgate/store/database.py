@@ -90,6 +90,7 @@ def _engine(path: Path) -> Engine:
         pool_size=4,
         max_overflow=12,
         connect_args={"timeout": 5.0, "check_same_thread": False},
+        hide_parameters=True,  # an error is logged, and what was bound may be a secret or its digest
     )
 
     @event.listens_for(engine, "connect")

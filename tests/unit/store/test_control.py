@@ -321,3 +321,13 @@ def test_a_page_of_many_is_read_from_an_index_alone(store: ControlStore, instanc
             values = ("x",) * statement.count("?")
             plan = " ".join(row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values))
             assert "COVERING INDEX smtp_configurations_listed" in plan, plan
+
+
+def test_an_error_tells_no_values(store: ControlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors are logged, and the values of a statement are digests of passwords, verifiers, sealed keys."""
+    monkeypatch.setattr("outgate.store.identity._digest", lambda clear: f"digest of {clear}")
+    with store._database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE api_keys RENAME TO elsewhere")
+    with pytest.raises(sa.exc.OperationalError) as caught:
+        store.identity.find_api_key("hunter2")
+    assert "no such table: api_keys" in str(caught.value) and "hunter2" not in str(caught.value)
