@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from email.header import decode_header
 
+from outgate.message.text import codec, decoded
+
 HEADER_LIMIT = 262_144
 FIELDS_LIMIT = 1000
 _CONTROLS = bytes(sign for sign in (*range(32), 127) if sign not in b"\t\r\n")
@@ -166,7 +168,7 @@ def shown(value: bytes) -> str:
     if "=?" in text:
         with contextlib.suppress(Exception):  # a stranger chose the charset, and each codec fails in its own way
             text = "".join(
-                part.decode(charset or "ascii", "replace") if isinstance(part, bytes) else part
+                part.decode(codec(charset or "ascii"), "replace") if isinstance(part, bytes) else part
                 for part, charset in decode_header(text)
             )
     return "".join(sign if sign.isprintable() else " " for sign in text)[:500]
@@ -198,6 +200,34 @@ def mailboxes(value: bytes) -> list[bytes]:
     if entry:
         found.append(_mailbox(entry))
     return found
+
+
+_WORD = re.compile(rb"=\?([^?]*)\?([bq])\?(.*?)\?=", re.IGNORECASE | re.DOTALL)
+_MOST_WORDS = 100
+_OF_LISTS = b"<@>,:;+AEA-"
+
+
+def same_if_decoded(value: bytes) -> None:
+    """Raise `BadHeader` if a reader that decodes encoded words first, wherever they stand, could find another address
+    than `mailboxes`, which found one."""
+    if b"=?" not in value:
+        return
+    if value.count(b"=?") > _MOST_WORDS:
+        raise BadHeader("it holds too many encoded words")
+    words: list[str] = []
+
+    def word(match: re.Match[bytes]) -> bytes:
+        charset = match[1].partition(b"*")[0].decode("ascii", "replace")
+        if _OF_LISTS.decode(codec(charset) or "utf-8", "replace") != _OF_LISTS.decode():
+            raise BadHeader(f"an encoded word has the charset {charset}")
+        quoted = match[2] in b"qQ"
+        body = match[3].replace(b"_", b" ") if quoted else match[3]
+        words.append(decoded(body, "quoted-printable" if quoted else "base64", charset))
+        return words[-1].encode()
+
+    plain = _WORD.sub(word, value)
+    if plain.count(b"@") > 1 and any(sign in said for said in words for sign in "<>,:;"):
+        raise BadHeader("the display name looks like another address")
 
 
 def _tokens(value: bytes) -> Iterator[tuple[str, bytes]]:
@@ -248,9 +278,6 @@ def _mailbox(entry: list[tuple[str, bytes]]) -> bytes:
         for kind, text in phrase:
             if kind == "quoted":
                 _undoubted(text, "the display name")
-        words = b" ".join(text for kind, text in phrase if kind == "atom")
-        if b"=?" in words:  # some readers decode first and look for addresses then
-            _undoubted(shown(words).replace(",", "<").encode(), "the display name")
         entry = entry[opening[0] + 1 : -1]
     return _addr_spec(entry)
 

@@ -11,11 +11,18 @@ from __future__ import annotations
 import binascii
 import codecs
 import quopri
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 _NO_BASE64 = bytes(sign for sign in range(256) if sign not in _BASE64)
-# Python has codecs that are no charsets of mail: their time or their warnings are not ours to bear.
-_NO_CHARSETS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"})
+# Python keeps every name that it was ever asked for, so it is asked for names of charsets only, each in one spelling.
+_CHARSETS = frozenset(
+    {*aliases, *aliases.values()}
+    | {"cp720", "cp737", "cp856", "cp874", "cp875", "cp1006", "koi8_t", "koi8_u", "utf_8_sig"}
+    | {"mac_arabic", "mac_croatian", "mac_farsi", "mac_romanian"}
+)
+_LONGEST_NAME = 40
 
 
 def decoded(body: bytes, encoding: str, charset: str) -> str:
@@ -24,21 +31,23 @@ def decoded(body: bytes, encoding: str, charset: str) -> str:
         body = _from_base64(body)
     elif encoding == "quoted-printable":
         body = quopri.decodestring(body)
-    return body.decode(_codec(charset), "replace")
+    return body.decode(codec(charset) or "utf-8", "replace")
+
+
+def codec(charset: str) -> str:
+    """Return Python's name for a charset, "" if it is none or unknown."""
+    name = normalize_encoding(charset.lower()) if charset.isascii() and len(charset) <= _LONGEST_NAME else ""
+    if name not in _CHARSETS:
+        return ""
+    try:
+        found = codecs.lookup(name)
+        b" ".decode(found.name, "replace")  # what is no codec of texts refuses
+    except (LookupError, ValueError):
+        return ""
+    return found.name
 
 
 def _from_base64(body: bytes) -> bytes:
     signs = body.partition(b"=")[0].translate(None, _NO_BASE64)
     signs = signs[: len(signs) - 1] if len(signs) % 4 == 1 else signs
     return binascii.a2b_base64(signs + b"=" * (-len(signs) % 4))
-
-
-def _codec(charset: str) -> str:
-    try:
-        found = codecs.lookup(charset or "utf-8")
-        if found.name.replace("-", "_") not in _NO_CHARSETS:
-            b" ".decode(found.name, "replace")  # what is no codec of texts refuses
-            return found.name
-    except (LookupError, ValueError):
-        pass
-    return "utf-8"

@@ -23,6 +23,7 @@ from outgate.message.fields import (
     HeaderTooLarge,
     mailboxes,
     read,
+    same_if_decoded,
     second_reading,
     separated,
     shown,
@@ -248,7 +249,10 @@ def _read_mailbox(value: bytes, smtputf8: bool) -> Mailbox:
     addresses = mailboxes(value)
     if len(addresses) != 1:
         raise BadHeader(f"{len(addresses)} addresses")
+    same_if_decoded(value)
     found = mailbox(addresses[0])
+    if "=?" in found.local:
+        raise BadHeader("the part before the @ holds an encoded word")
     if found.local.startswith('"') and any(sign in "@<>,;:" for sign in found.local):
         raise BadHeader("the part before the @ looks like another address")
     if not found.ascii:

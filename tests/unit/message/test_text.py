@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import encodings
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outgate.message.fields import read
+from outgate.message.fields import read, shown
 from outgate.message.mime import texts
 from outgate.message.text import decoded
 
@@ -24,6 +25,17 @@ from outgate.message.text import decoded
 )  # fmt: skip
 def test_decoded(body: bytes, encoding: str, charset: str, said: str) -> None:
     assert decoded(body, encoding, charset) == said
+
+
+def test_names_of_strangers_are_not_kept() -> None:
+    """Python keeps each name that a codec was looked for by, found or not, for as long as the process runs."""
+    kept: dict[str, object] = encodings._cache  # pyright: ignore[reportAttributeAccessIssue]
+    before = set(kept)
+    for number in range(20):
+        for charset in (f"x-{number}", "utf" + "-" * (number + 2) + "8", "x" * (60 + number)):
+            assert decoded(b"abc", "", charset) == "abc"
+            shown(f"=?{charset}?q?abc?=".encode())
+    assert set(kept) - before <= {"utf_8", "ascii"}
 
 
 @given(
