@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from outgate.message.fields import BadHeader, Header, read, unstuffed
+from outgate.message.fields import BadHeader, Header, read, second_reading, unstuffed
 
 DEPTH = 20
 PARTS = 1000
@@ -57,6 +57,8 @@ _Found = Callable[[Leaf, dict[str, bytes], Header, bytes], object]
 
 def leaves(content: bytes, header: Header) -> list[Leaf]:
     """Return the leaf parts of a message in wire form. Raises `TooComplex`."""
+    if not _one_reading(content, header):
+        return [Leaf(_OCTETS, False, False, False, ())]
     kind, parameters = _content_type(header, ())
     if not kind.startswith("multipart/"):
         return [_leaf(kind, parameters, header, ())]
@@ -93,32 +95,50 @@ def _walk(body: bytes, header: Header, within: tuple[str, ...], found: _Found, c
     if len(within) > DEPTH or count.parts >= PARTS:
         raise TooComplex
     kind, parameters = _content_type(header, within)
-    boundary = parameters.get("boundary", b"")
+    # Only what is not encoded has lines to look for (RFC 2045 section 6.4).
+    boundary = b"" if _encoded(header) else parameters.get("boundary", b"")
     if kind.startswith("multipart/") and boundary:
-        parts = _split(body, boundary)
-        if parts is not None:
+        parts, doubtful = _split(body, boundary)
+        if parts:
             for part in parts:
                 _walk_part(part, (*within, kind), found, count)
+            for part in doubtful:
+                # Within a nested multipart whose boundary begins like this one, which may be a related one.
+                _walk_part(part, (*within, kind, "multipart/related"), found, count, alone=True)
             return
     count.parts += 1
     found(_leaf(kind, parameters, header, within), parameters, header, body)
 
 
-def _walk_part(part: bytes, within: tuple[str, ...], found: _Found, count: _Count) -> None:
+def _walk_part(part: bytes, within: tuple[str, ...], found: _Found, count: _Count, *, alone: bool = False) -> None:
+    """Report what a part holds; if it is to be judged `alone`, by its header."""
     try:
         header = read(part, wire=False)
     except BadHeader:
         header = None
-    if header is None or header.unseparated:  # readers disagree about where this part's header ends
+    # Else readers disagree about where this part's header ends, or what is in it.
+    if header is None or header.unseparated or not _one_reading(part, header):
         count.parts += 1
         found(Leaf(_OCTETS, False, False, False, within), {}, Header((), 0), b"")
         return
-    _walk(part[header.body_at :], header, within, found, count)
+    _walk(b"" if alone else part[header.body_at :], header, within, found, count)
+
+
+def _one_reading(part: bytes, header: Header) -> bool:
+    """Say whether every reader finds the same type and disposition in a header."""
+    try:
+        second_reading(part, header, "content-type")
+        second_reading(part, header, "content-disposition")
+    except BadHeader:
+        return False
+    return True
 
 
 def _leaf(kind: str, parameters: dict[str, bytes], header: Header, within: tuple[str, ...]) -> Leaf:
     if kind.startswith("multipart/"):  # no boundary, or none of its lines: nobody knows what readers make of it
         kind = _OCTETS
+    # Anything that a laxer reader could take for a name is one: behind a comment, say, or a space for a semicolon.
+    type_ = header.first("content-type") or b""
     dispositions = header.all("content-disposition")
     disposition = dispositions[0] if dispositions else b""
     word = disposition.partition(b";")[0].strip().lower()
@@ -128,10 +148,15 @@ def _leaf(kind: str, parameters: dict[str, bytes], header: Header, within: tuple
     return Leaf(
         kind,
         word not in (b"", b"inline"),
-        any(name.startswith("filename") for name in given) or any(name.startswith("name") for name in parameters),
+        b"name" in disposition.lower() or b"name" in type_.lower(),
         header.first("content-id") is not None,
         within,
     )
+
+
+def _encoded(header: Header) -> bool:
+    encoding = header.first("content-transfer-encoding") or b"7bit"
+    return encoding.strip().lower() not in (b"", b"7bit", b"8bit", b"binary")
 
 
 def _content_type(header: Header, within: tuple[str, ...]) -> tuple[str, dict[str, bytes]]:
@@ -171,11 +196,18 @@ def _parameters(value: bytes, *, once: str = "") -> dict[str, bytes] | None:
         words = [word for word in words if word.strip()]
         if once and (any(b"(" in part for part in segment[::2]) or (once in key and (key != once or once in found))):
             return None
-        if once and key == once and (len(words) != 1 or (words[0] == rest.strip() and len(words[0].split()) != 1)):
+        if once and key == once and not _plain_word(words, quoted=not rest.strip()):
             return None
         if number and key:
             found.setdefault(key, b"".join(words).strip())
     return found
+
+
+def _plain_word(words: list[bytes], *, quoted: bool) -> bool:
+    """Say whether a value is one word to every reader: some strip a quoted one, or decode encoded words in it."""
+    if len(words) != 1 or (b"=?" in words[0] and b"?=" in words[0]):
+        return False
+    return words[0] == words[0].strip() if quoted else len(words[0].split()) == 1
 
 
 def _segments(value: bytes) -> Iterator[list[bytes] | None]:
@@ -198,11 +230,13 @@ def _segments(value: bytes) -> Iterator[list[bytes] | None]:
     yield segment
 
 
-def _split(body: bytes, boundary: bytes) -> list[bytes] | None:
-    """Return the parts between the boundary lines, or None if there is no such line."""
+def _split(body: bytes, boundary: bytes) -> tuple[list[bytes], list[bytes]]:
+    """Return the parts between the boundary lines, and what stands behind lines that only begin like one: parts to
+    those who compare as RFC 2046 section 5.1.1 says."""
     marker = b"--" + boundary
     parts: list[bytes] = []
-    start = -1
+    doubtful: list[bytes] = []
+    start = doubt = -1
     at = 0 if body.startswith(marker) else _after(body.find(b"\r\n" + marker))
     while at >= 0:
         line_end = body.find(b"\r\n", at)
@@ -210,17 +244,24 @@ def _split(body: bytes, boundary: bytes) -> list[bytes] | None:
         ending = tail.startswith(b"--")
         # Python's reader takes a closing line right behind a boundary line for one more of those.
         closing = ending and at != start
+        if doubt >= 0:
+            doubtful.append(body[doubt : max(at - 2, doubt)])
+            doubt = -1
         if ending or not tail.strip(b" \t"):
             if start >= 0:
                 parts.append(body[start : at - 2] if at >= start + 2 else b"")
             # Go on behind a closing line: a reader that does not take it for one sees parts there.
             start = -1 if closing or line_end < 0 else line_end + 2
-            if len(parts) > PARTS:
-                raise TooComplex
+        elif line_end >= 0:
+            doubt = line_end + 2
+        if len(parts) + len(doubtful) > PARTS:
+            raise TooComplex
         at = _after(body.find(b"\r\n" + marker, max(at - 2, 0) + 1))
     if start >= 0:  # the closing line is missing: readers take the rest as a part
         parts.append(body[start:])
-    return parts or None
+    if doubt >= 0:
+        doubtful.append(body[doubt:])
+    return parts, doubtful
 
 
 def _after(found: int) -> int:

@@ -40,6 +40,11 @@ ALLOWED = {
     "uuencoded in a text": b"Content-Type: text/plain\r\n\r\nbegin 644 a.exe\r\n#AAAA\r\nend\r\n",
     "yEnc in a text": b"\r\n=ybegin line=128 size=1 name=a.exe\r\nx\r\n=yend size=1\r\n",
     "boundary that begins like another": multipart("mixed", multipart("mixed", TEXT, boundary="b12"), TEXT),
+    "related whose boundary begins like another": multipart(
+        "mixed", multipart("related", HTML, IMAGE, boundary="b12"), TEXT
+    ),
+    "multipart that says it is not encoded": b"Content-Transfer-Encoding: 8Bit\r\n" + multipart("mixed", TEXT),
+    "latin-1 with the octet of a next line": b"Subject: x\x85 y\r\n\r\nhello\r\n",
 }
 REFUSED = {
     "pdf": PDF,
@@ -81,6 +86,23 @@ REFUSED = {
     "message in parts": b"Content-Type: message/partial; id=a; number=1\r\n\r\nx",
     "message elsewhere": b"Content-Type: message/external-body; access-type=url\r\n\r\nx",
     "digest": multipart("digest", b"\r\nSubject: x\r\n\r\nx"),
+    "line that begins like the boundary": multipart("mixed", TEXT + b"\r\n--b1x\r\n" + PDF),
+    "line that begins like the boundary, at the end": multipart("mixed", TEXT) + b"--b1 x\r\n" + PDF,
+    "multipart behind such a line": multipart("mixed", TEXT + b"\r\n--b1x\r\n" + multipart("mixed", PDF, boundary="q")),
+    "file name behind a comment": multipart("mixed", b"Content-Disposition: inline; (c)filename=a.exe\r\n\r\nx"),
+    "file name between quotes in comments": multipart(
+        "mixed", b'Content-Disposition: inline; (") filename="a.exe" (")\r\n\r\nx'
+    ),
+    "name behind a comment": multipart("mixed", b"Content-Type: text/plain; (c)name=a.exe\r\n\r\nx"),
+    "name behind a space": multipart("mixed", b"Content-Type: text/plain; charset=utf-8 name=a.exe\r\n\r\nx"),
+    "encoded multipart": b"Content-Transfer-Encoding: base64\r\n" + multipart("mixed", TEXT),
+    "disposition behind a form feed": multipart("mixed", b"X: y\x0cContent-Disposition: attachment\r\n\r\nx"),
+    "disposition behind a next line": multipart("mixed", b"X: y\xc2\x85Content-Disposition: attachment\r\n\r\nx"),
+    "type behind a line separator": b"X: y\xe2\x80\xa8Content-Type: application/pdf\r\n\r\nx",
+    "boundary that begins with a space": b'Content-Type: multipart/mixed; boundary=" b1"\r\n\r\n--b1\r\n\r\nx\r\n-- b1\r\n'
+    + PDF,
+    "boundary that is an encoded word": b'Content-Type: multipart/mixed; boundary="=?utf-8?q?b1?="\r\n\r\n'
+    b"--=?utf-8?q?b1?=\r\n\r\nx\r\n--b1\r\n" + PDF,
     "report within a mixed": multipart("mixed", multipart("report", TEXT, REPORT, boundary="inner")),
 }
 _deep = TEXT
