@@ -62,6 +62,8 @@ _MAY_STAY_OPEN = frozenset(
         "th",
     ]
 )
+# Elements whose start tag may be left out, and what they stand in then.
+_MAY_NOT_BEGIN = {"html": "", "head": "", "body": "", "tbody": "table", "colgroup": "table"}
 _RAW = {
     name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE | re.ASCII)
     for name in ("script", "style", "title", "textarea")
@@ -83,10 +85,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An anchor: its address and what it shows, 500 signs of it at most."""
+    """An anchor: its address and what it shows, 500 signs of it at most; where it begins and ends (offsets)."""
 
     href: str
     text: str
+    at: int
+    end: int
 
 
 @dataclass(slots=True)
@@ -126,7 +130,7 @@ def fault(text: str) -> Fault | None:
 
 def links(text: str) -> Iterator[Link]:
     """Give the anchors that have an address."""
-    href, shown, length, last = "", [""], 0, 0
+    href, shown, length, last, begun = "", [""], 0, 0, 0
     for tag in _tags(text):
         if href and length < _LINK_TEXT:
             shown.append(text[last : min(tag.at, last + _LINK_TEXT)])
@@ -137,14 +141,15 @@ def links(text: str) -> Iterator[Link]:
                 shown.append(tag.attributes["alt"])
             continue
         if href:
-            yield _link(href, shown)
-        href, shown, length = tag.attributes.get("href", "") if tag.kind == "start" else "", [], 0
+            yield _link(href, shown, begun, tag.at)
+        href, begun, length = tag.attributes.get("href", "") if tag.kind == "start" else "", tag.at, 0
+        shown = [tag.attributes[name] for name in ("title", "alt") if name in tag.attributes]
     if href:
-        yield _link(href, [*shown, text[last : last + _LINK_TEXT]])
+        yield _link(href, [*shown, text[last : last + _LINK_TEXT]], begun, len(text))
 
 
-def _link(href: str, shown: list[str]) -> Link:
-    return Link(href, " ".join(entities.unescape(" ".join(shown)).split())[:_LINK_TEXT])
+def _link(href: str, shown: list[str], at: int, end: int) -> Link:
+    return Link(href, " ".join(entities.unescape(" ".join(shown)).split())[:_LINK_TEXT], at, end)
 
 
 def _close(opened: list[tuple[str, int]], name: str) -> str:
@@ -153,6 +158,8 @@ def _close(opened: list[tuple[str, int]], name: str) -> str:
         return f"</{name}>: the element has no end tag"
     while opened and opened[-1][0] != name and opened[-1][0] in _MAY_STAY_OPEN:
         opened.pop()
+    if (opened[-1][0] if opened else "") == _MAY_NOT_BEGIN.get(name):
+        return ""
     if not opened:
         return f"</{name}> closes nothing"
     if opened[-1][0] != name:

@@ -12,8 +12,10 @@ Not here: the walk through the parts (`message.mime`), HTML (`message.html`), ve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import unescape
 from urllib.parse import unquote
 
 from outgate.message import html
@@ -22,27 +24,45 @@ from outgate.message.mime import Leaf, TextPart, TooComplex, leaves, texts
 from outgate.message.text import decoded
 
 MOST_HTML = 1_048_576
-"""Octets of HTML that are checked; longer parts are not."""
+"""Octets of HTML in a message that are checked; what is more is not."""
 _MOST_TEXT = 1_048_576
 _NEAR = 200
 _SCHEMES = ("https://", "http://", "mailto:")
+_TAG = re.compile(r"<[^<>]*>")
+_NO_LETTERS = re.compile(r"[\W_]+")
 
 # Without spaces, hyphens and case; each is enough of a word in its language to be no other.
 _WAYS_OUT = (
-    "unsubscribe", "optout", "stopreceiving",  # English
-    "abmelden", "abmeldung", "abbestell", "austragen",  # German
-    "désabonn", "desabonn", "désinscri", "desinscri",  # French
-    "darsedebaja", "dardebaja", "darmedebaja", "cancelarsuscripci", "cancelarlasuscripci",  # Spanish
-    "cancelarinscri", "cancelarainscri", "cancelarassinatura", "cancelarsubscri", "descadastr",  # Portuguese
-    "disiscri", "annullaiscrizione", "cancellaiscrizione", "annullalaiscrizione",  # Italian
-    "afmelden", "uitschrijv",  # Dutch
+    "unsubscribe", "optout", "optingout", "stopreceiving", "nolongerwish", "nolongerwant",  # English
+    "cancelsubscription", "cancelyoursubscription", "removemefrom", "emailpreferences",
+    "mailpreferences",
+    "abmeld", "abbestell", "austrag", "nichtmehrerhalten", "nichtmehrempfangen", "siesichhierab",  # German
+    "dichhierab",
+    "désabonn", "desabonn", "désinscri", "desinscri", "plusrecevoir",  # French
+    "debaja", "desuscri", "desuscrí", "cancelarsuscripci", "cancelarlasuscripci",  # Spanish
+    "cancelartususcripci", "cancelarsususcripci", "anularsuscripci", "anularlasuscripci",
+    "anulartususcripci", "anularsususcripci", "dejarderecibir",
+    "cancelarinscri", "cancelarainscri", "cancelarsuainscri", "cancelesuainscri", "cancelarassinatura",  # Portuguese
+    "cancelaraassinatura", "cancelarsubscri", "cancelarasubscri", "anularsubscri", "anularasubscri",
+    "removersubscri", "removerasubscri", "descadastr", "desinscrev", "deixarderecebe",
+    "disiscri", "annullaiscrizione", "annullaliscrizione", "annullareliscrizione",  # Italian
+    "annullalatuaiscrizione", "annullalasottoscrizione", "cancellaiscrizione", "cancellaliscrizione",
+    "cancellarelaiscrizione", "cancellarelatuaiscrizione", "cancellareliscrizione", "cancellatidalla",
+    "cancellartidalla", "nonriceverepiù", "nondesideripiùricevere",
+    "afmelden", "uitschrijv", "schrijfjeuit", "schrijfuuit", "meldjeaf", "meldjehieraf",  # Dutch
+    "meldtuzichaf",
     "avregistrera", "avprenumerera", "avslutaprenumeration", "avmeld", "frameld", "afmeld",  # Nordic
-    "peruutatilaus", "peruutatilauksesi",  # Finnish
-    "wypisz", "rezygnuj", "odhlásit", "odhlasit", "odhlásenie", "leiratkoz", "dezabon",  # Central Europe
-    "отпис", "відпис", "отказатьсяотрассылки",  # Russian, Ukrainian
-    "abonelik", "listedençık",  # Turkish
-    "配信停止", "配信解除", "購読解除", "退订", "退訂", "取消订阅", "取消訂閱", "수신거부", "구독취소",
-    "إلغاءالاشتراك", "הסרהמרשימת",
+    "melddegav", "meldmegav", "stoppabonnement",
+    "peruutatilaus", "peruutatilauksesi", "peruutauutiskirje", "perutilaus", "peruuutiskirje",  # Finnish
+    "wypisz", "rezygnuj", "anulujsubskrypcj", "odhlás", "odhlas", "odhláš", "leiratkoz", "dezabon",  # Central Europe
+    "odjav", "loobu", "atsisak",  # Croatian, Serbian, Slovenian; Baltic
+    "διαγραφή", "απεγγραφ", "κατάργησηεγγραφής",  # Greek
+    "отпис", "отпиш", "відпис", "відпиш", "отказатьсяотрассылки",  # Russian, Ukrainian, Bulgarian
+    "abonelik", "listedençık", "berhentiberlangganan", "hủyđăngký",  # Turkish, Indonesian, Vietnamese
+    "配信停止", "配信の停止", "配信解除", "購読解除", "購読を解除", "購読の解除", "登録解除",
+    "登録を解除", "メルマガ解除",
+    "退订", "退訂", "取消订阅", "取消訂閱", "수신거부", "구독취소", "구독해지", "إلغاءالاشتراك",
+    "הסרהמרשימת", "הסרמרשימת", "להסרהמ",
 )  # fmt: skip
 
 
@@ -91,12 +111,14 @@ class HtmlFinding:
 def html_finding(parts: Sequence[TextPart] | None) -> HtmlFinding:
     """Look through the HTML parts for what is not well-formed; None: the parts are not known."""
     unchecked = "HTML was not checked: the structure is too complex" if parts is None else ""
+    left = MOST_HTML
     for part in parts or ():
         if part.type != "text/html":
             continue
-        if len(part.body) > MOST_HTML:
-            unchecked = f"HTML was not checked: {len(part.body)} octets, and {MOST_HTML} are read at most"
+        if len(part.body) > left:
+            unchecked = f"HTML was not checked: {len(part.body)} octets, and {MOST_HTML} of a message are read at most"
             continue
+        left -= len(part.body)
         fault = html.fault(_text(part))
         if fault is not None:
             return HtmlFinding(fault, unchecked)
@@ -114,29 +136,42 @@ def list_unsubscribe(header: Header) -> bool:
 
 
 def unsubscribe_link(parts: Sequence[TextPart] | None) -> bool:
-    """Say whether a text offers a link to unsubscribe: an anchor whose address or words say so, or in plain text an
-    address with such words beside it. Of a long part the end is read: that is where such links are."""
+    """Say whether a text offers a link to unsubscribe: an address or anchor that says so, or that has such words
+    beside it ("to unsubscribe, click here"). Of long texts the end is read: that is where such links are."""
+    left = 2 * _MOST_TEXT
     for part in parts or ():
-        text = _text(part)[-_MOST_TEXT:]
-        found = html.links(text) if part.type == "text/html" else _plain_links(text)
-        for link in found:
-            if link.href.strip().lower().startswith(_SCHEMES) and _leads_out(f"{unquote(link.href)} {link.text}"):
-                return True
+        text = _text(part)[-_MOST_TEXT:][:left]
+        left -= len(text)
+        if any(_leads_out(said) for said in (_anchors if part.type == "text/html" else _addresses)(text)):
+            return True
     return False
 
 
-def _plain_links(text: str) -> Iterator[html.Link]:
-    lower = text if text.islower() else text.replace("HTTP", "http").replace("MAILTO", "mailto")
-    for scheme in _SCHEMES:
+def _anchors(text: str) -> Iterator[str]:
+    """Give what each anchor says, its address, and what stands around it."""
+    judged = -_NEAR
+    for link in html.links(text):
+        if not link.href.strip().lower().startswith(_SCHEMES):
+            continue
+        yield f"{link.text} {unquote(link.href)}"
+        if link.end >= judged + _NEAR // 2:  # one look for all that stand close to one another
+            judged = link.end
+            around = f"{text[max(link.at - _NEAR, 0) : link.at]} {text[link.end : link.end + _NEAR + _NEAR // 2]}"
+            yield unescape(_TAG.sub(" ", around))
+
+
+def _addresses(text: str) -> Iterator[str]:
+    lower = text.lower()
+    for scheme in (*_SCHEMES, "www."):
         at = lower.find(scheme)
         while at >= 0:
-            yield html.Link(scheme, lower[max(at - _NEAR, 0) : at + _NEAR + _NEAR // 2])
+            yield lower[max(at - _NEAR, 0) : at + _NEAR + _NEAR // 2]
             # One look for all addresses that stand close to one another.
             at = lower.find(scheme, at + _NEAR // 2)
 
 
 def _leads_out(said: str) -> bool:
-    words = "".join(sign for sign in said[:4000].casefold() if sign.isalnum())
+    words = _NO_LETTERS.sub("", said[:4000].casefold())
     return any(way in words for way in _WAYS_OUT)
 
 

@@ -68,7 +68,7 @@ _REMEMBERED = 320
 """Octets of a From field whose author is remembered."""
 _HELD_MOST_S = 86_400.0
 """Longest that a message is held for its quota, in seconds."""
-_AT_ONCE = 65_536
+_AT_ONCE = 8_192
 """Octets of a message that is searched for a link without a thread."""
 
 

@@ -21,6 +21,7 @@ WELL_FORMED = {
     "self-closed": "<p/><div/><br/>", "upper case": "<P><B>x</b></P>", "table": "<table><thead><tr><th>a<tbody><tr><td>b</table>",
     "short comments": "<!--><!---><p>x</p>", "script": "<script>if (a < b) { x('<b>') }</script>", "text area": "<textarea><b></textarea>",
     "no quotes": "<a href=https://x.test/?a=b>x</a>", "svg": '<svg viewBox="0 0 1 1"><path d="M0"/></svg>', "ampersand": "<p>a & b &copy</p>",
+    "start tags left out": "<title>x</title></head><table><col></colgroup><tr><td>x</td></tr></tbody></table></body></html>", "footer put behind": "<html><body>x</body></html><p>y</p></body></html>",
 }  # fmt: skip
 FAULTY = {
     "open": ("<div><p>x", 1, 1), "open within": ("<p>a\r\n<b>b</p>", 2, 5), "crossed": ("<b><i>x</b></i>", 1, 8), "stray end": ("<p>x</p></div>", 1, 9),
@@ -28,7 +29,7 @@ FAULTY = {
     "quote without end": ('<a href="x>y</a>', 1, 1), "attribute twice": ("<a b=1 B=2>x</a>", 1, 1), "no space": ('<a b="1"c="2">x</a>', 1, 1),
     "quote in a name": ('<a b="1" c"=2>x</a>', 1, 1), "no value's name": ("<a =x>x</a>", 1, 1), "bare <": ("<p>1 < 2</p>", 1, 6),
     "comment without end": ("<p>x</p><!-- y", 1, 9), "declaration without end": ("<!DOCTYPE html", 1, 1), "script without end": ("<p><script>x</p>", 1, 4),
-    "NUL": ("<p>\0</p>", 1, 4), "div in a cell": ("<table><tr><td><div>x</td></tr></table>", 1, 22),
+    "stray end of a body of a table": ("<div>x</tbody></div>", 1, 7), "stray end of body": ("<div>x</body></div>", 1, 7), "NUL": ("<p>\0</p>", 1, 4), "div in a cell": ("<table><tr><td><div>x</td></tr></table>", 1, 22),
 }  # fmt: skip
 
 
@@ -48,8 +49,12 @@ def test_the_first_fault_has_its_place(name: str) -> None:
 def test_links() -> None:
     text = "<a name=x>no</a><A HREF='https://a.test/?x=1&amp;y=2'>one <b>bold</b>\n<img alt='pic'></A> - <!-- <a href=hidden>x</a> --><a href=mailto:b@c.test>two<p>three"
     assert list(links(text)) == [
-        Link("https://a.test/?x=1&y=2", "one bold pic"),
-        Link("mailto:b@c.test", "two three"),
+        Link("https://a.test/?x=1&y=2", "one bold pic", text.index("<A"), text.index("</A>")),
+        Link("mailto:b@c.test", "two three", text.index("<a href=mailto"), len(text)),
+    ]
+    assert [link.text for link in links("<a href=x title='a &amp; b'><img src=y></a><area href=z alt=c>")] == [
+        "a & b",
+        "c",
     ]
 
 

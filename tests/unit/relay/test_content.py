@@ -162,11 +162,15 @@ WAY_OUT = {
     "quoted-printable": html("<p>" + "ä" * 300 + "</p><a href='https://shop.test/x'>opt-out</a>", "quoted-printable"), "base64": html("<a href='https://shop.test/x'>Opt out</a>", "base64"),
     "plain text": plain("To unsubscribe go to\r\nhttps://shop.test/x"), "address in plain text": plain("See https://shop.test/unsubscribe?id=1 for that"),
     "either part": multipart("alternative", plain("hello"), html("<a href='https://shop.test/x'>unsubscribe</a>")),
+    "words beside the anchor": html("<p>Wenn Sie keine Post mehr m&ouml;chten, k&ouml;nnen Sie sich <b>ab&shy;melden</b>: <a href='https://shop.test/x'>hier</a>"),
+    "words behind the anchor": html("<a href='https://shop.test/x'>Click here</a> to unsubscribe"), "title": html("<a href='https://shop.test/x' title='Unsubscribe'><img src=y></a>"),
+    "long address": html("<a href='https://shop.test/" + "x" * 5000 + "'>unsubscribe</a>"), "address with a capital": plain("Unsubscribe: Https://shop.test/x"), "address without a scheme": plain("Unsubscribe at www.shop.test/x"),
+    "third of close anchors": html("<a href='https://shop.test/x'>a</a> <a href='https://shop.test/x'>b</a> <a href='https://shop.test/x'>c</a>" + " " * 180 + "unsubscribe"),
     "behind much else": html("<p>" + "x" * 1_200_000 + "</p><a href='https://shop.test/x'>unsubscribe</a>"),
 }  # fmt: skip
 NO_WAY_OUT = {
     "nothing": html("<p>hello</p>"), "words without a link": html("<p>unsubscribe</p>"), "anchor without address": html("<a>unsubscribe</a>"), "script": html("<a href='javascript:unsubscribe()'>unsubscribe</a>"),
-    "anchor in a comment": html("<!-- <a href='https://shop.test/x'>unsubscribe</a> -->"), "words of another anchor": html("<a href='https://shop.test/x'>shop</a> unsubscribe"),
+    "anchor in a comment": html("<!-- <a href='https://shop.test/x'>unsubscribe</a> -->"), "words far from the anchor": html("<p>unsubscribe" + " x" * 300 + "<a href='https://shop.test/x'>here</a>" + " x" * 300 + "unsubscribe"),
     "plain text, too far": plain("unsubscribe" + " x" * 300 + " https://shop.test/x"), "attached text": multipart("mixed", b"Content-Disposition: attachment\r\n" + plain("unsubscribe https://shop.test/x")),
     "no text": b"Content-Type: image/png\r\n\r\nunsubscribe https://shop.test\r\n",
 }  # fmt: skip
@@ -193,3 +197,23 @@ def test_html_is_looked_at_decoded_and_not_without_end() -> None:
     assert found(REFUSED["deep"]) == (None, "HTML was not checked: the structure is too complex")
     fault, unchecked = found(multipart("alternative", html("<b>" * 400_000), html("<p>x</p>")))
     assert fault is None and unchecked.startswith("HTML was not checked: 12")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["I no longer want to receive these", "Cancel your subscription", "Remove me from this list", "Manage email preferences", "Abmeldelink", "Melden Sie sich hier ab", "Newsletter nicht mehr erhalten",
+     "Ne plus recevoir", "Darte de baja", "Date de baja", "Desuscribirse", "Cancelar tu suscripción", "Anular suscripción", "Annulla l’iscrizione", "Cancella l'iscrizione", "Cancellati dalla newsletter",
+     "Cancelar a subscrição", "Cancele sua inscrição", "Schrijf je uit", "Meld je af", "Meld deg av", "Peru tilaus", "Anuluj subskrypcję", "Odhlášení", "Odhlaste se", "Odhlásiť sa", "Διαγραφή από τη λίστα",
+     "Отпишете се", "Отпишитесь", "Odjavite se", "メール配信の停止", "登録解除", "להסרה מרשימת התפוצה", "Hủy đăng ký", "Berhenti berlangganan"],
+)  # fmt: skip
+def test_ways_out_in_many_languages(words: str) -> None:
+    message = html(f"<a href='https://shop.test/x'>{words}</a>")
+    assert unsubscribe_link(texts_of(message, read(message)))
+
+
+def test_no_more_html_is_read_than_a_message_may_make_work() -> None:
+    part = html("<p>" + "x" * 600_000 + "</p>")
+    message = multipart("alternative", part, part, html("<p>" + "x" * 600_000 + "</b>"), html("<b>"))
+    found = html_finding(texts_of(message, read(message)))
+    assert found.fault is not None and found.fault.text == "<b> is not closed"
+    assert "1048576 of a message" in found.unchecked
