@@ -66,7 +66,7 @@ def test_the_form_says_what_kind_of_mail_it_is(service: Service, http: httpx2.Cl
 
 @pytest.mark.parametrize(
     ("body", "field"),
-    [({"per_hour": 0}, "per_hour"), ({"per_day": -1}, "per_day"), ({"per_hour": "5"}, "per_hour"), ({"over": "bounce"}, "over"), ({"html": None}, "html"), ({"marketing": 1}, "marketing")],
+    [({"over": "hold"}, "over"), ({"over": "hold", "per_hour": None}, "over"), ({"per_hour": True}, "per_hour"), ({"per_day": 5.0}, "per_day"), ({"per_day": 10**30}, "per_day"), ({"per_hour": 0}, "per_hour"), ({"per_day": -1}, "per_day"), ({"per_hour": "5"}, "per_hour"), ({"over": "bounce"}, "over"), ({"html": None}, "html"), ({"marketing": 1}, "marketing")],
 )  # fmt: skip
 def test_what_cannot_be_set(service: Service, http: httpx2.Client, url: str, body: object, field: str) -> None:
     refused = http.patch(f"{url}/rules", json=body, headers=service.headers("operator"))

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from outgate.api.errors import NotFound
+from outgate.api.errors import BadRequest, NotFound
 from outgate.api.event_notifications.models import MailRulesAnswer, MailSettings
 from outgate.api.event_notifications.parts import Parts
 from outgate.api.identity.tokens import Caller
@@ -154,6 +154,10 @@ def _changed(rules: MailRules, given: dict[str, object]) -> MailRules:
     """Return the rules with what was given in place of what was there."""
     asked = RulesBody.model_validate({**_values(rules), **given})
     limited = asked.per_hour is not None or asked.per_day is not None
+    if not limited and given.get("over") == OverQuota.HOLD:
+        raise BadRequest(
+            "over", "says what becomes of mail over a limit, and there is none: set per_hour or per_day too"
+        )
     quota = Quota(asked.per_hour, asked.per_day, OverQuota(asked.over)) if limited else None
     return replace(rules, quota=quota, html=HtmlCheck(asked.html), marketing=asked.marketing)
 
