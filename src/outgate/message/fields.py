@@ -141,8 +141,9 @@ def separated(content: bytes, header: Header) -> tuple[bytes, Header]:
     return content[:at] + b"\r\n" + content[at:], Header(header.fields, at + 2)
 
 
-def second_reading(content: bytes, header: Header, name: str) -> None:
-    """Raise `BadHeader` if another reader of this header could find a field called `name` (lower case) that we do not.
+def second_reading(content: bytes, header: Header, *names: str) -> None:
+    """Raise `BadHeader` if another reader of this header could find a field called one of `names` (lower case) that we
+    do not.
 
     Many split lines at more signs than CR LF: the controls from VT to RS, NEL, the line separators of Unicode."""
     block = content[: header.body_at]
@@ -150,11 +151,12 @@ def second_reading(content: bytes, header: Header, name: str) -> None:
         raise BadHeader("the header holds a control character")
     if block.isascii():
         return
-    ours = sum(key == name for key, _ in header.fields)
+    ours = sum(key in names for key, _ in header.fields)
     for charset in ("utf-8", "latin-1"):
         lines = block.decode(charset, "replace").splitlines()
-        if sum(line.lstrip(".").partition(":")[0].strip().lower() == name for line in lines) > ours:
-            raise BadHeader(f"the header holds a {name} field behind a sign that some readers take for a line end")
+        if sum(line.lstrip(".").partition(":")[0].strip().lower() in names for line in lines) > ours:
+            what = " or ".join(names)
+            raise BadHeader(f"the header holds a {what} field behind a sign that some readers take for a line end")
 
 
 def unfold(value: bytes) -> bytes:

@@ -127,8 +127,7 @@ def _walk_part(part: bytes, within: tuple[str, ...], found: _Found, count: _Coun
 def _one_reading(part: bytes, header: Header) -> bool:
     """Say whether every reader finds the same type and disposition in a header."""
     try:
-        second_reading(part, header, "content-type")
-        second_reading(part, header, "content-disposition")
+        second_reading(part, header, "content-type", "content-disposition")
     except BadHeader:
         return False
     return True

@@ -64,6 +64,8 @@ ATTACHMENT = reply(554, "5.7.1", "Attachments are not allowed")
 NO_WAY_OUT = reply(554, "5.7.1", "A marketing message needs a link to unsubscribe")
 LITERAL = reply(553, "5.1.3", "Address literals are not delivered to")
 _MOST_HOPS = 50
+_LONGEST_ID = 998
+"""Octets of a Message-ID that are kept beside the message: no line may be longer."""
 _REMEMBERED = 320
 """Octets of a From field whose author is remembered."""
 _HELD_MOST_S = 86_400.0
@@ -431,7 +433,7 @@ def _accepted(case: Case) -> Accepted:
         smtp_config_id=configuration.id,
         signing_key=SigningKey(configuration.key.id, configuration.domain, configuration.key.selector),
         trace=added,
-        message_id=message_id.decode("utf-8", "replace"),
+        message_id=message_id[:_LONGEST_ID].decode("utf-8", "replace"),
         header_from=case.author.text,
         subject=shown(header.first("subject") or b""),
         accepted_at=facts.now,

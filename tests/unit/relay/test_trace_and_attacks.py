@@ -136,6 +136,12 @@ def test_signs_that_python_splits_lines_at_split_nothing_here(sign: bytes) -> No
     assert taken(body).submission.content == body
 
 
+def test_a_long_message_id_is_not_kept_whole_beside_the_message() -> None:
+    content = b"From: a@shop.test\r\nMessage-ID: <" + b"x" * 200_000 + b">\r\n\r\nx\r\n"
+    accepted = taken(content)
+    assert len(accepted.message_id) == 998 and accepted.submission.content == content
+
+
 def test_header_injection_through_subject_message_id_and_user_name() -> None:
     accepted = taken(
         b"From: a@shop.test\r\nSubject: =?utf-8?q?a=0D=0ABcc:_x=00?=\r\nMessage-ID: <a\r\n b>\r\n\r\nx\r\n"
