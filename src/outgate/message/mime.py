@@ -19,6 +19,8 @@ from outgate.message.fields import BadHeader, Header, read, second_reading, unst
 
 DEPTH = 20
 PARTS = 1000
+OCTETS = 167_772_160
+"""What is searched for boundaries, each level counted: a large message in many levels would keep others waiting."""
 _TYPE = re.compile(rb"\s*([A-Za-z0-9!#$&^_.+-]+)/([A-Za-z0-9!#$&^_.+-]+)\s*(?:;|$)")
 _PIECE = re.compile(rb"(\"(?:[^\"\\]|\\.)*+\")|([^\";]++)|(;)|\"", re.DOTALL)
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
@@ -27,7 +29,7 @@ _REMEMBERED = 200
 
 
 class TooComplex(Exception):
-    """The structure is deeper or has more parts than we look at."""
+    """The structure is deeper, or has more parts or octets in all its levels, than we look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,12 @@ def texts(content: bytes, header: Header) -> list[TextPart]:
 @dataclass(slots=True)
 class _Count:
     parts: int = 0
+    octets: int = 0
 
 
 def _walk(body: bytes, header: Header, within: tuple[str, ...], found: _Found, count: _Count) -> None:
-    if len(within) > DEPTH or count.parts >= PARTS:
+    count.octets += len(body)
+    if len(within) > DEPTH or count.parts >= PARTS or count.octets > OCTETS:
         raise TooComplex
     kind, parameters = _content_type(header, within)
     # Only what is not encoded has lines to look for (RFC 2045 section 6.4).

@@ -217,3 +217,13 @@ def test_no_more_html_is_read_than_a_message_may_make_work() -> None:
     found = html_finding(texts_of(message, read(message)))
     assert found.fault is not None and found.fault.text == "<b> is not closed"
     assert "1048576 of a message" in found.unchecked
+
+
+def test_a_large_message_in_many_levels_is_not_searched_for_long() -> None:
+    nested = b"Content-Type: text/plain\r\n\r\n" + b"x" * 10_485_760
+    for level in range(5):
+        nested = multipart("mixed", nested, boundary=f"n{level}x")
+    assert attachment(nested, read(nested), null_reverse_path=False) is None
+    for level in range(5, 18):
+        nested = multipart("mixed", nested, boundary=f"n{level}x")
+    assert attachment(nested, read(nested), null_reverse_path=False) == "its structure is too complex to look through"
