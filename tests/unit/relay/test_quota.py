@@ -200,6 +200,21 @@ async def test_held_and_released_by_itself_also_over_a_restart(tmp_path: Path) -
     await house.close()
 
 
+async def test_the_queue_wakes_for_what_is_held(tmp_path: Path) -> None:
+    house = House(tmp_path, FrozenClock(NOW), Quota(1, None, OverQuota.HOLD))
+    await house.send(0)
+    assert house.queue._timer is None
+    verdict = policy.accept(
+        submission(b"From: a@shop.test\r\n\r\nhello\r\n"), Facts(house.by, "relay.test", "0Q", NOW, DAY, house.quotas)
+    )
+    assert isinstance(verdict, Accepted) and verdict.counted_at is not None
+    stored = asyncio.get_running_loop().create_future()
+    house.queue.accept(verdict, stored.set_result)
+    assert await stored is None
+    assert house.queue._timer is not None  # nothing else tells it to look
+    await house.close()
+
+
 async def test_another_quota_moves_what_is_held(tmp_path: Path) -> None:
     house = House(tmp_path, FrozenClock(NOW), Quota(1, None, OverQuota.HOLD))
     for number in range(4):
@@ -219,6 +234,31 @@ async def test_another_quota_moves_what_is_held(tmp_path: Path) -> None:
     await house.queue.poke()
     assert sorted(house.seen()) == [f"0QUEUE{number}" for number in range(4)]
     await house.close()
+
+
+async def test_another_quota_leaves_alone_what_came_after_it(tmp_path: Path) -> None:
+    house = House(tmp_path, FrozenClock(NOW), Quota(1, None, OverQuota.HOLD))
+    for number in range(2):
+        await house.send(number)
+    planned = house.quotas.plan_again("cfg-shop.test", None, NOW)
+    house.clock.advance(1.0)
+    for number in range(2, 4):  # before the rows could be written
+        await house.send(number)
+    later = house.store.message("0QUEUE3")
+    assert later is not None and later.recipients[0].status is Status.HELD
+    assert await asyncio.to_thread(house.store.plan_held, "cfg-shop.test", [*planned, NOW], NOW) == 1
+    assert house.store.message("0QUEUE3") == later
+    await house.close()
+
+
+def test_what_was_counted_is_forgotten_when_it_counts_no_more() -> None:
+    quotas, quota = Quotas(), Quota(1, None)
+    for minute in range(5 * 24 * 60):
+        quotas.room_at("c", quota, NOW + 60 * minute)
+        quotas.take("c", NOW + 60 * minute, NOW + 60 * minute)
+    ledger = quotas._ledgers["c"]
+    assert [sum(1 for _ in counts) for counts in (ledger.hour, ledger.day, ledger.all)] == [61, 1441, 1441]
+    assert quotas.holding(NOW + 5 * DAY) == {}
 
 
 async def test_nothing_is_held_for_more_than_a_day(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from outgate.model.flow import Status
 from outgate.model.tenancy import HtmlCheck, MailRules, OverQuota, Quota
 from support.relay import TestRelay, letter, relay
@@ -84,4 +86,26 @@ async def test_a_quota_that_comes_changes_and_goes(tmp_path: Path) -> None:
             assert status is not Status.HELD or (due is not None and due <= running.clock.now())
         await change(running, quota=None)
         assert (await send(6)).startswith("250 ")
+        client.close()
+
+
+async def test_another_rule_than_the_quota_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with relay(tmp_path / "data") as running:
+        client = await running.client()
+        await change(running, quota=Quota(1, None, OverQuota.HOLD))
+        for number in range(2):
+            await client.envelope()
+            assert (await client.send(letter(number))).startswith("250 ")
+        moved: list[object] = []
+
+        def plan_held(*given: object) -> int:
+            moved.append(given)
+            return 0
+
+        monkeypatch.setattr(running.service.store, "plan_held", plan_held)
+        await change(running, html=HtmlCheck.WARN)
+        assert moved == []
+        await change(running, quota=Quota(2, None, OverQuota.HOLD))
+        await change(running, html=HtmlCheck.OFF)
+        assert len(moved) == 1
         client.close()
