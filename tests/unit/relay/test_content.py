@@ -227,3 +227,10 @@ def test_a_large_message_in_many_levels_is_not_searched_for_long() -> None:
     for level in range(5, 18):
         nested = multipart("mixed", nested, boundary=f"n{level}x")
     assert attachment(nested, read(nested), null_reverse_path=False) == "its structure is too complex to look through"
+
+
+def test_no_more_text_is_searched_than_a_message_may_make_work() -> None:
+    long, link = plain("x" * 1_048_576), plain("unsubscribe: https://shop.test/x")
+    for before, found in ((1, True), (2, False), (3, False)):
+        message = multipart("mixed", *[long] * before, link)
+        assert unsubscribe_link(texts_of(message, read(message))) is found

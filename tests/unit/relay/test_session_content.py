@@ -148,3 +148,13 @@ def test_a_thread_checks_and_no_more_wait_than_may() -> None:
     assert found[0] == ("True", None, False)
     assert found[1][0] is None and isinstance(found[1][1], ValueError)
     checking.close()
+
+
+@pytest.mark.parametrize("check", [lambda: "", lambda: 1 / 0], ids=["made", "failed"])
+def test_a_check_that_is_done_makes_room(check: Callable[[], object]) -> None:
+    checking, answers = Checking(waiting=1), []
+    for number in range(3):
+        checking.submit(check, lambda found, error: answers.append((found, error)))
+        checking._pool.submit(int).result(30)  # the one thread is through with it
+        assert len(answers) == number + 1
+    checking.close()

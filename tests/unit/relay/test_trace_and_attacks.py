@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outgate.message.fields import read
+from outgate.message.trace import received
 from outgate.model.flow import Accepted
 from outgate.relay import policy
 from outgate.relay.policy import Facts, Refused
@@ -54,6 +55,12 @@ def test_received_in_every_part() -> None:
     assert (found["helo"], found["address"], found["by"]) == ("client.example", "[192.0.2.1]", "relay.test")
     assert (found["with"], found["id"], found["cipher"]) == ("ESMTPSA", "0QUEUE", "TLS_AES_256_GCM_SHA384")
     assert stamp(taken(HEAD + b"\r\nx\r\n", smtputf8=True))["with"] == "UTF8SMTPSA"
+
+
+@pytest.mark.parametrize("tls", ["TLSv1.2 ECDHE-RSA-AES256-GCM-SHA384", "TLSv1.3 TLS_A;B"])
+def test_only_a_name_of_the_registry_is_a_tls_clause(tls: str) -> None:
+    made = received(helo="a", address="192.0.2.1", by="b", tls=tls, utf8=False, queue_id="0Q", at=NOW)
+    assert f"\r\n\t({tls});\r\n".encode() in made
 
 
 @pytest.mark.parametrize("to", [1, 2, 50])
