@@ -116,3 +116,22 @@ def test_a_rate_that_a_person_approves_is_the_quota(
         http.post(f"{url}/authorization/approve", headers=service.headers("authorizer"))
         after = http.get(f"{url}/rules", headers=service.headers("reader")).json()
         assert (after["per_hour"], after["per_day"], after["over"]) == (per_hour, per_day, "refuse")
+
+
+def test_a_rate_that_is_rejected_is_no_quota(tmp_path: Path, http: httpx2.Client) -> None:
+    with api_service(tmp_path, authorization="manual") as service:
+        body = {"name": "Shop", "domain": "shop.test"}
+        made = http.post(f"{service.smtp_url}/config", json=body, headers=service.headers("writer")).json()
+        url = f"{service.smtp_url}/config/{made['id']}"
+        form = {**FORM_EXAMPLE, "sending_rate": 200}
+        assert http.post(f"{url}/authorization", json=form, headers=service.headers("writer")).status_code == 202
+        said = http.post(f"{url}/authorization/reject", json={"reason": "x"}, headers=service.headers("authorizer"))
+        assert said.status_code == 200, said.text
+        assert http.get(f"{url}/rules", headers=service.headers("reader")).json()["per_hour"] is None
+
+
+def test_quotas_of_those_that_are_there(service: Service, http: httpx2.Client, url: str) -> None:
+    http.patch(f"{url}/rules", json={"per_hour": 5}, headers=service.headers("operator"))
+    (configuration,) = service.store.tenancy.quotas([url.rpartition("/")[2], "unknown"])
+    http.delete(url, headers=service.headers("writer"))
+    assert service.store.tenancy.quotas([configuration]) == {}
