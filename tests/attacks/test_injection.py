@@ -38,16 +38,7 @@ SQL = [
 
 async def plain(running: TestRelay, user: str, password: str, number: int = 0) -> str:
     """Log in from an address of its own: guesses from one would be slowed."""
-    reader, writer = await asyncio.open_connection(
-        "127.0.0.1",
-        running.submissions,
-        ssl=running.trust,
-        server_hostname="relay.test",
-        local_addr=(f"127.{100 + number}.0.1", 0),
-    )
-    client = Client(reader, writer)
-    await client.heard()
-    await client.say("EHLO client.test")
+    client = await running.client(login=False, source=f"127.{100 + number}.0.1")
     answer = await client.say("AUTH PLAIN " + base64.b64encode(f"\0{user}\0{password}".encode()).decode())
     client.close()
     return answer

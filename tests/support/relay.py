@@ -38,10 +38,10 @@ class TestRelay:
     submission: int
     submissions: int
 
-    async def client(self, *, login: bool = True) -> Client:
-        """Connect to the TLS listener, say EHLO, log in."""
+    async def client(self, *, login: bool = True, source: str = "127.0.0.1") -> Client:
+        """Connect to the TLS listener, say EHLO, log in; wrong logins from one `source` are slowed."""
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self.submissions, ssl=self.trust, server_hostname="relay.test"
+            "127.0.0.1", self.submissions, ssl=self.trust, server_hostname="relay.test", local_addr=(source, 0)
         )
         client = Client(reader, writer)
         assert (await client.heard()).startswith("220 ")

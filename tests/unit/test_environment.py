@@ -287,6 +287,8 @@ def start(url: str, *, own_group: bool = False) -> tuple[subprocess.Popen[str], 
         stdin=subprocess.DEVNULL,
         text=True,
         start_new_session=own_group,
+        # A shell that runs the tests in the background has them ignore SIGINT, and children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert parent.stdout is not None
     place, child = parent.stdout.readline().split()
