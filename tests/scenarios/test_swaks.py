@@ -146,7 +146,10 @@ def test_a_header_from_anybody_else_ends_the_session(running: Running, listener:
     done = swaks(running, listener, *proxied(version, kind, "127.0.9.9", "127.0.0.1"))
     assert done.returncode != 0 and "queued as" not in done.stdout, done.stdout
     assert "250-" not in done.stdout, done.stdout  # not even an answer to EHLO
-    if listener == "submission":  # on the other port swaks waits for TLS
+    if (listener, version) == (
+        "submission",
+        "1",
+    ):  # of version 2 swaks reads the answer to its first line, an empty one
         assert "closed connection" in done.stderr, done.stderr
 
 
