@@ -44,7 +44,7 @@ from outgate.relay.credentials import Credentials
 from outgate.relay.delivery import Delivery, DeliveryLimits
 from outgate.relay.endings import Endings
 from outgate.relay.endpoints import Door, Endpoint, Endpoints
-from outgate.relay.guessing import Guessing
+from outgate.relay.guessing import FAMILIAR_S, Guessing
 from outgate.relay.holds import Holds
 from outgate.relay.listeners import CannotListen, Listeners
 from outgate.relay.queue import Queue, Retry
@@ -294,6 +294,7 @@ class RelayService:
         """Take up what an earlier run left and begin to accept."""
         await self.holds.start()
         now = self._clock.now()
+        self.relay.guessing.remember(await asyncio.to_thread(self.store.sent_from, now - FAMILIAR_S))
         self.relay.quotas.restore(await asyncio.to_thread(self.store.counted, now - DAY_S), now)
         self.queue.start()
         self.listeners.start()
@@ -301,16 +302,25 @@ class RelayService:
 
     async def changed(self) -> None:
         """Look at the control store again: zones, rules, users, configurations may have changed."""
-        await self._follow_logins()
+        await self._logins_changed()
         await self.follow_access()
         await self._quotas_changed()
         await self.holds.changed()
 
-    async def _follow_logins(self) -> None:
+    async def _logins_changed(self) -> None:
         """Read who has logged in anew, and end the sessions whose login is void."""
         async with self._reading:
             in_use = [session.sender for _, session in self._sessions() if session.sender is not None]
             await asyncio.to_thread(self.credentials.forget, in_use)
+            await self._end_sessions(lambda session: session.still_logged_in())
+
+    async def follow_logins(self) -> None:
+        """End the sessions whose login has ended by the time of day: a key's end date, the end of a rotation's overlap;
+        read who logged in while all were read. Some microseconds if there is nothing to do."""
+        if not self.credentials.is_due():
+            return
+        async with self._reading:
+            await asyncio.to_thread(self.credentials.follow)
             await self._end_sessions(lambda session: session.still_logged_in())
 
     async def follow_access(self) -> None:
@@ -485,20 +495,20 @@ class Watch:
         self,
         control: ControlStore,
         changed: Callable[[], Awaitable[None]],
-        follow_access: Callable[[], Awaitable[None]],
+        *follow: Callable[[], Awaitable[None]],
     ) -> None:
-        """`follow_access` is called at every look, beside `changed`: who may connect waits for nothing else, such as
-        holding the mail of many domains."""
+        """Each of `follow` is called at every look, beside `changed` and the others: who may connect or stay waits for
+        nothing else, such as holding the mail of many domains."""
         self._control = control
         self._changed = changed
-        self._follow_access = follow_access
+        self._follow = follow
         self._seen = control.data_version()
         self._revision = control.revision()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin to look."""
-        self._tasks = [spawn(_again(self._look), "watch"), spawn(_again(self._follow_access), "watch access")]
+        self._tasks = [spawn(_again(look), "watch") for look in (self._look, *self._follow)]
 
     async def stop(self) -> None:
         """Stop looking."""

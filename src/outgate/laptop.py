@@ -390,7 +390,7 @@ class Laptop:
             await relay.changed()
 
         # Before the first look: what changes after it is noticed.
-        watch = Watch(control, changed, relay.follow_access)
+        watch = Watch(control, changed, relay.follow_access, relay.follow_logins)
         await relay.changed()
         await relay.start()
         await gateways.start()
@@ -501,6 +501,7 @@ def http_application(parts: _Parts, dev: dict[str, Any], proxy_port: int) -> Mou
     async def advance(seconds: float) -> float:
         now = clock.advance(seconds)
         await parts.relay.follow_access()
+        await parts.relay.follow_logins()
         # What a look at a domain leads to decides what may be sent: so mail comes last.
         await parts.recheck.poke()
         await parts.relay.holds.look()

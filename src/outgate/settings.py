@@ -139,10 +139,20 @@ _EU_DE = EndpointSettings(  # pyright: ignore[reportCallIssue]
 )
 
 
+def _private_name(endpoint: EndpointSettings) -> str:
+    return endpoint.private_name or f"private.{endpoint.public_name}"
+
+
 def _endpoints(given: dict[str, EndpointSettings]) -> dict[str, EndpointSettings]:
     for name, each in given.items():
         if bool(each.certificate_file) != bool(each.key_file):
             raise ValueError(f"{name} needs certificate_file and key_file, or neither")
+        try:
+            _name(_private_name(each))
+        except ValueError:
+            raise ValueError(
+                f"{name}: {_private_name(each)!r} would be its private name, and is too long: set private_name"
+            ) from None
     compiled(given)
     return given
 
@@ -154,7 +164,7 @@ def compiled(given: Mapping[str, EndpointSettings]) -> Endpoints:
             name,
             tuple(each.regions),
             each.public_name,
-            each.private_name or f"private.{each.public_name}",
+            _private_name(each),
             tuple(each.listen),
             tuple(each.outgoing_addresses),
             each.ehlo_name or each.public_name,

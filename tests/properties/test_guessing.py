@@ -80,8 +80,19 @@ def test_an_address_gets_few_new_guesses_checked(steps: list[tuple[str, str, str
     assert looked_at <= 20 + 600 / 15 + 600 / 6 + 2
 
 
+@given(STEPS, NAMES, ADDRESSES)
+def test_a_name_is_refused_only_where_it_failed_itself(
+    steps: list[tuple[str, str, str, int, float, int]], name: str, address: str
+) -> None:
+    guessing = Guessing()
+    now, _ = play(guessing, [step for step in steps if step[0] == "right" or step[1] != name])
+    slowed = guessing.before(name, address, now)
+    assert slowed is None or (slowed.wait_s is not None and 0 < slowed.wait_s <= 8)
+
+
 @given(STEPS, st.integers(1, 4))
 def test_memory_is_bounded_whatever_comes(steps: list[tuple[str, str, str, int, float, int]], kept: int) -> None:
     guessing = Guessing(kept=kept)
     play(guessing, steps)
     assert max(map(len, (guessing._sources, guessing._names, guessing._familiar))) <= kept
+    assert len(guessing._failed) <= 2 * kept

@@ -70,9 +70,13 @@ class FakeCredentials:
     gone: bool = False
     error: Exception | None = None
     refuse: Exception | None = None
+    unread: bool = False
 
     def remembered(self, username: str, password: str) -> Sender | None:
         return None
+
+    def is_remembered(self, username: str, password: str) -> bool:
+        return self.unread
 
     def check(
         self, username: str, password: str, done: Callable[[Sender | None, Exception | None], None], *, source: str = ""

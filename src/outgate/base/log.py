@@ -1,13 +1,15 @@
 """Structured log lines: one event name per fact, JSON on standard error or in a file.
 
 Standards: RFC 8259, RFC 3339.
-Promises: one line per record; no secret reaches a line: fields named like one are masked.
+Promises: one line per record; no secret reaches a line: fields named like one are masked; no value that JSON or the
+stream refuses raises to who logs it, or loses the line; what the interpreter cannot raise anywhere is a line too.
 Dangers: text from outside is a JSON string, so it cannot forge a line.
 Not here: the audit of the egress (`egress.audit`) and the status events of messages (`store.sqlite`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -21,7 +23,17 @@ from outgate.base.clock import rfc3339
 _SECRET_WORDS = ("password", "secret", "token", "apikey", "api_key", "authorization", "private")
 _ROOT = logging.getLogger("outgate")
 
-_encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
+_encode = json.JSONEncoder(default=str, ensure_ascii=False, allow_nan=False).encode
+
+
+def _value(value: object) -> str:
+    """Write a value: as JSON, else what it says of itself, else its type."""
+    try:
+        return _encode(value)
+    except Exception:
+        with contextlib.suppress(Exception):
+            return encode_basestring(repr(value))
+    return f'"<{type(value).__name__}>"'
 
 
 @lru_cache(maxsize=1024)
@@ -45,7 +57,7 @@ def _line(created: float, level: str, logger: str, event: str, fields: dict[str,
     for name, value in fields.items():
         key, secret = _key(name)
         parts.append(key)
-        parts.append('"****"' if secret else encode_basestring(value) if type(value) is str else _encode(value))
+        parts.append('"****"' if secret else encode_basestring(value) if type(value) is str else _value(value))
     if exception:
         parts.append(f', "exception": {encode_basestring(exception)}')
     parts.append("}")
@@ -64,10 +76,16 @@ class JsonFormatter(logging.Formatter):
 class _Output(logging.StreamHandler[TextIO]):
     """Where lines go. `Log.info` writes here without a record in between, which costs as much as all the rest."""
 
+    def emit(self, record: logging.LogRecord) -> None:
+        self.write(self.format(record))
+
     def write(self, line: str) -> None:
         self.acquire()
         try:
-            self.stream.write(line + "\n")
+            try:
+                self.stream.write(line + "\n")
+            except UnicodeEncodeError:  # half a surrogate pair, a terminal of another age
+                self.stream.write(json.dumps(json.loads(line)) + "\n")
             self.flush()
         except (OSError, ValueError):  # a reader that went away, a stream that is closed: nobody is left to tell
             pass
@@ -107,11 +125,27 @@ class Log:
         self._logger.exception(event, extra={"fields": fields})
 
 
+_PYTHON = Log("outgate.python")
+
+
 def configure(level: str = "info", stream: TextIO | None = None) -> None:
-    """Send every `outgate` record at `level` and above to `stream` (standard error if none) as JSON lines."""
+    """Send every `outgate` record at `level` and above to `stream` (standard error if none) as JSON lines.
+
+    So do exceptions that nobody is there to catch, such as a server name in a TLS hello that is not ASCII."""
     _ROOT.handlers.clear()
     handler = _Output(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     _ROOT.addHandler(handler)
     _ROOT.setLevel(level.upper())
     _ROOT.propagate = False
+    sys.unraisablehook = _unraisable
+
+
+def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    error = unraisable.exc_value
+    _PYTHON.warning(
+        "python.unraisable",
+        error=repr(error) if error is not None else unraisable.exc_type.__name__,
+        where=unraisable.err_msg or "",
+        object=type(unraisable.object).__name__,
+    )

@@ -1,7 +1,8 @@
 """Allow-lists end: who is told, from when on, and how often.
 
 Standards: none.
-Promises: a list is told of from 14 days before its end, once a day and when the service starts; its end is told once.
+Promises: a list is told of from 14 days before its end, once a day and when the service starts; its end is told once,
+at the start if the service was down then, and that was a day ago at most.
 Dangers: what was told is kept in memory: a service that starts often tells as often.
 Not here: that a list counts for nothing once it has ended (`model.access`, `relay.access`).
 """
@@ -45,11 +46,11 @@ class Endings:
 
     def __init__(self) -> None:
         self._told: dict[tuple[str, float], float] = {}
-        self._looked = inf
+        self._looked: float | None = None
 
     def look(self, allow_lists: Sequence[AllowList], now: float) -> float:
         """Log what is to be told at `now` of all lists there are; return when to look next (inf: when they change)."""
-        since, self._looked = self._looked, now
+        since, self._looked = now - DAY_S if self._looked is None else self._looked, now
         told: dict[tuple[str, float], float] = {}
         due = inf
         for each in allow_lists:

@@ -3,16 +3,24 @@
 Standards: none; time is an argument, in seconds.
 Promises: a login that is remembered as right never comes here; an address from which a name logged in rightly within
 a week is neither refused nor made to wait for a check of that name, whoever else fails there or with that name;
-memory is bounded; whether a name exists makes no difference.
+elsewhere a name is refused only where it failed itself within the hour; memory is bounded; whether a name exists
+makes no difference.
 Dangers: who shares an address with a name's owner may guess that name there without being refused: such guesses still
-wait for their answers and for their turns, and a password has 190 random bits.
+wait for their answers and for their turns, and a password has 190 random bits. Where the owner never logged in, whoever
+shares the address can have his name refused there, or hold the places in which he would wait.
 Not here: the waiting itself (`relay.session`, `relay.turns`), the log lines (there too).
 
 How it counts. Each wrong login raises a level that sinks with time, of the address (an IPv6 client owns its /64, so
 that is one address), of the network around it (IPv4 /24, IPv6 /48, eight times as patient: for who owns many), and of
 the name. A few failures are free. Then answers to further failures come late, twice as late each time; from
-`refused_at` on checks are refused unhashed until the level has sunk, which leaves four guesses a minute. A level goes
-no further than a minute's worth above that, so what was guessed all at once refuses nobody for longer.
+`refused_at` on checks of names that failed there are refused unhashed until the level has sunk, which leaves four
+guesses a minute. A level goes no further than a minute's worth above that, so what was guessed all at once refuses
+nobody for longer.
+
+Other names wait there as long as anybody does, and are then checked, for one guesser must not shut out all behind
+his address. That leaves who tries many names one guess of each. Names have twenty random signs, so nobody has a list
+of those that exist, and what such guesses cost is bounded by places: an address holds at most half of those in which
+logins wait, and of those in the queue of the hash, where turns go round the addresses.
 
 Many clients may share one address: a tunnel that sends no PROXY header, a NAT. What fails there most is one client
 with an old password that tries it for ever. That is no guess: the same wrong login again counts a tenth, and only up
@@ -20,19 +28,24 @@ to half of what has an address refused, however many of its processes try. Right
 one in six seconds at most, so that a thief cannot wash guesses with an account of his own for free. And clients who
 logged in from there before go on as they did, also while strangers are refused.
 
-A name that many addresses fail with is never refused, for that would lock its owner out wherever he comes from:
+A name that many addresses fail with is never refused for that, which would lock its owner out wherever he comes from:
 checks of it wait some seconds first, except from addresses where it logged in rightly of late. What fails at those
-does not count against the name: it is the owner's own mistake, or at the address's cost.
+does not count against the name: it is the owner's own mistake, or at the address's cost. Those addresses may be so
+many that they fill the places in which logins wait: whoever finds none then is checked at once.
+
+A restart forgets what failed. Who is familiar is found again in the mail that was accepted.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, TypeVar
 
 REFUSED_AT = 20
+FAMILIAR_S = 7 * 86_400.0
 _FREE = 5.0
 _SINKS = 1 / 15
 _ABOVE = 4.0
@@ -40,7 +53,7 @@ _NETWORK = 8.0
 _AGAIN = 0.1
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 8.0
 _LOWERED_EVERY_S = 6.0
-_FAMILIAR_S = 7 * 86_400.0
+_FAILED_S = 3_600.0
 _LAST_LOGINS = 8
 _KEPT = 10_000
 _NAME = 64
@@ -50,11 +63,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Slowed:
-    """What a login has to put up with: seconds to wait, None to be refused; why, and what the operator can do."""
+    """What a login has to put up with: seconds to wait, None to be refused; why, and what the operator can do.
+
+    `for_others`: it waits for what others did elsewhere, and is not turned away if there is no place to wait in."""
 
     wait_s: float | None
     reason: str
     remedy: str
+    for_others: bool = False
 
 
 @dataclass(slots=True)
@@ -119,19 +135,32 @@ class Guessing:
         self._sources: _Kept[_Level] = _Kept(kept)
         self._names: _Kept[_Level] = _Kept(kept)
         self._familiar: _Kept[float] = _Kept(kept)
+        # When a name last failed at an address or in a network.
+        self._failed: _Kept[float] = _Kept(2 * kept)
+
+    def remember(self, seen: Iterable[tuple[str, str, float]]) -> None:
+        """Take up who sent from where and when last, oldest first: (name, address, time)."""
+        for name, address, at in seen:
+            self._familiar.put(_pair(name, source_of(address)), at)
 
     def before(self, name: str, address: str, now: float) -> Slowed | None:
         """Say whether a login may be checked now (None), after a while, or not at all."""
         if self._is_familiar(name, address, now):
             return None
+        waits: Slowed | None = None
         for key, patience, what in self._places(address):
             level = self._sources.get(key)
             if level is not None and level.sink(now, _SINKS * patience) >= self._refused_at * patience:
-                return Slowed(
-                    None,
+                failed_at = self._failed.get(_pair(name, key))
+                waits = Slowed(
+                    _LONGEST_WAIT_S if failed_at is None or now - failed_at >= _FAILED_S else None,
                     f"too many wrong logins from {what} {key}",
-                    "find the client there that has a wrong password; logins are checked again in about a minute",
+                    "find the client there that has a wrong password; in about a minute all is as before",
                 )
+                if waits.wait_s is None:
+                    return waits
+        if waits is not None:
+            return waits
         level = self._names.get(name[:_NAME])
         wait = 0.0 if level is None else _wait(level.sink(now, _SINKS), 1.0)
         if not wait:
@@ -140,6 +169,7 @@ class Guessing:
             wait,
             "many logins with this user name failed of late",
             "nothing: addresses where it logged in of late do not wait; `login.failed` tells who fails with it",
+            for_others=True,
         )
 
     def failed(self, name: str, address: str, login: bytes, now: float) -> Slowed | None:
@@ -150,6 +180,7 @@ class Guessing:
             by = self._raise(self._sources, key, patience, by, login, now)
             level = self._sources.get(key)
             wait = max(wait, _wait(level.value if level else 0.0, patience))
+            self._failed.put(_pair(name, key), now)
         if not self._is_familiar(name, address, now):
             self._raise(self._names, name[:_NAME], 1.0, 1.0, login, now)
         if not wait:
@@ -162,7 +193,7 @@ class Guessing:
 
     def right(self, name: str, address: str, now: float) -> None:
         """Note a right login: the name is familiar there, and its address a little less suspect."""
-        self._familiar.put(_pair(name, address), now)
+        self._familiar.put(_pair(name, source_of(address)), now)
         if not len(self._sources):
             return
         for key, patience, _ in self._places(address):
@@ -186,15 +217,15 @@ class Guessing:
         return level.value - before
 
     def _is_familiar(self, name: str, address: str, now: float) -> bool:
-        seen = self._familiar.get(_pair(name, address))
-        return seen is not None and now - seen < _FAMILIAR_S
+        seen = self._familiar.get(_pair(name, source_of(address)))
+        return seen is not None and now - seen < FAMILIAR_S
 
     def _places(self, address: str) -> tuple[tuple[str, float, str], tuple[str, float, str]]:
         return (source_of(address), 1.0, "the address"), (_network_of(address), _NETWORK, "the network")
 
 
-def _pair(name: str, address: str) -> str:
-    return f"{source_of(address)} {name[:_NAME]}"
+def _pair(name: str, place: str) -> str:
+    return f"{place} {name[:_NAME]}"
 
 
 def _wait(level: float, patience: float) -> float:

@@ -249,6 +249,9 @@ class SubmissionSession:
             if known is not None:
                 self._login_done(login, known, None)
                 return
+            if relay.credentials.is_remembered(login.username, login.password):
+                self._check(login)
+                return
         slowed = relay.guessing.before(login.username, self.client.address, relay.clock.now())
         if slowed is None:
             self._check(login)
@@ -284,9 +287,13 @@ class SubmissionSession:
             self._resume()
 
     def _slow(self, login: Login, slowed: Slowed, then: Callable[[], None]) -> None:
-        """Go on with a login after a while, or end the session if too many wait already."""
+        """Go on with a login after a while; if too many wait already, end the session, or go on at once for a name
+        that others have failed with."""
         relay, source = self._relay, source_of(self.client.address)
         if slowed.wait_s is None or not relay.late_answers.take(source):
+            if slowed.for_others:
+                then()
+                return
             crowded = f"{slowed.reason}, and as many wait as there are places for its address"
             self._log_slowed(login, Slowed(None, crowded, slowed.remedy))
             self.machine.answer(_TOO_MANY_LOGINS)

@@ -31,6 +31,12 @@ _COLUMNS = (
     ' "offset", length, warning'
 )
 _ONE = f"SELECT {_COLUMNS} FROM messages WHERE queue_id = ?"  # noqa: S608 - our own constants
+# The table's own order is the order of acceptance: no index is needed, and what is read is bounded.
+_SENT_FROM = (
+    "SELECT username, client_address, max(accepted_at) AS at FROM"
+    " (SELECT username, client_address, accepted_at FROM messages ORDER BY rowid DESC LIMIT ?)"
+    " WHERE accepted_at > ? GROUP BY username, client_address ORDER BY at"
+)
 _PAGE_MOST = 1000
 _EVER = float("inf")
 _WIDE_WAITING = 8
@@ -291,6 +297,10 @@ class History:
             "SELECT DISTINCT smtp_config_id FROM messages INDEXED BY messages_with_body WHERE segment IS NOT NULL", ()
         )
         return [row[0] for row in found]
+
+    def sent_from(self, since: float, latest: int) -> list[tuple[str, str, float]]:
+        """Return who sent from which address after `since`, and when last, oldest first; of the `latest` messages."""
+        return self._work.rows(_SENT_FROM, (latest, since))
 
     def metrics(self, wanted: Selection, width_s: int) -> Counts:
         """Return the events of `wanted` by kind and by buckets of `width_s` seconds, all of one moment."""

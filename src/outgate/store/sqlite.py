@@ -245,6 +245,11 @@ class QueueStore:
         """Return the configurations that have mail which is not done with. Blocks for a look at all of it."""
         return self._history.unfinished_configurations()
 
+    def sent_from(self, since: float, latest: int = 100_000) -> list[tuple[str, str, float]]:
+        """Return who sent from where after `since`: (user name, client address, when last), oldest first, of the
+        `latest` messages. Blocks."""
+        return self._history.sent_from(since, latest)
+
     def counted(self, since: float) -> list[tuple[str, int, int]]:
         """Return what quotas counted after `since`: (configuration, minute since the epoch, messages). Blocks."""
         return self._ask(partial(self._rows.counted, since))

@@ -61,10 +61,16 @@ def test_nothing_is_told_before_14_days_then_once_a_day_then_the_end(lines: Line
     assert endings.look(lists, END + DAY_S) == inf and lines.take() == []
 
 
-def test_a_start_tells_of_what_ends_soon_but_not_of_what_has_ended_before(lines: Lines) -> None:
-    lists = [listing("past", END - 40), listing("soon", END + 40), listing("far", END + 100 * DAY_S)]
-    assert Endings().look(lists, END) == END + 40
-    assert [said["instance"] for _, said in lines.take()] == ["soon"]
+def test_a_start_tells_of_what_ends_soon_or_ended_within_a_day(lines: Lines) -> None:
+    past = [listing("past", END - DAY_S), listing("down", END - DAY_S + 1)]
+    endings, lists = Endings(), [*past, listing("soon", END + 40), listing("far", END + 100 * DAY_S)]
+    assert endings.look(lists, END) == END + 40
+    assert [(event, said["instance"]) for event, said in lines.take()] == [
+        ("access.allow_list_ended", "down"),
+        ("access.allow_list_ends", "soon"),
+    ]
+    endings.look(lists, END + 1)
+    assert lines.take() == []
 
 
 def test_another_end_is_told_anew_and_a_list_that_went_is_forgotten(lines: Lines) -> None:

@@ -159,10 +159,33 @@ def test_an_address_that_failed_too_often_is_not_checked_and_its_session_ends(li
     d.pump()
     wrong(d, 40)
     for _ in range(2):
-        assert d.login() == "454 4.7.0 Temporary authentication failure\r\n"
-    assert d.login() == "421 4.7.0 Too many failed logins, closing\r\n"
+        assert d.login("name 3") == "454 4.7.0 Temporary authentication failure\r\n"
+    assert d.login("name 3") == "421 4.7.0 Too many failed logins, closing\r\n"
     assert d.credentials.checked == []
     assert lines.named("login.slowed")[0]["wait_s"] is None
+
+
+def test_another_name_at_such_an_address_waits_and_is_checked(lines: Lines) -> None:
+    d = desk()
+    d.pump()
+    wrong(d, 40)
+    assert d.login() == ""
+    assert d.wait() == 8.0
+    assert d.settle().startswith("235 ")
+    assert [line["wait_s"] for line in lines.named("login.slowed")] == [8.0]
+
+
+def test_such_waits_are_in_places_of_their_address_and_never_more(lines: Lines) -> None:
+    d = desk()
+    d.relay.late_answers = Places(4)
+    d.pump()
+    wrong(d, 40)
+    said = [fresh(d).login(f"other {number}") for number in range(20)]
+    assert said[:2] == ["", ""]
+    assert set(said[2:]) == {"421 4.7.0 Too many failed logins, closing\r\n"}
+    assert d.credentials.checked == []
+    assert d.wait() == 8.0
+    assert len(d.credentials.checked) == 2
 
 
 def test_who_logged_in_from_there_before_is_checked_however_many_failed() -> None:
@@ -182,10 +205,21 @@ def test_a_remembered_login_passes_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert d.credentials.checked == [] and d.later == []
 
 
+def test_a_remembered_login_whose_sender_is_to_be_read_waits_for_nothing_else() -> None:
+    d = desk()
+    d.pump()
+    wrong(d, 40)
+    d.relay.guessing.failed(USER, "127.0.0.1", b"x", d.relay.clock.now())
+    d.credentials.unread = True
+    assert d.login().startswith("235 ")
+    assert d.credentials.checked == [USER] and d.later == []
+
+
 def test_a_remembered_login_does_not_act_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     d = desk()
     d.pump()
     monkeypatch.setattr(d.credentials, "remembered", lambda user, password: d.credentials.known)
+    d.credentials.unread = True
     assert d.login(authzid="somebody").startswith("535 ")
 
 
@@ -205,8 +239,7 @@ def test_a_client_that_leaves_while_it_waits_is_not_checked_and_keeps_its_place_
     d = desk()
     d.relay.late_answers = Places(2)
     d.pump()
-    for number in range(20):
-        d.relay.guessing.failed(USER, f"10.{number}.0.1", str(number).encode(), d.relay.clock.now())
+    wrong(d, 40)
     d.login()
     d.session.machine.receive_eof()
     d.pump()
@@ -215,6 +248,16 @@ def test_a_client_that_leaves_while_it_waits_is_not_checked_and_keeps_its_place_
     d.wait()
     assert d.credentials.checked == []
     assert fresh(d).login() == ""
+
+
+def test_an_owner_is_not_turned_away_for_those_who_fill_all_places_with_his_name() -> None:
+    d = desk()
+    d.pump()
+    for number in range(120):
+        d.relay.guessing.failed(USER, f"10.{number}.0.1", str(number).encode(), d.relay.clock.now())
+        d.relay.late_answers.take(f"10.{number}.0.1")
+    assert d.login().startswith("235 ")
+    assert d.later == []
 
 
 def test_checks_take_their_turns_by_address() -> None:

@@ -2,7 +2,8 @@
 
 Standards: Alembic revision.
 Promises: nobody's mail is treated otherwise before an operator says so.
-Dangers: going down forgets gateways and allow-lists: who came in through them stays out.
+Dangers: going down forgets gateways and allow-lists: who came in through them stays out. It deletes API keys with the
+role smtp that are bound to instances: unbound, they would open all of their account.
 Not here: the schema as it is now (`store.tables`).
 """
 
@@ -129,6 +130,11 @@ def _keys() -> None:
 
 
 def _no_keys() -> None:
+    keys = sa.table("api_keys", sa.column("id"), sa.column("roles", sa.JSON), sa.column("instances", sa.JSON))
+    connection = op.get_bind()
+    for key in connection.execute(sa.select(keys).where(keys.c.instances.is_not(None))).all():
+        if key.instances is not None and "smtp" in key.roles:
+            connection.execute(sa.delete(keys).where(keys.c.id == key.id))
     op.drop_column("api_keys", "instances")
 
 
