@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sqlite3
 import threading
@@ -15,9 +16,11 @@ import pytest
 
 from outgate import app
 from outgate.app import serve_http
+from outgate.base.clock import OffsetClock
 from outgate.model.access import Address
+from outgate.relay.passwords import new_verifier, password_hasher
 from outgate.smtp.asyncio.server import listening_socket
-from support.relay import TestRelay, letter, relay
+from support.relay import Client, TestRelay, letter, relay
 
 
 async def test_who_calls_is_who_connects_whatever_a_header_says() -> None:
@@ -219,3 +222,111 @@ async def test_what_all_sessions_hold_has_the_end_that_a_setting_says(tmp_path: 
             await asyncio.sleep(0)
         assert (await two.envelope()).startswith("354 ")
         two.close()
+
+
+async def test_an_end_by_the_time_of_day_ends_idle_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key's end date and the end of a rotation's overlap: no row changes, nobody says anything."""
+    monkeypatch.setattr(app, "_WATCH_S", 0)
+    async with relay(tmp_path / "data") as running:
+        tenant, control = running.tenant, running.control
+        until = running.clock.now() + 60
+        _, text = control.identity.create_api_key(tenant.account_id, "mailer", ["smtp"], expires_at=until)
+        rotated = await running.client()
+        (configuration,) = control.tenancy.configurations(tenant.instance_id).items
+        (user,) = control.tenancy.users(configuration.id).items
+        found = control.tenancy.credential(tenant.smtp_user)
+        assert found is not None
+        new = new_verifier("new", like=found[0].verifier)
+        control.tenancy.rotate_user(configuration.id, user.id, verifier=new, overlap_s=30)
+        await running.service.changed()
+        by_key = await login(running, text)
+        stays = await login(running, "new")
+        watch = app.Watch(
+            control, running.service.changed, running.service.follow_access, running.service.follow_logins
+        )
+        watch.start()
+        for client in (rotated, by_key):
+            running.clock.advance(31)
+            assert await client.heard() == "421 4.7.0 Access withdrawn, closing"
+            assert await client.heard() == ""
+            client.close()
+        assert (await stays.say("NOOP")).startswith("250 ")
+        stays.close()
+        await watch.stop()
+
+
+async def test_senders_are_never_read_on_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[threading.Thread] = []
+    async with relay(tmp_path / "data") as running:
+        tenancy, identity = running.control.tenancy, running.control.identity
+        for store, name in ((tenancy, "sender"), (tenancy, "credential"), (identity, "api_key")):
+            find = getattr(store, name)
+            monkeypatch.setattr(
+                store, name, lambda asked, find=find: (read.append(threading.current_thread()), find(asked))[1]
+            )
+        _, text = identity.create_api_key(running.tenant.account_id, "mailer", ["smtp"])
+        password = running.tenant.smtp_password
+        clients: list[Client] = []
+        for _ in range(3):
+            tenancy.create_account("another")
+            await running.service.changed()
+            clients += [await login(running, text), await login(running, password)]
+            for client in clients:
+                assert (await client.envelope()).startswith("354 ")
+                assert (await client.send(letter())).startswith("250 ")
+            await running.service.follow_logins()
+            for client in clients[:2]:
+                clients.remove(client)
+                assert (await client.say("QUIT")).startswith("221 ")
+                client.close()
+        for client in clients:
+            client.close()
+    assert read and threading.current_thread() not in read
+
+
+async def test_who_logs_in_while_all_are_read_anew_is_read_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with relay(tmp_path / "data") as running:
+        service, tenancy, tenant = running.service, running.control.tenancy, running.tenant
+        (configuration,) = tenancy.configurations(tenant.instance_id).items
+        verifier = password_hasher().hash("second")
+        user = tenancy.create_user(tenant.instance_id, configuration.id, description="", verifier=verifier)
+        first = await running.client()
+        (await login(running, "second", user.username)).close()
+        find, slow = tenancy.sender, threading.Event()
+        monkeypatch.setattr(tenancy, "sender", lambda name: (find(name), slow.wait(10))[0])
+        look = asyncio.ensure_future(service.changed())
+        while not service._reading.locked():
+            await asyncio.sleep(0)
+        idle = await login(running, "second", user.username)  # from memory, and no more among those in use
+        tenancy.delete_user(configuration.id, user.id)
+        slow.set()
+        await look
+        await service.follow_logins()
+        assert await idle.heard() == "421 4.7.0 Access withdrawn, closing"
+        idle.close()
+        first.close()
+
+
+async def test_who_sent_before_a_restart_is_familiar_after_it(tmp_path: Path) -> None:
+    async with relay(tmp_path / "data") as running:
+        client = await running.client()
+        assert (await client.envelope()).startswith("354 ")
+        assert (await client.send(letter())).startswith("250 ")
+        client.close()
+    for days, expected in ((6.0, None), (2.0, 8.0)):
+        OffsetClock(tmp_path / "data" / "clock").advance(days * 86_400)
+        async with relay(tmp_path / "data") as running:
+            guessing, now = running.service.relay.guessing, running.clock.now()
+            for number in range(40):
+                guessing.failed("somebody", "127.0.0.1", str(number).encode(), now)
+            slowed = guessing.before(running.tenant.smtp_user, "127.0.0.1", now)
+            assert (slowed and slowed.wait_s) == expected
+
+
+async def login(running: TestRelay, password: str, user: str = "") -> Client:
+    client = await running.client(login=False)
+    text = base64.b64encode(f"\0{user or running.tenant.smtp_user}\0{password}".encode()).decode()
+    assert (await client.say("AUTH PLAIN " + text)).startswith("235 ")
+    return client

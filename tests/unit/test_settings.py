@@ -52,6 +52,10 @@ def test_the_environment_comes_before_the_file_and_the_file_before_a_modes_defau
         (endpoint("A_b"), ["relay.endpoints.A_b", "'A_b' is not a name of small letters"]),
         (endpoint("a", regions=["EU"]), ["relay.endpoints.a.regions.0", "'EU'"]),
         (endpoint("a", private_name="a b"), ["relay.endpoints.a.private_name", "'a b' is not a domain name"]),
+        (
+            endpoint("a", public_name=".".join(["a" * 61] * 4)),
+            ["relay.endpoints", "a: 'private.aaa", "is too long: set private_name"],
+        ),
         (endpoint("a", key_file="k.pem"), ["relay.endpoints", "certificate_file and key_file, or neither"]),
         (endpoint("a", regions=["x"]) + endpoint("b", regions=["x"]), ["region x is in a and in b"]),
         (endpoint("a") + endpoint("b", private_name="a.test"), ["name a.test is in a and in b"]),
@@ -126,3 +130,9 @@ def test_a_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTGATE_EGRESS", "{")
     with pytest.raises(BadSettings, match="environment"):
         load(None)
+
+
+def test_a_public_name_may_be_as_long_as_names_are_if_the_private_one_is_another(tmp_path: Path) -> None:
+    file = tmp_path / "outgate.toml"
+    file.write_text(endpoint("a", public_name=".".join(["a" * 61] * 4), private_name="b.test"))
+    assert compiled(load(file).relay.endpoints).all[0].private_name == "b.test"

@@ -15,7 +15,7 @@ import logging
 import sys
 import time
 from functools import lru_cache
-from json.encoder import encode_basestring
+from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, TextIO
 
 from outgate.base.clock import rfc3339
@@ -85,7 +85,8 @@ class _Output(logging.StreamHandler[TextIO]):
             try:
                 self.stream.write(line + "\n")
             except UnicodeEncodeError:  # half a surrogate pair, a terminal of another age
-                self.stream.write(json.dumps(json.loads(line)) + "\n")
+                ascii_only = (sign if sign.isascii() else encode_basestring_ascii(sign)[1:-1] for sign in line)
+                self.stream.write("".join(ascii_only) + "\n")
             self.flush()
         except (OSError, ValueError):  # a reader that went away, a stream that is closed: nobody is left to tell
             pass
@@ -125,9 +126,6 @@ class Log:
         self._logger.exception(event, extra={"fields": fields})
 
 
-_PYTHON = Log("outgate.python")
-
-
 def configure(level: str = "info", stream: TextIO | None = None) -> None:
     """Send every `outgate` record at `level` and above to `stream` (standard error if none) as JSON lines.
 
@@ -142,10 +140,11 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
 
 
 def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
-    error = unraisable.exc_value
-    _PYTHON.warning(
+    found = unraisable.object
+    fields = {"where": unraisable.err_msg or "", "object": getattr(found, "__qualname__", type(found).__name__)}
+    error = unraisable.exc_value or unraisable.exc_type()
+    logging.getLogger("outgate.python").warning(
         "python.unraisable",
-        error=repr(error) if error is not None else unraisable.exc_type.__name__,
-        where=unraisable.err_msg or "",
-        object=type(unraisable.object).__name__,
+        exc_info=(unraisable.exc_type, error, unraisable.exc_traceback),
+        extra={"fields": fields},
     )

@@ -29,8 +29,10 @@ class Senders:
     known: dict[str, Sender] = field(default_factory=lambda: {USER: GOOD})
     asked: list[str] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
+    reading: Callable[[], None] = lambda: None
     error: Exception | None = None
     gate: threading.Event | None = None
+    loop: threading.Thread | None = None  # where nothing is read
 
     def credential(self, username: str) -> tuple[Credential, str] | None:
         found = self.known.get(username)
@@ -42,8 +44,11 @@ class Senders:
         return None if found is None else (found.credential, found.instance.account_id)
 
     def sender(self, username: str) -> Sender | None:
+        assert threading.current_thread() is not self.loop
         self.read.append(username)
-        return self.known.get(username)
+        found = self.known.get(username)
+        self.reading()
+        return found
 
 
 @dataclass
@@ -86,6 +91,13 @@ def check(
     credentials.check(user, password, took)
     assert done.wait(10)
     return found[0]
+
+
+def away(work: Callable[[], object]) -> None:
+    """Do something off the event loop, as the service does."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
 
 
 @pytest.fixture
@@ -160,9 +172,9 @@ def test_of_too_many_those_that_end_first_are_forgotten(
 ) -> None:
     monkeypatch.setattr(credentials_module, "_REMEMBERED", 3)
     senders.known = {str(number): GOOD for number in range(5)}
-    for user in ("0", "1", "2", "0", "3", "4"):
+    for user in ("0", "1", "2", "0", "3", "4"):  # a login that is remembered is not checked anew
         check(credentials, user)
-    assert [user for user in senders.known if credentials.remembered(user, "right")] == ["0", "3", "4"]
+    assert [user for user in senders.known if credentials.remembered(user, "right")] == ["2", "3", "4"]
 
 
 def test_a_right_login_is_remembered_until_its_verifier_changes(senders: Senders, credentials: Credentials) -> None:
@@ -171,23 +183,62 @@ def test_a_right_login_is_remembered_until_its_verifier_changes(senders: Senders
     assert credentials.remembered(USER, "right") is GOOD
     assert credentials.remembered(USER, "wrong") is None
     assert credentials.remembered(USER + "r", "ight") is None
-    senders.known[USER] = changed(GOOD, configurations={})  # a change of something else costs no new hash
-    credentials.forget()
+    senders.known[USER] = changed(GOOD, configurations={})
+    credentials.forget([GOOD])
     found = credentials.remembered(USER, "right")
     assert found is not None and found.configurations == {}
     senders.known[USER] = changed(GOOD, credential=changed(GOOD.credential, verifier="another"))
-    credentials.forget()
+    credentials.forget([GOOD])
     assert credentials.remembered(USER, "right") is None
+    assert not credentials.is_remembered(USER, "right")
     senders.known[USER] = GOOD
-    credentials.forget()
+    credentials.forget([GOOD])
     assert credentials.remembered(USER, "right") is None  # once void, it is checked anew
+
+
+def test_a_remembered_login_is_read_anew_after_a_change_in_a_thread_and_without_a_hash(
+    senders: Senders, credentials: Credentials, counting: Counting
+) -> None:
+    check(credentials)
+    senders.known[USER] = changed(GOOD, configurations={})
+    senders.loop = threading.current_thread()
+    away(credentials.forget)
+    assert credentials.remembered(USER, "right") is None
+    assert credentials.is_remembered(USER, "right") and not credentials.is_remembered(USER, "wrong")
+    assert not credentials.is_remembered(USER, LONG)
+    found, _ = check(credentials)
+    assert found is not None and found.configurations == {}
+    assert credentials.remembered(USER, "right") == found
+    assert counting.computed == 1
+
+
+def test_who_is_only_to_be_read_does_not_wait_behind_guesses(senders: Senders, credentials: Credentials) -> None:
+    check(credentials)
+    credentials.forget()
+    senders.gate = threading.Event()
+    for number in range(100):
+        credentials.check(USER, f"wrong {number}", lambda *_: None, source="flood")
+    assert check(credentials) == (GOOD, None)
+    senders.gate.set()
+
+
+def test_a_remembered_login_that_is_void_is_checked_like_any_other(
+    senders: Senders, credentials: Credentials, counting: Counting
+) -> None:
+    check(credentials)
+    senders.known[USER] = changed(GOOD, credential=changed(GOOD.credential, verifier=CHEAP.hash("new")))
+    credentials.forget()
+    assert check(credentials) == (None, None)
+    assert counting.computed == 2
+    assert not credentials.is_remembered(USER, "right")
 
 
 def test_a_deleted_user_is_not_remembered(senders: Senders, credentials: Credentials) -> None:
     check(credentials)
     del senders.known[USER]
     credentials.forget()
-    assert credentials.remembered(USER, "right") is None
+    assert check(credentials) == (None, None)
+    assert credentials.remembered(USER, "right") is None and not credentials.is_remembered(USER, "right")
 
 
 def test_a_wrong_login_is_not_remembered(credentials: Credentials) -> None:
@@ -210,11 +261,14 @@ def test_a_rotation_while_we_look_is_not_overlooked(senders: Senders, credential
 
 
 def test_current_follows_the_store(senders: Senders, credentials: Credentials) -> None:
+    check(credentials)
+    senders.loop = threading.current_thread()
+    read = len(senders.read)
     assert credentials.current(GOOD) is GOOD
     assert credentials.current(GOOD) is GOOD
-    assert len(senders.read) == 1  # memory, until something changes
+    assert len(senders.read) == read  # memory
     senders.known[USER] = changed(GOOD, configurations={})
-    credentials.forget()
+    away(lambda: credentials.forget([GOOD]))
     found = credentials.current(GOOD)
     assert found is not None and found.configurations == {}
 
@@ -222,10 +276,85 @@ def test_current_follows_the_store(senders: Senders, credentials: Credentials) -
 def test_a_rotated_password_and_a_deleted_user_void_the_login(senders: Senders, credentials: Credentials) -> None:
     rotated = changed(GOOD, credential=changed(GOOD.credential, verifier="another"))
     senders.known[USER] = rotated
+    credentials.forget([GOOD])
     assert credentials.current(GOOD) is None
     del senders.known[USER]
-    credentials.forget()
+    credentials.forget([GOOD])
     assert credentials.current(GOOD) is None
+
+
+def test_who_is_not_in_memory_is_who_he_was_until_the_next_look(senders: Senders, credentials: Credentials) -> None:
+    check(credentials)
+    assert not credentials.is_due()
+    senders.known[USER] = changed(GOOD, configurations={})
+    senders.loop = threading.current_thread()
+    away(credentials.forget)  # he logged in too late to be among those in use
+    assert credentials.current(GOOD) is GOOD
+    assert credentials.is_due()
+    away(credentials.follow)
+    found = credentials.current(GOOD)
+    assert found is not None and found.configurations == {}
+    assert not credentials.is_due()
+
+
+def test_a_look_that_fails_is_made_again(senders: Senders, credentials: Credentials) -> None:
+    def fail() -> None:
+        raise OSError("database")
+
+    credentials.current(GOOD)
+    senders.reading = fail
+    with pytest.raises(OSError, match="database"):
+        credentials.follow()
+    assert credentials.is_due()
+    senders.reading = lambda: None
+    credentials.follow()
+    assert not credentials.is_due()
+
+
+def test_what_was_read_before_a_change_is_read_again(senders: Senders, credentials: Credentials) -> None:
+    """A login whose sender was read, but not yet told, when a change came; and one that came during the look."""
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        assert go.wait(10)
+
+    senders.reading = hold
+    done = threading.Event()
+    credentials.check(USER, "right", lambda *_: done.set())
+    assert held.wait(10)
+    senders.reading = lambda: None
+    del senders.known[USER]
+    credentials.forget()
+    go.set()
+    assert done.wait(10)
+    while not credentials.is_due():
+        pass
+    credentials.follow()
+    assert credentials.current(GOOD) is None
+
+
+def test_what_was_read_during_a_look_is_kept(senders: Senders, credentials: Credentials) -> None:
+    check(credentials)
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        assert go.wait(10)
+
+    senders.reading = hold
+    look = threading.Thread(target=lambda: credentials.forget([changed(GOOD, credential=other.credential)]))
+    other = changed(GOOD, credential=changed(GOOD.credential, username="other"))
+    look.start()
+    assert held.wait(10)
+    senders.reading = lambda: None
+    senders.known[USER] = changed(GOOD, configurations={})
+    found, _ = check(credentials)
+    go.set()
+    look.join(10)
+    assert found is not None and found.configurations == {}
+    assert credentials.remembered(USER, "right") == found
+    assert not credentials.is_due()
 
 
 def test_a_bounded_number_may_wait(senders: Senders) -> None:
@@ -363,12 +492,12 @@ def test_a_key_that_does_not_open_the_instance(
     session, _ = check(credentials, USER, KEY_TEXT)
     assert session is not None and credentials.current(session) is not None
     keys.known[KEY_TEXT] = changed(bound, **change)
-    credentials.forget()
+    credentials.forget([session])
     assert credentials.current(session) is None
     assert credentials.remembered(USER, KEY_TEXT) is None
     assert check(credentials, USER, KEY_TEXT) == (None, None)
     keys.known[KEY_TEXT] = bound
-    credentials.forget()
+    credentials.forget([session])
     assert credentials.remembered(USER, KEY_TEXT) is None  # once void, it is checked anew
     assert credentials.current(session) is not None
 
@@ -380,10 +509,45 @@ def test_a_key_ends_at_its_time_without_a_change_of_the_store(
     session, _ = check(credentials, USER, KEY_TEXT)
     assert session is not None
     clock.advance(59)
-    assert credentials.current(session) is not None
+    assert credentials.current(session) is not None and not credentials.is_due()
     clock.advance(1)
+    assert credentials.is_due()
     assert credentials.current(session) is None
     assert credentials.remembered(USER, KEY_TEXT) is None
+    credentials.follow()
+    assert not credentials.is_due()
+
+
+def test_the_next_end_is_the_nearest(
+    senders: Senders, keys: Keys, credentials: Credentials, clock: FrozenClock
+) -> None:
+    """Also when a look reads it; an overlap's too."""
+    session, _ = check(credentials, USER, KEY_TEXT)
+    old, _ = check(credentials)
+    assert session is not None and old is not None
+    clock.advance(1e9)
+    assert not credentials.is_due()
+    keys.known[KEY_TEXT] = changed(KEY, expires_at=clock.now() + 60)
+    credential = changed(
+        GOOD.credential, verifier="another", former_verifier=GOOD.credential.verifier, former_until=clock.now() + 30
+    )
+    senders.known[USER] = changed(GOOD, credential=credential)
+    credentials.forget([session, old])
+    clock.advance(29)
+    assert not credentials.is_due() and credentials.current(old) is not None
+    clock.advance(1)
+    assert credentials.is_due() and credentials.current(old) is None
+    credentials.follow()
+    clock.advance(29)
+    assert not credentials.is_due() and credentials.current(session) is not None
+    clock.advance(1)
+    assert credentials.is_due() and credentials.current(session) is None
+
+
+def test_between_commands_nothing_is_made(keys: Keys, credentials: Credentials) -> None:
+    session, _ = check(credentials, USER, KEY_TEXT)
+    assert session is not None
+    assert credentials.current(session) is credentials.current(session)
 
 
 def test_a_deleted_key_or_user_voids_the_login(senders: Senders, keys: Keys, credentials: Credentials) -> None:
@@ -391,7 +555,7 @@ def test_a_deleted_key_or_user_voids_the_login(senders: Senders, keys: Keys, cre
     assert session is not None
     rotated = changed(GOOD, credential=changed(GOOD.credential, verifier="another"))
     senders.known[USER] = rotated
-    credentials.forget()
+    credentials.forget([session])
     assert credentials.current(session) == changed(rotated, key_id=KEY.id)  # the password is not what logged in
     del senders.known[USER]
     credentials.forget([session])

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from outgate.store import migrations, tables
@@ -124,3 +126,33 @@ def test_migrating_leaves_logging_alone(tmp_path: Path) -> None:
     before = (logging.root.handlers[:], logging.root.level, logging.getLogger("outgate").disabled)
     upgrade_control(tmp_path / "a.db")
     assert (logging.root.handlers[:], logging.root.level, logging.getLogger("outgate").disabled) == before
+
+
+def test_going_down_and_up_again_opens_no_account_to_a_key_that_was_bound(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    upgrade_control(path)
+    engine = sa.create_engine(f"sqlite:///{path}")
+    made = {"account_id": "acc", "name": "n", "created_at": 0.0}
+    with engine.begin() as connection:
+        connection.execute(sa.insert(tables.accounts).values(id="acc", created_at=0.0))
+        for key, roles, instances in (
+            ("bound", ["smtp"], ["inst"]),
+            ("none", ["reader", "smtp"], []),
+            ("free", ["smtp"], None),
+            ("reader", ["reader"], ["inst"]),
+        ):
+            connection.execute(
+                sa.insert(tables.api_keys).values(id=key, digest=key, roles=roles, instances=instances, **made)
+            )
+        here = Path(migrations.__file__).parent
+        config = Config()
+        config.set_main_option("script_location", str(here))
+        config.set_main_option("version_locations", str(here / "control" / "versions"))
+        config.set_main_option("path_separator", "newline")
+        config.attributes["connection"] = connection
+        command.downgrade(config, "c0002")
+    upgrade_control(path)
+    with engine.begin() as connection:
+        left = connection.execute(sa.select(tables.api_keys.c.id, tables.api_keys.c.instances)).all()
+    engine.dispose()
+    assert sorted(left) == [("free", None), ("reader", None)]

@@ -818,3 +818,25 @@ def test_what_a_client_asks_of_delivery_is_in_the_rows(desks, tmp_path):
         ("SUCCESS,DELAY", "rfc822;a@x.test"),
         ("NEVER", ""),
     ]
+
+
+def test_who_sent_from_where_is_told_oldest_first_and_only_the_latest(desks):
+    desk = desks()
+
+    def sent(user: str, address: str, at: float) -> None:
+        mail = accepted(at=at)
+        client = replace(mail.submission.client, address=address)
+        desk.submit(replace(mail, submission=replace(mail.submission, client=client, username=user)))
+
+    sent("early", "192.0.2.1", NOW - 100)
+    sent("a", "192.0.2.1", NOW)
+    sent("b", "192.0.2.1", NOW + 1)
+    sent("a", "2001:db8::1", NOW + 2)
+    sent("a", "192.0.2.1", NOW + 3)
+    desk.wait(5)
+    assert desk.store.sent_from(NOW - 50) == [
+        ("b", "192.0.2.1", NOW + 1),
+        ("a", "2001:db8::1", NOW + 2),
+        ("a", "192.0.2.1", NOW + 3),
+    ]
+    assert desk.store.sent_from(0.0, 2) == [("a", "2001:db8::1", NOW + 2), ("a", "192.0.2.1", NOW + 3)]
