@@ -29,7 +29,8 @@ WITHDRAWN = "421 4.7.0 Access withdrawn, closing"
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[TestRelay]:
     async with relay(tmp_path / "data") as made:
-        watch = Watch(made.control, made.service.changed, made.service.follow_access)
+        service = made.service
+        watch = Watch(made.control, service.changed, service.follow_access, service.follow_logins)
         watch.start()
         yield made
         await watch.stop()
@@ -66,6 +67,14 @@ def another(running: TestRelay, domain: str, account_id: str | None = None) -> S
     passed = [Checked(check, Verification.SUCCESSFUL, "pass", "set by a test") for check in ("spf", "dkim")]
     control.verification.record([(made.id, passed)], lambda it, checked, now: after(it, checked, now, Schedule()))
     return made
+
+
+def new_user(running: TestRelay, password: str) -> str:
+    """Give the tenant's configuration another user; return the name."""
+    (configuration,) = running.control.tenancy.configurations(running.tenant.instance_id).items
+    return running.control.tenancy.create_user(
+        configuration.instance_id, configuration.id, description="", verifier=new_verifier(password)
+    ).username
 
 
 def smtp_key(running: TestRelay, **more: Any) -> tuple[ApiKey, str]:
@@ -168,12 +177,16 @@ async def test_what_ends_a_key_ends_its_sessions_wherever_they_are(running: Test
     assert (await says(running, text)).startswith("535 ")
 
 
-async def test_a_key_that_reaches_its_end_date_ends_at_the_next_command(running: TestRelay) -> None:
+async def test_a_key_that_reaches_its_end_date_ends_at_once_wherever_its_sessions_are(running: TestRelay) -> None:
     _, text = smtp_key(running, expires_at=running.clock.now() + 60, instances=[running.tenant.instance_id])
     client, said = await login(running, text)
     assert said.startswith("235 ")
+    idle, _ = await login(running, text)
     running.clock.advance(61)
     assert await client.say("MAIL FROM:<a@example.test>") == WITHDRAWN
+    assert await idle.heard() == WITHDRAWN  # it says nothing: the end is noticed
+    assert await idle.heard() == ""
+    idle.close()
     assert (await says(running, text)).startswith("535 ")
 
 
@@ -222,14 +235,20 @@ async def test_guessing_is_slowed_and_the_owner_gets_in(running: TestRelay) -> N
     shared.call_later, shared.clock = at_once, FrozenClock(running.clock.now())
     owner, said = await login(running, tenant.smtp_password)
     assert said.startswith("235 ")
-    for number in range(24):
-        said = await says(running, f"guess {number}", ids.smtp_username())
-        assert said.startswith("535 " if number < 20 else "454 4.7.0"), number
+    names = [ids.smtp_username() for _ in range(20)]
+    for number, name in enumerate(names):
+        assert (await says(running, f"guess {number}", name)).startswith("535 "), number
     assert waits == [1.0, 2.0, 4.0] + [8.0] * 12
     stranger = await running.client(login=False)
-    for code in ("454 4.7.0", "454 4.7.0", "421 4.7.0"):
-        assert (await stranger.say(plain(ids.smtp_username(), "x"))).startswith(code)
+    for name, code in zip(names, ("454 4.7.0", "454 4.7.0", "421 4.7.0"), strict=False):
+        assert (await stranger.say(plain(name, "x"))).startswith(code)
     assert await stranger.heard() == ""
+    newcomer = new_user(running, "newcomer")
+    waits.clear()
+    assert (await says(running, "newcomer", newcomer)).startswith("235 ")
+    assert waits == [8.0]
+    assert (await says(running, "newcomer", newcomer)).startswith("235 ")
+    assert waits == [8.0]
     assert (await says(running, tenant.smtp_password)).startswith("235 ")  # remembered
     running.clock.advance(900)
     for number in range(30):

@@ -46,10 +46,10 @@ class Session:
         self.socket.sendall(line.encode() + b"\r\n")
         return self.heard()
 
-    def login(self, running: Running) -> Session:
+    def login(self, running: Running, password: str = "") -> Session:
         assert self.heard().startswith("220 ")
         self.say("EHLO client.test")
-        text = f"\0{running.dev['smtp_user']}\0{running.dev['smtp_password']}"
+        text = f"\0{running.dev['smtp_user']}\0{password or running.dev['smtp_password']}"
         assert self.say("AUTH PLAIN " + base64.b64encode(text.encode()).decode()).startswith("235 ")
         return self
 
@@ -166,6 +166,22 @@ def test_an_allow_list_lets_in_beside_the_rules_until_it_ends(running: Running) 
         assert by_rule.say("NOOP").startswith("250 ")
         by_rule.close()
         assert '"access.allow_list_ended"' in running.log.read_text()
+
+
+def test_a_key_ends_at_its_date_in_sessions_that_say_nothing(running: Running) -> None:
+    """The call that moves the clock answers when that is done."""
+    made = running.outgate("key", "create", "mailer", "--role", "smtp", "--expires", "20d")
+    assert made.returncode == 0, made.stderr
+    idle = Session(running, "submissions").login(running, made.stdout.strip())
+    stays = Session(running, "submissions").login(running)
+    offset = float((running.data / "clock").read_text() if (running.data / "clock").exists() else 0)
+    for seconds in (20 * 86_400 - offset - 300, 301):  # the first has other work to do, the second none
+        running.api.call("POST", running.api.sandbox("clock"), {"advance_s": seconds})
+    idle.socket.setblocking(False)
+    assert idle.heard() == WITHDRAWN
+    idle.close()
+    assert stays.say("NOOP").startswith("250 ")
+    stays.close()
 
 
 def test_a_list_ended_by_hand_ends_sessions(running: Running) -> None:
