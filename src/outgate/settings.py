@@ -200,7 +200,9 @@ class RelaySettings(_Section):
     )
     connections_per_address: int = Field(200, ge=1, description="Open sessions one address may have.")
     wrong_logins: int = Field(
-        20, ge=8, description="Wrong logins of one address, less four a minute, from which its checks are refused."
+        20,
+        ge=8,
+        description="Wrong logins of one address, less four a minute, from which names that failed there are refused.",
     )
     password_threads: int = Field(
         1, ge=1, le=8, description="Threads that check passwords; each takes 19 MiB and some 40 logins a second."

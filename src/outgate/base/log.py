@@ -142,7 +142,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
 def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
     found = unraisable.object
     fields = {"where": unraisable.err_msg or "", "object": getattr(found, "__qualname__", type(found).__name__)}
-    error = unraisable.exc_value or unraisable.exc_type()
+    error = unraisable.exc_value or Exception(unraisable.exc_type.__name__)
     logging.getLogger("outgate.python").warning(
         "python.unraisable",
         exc_info=(unraisable.exc_type, error, unraisable.exc_traceback),

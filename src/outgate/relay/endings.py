@@ -1,8 +1,8 @@
 """Allow-lists end: who is told, from when on, and how often.
 
 Standards: none.
-Promises: a list is told of from 14 days before its end, once a day and when the service starts; its end is told once,
-at the start if the service was down then, and that was a day ago at most.
+Promises: a list is told of from 14 days before its end, once a day and when the service starts; its end is told
+when it comes, and by a service that starts within a day after it, for it may have been down then.
 Dangers: what was told is kept in memory: a service that starts often tells as often.
 Not here: that a list counts for nothing once it has ended (`model.access`, `relay.access`).
 """

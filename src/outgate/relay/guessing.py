@@ -130,7 +130,8 @@ class Guessing:
     """Remember what failed and who is familiar; say who must wait. Not thread-safe."""
 
     def __init__(self, refused_at: int = REFUSED_AT, *, kept: int = _KEPT) -> None:
-        """`refused_at` is the level of an address from which its checks are refused; `kept` bounds each memory."""
+        """`refused_at` is the level of an address from which names that failed there are refused; `kept` bounds each
+        memory."""
         self._refused_at = float(refused_at)
         self._sources: _Kept[_Level] = _Kept(kept)
         self._names: _Kept[_Level] = _Kept(kept)
