@@ -294,6 +294,8 @@ async def test_who_logs_in_while_all_are_read_anew_is_read_at_the_next_look(
         user = tenancy.create_user(tenant.instance_id, configuration.id, description="", verifier=verifier)
         first = await running.client()
         (await login(running, "second", user.username)).close()
+        while len(service.listeners.connections) > 1:
+            await asyncio.sleep(0)
         find, slow = tenancy.sender, threading.Event()
         monkeypatch.setattr(tenancy, "sender", lambda name: (find(name), slow.wait(10))[0])
         look = asyncio.ensure_future(service.changed())
