@@ -18,7 +18,7 @@ import functools
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol
@@ -46,7 +46,7 @@ class Senders(Protocol):
 
     def credential(self, username: str) -> tuple[Credential, str] | None: ...
 
-    def sender(self, username: str) -> Sender | None: ...
+    def senders(self, usernames: Collection[str]) -> Mapping[str, Sender]: ...
 
 
 class Keys(Protocol):
@@ -200,9 +200,13 @@ class Credentials:
         self._next_end = min((ends_at for _, ends_at in self._current.values() if ends_at > now), default=inf)
 
     def _read(self, logins: Iterable[_Right]) -> dict[_Right, _Found]:
-        """Read what the store says of logins, each sender and key once."""
-        sender, key, now = functools.cache(self._senders.sender), functools.cache(self._keys.api_key), self._clock.now()
-        return {right: _standing(sender(right[0]), key(right[2]) if right[2] else None, right, now) for right in logins}
+        """Read what the store says of logins, each sender and key once: senders together, they are many."""
+        wanted = tuple(logins)
+        senders = self._senders.senders({right[0] for right in wanted})
+        key, now = functools.cache(self._keys.api_key), self._clock.now()
+        return {
+            right: _standing(senders.get(right[0]), key(right[2]) if right[2] else None, right, now) for right in wanted
+        }
 
     def _check(self, username: str, password: str, digest: bytes, waiting: list[Done]) -> None:
         sender, right, failed = None, None, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from typing import Any
@@ -43,11 +43,12 @@ class Senders:
             raise self.error
         return None if found is None else (found.credential, found.instance.account_id)
 
-    def sender(self, username: str) -> Sender | None:
+    def senders(self, usernames: Collection[str]) -> dict[str, Sender]:
         assert threading.current_thread() is not self.loop
-        self.read.append(username)
-        found = self.known.get(username)
-        self.reading()
+        self.read += usernames
+        found = {name: sender for name in usernames if (sender := self.known.get(name)) is not None}
+        if usernames:
+            self.reading()
         return found
 
 

@@ -196,6 +196,19 @@ def test_sender_knows_every_domain_of_a_shared_name(store: ControlStore, instanc
     assert store.tenancy.sender("nobody") is None
 
 
+def test_many_senders_are_read_together(store: ControlStore, instance: Instance, key: NewKey) -> None:
+    one, two = configure(store, instance, key), configure(store, instance, key, "b.test")
+    first, second = (
+        store.tenancy.create_user(instance.id, made.id, description="", verifier="v") for made in (one, two)
+    )
+    store.tenancy.clone_user(instance.id, two.id, username=first.username, description="")
+    names = [f"nobody{number}" for number in range(1200)]
+    found = store.tenancy.senders([*names[:600], first.username, *names[600:], second.username])
+    assert found == {name: store.tenancy.sender(name) for name in (first.username, second.username)}
+    assert [sorted(each.configurations) for each in found.values()] == [["a.test", "b.test"], ["b.test"]]
+    assert store.tenancy.senders(()) == {}
+
+
 def test_deleting_a_configuration_deletes_its_users(store: ControlStore, instance: Instance, key: NewKey) -> None:
     made = configure(store, instance, key)
     user = store.tenancy.create_user(instance.id, made.id, description="", verifier="v")
