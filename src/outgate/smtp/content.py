@@ -155,7 +155,11 @@ class ContentReader:
             return self._refuse(TEXT_LINE_TOO_LONG)
         if b"\0" in content:  # no text has one, and who takes it out may find a dot alone on its line
             return self._refuse(NUL_DATA)
-        return replace_bare_line_ends(content) if bare else content
+        if bare:
+            content = replace_bare_line_ends(content)
+            if len(content) > self._most:  # every lone end has become two octets
+                return self._refuse(TOO_LARGE)
+        return content
 
     def _refuse(self, answer: Reply) -> Reply:
         self.drop()

@@ -181,6 +181,17 @@ def test_size_is_exact() -> None:
     assert desk.say(b"x" * 99 + b"\r\n.\r\nNOOP\r\n") == b"552 5.3.4 Message size exceeds the limit\r\n250 2.0.0 Ok\r\n"
 
 
+@pytest.mark.parametrize(("ends", "answer"), [(49, b"250 2.0.0 "), (50, b"552 5.3.4 ")])
+@pytest.mark.parametrize("command", [b"DATA\r\n", b"BDAT %d LAST\r\n"], ids=["data", "chunk"])
+def test_size_is_exact_where_line_ends_are_replaced(command: bytes, ends: int, answer: bytes) -> None:
+    desk = Desk(tls=True, limits=Limits(message=100), auth_required=False, replace_bare_line_ends=True)
+    content = b"\n" * ends + b"\r\n"
+    way = command % len(content) + content if b"%" in command else command + content + b".\r\n"
+    heard = desk.say(LINES["EHLO"] + LINES["MAIL"] + LINES["RCPT"] + way)
+    assert heard.splitlines()[-1].startswith(answer)
+    assert desk.machine._content._intake.held == 0
+
+
 def test_line_length_is_exact() -> None:
     desk = Desk(tls=True, limits=Limits(line=20))
     assert desk.say(b"NOOP " + b"x" * 13 + b"\r\n").startswith(b"250")

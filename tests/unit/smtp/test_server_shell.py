@@ -648,6 +648,24 @@ async def test_each_end_gives_the_place_back(how: str) -> None:
             await s.all_given_back()
 
 
+async def test_who_leaves_before_the_handshake_begins_is_no_failure_of_ours(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(contexts[0]) as s:
+        for _ in range(3):
+            sock = socket.socket()
+            sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(sock, ("127.0.0.1", s.port))
+            await loop.sock_recv(sock, 100)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.send(b"EHLO c\r\nSTARTTLS\r\n")
+            sock.close()  # in one step with the command: our 220 cannot be sent
+            await (await s.born.get()).over.wait()
+            await s.all_given_back()
+    assert not [record for record in caplog.records if record.getMessage() == "task.failed"]
+
+
 async def test_one_address_cannot_have_all_the_turnstile() -> None:
     async with served(turnstile=Turnstile(per_address=2)) as s:
         kept = [await s.dial() for _ in range(2)]

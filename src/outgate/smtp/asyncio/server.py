@@ -255,8 +255,10 @@ class Connection(asyncio.Protocol):
         spawn(self._upgrade(), "starttls")
 
     async def _upgrade(self) -> None:
+        if self.transport is None or self.session is None:  # the 220 found nobody
+            return
         options = self._listener.options
-        assert self.transport is not None and options.context is not None and self.session is not None
+        assert options.context is not None
         try:
             with alerting(self.transport.get_extra_info("socket").fileno()):
                 upgraded = await self._loop.start_tls(
