@@ -198,7 +198,7 @@ class RelaySettings(_Section):
     bare_line_ends: Literal["refuse", "replace"] = Field(
         "refuse", description="What becomes of a lone CR or LF in a message."
     )
-    connections_per_address: int = Field(200, ge=1, description="Open sessions one address may have.")
+    connections_per_address: int = Field(200, ge=1, description="Open sessions one address, or an IPv6 /64, may have.")
     wrong_logins: int = Field(
         20,
         ge=8,

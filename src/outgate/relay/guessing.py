@@ -44,6 +44,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, TypeVar
 
+from outgate.smtp.fairness import source_of
+
 REFUSED_AT = 20
 FAMILIAR_S = 7 * 86_400.0
 _FREE = 5.0
@@ -109,12 +111,6 @@ class _Kept(Generic[T]):
         if len(self._items) >= self._most:
             del self._items[next(iter(self._items))]
         self._items[key] = item
-
-
-@lru_cache(maxsize=4096)
-def source_of(address: str) -> str:
-    """Return what counts as one address: an IPv4 address, an IPv6 /64."""
-    return address if ":" not in address else _around(address, 64)
 
 
 @lru_cache(maxsize=4096)

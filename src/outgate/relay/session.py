@@ -26,7 +26,7 @@ from outgate.relay.access import AccessTable, Decision
 from outgate.relay.checking import Checking, Crowded
 from outgate.relay.credentials import Busy, Credentials
 from outgate.relay.endpoints import Door, Endpoints
-from outgate.relay.guessing import Guessing, Slowed, source_of
+from outgate.relay.guessing import Guessing, Slowed
 from outgate.relay.policy import Facts, Refused, Unfinished
 from outgate.relay.quota import Quotas
 from outgate.relay.turns import Places
@@ -42,6 +42,7 @@ from outgate.smtp.events import (
     Question,
     RcptTo,
 )
+from outgate.smtp.fairness import source_of
 from outgate.smtp.reply import Reply, reply
 from outgate.smtp.sasl import Login
 from outgate.smtp.server import (
@@ -463,6 +464,7 @@ class SubmissionSession:
         if self._ended or not isinstance(found, str):
             policy.give_back(facts, accepted)
         if self._ended:
+            self.machine.let_go()
             return
         if isinstance(found, str):
             if found:
@@ -483,6 +485,7 @@ class SubmissionSession:
             policy.give_back(facts, accepted)
             _log.error("message.not_stored", queue_id=accepted.queue_id, error=repr(error))
         if self._ended:
+            self.machine.let_go()
             return
         if error is None:
             self.machine.answer(reply(250, "2.0.0", f"Ok: queued as {accepted.queue_id}"))

@@ -8,9 +8,18 @@ Not here: deadlines, and what a client is told (`smtp.asyncio.server`).
 
 from __future__ import annotations
 
+import ipaddress
+from functools import lru_cache
+
+
+@lru_cache(maxsize=4096)
+def source_of(address: str) -> str:
+    """Return what counts as one address: an IPv4 address, an IPv6 /64."""
+    return address if ":" not in address else str(ipaddress.ip_network((address, 64), strict=False))
+
 
 class Turnstile:
-    """Count open connections: `most` in all, `per_address` from one address."""
+    """Count open connections: `most` in all, `per_address` from one source."""
 
     __slots__ = ("_by_address", "_most", "_per_address", "inside")
 
@@ -22,23 +31,25 @@ class Turnstile:
 
     def enter(self, address: str) -> str:
         """Count a connection from `address` and return ""; if a cap is reached, say which and do not count it."""
-        mine = self._by_address.get(address, 0)
+        source = source_of(address)
+        mine = self._by_address.get(source, 0)
         if mine >= self._per_address:
             return f"{mine} connections from this address"
         if self.inside >= self._most:
             return f"{self.inside} connections in all"
-        self._by_address[address] = mine + 1
+        self._by_address[source] = mine + 1
         self.inside += 1
         return ""
 
     def leave(self, address: str) -> None:
         """Count a connection from `address` no more; it had entered."""
-        left = self._by_address[address] - 1
+        source = source_of(address)
+        left = self._by_address[source] - 1
         self.inside -= 1
         if left:
-            self._by_address[address] = left
+            self._by_address[source] = left
         else:
-            del self._by_address[address]
+            del self._by_address[source]
 
 
 class Pace:

@@ -307,6 +307,8 @@ class ServerMachine:
         elif isinstance(question, Authenticate):
             self.state = State.READY
             self.authenticated = answer.ok
+            if not answer.ok:
+                self._count_useless()
         elif isinstance(question, MailFrom):
             if answer.ok:
                 self.state = State.MAIL
@@ -345,9 +347,13 @@ class ServerMachine:
         if answer_first and isinstance(self._question, MessageReceived):
             self._last = last
         elif self.state not in (State.CLOSED, State.TLS):
-            self._question = None
             self._say(last)
             self._close()
+
+    def let_go(self) -> None:
+        """Count the content of the last message no more. The owner of a session that ended before the answer calls
+        this once it keeps that content no longer."""
+        self._content.drop()
 
     # -- parsing --------------------------------------------------------------------------------------------
 
@@ -577,6 +583,7 @@ class ServerMachine:
             self._refuse(reply(501, "5.5.4", "DATA takes no parameter"))
         elif not self._content.room_for(0):
             self._say(NO_ROOM)
+            self._count_useless()
         else:
             self._say(GO_AHEAD)
             self.state = State.DATA
@@ -648,7 +655,8 @@ class ServerMachine:
             if state in _OPEN or self._content.in_data:
                 self._events.append(Aborted())
             self.state = State.CLOSED
+            if not isinstance(self._question, MessageReceived):  # its content is in memory until the owner is done
+                self._content.drop()
             self._question = None
-            self._content.drop()
             self._input.clear()
             self._events.append(Closed(reason))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from outgate.relay.guessing import REFUSED_AT, Guessing, source_of
+from outgate.relay.guessing import REFUSED_AT, Guessing
+from outgate.smtp.fairness import source_of
 
 NOW = 1_800_000_000.0
 OWNER, THIEF = "192.0.2.1", "198.51.100.7"

@@ -109,6 +109,7 @@ def test_what_is_not_stored_uses_no_quota(end: str) -> None:
     quotas, quota = d.relay.quotas, Quota(1, None)
     now = d.relay.clock.now()
     assert quotas.room_at("cfg-shop.test", quota, now) == now
+    assert d.relay.intake.held == 0
 
 
 def test_over_the_quota() -> None:

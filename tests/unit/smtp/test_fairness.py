@@ -19,6 +19,15 @@ def test_caps_are_exact() -> None:
     assert turnstile.enter("c") == "" and turnstile.inside == 3
 
 
+def test_an_ipv6_client_is_its_network() -> None:
+    turnstile = Turnstile(per_address=2)
+    assert [turnstile.enter("2001:db8:1:2::1"), turnstile.enter("2001:db8:1:2::2")] == ["", ""]
+    assert "from this address" in turnstile.enter("2001:db8:1:2:ffff::3")
+    assert turnstile.enter("2001:db8:1:3::1") == ""
+    turnstile.leave("2001:db8:1:2::1")
+    assert turnstile.enter("2001:db8:1:2:ffff::3") == ""
+
+
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), max_size=60))
 def test_connections_are_counted_right(moves: list[tuple[bool, str]]) -> None:
     turnstile = Turnstile(most=5, per_address=3)

@@ -309,6 +309,20 @@ def test_a_mail_that_is_put_off_for_ever_is_useless_too() -> None:
     )
 
 
+def test_a_login_or_data_that_is_put_off_for_ever_is_useless_too() -> None:
+    desk = Desk(tls=True, limits=Limits(useless=3, errors=2), hold=Authenticate)
+    desk.say(LINES["EHLO"])
+    for _ in range(4):
+        desk.say(b"AUTH PLAIN AGEAYg==\r\n")
+        desk.machine.answer(reply(454, "4.7.0", "later"))
+    assert desk.machine.state is State.CLOSED
+    intake = Intake(most=1)
+    desk = Desk(tls=True, auth_required=False, limits=Limits(useless=3, errors=2), intake=intake)
+    desk.say(LINES["EHLO"] + LINES["MAIL"] + LINES["RCPT"])
+    intake.held = 1
+    assert desk.say(LINES["DATA"] * 10).splitlines()[-1].startswith(b"421 4.7.0 ")
+
+
 def test_recipients_beyond_the_most_are_free_for_a_while() -> None:
     desk = Desk(tls=True, auth_required=False, limits=Limits(recipients=2, overshoot=5, errors=2))
     desk.say(LINES["EHLO"] + LINES["MAIL"])
@@ -341,6 +355,23 @@ def test_what_is_held_of_messages_is_let_go(way: str, end: str) -> None:
         desk.say(last)
         assert intake.held >= 24
         desk.machine.answer(reply(421 if end == "421" else 451, "4.3.0", "later"))
+    assert intake.held == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("end", ["eof", "close"])
+def test_what_its_owner_still_has_is_held_after_the_end(way: str, end: str) -> None:
+    begin, content, last = WAYS[way]
+    intake = Intake(most=1000)
+    desk = Desk(tls=True, auth_required=False, hold=MessageReceived, intake=intake)
+    desk.say(LINES["EHLO"] + LINES["MAIL"] + LINES["RCPT"] + begin + content + last)
+    if end == "eof":
+        desk.machine.receive_eof()
+    else:
+        desk.machine.close(reply(421, "4.3.2", "Closing"))
+    desk.pump()
+    assert desk.machine.state is State.CLOSED and intake.held >= 24
+    desk.machine.let_go()
     assert intake.held == 0
 
 

@@ -623,6 +623,7 @@ async def test_a_bug_in_the_session_is_a_421_and_not_silence() -> None:
         writer.write(ENVELOPE + b"x\r\n.\r\n")
         assert (await reader.read()).splitlines()[-1].startswith(b"421 4.3.0")
         await s.all_given_back()
+        assert s.sessions[0].machine._content._intake.held == 0
         writer.close()
 
 

@@ -237,6 +237,7 @@ class Connection(asyncio.Protocol):
             # Whoever waits for this answer would wait for ever.
             _log.exception("session.failed", client=self.peer.address)
             session.machine.close(_FAILED)
+            session.machine.let_go()
 
     def _flush(self) -> None:
         if self.session is None or self.transport is None:
