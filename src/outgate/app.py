@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import functools
 import ipaddress
+import resource
 import socket
 import sqlite3
 import ssl
@@ -90,6 +91,7 @@ _UNUSABLE = (
 )
 _SOON_S = 3600.0
 """When a domain is looked at again that is suspended, or could not be asked."""
+_OTHER_FILES = 4096  # deliveries, forwards, databases
 _IN_FLIGHT = 2000
 """Jobs that delivery holds at once; the rest waits in the store."""
 
@@ -449,6 +451,23 @@ def tame_memory() -> None:
         libc = ctypes.CDLL(None)
         for parameter, value in ((_M_ARENA_MAX, 2), (_M_MMAP_THRESHOLD, 1 << 20), (_M_TRIM_THRESHOLD, 4 << 20)):
             libc.mallopt(parameter, value)
+
+
+def allow_sockets(settings: Settings) -> None:
+    """Let this process have as many open files as its connections need, or as many as the system allows it.
+
+    Most systems begin with 1024: a few clients that stay would keep others out, and the store from its files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.relay.connections + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with contextlib.suppress(ValueError, OSError):  # macOS has a lower limit that it does not tell
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    if soft < wanted:
+        remedy = f"allow {wanted} (LimitNOFILE, ulimit -n), or lower relay.connections"
+        _log.warning("process.few_files", allowed=soft, remedy=remedy)
 
 
 def guard_for(exceptions: list[str]) -> Callable[[str, str], bool]:

@@ -37,6 +37,7 @@ from outgate.app import (
     RelayService,
     StartFailed,
     Watch,
+    allow_sockets,
     egress_service,
     guard_for,
     port_taken,
@@ -102,6 +103,7 @@ def run_dev(data: Path, ports: DevPorts, config: Path | None) -> None:
     except settings_module.BadSettings as error:
         raise StartFailed(str(error)) from None
     log.configure(settings.log.level)
+    allow_sockets(settings)
     lock = lock_directory(data)
     try:
         import uvloop

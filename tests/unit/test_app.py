@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -259,7 +261,7 @@ async def test_senders_are_never_read_on_the_loop(tmp_path: Path, monkeypatch: p
     read: list[threading.Thread] = []
     async with relay(tmp_path / "data") as running:
         tenancy, identity = running.control.tenancy, running.control.identity
-        for store, name in ((tenancy, "sender"), (tenancy, "credential"), (identity, "api_key")):
+        for store, name in ((tenancy, "senders"), (tenancy, "credential"), (identity, "api_key")):
             find = getattr(store, name)
             monkeypatch.setattr(
                 store, name, lambda asked, find=find: (read.append(threading.current_thread()), find(asked))[1]
@@ -332,3 +334,15 @@ async def login(running: TestRelay, password: str, user: str = "") -> Client:
     text = base64.b64encode(f"\0{user or running.tenant.smtp_user}\0{password}".encode()).decode()
     assert (await client.say("AUTH PLAIN " + text)).startswith("235 ")
     return client
+@pytest.mark.parametrize(("hard", "soft", "told"), [(-1, 6096, False), (6096, 6096, False), (2000, 2000, True)])
+def test_open_files_are_as_many_as_the_connections_need(hard: int, soft: int, told: bool) -> None:
+    code = (
+        "import resource; from outgate import app, settings\n"
+        f"_, most = resource.getrlimit(resource.RLIMIT_NOFILE); hard = {hard} if {hard} > 0 else most\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))\n"
+        "app.allow_sockets(settings.load(None, relay={'connections': 2000}))\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == str(soft)
+    assert ("process.few_files" in ran.stderr) is told

@@ -1,7 +1,9 @@
-"""The laptop mode on a data directory that cannot be used."""
+"""The laptop mode on a data directory that cannot be used, and what it asks of the system."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,15 @@ async def test_a_lost_data_key_is_no_stack_trace(tmp_path: Path) -> None:
     (tmp_path / "master.key.data").unlink()
     with pytest.raises(StartFailed, match=r"master\.key\.data cannot be used"):
         await start_and_stop(tmp_path)
+
+
+def test_a_start_asks_for_as_many_files_as_its_connections_need(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code = (
+        "import resource; from pathlib import Path; from outgate import app, laptop\n"
+        "_, most = resource.getrlimit(resource.RLIMIT_NOFILE); resource.setrlimit(resource.RLIMIT_NOFILE, (1024, most))\n"
+        "try: laptop.run_dev(Path('file'), laptop.DevPorts(), None)\n"
+        "except app.StartFailed: print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert int(ran.stdout) > 1024

@@ -458,6 +458,8 @@ def test_chunks_after_a_refusal_cost_one_error() -> None:
     assert said.startswith(b"552 ") and said.count(b"503 ") == 31
     assert desk.kinds().count("Aborted") == 1
     assert desk.say(LINES["MAIL"] + LINES["RCPT"] + b"BDAT 2 LAST\r\n\r\n").endswith(b"250 2.0.0 Ok\r\n")
+    said = desk.say(LINES["MAIL"] + LINES["RCPT"] + b"BDAT 11\r\n" + b"x" * 11)  # another message, another error
+    assert said.splitlines()[-1].startswith(b"421 4.7.0 ")
 
 
 @pytest.mark.parametrize("verb", ["GET", "POST", "CONNECT", "OPTIONS", "PRI"])

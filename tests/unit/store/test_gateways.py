@@ -244,7 +244,10 @@ def test_what_others_must_act_on_moves_the_revision(store: ControlStore, vpc: Vp
 def test_another_accounts_things_are_not_there(store: ControlStore, vpc: Vpc, subnet: Subnet) -> None:
     gateway = create(store, vpc)
     ip = reserve(store, subnet, "x")
+    theirs = create(store, store.vpc.create_vpc("other", "us-south", "theirs", by="them"))
     for ask in (
+        lambda: store.gateways.bind("other", theirs.id, ip),
+        lambda: store.gateways.bind("acc", theirs.id, ip),
         lambda: store.vpc.vpc("other", vpc.id),
         lambda: store.vpc.delete_vpc("other", vpc.id),
         lambda: store.vpc.subnet("other", subnet.id),
