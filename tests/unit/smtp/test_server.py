@@ -295,6 +295,12 @@ def test_useless_commands_are_free_for_a_while() -> None:
     assert desk.say(b"NOOP\r\n") == b"250 2.0.0 Ok\r\n421 4.7.0 Too many errors, closing\r\n"
 
 
+def test_chunks_of_nothing_are_useless_too() -> None:
+    desk = Desk(tls=True, auth_required=False, limits=Limits(useless=3, errors=2))
+    desk.say(LINES["EHLO"] + LINES["MAIL"] + LINES["RCPT"])
+    assert desk.say(b"BDAT 0\r\n" * 10).splitlines()[-1].startswith(b"421 4.7.0 ")
+
+
 def test_a_mail_that_is_put_off_for_ever_is_useless_too() -> None:
     desk = Desk(tls=True, auth_required=False, limits=Limits(useless=3, errors=2), hold=MailFrom)
     desk.say(LINES["EHLO"])
