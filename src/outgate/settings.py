@@ -249,7 +249,7 @@ class RelaySettings(_Section):
         268_435_456,
         ge=65_536,
         description="Octets of messages that all sessions together hold before they are stored; more get a 452."
-        " One message always fits.",
+        " One account may hold as much as it leaves free; one message always fits.",
     )
 
 

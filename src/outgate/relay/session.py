@@ -369,6 +369,7 @@ class SubmissionSession:
             self.machine.answer(policy.NOT_ALLOWED)
             return
         self._sender = sender
+        self.machine.on_account_of(sender.instance.account_id)
         self._relay.guessing.right(login.username, client.address, self._relay.clock.now())
         _log.debug("login.ok", session=self._id, username=login.username, key=sender.key_id, rule=decision.rule_id)
         self.machine.answer(AUTH_OK)

@@ -11,7 +11,7 @@ Not here: when content may come (`smtp.server`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from outgate.smtp.buffer import (
     ChunkCollector,
@@ -25,14 +25,38 @@ from outgate.smtp.reply import BARE_DATA, NO_ROOM, NUL_DATA, TEXT_LINE_TOO_LONG,
 
 @dataclass(slots=True)
 class Intake:
-    """What all sessions together keep of messages that have not been answered, in octets; sessions share one."""
+    """What all sessions together keep of messages that have not been answered, in octets; sessions share one.
+
+    Each belongs to a holder, and none holds more than what it leaves free: half of all if it is alone, and however
+    slowly a few send large messages, others find room. The holder "" is bound by the whole only."""
 
     most: int = 1 << 62
     held: int = 0
+    by_holder: dict[str, int] = field(default_factory=dict)
 
-    def room_for(self, size: int) -> bool:
+    def room_for(self, size: int, holder: str = "") -> bool:
         """Say whether one more message may begin: of `size` octets, or an eighth of all if it claims less."""
-        return self.held + max(size, self.most >> 3, 1) <= self.most or not self.held
+        wanted = max(size, self.most >> 3, 1)
+        return self.by_holder.get(holder, 0) + wanted <= self.most - self.held or not self.held
+
+    def add(self, count: int, holder: str) -> bool:
+        """Count what was kept; say whether that is not too much."""
+        self.held += count
+        free = self.most - self.held
+        if not holder:
+            return free >= 0
+        mine = self.by_holder[holder] = self.by_holder.get(holder, 0) + count
+        return mine <= free
+
+    def take_off(self, count: int, holder: str) -> None:
+        """Count it no more."""
+        self.held -= count
+        if holder:
+            left = self.by_holder.get(holder, 0) - count
+            if left:
+                self.by_holder[holder] = left
+            else:
+                self.by_holder.pop(holder, None)
 
 
 class ContentReader:
@@ -51,6 +75,7 @@ class ContentReader:
         "_replace_bare",
         "_size",
         "_text_line",
+        "holder",
     )
 
     def __init__(self, intake: Intake, *, most: int, text_line: int, replace_bare: bool) -> None:
@@ -66,10 +91,12 @@ class ContentReader:
         self._size = self._left = 0
         self._last = False
         self._refusal: Reply | None = None
+        self.holder = ""
+        """Whose messages these are, for `Intake`. It changes between messages only."""
 
     def room_for(self, size: int) -> bool:
         """Say whether one more message may begin, of `size` octets if that is known."""
-        return self._intake.room_for(size)
+        return self._intake.room_for(size, self.holder)
 
     def begin_data(self) -> None:
         """Expect data up to the line that is a dot."""
@@ -85,7 +112,7 @@ class ContentReader:
                 self._chunks = ChunkCollector()
             if self._chunks.size + size > self._most:
                 refusal = TOO_LARGE
-            elif not self._chunks.size and not self._intake.room_for(size):
+            elif not self._chunks.size and not self.room_for(size):
                 refusal = NO_ROOM
             if refusal is not None:
                 self.drop()
@@ -166,11 +193,13 @@ class ContentReader:
         return answer
 
     def _hold(self, count: int) -> bool:
-        intake = self._intake
-        intake.held += count
+        if not count:
+            return True
         self._held += count
-        return intake.held <= intake.most
+        # One message always fits: where nobody else holds anything, it may have all.
+        return self._intake.add(count, self.holder) or self._held == self._intake.held <= self._intake.most
 
     def _let_go(self) -> None:
-        self._intake.held -= self._held
-        self._held = 0
+        if self._held:
+            self._intake.take_off(self._held, self.holder)
+            self._held = 0

@@ -350,6 +350,10 @@ class ServerMachine:
             self._say(last)
             self._close()
 
+    def on_account_of(self, holder: str) -> None:
+        """Count this session's messages as one holder's (see `Intake`). Between transactions, as after AUTH."""
+        self._content.holder = holder
+
     def let_go(self) -> None:
         """Count the content of the last message no more. The owner of a session that ended before the answer calls
         this once it keeps that content no longer."""

@@ -332,7 +332,8 @@ def test_a_late_commit_for_a_client_that_left_is_no_error_and_the_message_stays(
     d.mail(*MESSAGE)
     d.session.machine.receive_eof()
     d.pump()
-    assert d.relay.intake.held > 0  # it is in memory until it is stored
+    held = d.relay.intake.held
+    assert held > 0 and d.relay.intake.by_holder == {"acc": held}  # it is in memory until it is stored
     d.queue.store()
     assert d.pump() == "" and d.relay.intake.held == 0
     assert len(d.queue.taken) == 1

@@ -65,6 +65,13 @@ def test_a_link_that_stalls_within_the_window_survives() -> None:
     assert pace.too_slow(1, 360.0, 180.0, 100.0)
 
 
+def test_a_late_look_asks_for_more() -> None:
+    pace = Pace()
+    assert not pace.too_slow(1, 0.0, 180.0, 100.0)
+    pace.octets += 18_000
+    assert pace.too_slow(1, 181.0, 180.0, 100.0)
+
+
 def test_another_message_begins_a_new_window() -> None:
     pace = Pace()
     for message in range(1, 5):

@@ -404,6 +404,42 @@ def test_there_is_an_end_to_what_all_sessions_hold(way: str) -> None:
     assert isinstance(three.events[-1], MessageReceived)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_an_account_holds_no_more_than_it_leaves_free(way: str) -> None:
+    begin, content, last = WAYS[way]
+    whole = len(content + last if way == "data" else content)
+    intake = Intake(most=5 * whole)
+    desks = [Desk(tls=True, auth_required=False, hold=MessageReceived, intake=intake) for _ in range(4)]
+    for desk, holder in zip(desks, ("greedy", "greedy", "greedy", "other"), strict=True):
+        desk.machine.on_account_of(holder)
+        desk.say(LINES["EHLO"] + LINES["MAIL"] + LINES["RCPT"])
+    for desk in desks[:3]:
+        desk.say(begin)
+    for desk in desks[:2]:
+        desk.say(content + last)
+        assert isinstance(desk.events[-1], MessageReceived)
+    assert b"452 4.3.1 " in desks[2].say(content + last)  # it had begun in time, but the third is too much
+    sized = b"MAIL FROM:<a@b.example> SIZE=%d\r\n" % (2 * whole)
+    assert desks[2].say(sized).startswith(b"452 4.3.1 ")
+    assert desks[3].say(b"RSET\r\n" + sized + LINES["RCPT"]).count(b"250 ") == 3
+    desks[3].say(begin + content + last)
+    assert isinstance(desks[3].events[-1], MessageReceived)
+    for desk in (*desks[:2], desks[3]):
+        desk.machine.answer(reply(250, "2.0.0", "Ok"))
+    assert intake.held == 0 and intake.by_holder == {}
+    desks[2].say(LINES["MAIL"] + LINES["RCPT"] + begin + content + last)
+    assert isinstance(desks[2].events[-1], MessageReceived)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_message_always_fits(way: str) -> None:
+    begin, content, last = WAYS[way]
+    desk = Desk(tls=True, auth_required=False, hold=MessageReceived, intake=Intake(len(content + last)))
+    desk.machine.on_account_of("only")
+    desk.say(LINES["EHLO"] + LINES["MAIL"] + LINES["RCPT"] + begin + content + last)
+    assert isinstance(desk.events[-1], MessageReceived)
+
+
 @pytest.mark.parametrize("command", [LINES["DATA"], b"BDAT 5 LAST\r\nQUIT\n"])
 def test_no_room_at_the_last_moment(command: bytes) -> None:
     intake = Intake(most=1000)
@@ -466,6 +502,23 @@ def test_chunks_after_a_refusal_cost_one_error() -> None:
     assert desk.say(LINES["MAIL"] + LINES["RCPT"] + b"BDAT 2 LAST\r\n\r\n").endswith(b"250 2.0.0 Ok\r\n")
     said = desk.say(LINES["MAIL"] + LINES["RCPT"] + b"BDAT 11\r\n" + b"x" * 11)  # another message, another error
     assert said.splitlines()[-1].startswith(b"421 4.7.0 ")
+
+
+@pytest.mark.parametrize("argument", [b"", b"x", b"-1", b"5 FIRST", b"5 LAST x", b"99999999999"])
+def test_a_chunk_of_unknown_size_ends_the_session(argument: bytes) -> None:
+    desk = at(State.RCPT)
+    said = desk.say(b"BDAT " + argument + b"\r\nRSET\r\nMAIL FROM:<x@b.example>\r\n")
+    assert [line[:4] for line in said.splitlines()] == [b"501 ", b"421 "]
+    assert desk.machine.state is State.CLOSED and desk.kinds()[-2:] == ["Aborted", "Closed"]
+
+
+def test_chunks_are_limited_together_and_with_their_dots() -> None:
+    desk = Desk(tls=True, auth_required=False, limits=Limits(message=10))
+    envelope = LINES["EHLO"] + LINES["MAIL"] + LINES["RCPT"]
+    assert desk.say(envelope + b"BDAT 6\r\n12345\nBDAT 5\r\n").splitlines()[-1].startswith(b"250 ")
+    assert desk.say(b"12345").startswith(b"552 5.3.4 ") and desk.machine._content._intake.held == 0
+    assert desk.say(envelope + b"BDAT 10 LAST\r\n......56\r\n").splitlines()[-1].startswith(b"552 5.3.4 ")
+    assert desk.say(envelope + b"BDAT 9 LAST\r\n......5\r\n").splitlines()[-1].startswith(b"250 ")
 
 
 @pytest.mark.parametrize("verb", ["GET", "POST", "CONNECT", "OPTIONS", "PRI"])
