@@ -154,6 +154,8 @@ def test_bad_networks(client: VpcV1, vpc: dict[str, Any], subnet: dict[str, Any]
     refused(400, block("10.0.0.1/24"), target="ipv4_cidr_block", says="CIDR")
     refused(400, block("10.0.1.0/30"), target="ipv4_cidr_block", says="/29")
     refused(400, block("192.0.2.0/24"), target="ipv4_cidr_block", says="relay.private_networks")
+    for larger in ("10.0.0.0/7", "127.0.0.0/8", "127.20.0.0/15", "0.0.0.0/00"):
+        refused(400, block(larger), target="ipv4_cidr_block", says="relay.private_networks")
     refused(409, block("10.0.0.0/24"), target="ipv4_cidr_block", says="another subnet")
     refused(400, block("10.0.1.0/24", zone={"name": "eu-de-1"}), target="zone.name", says="us-south-1")
     refused(400, block("10.0.1.0/24", ip_version="both"), target="ip_version")

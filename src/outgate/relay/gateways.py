@@ -132,12 +132,19 @@ class Gateways:
             why = error.strerror or str(error)
             return f"{address} cannot be listened on ({why}): give it to this machine, or bind another address"
         self._listening[address] = _as_wanted(gateway)
-        self._publish(gateway.service_endpoint, address)
+        self._tell(self._publish, gateway.service_endpoint, address)
         return ""
+
+    def _tell(self, names: Callable[[str, str], None], name: str, address: str) -> None:
+        try:
+            names(name, address)
+        except Exception:
+            # A zone may be full, or not be saved: addresses are opened and closed all the same.
+            _log.exception("gateway.name_failed", name=name, address=address)
 
     def _shut(self, address: str, listening: _Listening) -> None:
         del self._listening[address]
-        self._withdraw(listening.name, address)
+        self._tell(self._withdraw, listening.name, address)
         self._closing[address] = spawn(self._drain(address), "gateway close")
 
     async def _drain(self, address: str) -> None:
@@ -154,7 +161,7 @@ class Gateways:
                 return
             # Nobody may have listened since a restart, but the name may have been published before it.
             if gateway.ip.address not in self._listening:
-                self._withdraw(gateway.service_endpoint, gateway.ip.address)
+                self._tell(self._withdraw, gateway.service_endpoint, gateway.ip.address)
         if await asyncio.to_thread(self._store.end, gateway.id):
             _log.info("gateway.gone", gateway=gateway.id, vpc=gateway.vpc.crn)
 

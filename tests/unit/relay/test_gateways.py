@@ -168,6 +168,26 @@ async def test_a_gateway_that_goes_is_there_until_it_is_drained(store: ControlSt
     await gateways.stop()
 
 
+async def test_names_that_cannot_be_told_keep_no_address_open_or_shut(
+    store: ControlStore, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(name: str, address: str) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(machine, "withdraw", full)
+    monkeypatch.setattr(machine, "names", type("", (), {"append": lambda self, entry: full(*entry)})())
+    made = create(store, subnet(store))
+    gateways = machine.gateways(store)
+    await gateways.start()
+    assert state(store, made) is STABLE and list(machine.opened) == ["10.0.0.4"]
+    store.gateways.delete("acc", made.id)
+    gateways.poke()
+    while store.gateways.wanted():
+        await asyncio.sleep(0.01)
+    assert machine.opened == {}
+    await gateways.stop()
+
+
 async def test_an_address_is_not_opened_for_another_before_it_is_drained(store: ControlStore, machine: Machine) -> None:
     where = subnet(store)
     first = create(store, where, NewIp(where.id, "10.0.0.9", "ip", False))

@@ -31,6 +31,7 @@ def test_somebody_elses_record_stays() -> None:
         put()
         before = zone.get(NAME, "A")
         names.publish(NAME, "127.20.0.4")
+        assert zone.get(NAME, "A") == before
         names.withdraw(NAME, "127.20.0.4")
         assert zone.get(NAME, "A") == before
     zone.delete(NAME, "A")

@@ -106,6 +106,11 @@ def test_crc32c_is_the_one_of_the_standard() -> None:
     assert crc32c(bytes(32)) == 0x8A9136AA
 
 
+def test_a_checksum_comes_once() -> None:
+    with pytest.raises(BadHeader, match="once"):
+        parse(summed(tlv(3, bytes(4))))
+
+
 def test_a_checksum_is_compared_wherever_it_stands() -> None:
     good = summed(tlv(1, b"h2"), tlv(2, b"relay.example"), tlv(4, b""))
     found = parse(good + b"EHLO")
