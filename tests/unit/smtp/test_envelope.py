@@ -53,6 +53,18 @@ def test_a_size_is_decimal(size: bytes) -> None:
         mail_from(b"FROM:<a@b.example> SIZE=" + size)
 
 
+@pytest.mark.parametrize("value", [b"SUCCESS,SUCCESS", b"NEVER,DELAY", b"NEVER,NEVER", b"FAILURE,", b"LATER", b""])
+def test_what_is_no_notify(value: bytes) -> None:
+    with pytest.raises(BadArgument):
+        rcpt_to(b"TO:<c@d.example> NOTIFY=" + value, smtputf8=False)
+
+
+@pytest.mark.parametrize("given", [b"REQUIRETLS=YES", b"SMTPUTF8=YES", b"RET=ALL", b"RET", b"ENVID", b"HOLDFOR=5"])
+def test_a_parameter_is_nothing_else(given: bytes) -> None:
+    with pytest.raises(BadArgument):
+        mail_from(b"FROM:<a@b.example> " + given)
+
+
 def test_parameters_in_no_known_character_set_are_refused() -> None:
     with pytest.raises(BadArgument):
         mail_from(b"FROM:<a@b.example> ENVID=\xff")
