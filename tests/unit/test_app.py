@@ -298,8 +298,8 @@ async def test_who_logs_in_while_all_are_read_anew_is_read_at_the_next_look(
         (await login(running, "second", user.username)).close()
         while len(service.listeners.connections) > 1:
             await asyncio.sleep(0)
-        find, slow = tenancy.sender, threading.Event()
-        monkeypatch.setattr(tenancy, "sender", lambda name: (find(name), slow.wait(10))[0])
+        find, slow = tenancy.senders, threading.Event()
+        monkeypatch.setattr(tenancy, "senders", lambda names: (find(names), slow.wait(10))[0])
         look = asyncio.ensure_future(service.changed())
         while not service._reading.locked():
             await asyncio.sleep(0)
@@ -334,6 +334,8 @@ async def login(running: TestRelay, password: str, user: str = "") -> Client:
     text = base64.b64encode(f"\0{user or running.tenant.smtp_user}\0{password}".encode()).decode()
     assert (await client.say("AUTH PLAIN " + text)).startswith("235 ")
     return client
+
+
 @pytest.mark.parametrize(("hard", "soft", "told"), [(-1, 6096, False), (6096, 6096, False), (2000, 2000, True)])
 def test_open_files_are_as_many_as_the_connections_need(hard: int, soft: int, told: bool) -> None:
     code = (
