@@ -154,7 +154,10 @@ def second_reading(content: bytes, header: Header, *names: str) -> None:
     ours = sum(key in names for key, _ in header.fields)
     for charset in ("utf-8", "latin-1"):
         lines = block.decode(charset, "replace").splitlines()
-        if sum(line.lstrip(".").partition(":")[0].strip().lower() in names for line in lines) > ours:
+        plain = (line.lstrip(".") for line in lines)
+        # What begins with a space goes on with the line before, to whoever ends that line there.
+        begun = (line.partition(":")[0].strip().lower() for line in plain if not line.startswith((" ", "\t")))
+        if sum(name in names for name in begun) > ours:
             what = " or ".join(names)
             raise BadHeader(f"the header holds a {what} field behind a sign that some readers take for a line end")
 
@@ -193,6 +196,8 @@ def mailboxes(value: bytes) -> list[bytes]:
     found: list[bytes] = []
     entry: list[tuple[str, bytes]] = []
     for token in _tokens(value):
+        if token[0] == "comment":
+            continue
         if token == ("special", b","):
             if entry:
                 found.append(_mailbox(entry))
@@ -207,6 +212,10 @@ def mailboxes(value: bytes) -> list[bytes]:
 _WORD = re.compile(rb"=\?([^?]*)\?([bq])\?(.*?)\?=", re.IGNORECASE | re.DOTALL)
 _MOST_WORDS = 100
 _OF_LISTS = b"<@>,:;+AEA-"
+_BETWEEN = re.compile(rb"\?=[ \t\r\n]+=\?")
+_AT = "\ufdd0"
+"""Stands for an @ that was encoded; no text has it."""
+_NAME_END = re.compile(f'[<>()"@{_AT}]')
 
 
 def same_if_decoded(value: bytes) -> None:
@@ -219,17 +228,36 @@ def same_if_decoded(value: bytes) -> None:
     words: list[str] = []
 
     def word(match: re.Match[bytes]) -> bytes:
-        charset = match[1].partition(b"*")[0].decode("ascii", "replace")
-        if _OF_LISTS.decode(codec(charset) or "utf-8", "replace") != _OF_LISTS.decode():
-            raise BadHeader(f"an encoded word has the charset {charset}")
-        quoted = match[2] in b"qQ"
-        body = match[3].replace(b"_", b" ") if quoted else match[3]
-        words.append(decoded(body, "quoted-printable" if quoted else "base64", charset))
+        words.append(_said(match))
         return words[-1].encode()
 
     plain = _WORD.sub(word, value)
     if plain.count(b"@") > 1 and any(sign in said for said in words for sign in "<>,:;"):
         raise BadHeader("the display name looks like another address")
+
+
+def named(value: bytes) -> list[str]:
+    """Return what stands behind each @ in the encoded words and comments of a field that `mailboxes` and
+    `same_if_decoded` let pass: some readers take it for the domain of an author."""
+    found: list[str] = []
+    if b"=?" in value:
+        words = _WORD.sub(lambda word: _said(word).replace("@", _AT).encode(), _BETWEEN.sub(b"?==?", value))
+        found += words.decode("utf-8", "replace").split(_AT)[1:]
+    if b"(" in value:
+        for kind, text in _tokens(value):
+            if kind == "comment":
+                found += text.decode("utf-8", "replace").split("@")[1:]
+    return [_NAME_END.split(behind, maxsplit=1)[0] for behind in found]
+
+
+def _said(word: re.Match[bytes]) -> str:
+    """Decode an encoded word. Raises `BadHeader` if its charset hides the signs that lists are made of."""
+    charset = word[1].partition(b"*")[0].decode("ascii", "replace")
+    if _OF_LISTS.decode(codec(charset) or "utf-8", "replace") != _OF_LISTS.decode():
+        raise BadHeader(f"an encoded word has the charset {charset}")
+    quoted = word[2] in b"qQ"
+    body = word[3].replace(b"_", b" ") if quoted else word[3]
+    return decoded(body, "quoted-printable" if quoted else "base64", charset)
 
 
 def _tokens(value: bytes) -> Iterator[tuple[str, bytes]]:
@@ -238,6 +266,7 @@ def _tokens(value: bytes) -> Iterator[tuple[str, bytes]]:
         if value[at : at + 1] == b"(":
             end = _comment_end(value, at)
             _undoubted(value[at:end], "a comment")
+            yield "comment", value[at:end]
             at = end
             continue
         match = _TOKEN.match(value, at)
