@@ -74,12 +74,12 @@ class Quota:
 
     per_hour: int | None
     per_day: int | None
-    over: OverQuota = OverQuota.REFUSE
 
 
 @dataclass(frozen=True, slots=True)
 class MailRules:
-    """What a configuration's mail is held to beside the rules for all. `quota` None: none.
+    """What a configuration's mail is held to beside the rules for all. `quota` None: none; `over` outlives
+    the limits that it is about.
 
     `nature` is the authorisation form's word ("marketing", "transactional", "" while unanswered); `marketing` is an
     operator's word against it (None: as the form says)."""
@@ -88,6 +88,7 @@ class MailRules:
     html: HtmlCheck = HtmlCheck.OFF
     nature: str = ""
     marketing: bool | None = None
+    over: OverQuota = OverQuota.REFUSE
 
     @property
     def needs_unsubscribe(self) -> bool:

@@ -135,16 +135,30 @@ def list_unsubscribe(header: Header) -> bool:
     return False
 
 
-def unsubscribe_link(parts: Sequence[TextPart] | None) -> bool:
-    """Say whether a text offers a link to unsubscribe: an address or anchor that says so, or that has such words
-    beside it ("to unsubscribe, click here"). Of long texts the end is read: that is where such links are."""
-    left = 2 * _MOST_TEXT
-    for part in parts or ():
-        text = _text(part)[-_MOST_TEXT:][:left]
+@dataclass(frozen=True, slots=True)
+class LinkFinding:
+    """What the search for a link to unsubscribe came to; `unsearched` says what of the texts was not looked at."""
+
+    found: bool
+    unsearched: str
+
+
+def unsubscribe_link(parts: Sequence[TextPart] | None) -> LinkFinding:
+    """Search the texts for a link to unsubscribe: an address or anchor that says so, or that has such words beside it
+    ("to unsubscribe, click here"). Of long texts the end is read: that is where such links are. A form is no link:
+    mail programs mostly do not send forms."""
+    if parts is None:
+        return LinkFinding(False, "the structure is too complex to look through")
+    left, searched_all = 2 * _MOST_TEXT, True
+    for part in parts:
+        whole = _text(part)
+        text = whole[-min(_MOST_TEXT, left) :] if left else ""
         left -= len(text)
+        searched_all = searched_all and len(text) == len(whole)
         if any(_leads_out(said) for said in (_anchors if part.type == "text/html" else _addresses)(text)):
-            return True
-    return False
+            return LinkFinding(True, "")
+    limits = f"only the last {_MOST_TEXT} signs of each text are searched, of all together {2 * _MOST_TEXT}"
+    return LinkFinding(False, "" if searched_all else limits)
 
 
 def _anchors(text: str) -> Iterator[str]:

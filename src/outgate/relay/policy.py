@@ -9,7 +9,7 @@ Not here: addresses and zones (`relay.access`), passwords (`relay.credentials`),
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 
@@ -22,6 +22,7 @@ from outgate.message.fields import (
     Header,
     HeaderTooLarge,
     mailboxes,
+    named,
     read,
     same_if_decoded,
     second_reading,
@@ -30,6 +31,7 @@ from outgate.message.fields import (
     unstuffed,
     without,
 )
+from outgate.message.mime import TextPart
 from outgate.model.flow import Accepted, SigningKey, Submission
 from outgate.model.tenancy import (
     HtmlCheck,
@@ -44,7 +46,7 @@ from outgate.model.tenancy import (
 from outgate.relay import content
 from outgate.relay.endpoints import Door, Endpoints
 from outgate.relay.quota import Quotas
-from outgate.smtp.grammar import BadSyntax, Mailbox, mailbox
+from outgate.smtp.grammar import BadSyntax, Mailbox, domain, mailbox
 from outgate.smtp.reply import Reply, reply
 
 NOT_WELCOME = reply(554, "5.7.1", "Access denied")
@@ -142,9 +144,9 @@ class Case:
 class Unfinished:
     """A message that every rule let pass but those that take long: `check` belongs in a thread.
 
-    It returns a verdict against, or the warning that goes with the message ("" if there is none)."""
+    It returns a verdict against, or the warning that goes with the message ("" if there is none); `finish` it then."""
 
-    accepted: Accepted
+    case: Case
     check: Callable[[], Refused | str]
 
 
@@ -163,9 +165,16 @@ def accept(submission: Submission, facts: Facts) -> Accepted | Refused | Unfinis
     if check is None:
         return _accepted(case)
     if case.configuration.rules.html is not HtmlCheck.OFF or len(submission.content) > _AT_ONCE:
-        return Unfinished(_accepted(case), check)
+        return Unfinished(case, check)
     found = check()
     return found if isinstance(found, Refused) else _accepted(case)
+
+
+def finish(case: Case, warning: str, facts: Facts) -> Accepted | Refused:
+    """Accept a message whose long check let it pass, by the quota and the time of now: both may be others since."""
+    configuration = facts.sender.configurations.get(case.author.domain, case.configuration)
+    case = replace(case, configuration=configuration, facts=facts)
+    return quota(case) or _accepted(case, warning)
 
 
 def give_back(facts: Facts, accepted: Accepted) -> None:
@@ -257,6 +266,11 @@ def _read_mailbox(value: bytes, smtputf8: bool) -> Mailbox:
         raise BadHeader("the part before the @ holds an encoded word")
     if found.local.startswith('"') and any(sign in "@<>,;:" for sign in found.local):
         raise BadHeader("the part before the @ looks like another address")
+    for behind in named(value):
+        first, *more = behind.split() or [""]
+        # Some readers take space out of a domain: what follows must not go on with it.
+        if not _is_domain(first, found.domain) or any("." in each for each in more):
+            raise BadHeader("the display name or a comment holds an address of another domain")
     if not found.ascii:
         if not smtputf8:
             raise BadHeader("the address is not ASCII, and MAIL did not say SMTPUTF8")
@@ -265,6 +279,13 @@ def _read_mailbox(value: bytes, smtputf8: bool) -> Mailbox:
         if not given.isascii() and idna.decode(found.domain) != given.lower():
             raise BadHeader("the domain is not in its plain form")
     return found
+
+
+def _is_domain(text: str, name: str) -> bool:
+    try:
+        return domain(text) == name
+    except BadSyntax:
+        return False
 
 
 # An application's mails have few authors.
@@ -308,12 +329,13 @@ def standing(case: Case) -> Refused | None:
 
 def quota(case: Case) -> Refused | None:
     """Rule 8: the configuration's quota has room, or lets the message be held until it has."""
-    limits = case.configuration.rules.quota
+    rules = case.configuration.rules
+    limits = rules.quota
     if limits is None:
         return None
     facts = case.facts
     at = facts.quotas.room_at(case.configuration.id, limits, facts.now)
-    if at <= facts.now or (limits.over is OverQuota.HOLD and at - facts.now <= _HELD_MOST_S):
+    if at <= facts.now or (rules.over is OverQuota.HOLD and at - facts.now <= _HELD_MOST_S):
         return None
     when = f"{rfc3339(at)[:16].replace('T', ' ')} UTC"
     return Refused(
@@ -380,13 +402,19 @@ def _inside(octets: bytes, header: Header, check: HtmlCheck, *, wants_link: bool
                 return Refused(
                     answer, warning, "mend the template, or have an operator only warn (`outgate smtp html`)"
                 )
-    if wants_link and not content.unsubscribe_link(parts):
-        return Refused(
-            NO_WAY_OUT,
-            "a marketing message without List-Unsubscribe and without a link to unsubscribe",
-            "add a List-Unsubscribe field with an https or mailto address, or such a link to each text",
-        )
-    return warning
+    return (_no_way_out(parts) if wants_link else None) or warning
+
+
+def _no_way_out(parts: Sequence[TextPart] | None) -> Refused | None:
+    link = content.unsubscribe_link(parts)
+    if link.found:
+        return None
+    reason = "a marketing message without List-Unsubscribe and without a link to unsubscribe"
+    return Refused(
+        NO_WAY_OUT,
+        f"{reason} in what was searched: {link.unsearched}" if link.unsearched else reason,
+        "add a List-Unsubscribe field with an https or mailto address, or such a link to each text",
+    )
 
 
 def _remedy(name: str, configuration: SmtpConfiguration) -> str:
@@ -402,7 +430,7 @@ def _record(configuration: SmtpConfiguration) -> str:
     return f"{'A' if configuration.failing == 'a' else 'TXT'} record at {configuration.domain}"
 
 
-def _accepted(case: Case) -> Accepted:
+def _accepted(case: Case, warning: str = "") -> Accepted:
     submission, header, configuration, facts = case.submission, case.header, case.configuration, case.facts
     added = trace.received(
         helo=submission.helo,
@@ -439,4 +467,5 @@ def _accepted(case: Case) -> Accepted:
         accepted_at=facts.now,
         expires_at=(counted_at or facts.now) + facts.lifetime,
         counted_at=counted_at,
+        warning=warning,
     )

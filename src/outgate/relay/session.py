@@ -23,11 +23,11 @@ from outgate.model.flow import Accepted, Client, Recipient, Submission
 from outgate.model.tenancy import Sender
 from outgate.relay import policy
 from outgate.relay.access import AccessTable, Decision
-from outgate.relay.checking import Checking, Crowded
+from outgate.relay.checking import Checking
 from outgate.relay.credentials import Busy, Credentials
 from outgate.relay.endpoints import Door, Endpoints
 from outgate.relay.guessing import Guessing, Slowed
-from outgate.relay.policy import Facts, Refused, Unfinished
+from outgate.relay.policy import Case, Facts, Refused, Unfinished
 from outgate.relay.quota import Quotas
 from outgate.relay.turns import Places
 from outgate.smtp.content import Intake
@@ -448,37 +448,46 @@ class SubmissionSession:
 
     def _look_inside(self, facts: Facts, verdict: Unfinished) -> None:
         """Have the rules that take long judged in a thread; the answer comes late."""
+        instance_id = facts.sender.instance.id
 
         def done(found: Refused | str | None, error: Exception | None) -> None:
-            self._relay.call_soon(functools.partial(self._looked_inside, facts, verdict.accepted, found, error))
+            self._relay.call_soon(functools.partial(self._looked_inside, facts, verdict.case, found, error))
 
         try:
-            self._relay.checking.submit(verdict.check, done)
-        except Crowded:
-            _log.warning("message.crowded", session=self._id, client=self.client.address)
-            policy.give_back(facts, verdict.accepted)
+            self._relay.checking.submit(instance_id, verdict.check, done)
+        except Busy:
+            _log.warning(
+                "message.crowded",
+                session=self._id,
+                client=self.client.address,
+                instance=instance_id,
+                reason="as many messages wait for a look at their HTML or links as there are places for the instance",
+                remedy="send less at once, smaller HTML, or List-Unsubscribe; or take the HTML check away "
+                "(`outgate smtp html`)",
+            )
             self.machine.answer(LATER)
 
-    def _looked_inside(
-        self, facts: Facts, accepted: Accepted, found: Refused | str | None, error: Exception | None
-    ) -> None:
-        if self._ended or not isinstance(found, str):
-            policy.give_back(facts, accepted)
+    def _looked_inside(self, facts: Facts, case: Case, found: Refused | str | None, error: Exception | None) -> None:
         if self._ended:
             self.machine.let_go()
             return
-        if isinstance(found, str):
-            if found:
-                _log.warning("message.warning", queue_id=accepted.queue_id, session=self._id, reason=found)
-                accepted = replace(accepted, warning=found)
-            self._relay.queue.accept(accepted, functools.partial(self._stored, facts, accepted))
-            return
-        if found is None:
-            _log.error("message.check_failed", session=self._id, queue_id=accepted.queue_id, error=repr(error))
+        sender = self._current_sender()
+        if sender is None:
+            self.machine.answer(policy.WITHDRAWN)
+        elif found is None:
+            _log.error("message.check_failed", session=self._id, queue_id=facts.queue_id, error=repr(error))
             self.machine.answer(LATER)
         else:
-            self._refused("message.refused", found)
-            self.machine.answer(found.reply)
+            facts = replace(facts, sender=sender, now=self._relay.clock.now())
+            verdict = policy.finish(case, found, facts) if isinstance(found, str) else found
+            if isinstance(verdict, Accepted):
+                if verdict.warning:
+                    reason = verdict.warning
+                    _log.warning("message.warning", queue_id=verdict.queue_id, session=self._id, reason=reason)
+                self._relay.queue.accept(verdict, functools.partial(self._stored, facts, verdict))
+                return
+            self._refused("message.refused", verdict)
+            self.machine.answer(verdict.reply)
         self._resume()
 
     def _stored(self, facts: Facts, accepted: Accepted, error: Exception | None) -> None:

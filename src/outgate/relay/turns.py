@@ -4,7 +4,7 @@ Standards: none.
 Promises: a source never holds more places than it leaves free, so a flood from one leaves half of them to others, a
 flood from nine leaves a tenth; turns go round the sources, so who comes from elsewhere waits for one of theirs each.
 Dangers: work runs in a thread of the pool and must not raise.
-Not here: what waits (`relay.credentials`, `relay.session`), what a source is (`relay.guessing`).
+Not here: what waits (`relay.credentials`, `relay.checking`, `relay.session`), what a source is (`relay.guessing`).
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ def credential_of(row: Row[Any]) -> Credential:
 
 def _rules_of(row: Row[Any]) -> MailRules:
     limited = row.per_hour is not None or row.per_day is not None
-    quota = Quota(row.per_hour, row.per_day, OverQuota(row.over_quota)) if limited else None
-    return MailRules(quota, HtmlCheck(row.html), row.nature, row.marketing)
+    quota = Quota(row.per_hour, row.per_day) if limited else None
+    return MailRules(quota, HtmlCheck(row.html), row.nature, row.marketing, OverQuota(row.over_quota))
 
 
 def rules_values(rules: MailRules) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def rules_values(rules: MailRules) -> dict[str, Any]:
     return {
         "per_hour": quota.per_hour,
         "per_day": quota.per_day,
-        "over_quota": quota.over.value,
+        "over_quota": rules.over.value,
         "html": rules.html.value,
         "marketing": rules.marketing,
     }

@@ -50,6 +50,8 @@ def test_rules_are_changed_one_at_a_time(service: Service, http: httpx2.Client, 
     assert change(marketing=True)["unsubscribe_required"] is True
     after = change(per_hour=None, marketing=None)
     assert after["per_hour"] is None and after["unsubscribe_required"] is False
+    assert change(per_hour=7)["over"] == "hold"  # what becomes of mail over a limit outlives the limit
+    after = change(per_hour=None)
     assert http.get(f"{url}/rules", headers=operator).json() == after
 
 

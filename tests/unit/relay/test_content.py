@@ -172,18 +172,19 @@ NO_WAY_OUT = {
     "nothing": html("<p>hello</p>"), "words without a link": html("<p>unsubscribe</p>"), "anchor without address": html("<a>unsubscribe</a>"), "script": html("<a href='javascript:unsubscribe()'>unsubscribe</a>"),
     "anchor in a comment": html("<!-- <a href='https://shop.test/x'>unsubscribe</a> -->"), "words far from the anchor": html("<p>unsubscribe" + " x" * 300 + "<a href='https://shop.test/x'>here</a>" + " x" * 300 + "unsubscribe"),
     "plain text, too far": plain("unsubscribe" + " x" * 300 + " https://shop.test/x"), "attached text": multipart("mixed", b"Content-Disposition: attachment\r\n" + plain("unsubscribe https://shop.test/x")),
+    "a form": html('<p>To unsubscribe: <form action="https://shop.test/unsubscribe"><button>Unsubscribe</button></form>'),
     "no text": b"Content-Type: image/png\r\n\r\nunsubscribe https://shop.test\r\n",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WAY_OUT)
 def test_a_way_to_unsubscribe(name: str) -> None:
-    assert unsubscribe_link(texts_of(WAY_OUT[name], read(WAY_OUT[name])))
+    assert unsubscribe_link(texts_of(WAY_OUT[name], read(WAY_OUT[name]))).found
 
 
 @pytest.mark.parametrize("name", NO_WAY_OUT)
 def test_no_way_to_unsubscribe(name: str) -> None:
-    assert not unsubscribe_link(texts_of(NO_WAY_OUT[name], read(NO_WAY_OUT[name])))
+    assert not unsubscribe_link(texts_of(NO_WAY_OUT[name], read(NO_WAY_OUT[name]))).found
 
 
 def test_html_is_looked_at_decoded_and_not_without_end() -> None:
@@ -208,7 +209,7 @@ def test_html_is_looked_at_decoded_and_not_without_end() -> None:
 )  # fmt: skip
 def test_ways_out_in_many_languages(words: str) -> None:
     message = html(f"<a href='https://shop.test/x'>{words}</a>")
-    assert unsubscribe_link(texts_of(message, read(message)))
+    assert unsubscribe_link(texts_of(message, read(message))).found
 
 
 def test_no_more_html_is_read_than_a_message_may_make_work() -> None:
@@ -233,4 +234,14 @@ def test_no_more_text_is_searched_than_a_message_may_make_work() -> None:
     long, link = plain("x" * 1_048_576), plain("unsubscribe: https://shop.test/x")
     for before, found in ((1, True), (2, False), (3, False)):
         message = multipart("mixed", *[long] * before, link)
-        assert unsubscribe_link(texts_of(message, read(message))) is found
+        finding = unsubscribe_link(texts_of(message, read(message)))
+        assert finding.found is found
+        assert found or finding.unsearched.startswith("only the last 1048576 signs of each text are searched")
+    assert unsubscribe_link([]).unsearched == ""
+    assert unsubscribe_link(None).unsearched == "the structure is too complex to look through"
+
+
+def test_of_the_last_text_that_is_searched_the_end_is_read() -> None:
+    link = "unsubscribe: https://shop.test/x"
+    message = multipart("mixed", plain("x" * 1_048_576), plain("x" * 1000), plain("x" * 1_048_576 + link))
+    assert unsubscribe_link(texts_of(message, read(message))).found

@@ -68,7 +68,7 @@ async def test_a_quota_that_comes_changes_and_goes(tmp_path: Path) -> None:
         await change(running, quota=Quota(1, None))
         assert (await send(1)).startswith("250 ")
         assert (await send(2)).startswith("450 4.7.1 The domain's sending quota is used up: there is room again at ")
-        await change(running, quota=Quota(1, None, OverQuota.HOLD))
+        await change(running, quota=Quota(1, None), over=OverQuota.HOLD)
         held = [await send(number) for number in (3, 4)]
         states = [await state(running, said) for said in held]
         assert [(status, why) for status, why, _ in states] == [(Status.HELD, "quota")] * 2
@@ -78,7 +78,7 @@ async def test_a_quota_that_comes_changes_and_goes(tmp_path: Path) -> None:
         client = await running.client()
         later = await state(running, await send(5))
         assert later[2] is not None and states[1][2] is not None and later[2] > states[1][2]
-        await change(running, quota=Quota(3, None, OverQuota.HOLD))
+        await change(running, quota=Quota(3, None), over=OverQuota.HOLD)
         await running.service.queue.poke()
         # The two that were first fit into the new quota, and are under way or have been tried.
         for said in held:
@@ -92,7 +92,7 @@ async def test_a_quota_that_comes_changes_and_goes(tmp_path: Path) -> None:
 async def test_another_rule_than_the_quota_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with relay(tmp_path / "data") as running:
         client = await running.client()
-        await change(running, quota=Quota(1, None, OverQuota.HOLD))
+        await change(running, quota=Quota(1, None), over=OverQuota.HOLD)
         for number in range(2):
             await client.envelope()
             assert (await client.send(letter(number))).startswith("250 ")
@@ -105,7 +105,7 @@ async def test_another_rule_than_the_quota_moves_nothing(tmp_path: Path, monkeyp
         monkeypatch.setattr(running.service.store, "plan_held", plan_held)
         await change(running, html=HtmlCheck.WARN)
         assert moved == []
-        await change(running, quota=Quota(2, None, OverQuota.HOLD))
+        await change(running, quota=Quota(2, None), over=OverQuota.HOLD)
         await change(running, html=HtmlCheck.OFF)
         assert len(moved) == 1
         client.close()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from outgate.model.tenancy import HtmlCheck, MailRules, OverQuota, Quota
-from outgate.relay.checking import Checking, Crowded
+from outgate.relay.checking import Checking
+from outgate.relay.turns import Busy
 from support.submission import Desk, configuration, desk, sender
 
 BAD = ("From: a@shop.test", "Content-Type: text/html", "", "<p>a<b>b</p>")
@@ -24,9 +25,9 @@ class ByHand:
     waiting: list[Callable[[], None]] = field(default_factory=list)
     full: bool = False
 
-    def submit(self, check: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
+    def submit(self, instance_id: str, check: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
         if self.full:
-            raise Crowded
+            raise Busy
         self.waiting.append(lambda: done(check(), None))
 
     def make(self) -> None:
@@ -89,11 +90,14 @@ def test_a_marketing_message() -> None:
 
 
 @pytest.mark.parametrize("end", ["refused", "gone", "crowded", "not stored"])
-def test_what_is_not_stored_uses_no_quota(end: str) -> None:
+def test_what_is_not_stored_uses_no_quota(end: str, caplog: pytest.LogCaptureFixture) -> None:
     d, checking = desk_with(MailRules(quota=Quota(1, None), html=HtmlCheck.REFUSE))
     if end == "crowded":
         checking.full = True
+        caplog.clear()
         assert d.mail(*GOOD).startswith("451 4.3.0")
+        said = next(record for record in caplog.records if record.getMessage() == "message.crowded")
+        assert said.fields["reason"] and said.fields["remedy"] and said.fields["instance"]  # type: ignore[attr-defined]
         checking.full = False
     elif end == "gone":
         d.mail(*GOOD)
@@ -112,13 +116,69 @@ def test_what_is_not_stored_uses_no_quota(end: str) -> None:
     assert d.relay.intake.held == 0
 
 
+def test_a_message_is_counted_when_it_is_stored_by_the_quota_of_then() -> None:
+    rules = MailRules(quota=Quota(1, None), html=HtmlCheck.REFUSE, over=OverQuota.HOLD)
+    d, checking = desk_with(rules)
+
+    def mail(then: MailRules) -> str:
+        d.mail(*GOOD)
+        d.credentials.known = sender(configuration(rules=then))
+        checking.make()
+        d.queue.store()
+        return d.pump()
+
+    d.mail(*GOOD)
+    checking.make()
+    d.queue.store()
+    assert d.pump().startswith("250 ")
+    # No limit any more: it goes at once.
+    assert mail(MailRules(html=HtmlCheck.REFUSE)).startswith("250 ")
+    assert d.queue.taken[-1].counted_at is None
+    d.credentials.known = sender(configuration(rules=rules))
+    # A limit that holds no more: there is no room.
+    assert mail(replace(rules, over=OverQuota.REFUSE)).startswith("450 4.7.1 The domain's sending quota is used up")
+    # One that came meanwhile counts it, from when it is stored.
+    d.credentials.known = sender(configuration(rules=replace(rules, quota=None)))
+    d.mail(*GOOD)
+    d.credentials.known = sender(configuration(rules=replace(rules, quota=Quota(2, None))))
+    d.relay.clock.advance(60.0)  # type: ignore[attr-defined]
+    checking.make()
+    last = d.queue.taken[-1]
+    assert last.counted_at == last.accepted_at == d.relay.clock.now()
+
+
+def test_who_may_send_no_more_when_the_check_is_done_is_sent_away() -> None:
+    d, checking = desk_with(MailRules(html=HtmlCheck.REFUSE))
+    d.mail(*GOOD)
+    d.credentials.known = None
+    checking.make()
+    assert d.pump().startswith("421 4.7.0 Access withdrawn") and d.queue.taken == []
+
+
+def test_one_instance_does_not_fill_the_thread() -> None:
+    checking, go, order = Checking(waiting=10), threading.Event(), []
+    through = threading.Event()
+    checking.submit("flood", lambda: go.wait(30), lambda *_: None)
+    for _ in range(4):
+        checking.submit("flood", lambda: "", lambda *_: order.append("flood"))
+    with pytest.raises(Busy):
+        checking.submit("flood", lambda: "", lambda *_: None)
+    checking.submit("other", lambda: "", lambda *_: order.append("other"))
+    checking.submit("last", lambda: "", lambda *_: through.set())
+    go.set()
+    assert through.wait(30)
+    checking._turns._pool.submit(int).result(30)
+    assert order.index("other") <= 1 and len(order) == 5
+    checking.close()
+
+
 def test_over_the_quota() -> None:
     d, _ = desk_with(MailRules(quota=Quota(1, None)))
     d.mail(*GOOD)
     d.queue.store()
     assert d.pump().startswith("250 ")
     assert d.mail(*GOOD).startswith("450 4.7.1 The domain's sending quota is used up: there is room again at ")
-    d, _ = desk_with(MailRules(quota=Quota(1, None, OverQuota.HOLD)))
+    d, _ = desk_with(MailRules(quota=Quota(1, None), over=OverQuota.HOLD))
     for _ in range(2):
         d.mail(*GOOD)
         d.queue.store()
@@ -140,10 +200,10 @@ def test_a_thread_checks_and_no_more_wait_than_may() -> None:
     def fails() -> str:
         raise ValueError("x")
 
-    checking.submit(lambda: str(go.wait(30)), done)
-    checking.submit(fails, done)
-    with pytest.raises(Crowded):
-        checking.submit(lambda: "", done)
+    checking.submit("a", lambda: str(go.wait(30)), done)
+    checking.submit("b", fails, done)
+    with pytest.raises(Busy):
+        checking.submit("c", lambda: "", done)
     go.set()
     assert answered.wait(30)
     assert found[0] == ("True", None, False)
@@ -155,7 +215,7 @@ def test_a_thread_checks_and_no_more_wait_than_may() -> None:
 def test_a_check_that_is_done_makes_room(check: Callable[[], object]) -> None:
     checking, answers = Checking(waiting=1), []
     for number in range(3):
-        checking.submit(check, lambda found, error: answers.append((found, error)))
-        checking._pool.submit(int).result(30)  # the one thread is through with it
+        checking.submit("i", check, lambda found, error: answers.append((found, error)))
+        checking._turns._pool.submit(int).result(30)  # the one thread is through with it
         assert len(answers) == number + 1
     checking.close()

@@ -158,8 +158,10 @@ def _changed(rules: MailRules, given: dict[str, object]) -> MailRules:
         raise BadRequest(
             "over", "says what becomes of mail over a limit, and there is none: set per_hour or per_day too"
         )
-    quota = Quota(asked.per_hour, asked.per_day, OverQuota(asked.over)) if limited else None
-    return replace(rules, quota=quota, html=HtmlCheck(asked.html), marketing=asked.marketing)
+    quota = Quota(asked.per_hour, asked.per_day) if limited else None
+    return replace(
+        rules, quota=quota, html=HtmlCheck(asked.html), marketing=asked.marketing, over=OverQuota(asked.over)
+    )
 
 
 def _values(rules: MailRules) -> dict[str, object]:
@@ -167,7 +169,7 @@ def _values(rules: MailRules) -> dict[str, object]:
     return {
         "per_hour": quota.per_hour,
         "per_day": quota.per_day,
-        "over": quota.over.value,
+        "over": rules.over.value,
         "html": rules.html.value,
         "marketing": rules.marketing,
     }
