@@ -48,8 +48,8 @@ from outgate.relay.endpoints import Door, Endpoint, Endpoints
 from outgate.relay.guessing import FAMILIAR_S, Guessing
 from outgate.relay.holds import Holds
 from outgate.relay.listeners import CannotListen, Listeners
+from outgate.relay.planning import Planning
 from outgate.relay.queue import Queue, Retry
-from outgate.relay.quota import DAY_S
 from outgate.relay.routing import Router
 from outgate.relay.session import Relay, SubmissionSession
 from outgate.relay.signer import Signer
@@ -151,15 +151,15 @@ class RelayService:
             self.store,
             control.verification.holds,
             clock,
-            released=self.queue.look,
+            released=self._released,
             longest_s=relay.hold_longest_s,
         )
         self.relay = self._relay(clock, loop)
+        self.planning = Planning(self.store, self.relay.quotas, control.tenancy.quotas, clock, planned=self.queue.look)
         self._turnstile = Turnstile(relay.connections, relay.connections_per_address)
         self.listeners = Listeners(self.endpoints, self._listener)
         self._changing = asyncio.Lock()
         self._reading = asyncio.Lock()
-        self._planned: dict[str, tuple[float, list[float]]] = {}
         self._endings = Endings()
         self._due = -inf  # when the time of day asks for a look at access, though no row has changed
 
@@ -294,10 +294,10 @@ class RelayService:
 
     async def start(self) -> None:
         """Take up what an earlier run left and begin to accept."""
+        await self.planning.start()
         await self.holds.start()
         now = self._clock.now()
         self.relay.guessing.remember(await asyncio.to_thread(self.store.sent_from, now - FAMILIAR_S))
-        self.relay.quotas.restore(await asyncio.to_thread(self.store.counted, now - DAY_S), now)
         self.queue.start()
         self.listeners.start()
         self.certificates.start()
@@ -306,7 +306,7 @@ class RelayService:
         """Look at the control store again: zones, rules, users, configurations may have changed."""
         await self._logins_changed()
         await self.follow_access()
-        await self._quotas_changed()
+        await self.planning.changed()
         await self.holds.changed()
 
     async def _logins_changed(self) -> None:
@@ -350,21 +350,10 @@ class RelayService:
         found = ((each, each.session) for each in self.listeners.connections)
         return [(each, session) for each, session in found if isinstance(session, SubmissionSession)]
 
-    async def _quotas_changed(self) -> None:
-        """Give mail that is held for a quota other times where the quota is another one by now."""
-        now, quotas = self._clock.now(), self.relay.quotas
-        holding = quotas.holding(now)
-        if holding:
-            wanted = await asyncio.to_thread(self._control.tenancy.quotas, tuple(holding))
-            for smtp_config_id, quota in wanted.items():
-                if holding[smtp_config_id] != quota:
-                    self._planned[smtp_config_id] = now, quotas.plan_again(smtp_config_id, quota, now)
-        # What could not be written is still here at the next look.
-        for smtp_config_id, (since, times) in tuple(self._planned.items()):
-            count = await asyncio.to_thread(self.store.plan_held, smtp_config_id, times, since)
-            self._planned.pop(smtp_config_id, None)
-            _log.info("quota.changed", smtp_config_id=smtp_config_id, messages=count)
-            self.queue.look()
+    async def _released(self, smtp_config_id: str) -> None:
+        """Plan what a hold's end let go on, and look for what is due."""
+        await self.planning.again(smtp_config_id)
+        self.queue.look()
 
     def _access(self) -> AccessTable:
         """Return the access table of now: the one that is there if nothing about access has changed."""

@@ -11,7 +11,7 @@ Not here: who is suspended (`relay.standing`), new mail of such a configuration 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from outgate.base.clock import Clock
@@ -55,11 +55,11 @@ class Holds:
         states: Callable[[Sequence[str]], Mapping[str, str]],
         clock: Clock,
         *,
-        released: Callable[[], object],
+        released: Callable[[str], Awaitable[object]],
         longest_s: float,
     ) -> None:
-        """`states` says which of these configurations are held and why; `released` is called when something is due
-        again; `longest_s` is how many seconds mail is held at most."""
+        """`states` says which of these configurations are held and why; `released` is awaited with each
+        that is held no more, again later if it raises; `longest_s` is how many seconds mail is held at most."""
         self._rows = rows
         self._states = states
         self._clock = clock
@@ -123,6 +123,7 @@ class Holds:
                 await self._hold(each, why)
                 self._done[each] = why
             elif not why and (each in held or each in self._done):
+                self._done.setdefault(each, "")  # should this fail half way, nothing else may remember it
                 await self._release(each)
                 self._done.pop(each, None)
 
@@ -134,9 +135,8 @@ class Holds:
     async def _release(self, smtp_config_id: str) -> None:
         now = self._clock.now()
         count = await asyncio.to_thread(self._rows.release_held, smtp_config_id, REASONS, _RELEASED, now)
+        await self._released(smtp_config_id)
         _log.info("hold.released", smtp_config_id=smtp_config_id, recipients=count)
-        if count:
-            self._released()
 
     async def _run(self) -> None:
         while True:

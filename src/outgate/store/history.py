@@ -21,6 +21,7 @@ from typing import Any
 
 from outgate.model.flow import Location, Outcome, SigningKey, Status, StatusEvent
 from outgate.smtp.transaction import Step
+from outgate.store import quota_rows
 from outgate.store.conditions import add_functions, for_mailbox
 from outgate.store.metrics import Bounce, Counts, Selection, count, list_bounces
 
@@ -301,6 +302,14 @@ class History:
     def sent_from(self, since: float, latest: int) -> list[tuple[str, str, float]]:
         """Return who sent from which address after `since`, and when last, oldest first; of the `latest` messages."""
         return self._work.rows(_SENT_FROM, (latest, since))
+
+    def held_for_quota(self, smtp_config_id: str, until: float) -> list[tuple[str, float]]:
+        """Return what a configuration has held for its quota and accepted by `until`: (queue id, when it is to go)."""
+        return [(row[0], row[1]) for row in self._work.rows(quota_rows.HELD, (smtp_config_id, until))]
+
+    def late_for_quota(self, before: float) -> list[str]:
+        """Return the configurations with mail that is held for a quota and was due before `before`, or has no time."""
+        return [row[0] for row in self._work.rows(quota_rows.LATE, (before,))]
 
     def metrics(self, wanted: Selection, width_s: int) -> Counts:
         """Return the events of `wanted` by kind and by buckets of `width_s` seconds, all of one moment."""

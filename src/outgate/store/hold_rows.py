@@ -44,6 +44,16 @@ _RELEASE = (
     " UPDATE recipients SET status = CASE attempts WHEN 0 THEN 'queued' ELSE 'deferred' END, due_at = ?, reason = '',"
     " updated_at = ? FROM new WHERE recipients.id = new.id AND recipients.status = 'held'"
 )
+# What counts for a quota and was never tried goes when the quota has room: who plans that gives it a time.
+_COUNTED = (
+    "SELECT queue_id FROM messages WHERE queue_id IN (VALUES {values}) AND counted_at IS NOT NULL"
+    " AND NOT EXISTS (SELECT 1 FROM recipients AS r WHERE r.queue_id = messages.queue_id AND r.attempts > 0)"
+)
+_LEAVE_TO_QUOTA = (
+    "WITH new(id) AS (VALUES {values})"
+    " UPDATE recipients SET reason = 'quota', due_at = NULL, updated_at = ?"
+    " FROM new WHERE recipients.id = new.id AND recipients.status = 'held'"
+)
 _EXPIRE = (
     "WITH new(id) AS (VALUES {values})"
     " UPDATE recipients SET status = 'expired', due_at = NULL, updated_at = ?"
@@ -103,12 +113,15 @@ class HoldRows:
         return len(found)
 
     def release(self, queue_ids: Sequence[str], reasons: Sequence[str], words: str, now: float) -> int:
-        """Put what of these messages is held for these reasons back into the schedule, due now; return how many
-        recipients."""
+        """Put what of these messages is held for these reasons back into the schedule, due now, or leave it to its
+        quota; return how many recipients."""
         found = self._held(queue_ids, reasons, _EVER)
         self._mark(found, Status.QUEUED, "released", words, now)
-        self._many(_EXTEND, [(queue_id,) for queue_id in dict.fromkeys(row[1] for row in found)], (now,))
-        self._many(_RELEASE, [(number,) for number, _, _ in found], (now, now))
+        messages = dict.fromkeys(row[1] for row in found)
+        counted = {row[0] for row in self._many(_COUNTED, [(queue_id,) for queue_id in messages])}
+        self._many(_EXTEND, [(queue_id,) for queue_id in messages if queue_id not in counted], (now,))
+        self._many(_RELEASE, [(row[0],) for row in found if row[1] not in counted], (now, now))
+        self._many(_LEAVE_TO_QUOTA, [(row[0],) for row in found if row[1] in counted], (now,))
         return len(found)
 
     def expire(self, queue_ids: Sequence[str], reasons: Sequence[str], before: float, words: str, now: float) -> int:

@@ -166,15 +166,16 @@ class QueueRows:
         ).fetchall()
         return {segment: (count, length) for segment, count, length in rows}
 
-    def counted(self, since: float) -> list[tuple[str, int, int]]:
-        """Return what quotas counted after `since`: (configuration, minute, messages)."""
-        return quota_rows.counted(self._connection, since)
+    def counted(self, since: float, until: float) -> tuple[list[tuple[str, int, int]], int]:
+        """Return what quotas counted after `since`: (configuration, minute, messages), and how many messages are left
+        out because they were accepted after `until`."""
+        return quota_rows.counted(self._connection, since, until)
 
     # --- inside a transaction ---
 
-    def plan(self, smtp_config_id: str, times: Sequence[float], now: float) -> int:
+    def plan(self, times: Sequence[tuple[str, float]]) -> int:
         """Give mail that is held for a quota other times; return how many messages."""
-        return quota_rows.plan(self._connection, smtp_config_id, times, now)
+        return quota_rows.plan(self._many, times)
 
     def add(self, stored: Sequence[tuple[Accepted, Location]]) -> list[tuple[Job, ...]]:
         """Insert messages with their recipients, leased; return each one's jobs, content at hand."""

@@ -215,7 +215,7 @@ class QueueStore:
 
     def release_held(self, smtp_config_id: str, reasons: Sequence[str], words: str, now: float) -> int:
         """Let what a configuration has held for these reasons go on, due now, its expiry put off by as long as it was
-        held; return how many recipients. Blocks."""
+        held, or to be planned (`plan_held`) if it counts for a quota; return how many recipients. Blocks."""
         step = partial(self._rows.holds.release, reasons=reasons, words=words, now=now)
         total = 0
         while True:
@@ -250,17 +250,33 @@ class QueueStore:
         `latest` messages. Blocks."""
         return self._history.sent_from(since, latest)
 
-    def counted(self, since: float) -> list[tuple[str, int, int]]:
-        """Return what quotas counted after `since`: (configuration, minute since the epoch, messages). Blocks."""
-        return self._ask(partial(self._rows.counted, since))
+    def counted(self, since: float, until: float) -> list[tuple[str, int, int]]:
+        """Return what quotas counted after `since`: (configuration, minute since the epoch, messages), without what was
+        accepted after `until`. Blocks."""
+        found, ahead = self._ask(partial(self._rows.counted, since, until))
+        if ahead:
+            remedy = "keep the clock right: these count for no quota"
+            _log.warning("queue.counted_ahead", messages=ahead, reason="accepted later than now", remedy=remedy)
+        return found
 
-    def plan_held(self, smtp_config_id: str, times: Sequence[float], now: float) -> int:
-        """Give what a configuration had held for its quota by `now` these times, in order; return how many messages.
-        Blocks."""
+    def late_for_quota(self, before: float) -> list[str]:
+        """Return the configurations with mail that is held for a quota and was due before `before`, or has no time
+        yet. Blocks."""
+        return self._history.late_for_quota(before)
+
+    def held_for_quota(self, smtp_config_id: str, until: float) -> list[tuple[str, float]]:
+        """Return what a configuration has held for its quota of what was accepted by `until`, as (queue id, the time it
+        was planned for), in that order. Blocks."""
+        self.flush()  # what is being stored is among it
+        return self._history.held_for_quota(smtp_config_id, until)
+
+    def plan_held(self, times: Sequence[tuple[str, float]]) -> int:
+        """Give messages (queue id, when) that are held for their quota these times, in one transaction; return how many
+        still were. Blocks."""
 
         def step() -> int:
             with self._rows.transaction():
-                return self._rows.plan(smtp_config_id, times, now)
+                return self._rows.plan(times)
 
         return self._ask(step)
 

@@ -43,7 +43,10 @@ class House:
             held=lambda smtp_config_id: self.holds.reason(smtp_config_id),
             jitter=lambda: 0.5,
         )
-        self.holds = Holds(self.store, self.states, clock, released=self.queue.look, longest_s=14 * DAY)
+        self.holds = Holds(self.store, self.states, clock, released=self.released, longest_s=14 * DAY)
+
+    async def released(self, smtp_config_id: str) -> None:
+        self.queue.look()
 
     def states(self, asked: Sequence[str]) -> Mapping[str, str]:
         return {each: why for each, why in self.held.items() if each in asked}

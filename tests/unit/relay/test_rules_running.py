@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,8 +99,8 @@ async def test_another_rule_than_the_quota_moves_nothing(tmp_path: Path, monkeyp
             assert (await client.send(letter(number))).startswith("250 ")
         moved: list[object] = []
 
-        def plan_held(*given: object) -> int:
-            moved.append(given)
+        def plan_held(times: Sequence[tuple[str, float]]) -> int:
+            moved.append(times)
             return 0
 
         monkeypatch.setattr(running.service.store, "plan_held", plan_held)
