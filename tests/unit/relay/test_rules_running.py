@@ -110,3 +110,31 @@ async def test_another_rule_than_the_quota_moves_nothing(tmp_path: Path, monkeyp
         await change(running, html=HtmlCheck.OFF)
         assert len(moved) == 1
         client.close()
+
+
+async def test_a_suspension_that_ends_leaves_held_mail_to_its_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with relay(tmp_path / "data") as running:
+        service, client, why = running.service, await running.client(), ""
+        await change(running, quota=Quota(1, None), over=OverQuota.HOLD)
+        said: list[str] = []
+        for number in range(4):
+            await client.envelope()
+            said.append(await client.send(letter(number)))
+        client.close()
+        monkeypatch.setattr(service.holds, "_states", lambda asked: dict.fromkeys(asked, why))
+
+        async def look(reason: str) -> list[str]:
+            nonlocal why
+            why = reason
+            await service.changed()
+            await service.queue.poke()
+            await asyncio.to_thread(service.store.flush)
+            return [(await state(running, each))[1] for each in said]
+
+        await look("suspended")
+        running.clock.advance(4 * 3660)
+        assert (await look("suspended"))[1:] == ["suspended"] * 3
+        assert (await look(""))[2:] == ["quota"] * 2
+        assert [(await state(running, each))[2] for each in said[2:]] > [running.clock.now()] * 2  # type: ignore[operator]
