@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import email.header
 import email.policy
 import email.utils
 import json
@@ -53,6 +54,9 @@ def domains(header: bytes) -> set[str]:
             for value in message.get_all("from", []):
                 found += [address for _, address in email.utils.getaddresses([str(value)])]
                 found += [each.addr_spec for each in getattr(value, "addresses", ())]
+                if '"' not in str(value):  # a quoted name may hold any address
+                    decoded = str(email.header.make_header(email.header.decode_header(value)))
+                    found += [address for _, address in email.utils.getaddresses([decoded])]
         except Exception:
             continue
     named: set[str] = set()
@@ -68,6 +72,7 @@ PIECES = st.sampled_from([
     b"a@shop.test", b"ceo@bank.test", b"<a@shop.test>", b"<ceo@bank.test>", b"Shop", b'"', b"\\", b"(", b")", b",", b";", b":", b"<", b">", b"@", b".",
     b" ", b"\r\n ", b"\r\n\t", b"\r\nFrom: ", b"\r\n.From: ", b"\r\nfrom : ", b"=?utf-8?q?ceo=40bank.test?=", b"=?utf-8?q?=3Cceo=40bank.test=3E?=",
     b"=?utf-8?q?,?=", b"\xc3\xa9", b"\x1c", b"\xc2\x85", b"\xe2\x80\xa8", b"\0", b"[", b"]", b"shop.test", b"bank.test",
+    b"=?utf-8?q?a=40shop.test?=", b"=?utf-8?q?.bank?=", b"=?utf-8?q?ceo=40?=", b"ing",
 ])  # fmt: skip
 
 

@@ -330,6 +330,18 @@ async def test_another_quota_leaves_alone_what_came_after_it(tmp_path: Path) -> 
     await house.close()
 
 
+async def test_what_is_being_stored_while_the_quota_goes_is_planned_too(tmp_path: Path) -> None:
+    house = await House(tmp_path, FrozenClock(NOW), Quota(1, None), OverQuota.HOLD).start()
+    await house.send(0)
+    facts = Facts(house.by, "relay.test", "0QUEUE1", NOW, DAY, house.quotas)
+    verdict = policy.accept(submission(b"From: a@shop.test\r\n\r\nhello\r\n"), facts)
+    assert isinstance(verdict, Accepted)
+    house.queue.accept(verdict, lambda error: None)
+    await house.change(None)
+    assert house.seen() == ["0QUEUE0", "0QUEUE1"]
+    await house.close()
+
+
 async def test_what_is_held_is_planned_in_helpings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "_HELPING", 2)
     house = await House(tmp_path, FrozenClock(NOW), Quota(1, None), OverQuota.HOLD).start()
