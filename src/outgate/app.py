@@ -261,7 +261,7 @@ class RelayService:
         self.listeners.open_private(address, vpc=vpc, region=region)
 
     async def close_private(self, address: str) -> None:
-        """Listen at such an address no more; messages under way are finished."""
+        """Listen at such an address no more; messages under way may be finished, within a minute."""
         await self.listeners.close_private(address)
 
     def _listener(self, sock: socket.socket, door: Door) -> Listener:

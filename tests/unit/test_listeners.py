@@ -275,6 +275,19 @@ async def test_a_private_address_is_opened_and_closed(tmp_path: Path) -> None:
     await receiver.stop()
 
 
+async def test_whoever_is_not_done_in_time_has_to_go_too(tmp_path: Path) -> None:
+    async with relay(tmp_path / "data") as running:
+        service = running.service
+        service.open_private(PRIVATE, vpc=VPC, region="us-south")
+        working = await dial(running, PRIVATE, running.submissions, "submissions")
+        await login(working, running.tenant.smtp_user, running.tenant.smtp_password)
+        await working.envelope()
+        await service.listeners.close_private(PRIVATE, drain_s=0.0)
+        assert await working.heard() == "421 4.3.2 Service closing, please try again"
+        assert await working.reader.read() == b""
+        working.close()
+
+
 async def test_a_withdrawn_permission_ends_sessions_at_an_address_that_closes(tmp_path: Path) -> None:
     async with relay(tmp_path / "data") as running:
         service = running.service

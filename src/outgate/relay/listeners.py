@@ -2,13 +2,14 @@
 
 Standards: none; a private address is one that an endpoint gateway has reserved in a VPC's subnet.
 Promises: all public listeners of a kind share one port, and private ones have the same; an address that is given up
-    takes no new client and no new transaction, and whoever is at a message may finish it.
+    takes no new client and no new transaction, and whoever is at a message may finish it within a minute.
 Dangers: a listener on a wildcard address takes the ports of every private one. Belongs to one event loop.
 Not here: what an endpoint is (`endpoints`), which gateways there are (`gateways`), one listener (`smtp.asyncio`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ _log = Log("outgate.listeners")
 _KINDS = ("submission", "submissions")
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _TRIES = 50
+_DRAIN_S = 60.0
 
 
 class CannotListen(Exception):
@@ -128,9 +130,9 @@ class Listeners:
             raise
         self._private[address] = [self._add(sock, door) for sock, door in bound]
 
-    async def close_private(self, address: str) -> None:
+    async def close_private(self, address: str, *, drain_s: float = _DRAIN_S) -> None:
         """Listen at a private address no more; return when nobody new can come. Its clients may finish the message they
-        are at, and read 421 then; the others read it now."""
+        are at within `drain_s` seconds, and read 421 then; the others read it now."""
         for listener in self._private.pop(address, []):
             host, port = listener.address
             self.targets.discard(_at(host, port))
@@ -139,6 +141,7 @@ class Listeners:
                 session = connection.session
                 if not isinstance(session, SubmissionSession) or not session.leave():
                     connection.end(policy.CLOSING)
+            asyncio.get_running_loop().call_later(drain_s, _end_all, listener)
 
     def _add(self, sock: socket.socket, door: Door) -> Listener:
         listener = self._make(sock, door)
@@ -149,6 +152,12 @@ class Listeners:
         if self._started:
             listener.start()
         return listener
+
+
+def _end_all(listener: Listener) -> None:
+    for connection in listener.connections:
+        _log.info("listener.drained", client=connection.peer.address, reason="its message took too long")
+        connection.end(policy.CLOSING)
 
 
 def _bound(addresses: Sequence[str], port: int) -> dict[str, socket.socket]:

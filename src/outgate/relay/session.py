@@ -375,9 +375,6 @@ class SubmissionSession:
         self.machine.answer(AUTH_OK)
 
     def _mail_from(self, event: MailFrom) -> None:
-        if self._leaving:
-            self.machine.answer(policy.CLOSING)
-            return
         sender = self._current_sender()
         if sender is None:
             self.machine.answer(policy.WITHDRAWN)
