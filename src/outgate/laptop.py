@@ -381,6 +381,7 @@ class Laptop:
         names = PrivateNames(zone)
         gateways = Gateways(
             control.gateways,
+            networks=self._settings.relay.private_networks,
             open=relay.open_private,
             close=relay.close_private,
             publish=names.publish,

@@ -2,7 +2,8 @@
 
 Standards: the vendor's lifecycle of an endpoint gateway (pending, stable, failed, deleting).
 Promises: a gateway is `stable` once its address is listened on, and gone only when nobody listens there any more; one
-    whose address cannot be had is `failed` with the reason, and tried again; a restart takes all of them up.
+    whose address cannot be had, or is outside the networks of now, is `failed` with the reason, and tried again; a
+    restart takes all of them up.
 Dangers: two gateways never share an address: what is still being drained for one is not opened for another.
 Not here: rows (`store.gateways`), listeners (`app`), who is let in through them (`access`).
 """
@@ -10,8 +11,9 @@ Not here: rows (`store.gateways`), listeners (`app`), who is let in through them
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
 
 from outgate.base.log import Log
@@ -43,16 +45,18 @@ class Gateways:
         self,
         store: GatewayQueries,
         *,
+        networks: Sequence[IPv4Network | IPv6Network],
         open: Open,
         close: Callable[[str], Awaitable[object]],
         publish: Callable[[str, str], None] = lambda name, address: None,
         withdraw: Callable[[str, str], None] = lambda name, address: None,
         retry_s: float = 5.0,
     ) -> None:
-        """`close` stops accepting on an address, drains it and returns; `publish` and `withdraw` are told (name,
-        address) once an address is open and once it is not wanted any more, the latter also of a name that is not
-        there. What failed is tried every `retry_s` seconds."""
+        """`networks` hold the addresses that may be opened; `close` stops accepting on one, drains it and returns;
+        `publish` and `withdraw` are told (name, address) once an address is open and once it is not wanted any more.
+        What failed is tried every `retry_s` seconds."""
         self._store = store
+        self._networks = networks
         self._open = open
         self._close = close
         self._publish = publish
@@ -93,7 +97,7 @@ class Gateways:
             gateways = await asyncio.to_thread(self._store.wanted)
             wanted = {
                 gateway.ip.address: gateway
-                for gateway in reversed(gateways)  # of two that want one address, the elder has it
+                for gateway in gateways  # no two want one address: subnets do not overlap
                 if gateway.ip is not None and gateway.state is not GatewayState.DELETING
             }
             for address, listening in list(self._listening.items()):
@@ -101,9 +105,9 @@ class Gateways:
                     self._shut(address, listening)
             self._stuck = False
             for gateway in gateways:
-                await self._bring(gateway, wanted)
+                await self._bring(gateway)
 
-    async def _bring(self, gateway: EndpointGateway, wanted: dict[str, EndpointGateway]) -> None:
+    async def _bring(self, gateway: EndpointGateway) -> None:
         if gateway.state is GatewayState.DELETING:
             await self._end(gateway)
             return
@@ -111,9 +115,7 @@ class Gateways:
         if address in self._closing:
             return  # its end pokes
         reason = ""
-        if address and wanted[address] is not gateway:
-            reason = f"{address} is another gateway's, {wanted[address].id}"
-        elif address and address not in self._listening:
+        if address and address not in self._listening:
             reason = self._listen(gateway, address)
         state = GatewayState.FAILED if reason else GatewayState.STABLE
         self._stuck = self._stuck or bool(reason)
@@ -126,6 +128,9 @@ class Gateways:
 
     def _listen(self, gateway: EndpointGateway, address: str) -> str:
         """Open an address; return why it could not be, or ""."""
+        # Its subnet was judged when it was made, perhaps by other settings.
+        if not any(ip_address(address) in network for network in self._networks):
+            return f"{address} is in no network that relay.private_networks names: add one, or bind another address"
         try:
             self._open(address, vpc=gateway.vpc.crn, region=gateway.region)
         except OSError as error:
@@ -156,12 +161,8 @@ class Gateways:
 
     async def _end(self, gateway: EndpointGateway) -> None:
         """Forget a gateway, unless its address is still open: the end of that pokes."""
-        if gateway.ip is not None:
-            if gateway.ip.address in self._closing:
-                return
-            # Nobody may have listened since a restart, but the name may have been published before it.
-            if gateway.ip.address not in self._listening:
-                self._tell(self._withdraw, gateway.service_endpoint, gateway.ip.address)
+        if gateway.ip is not None and gateway.ip.address in self._closing:
+            return
         if await asyncio.to_thread(self._store.end, gateway.id):
             _log.info("gateway.gone", gateway=gateway.id, vpc=gateway.vpc.crn)
 

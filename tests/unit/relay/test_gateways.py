@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,14 @@ class Machine:
             self.names.remove((name, address))
 
     def gateways(self, store: ControlStore, **more: Any) -> Gateways:
+        given: dict[str, Any] = {"networks": [ipaddress.ip_network("10.0.0.0/8")], **more}
         return Gateways(
             store.gateways,
             open=self.open,
             close=self.close,
             publish=lambda name, address: self.names.append((name, address)),
             withdraw=self.withdraw,
-            **more,
+            **given,
         )
 
 
@@ -119,6 +121,22 @@ async def test_an_address_that_cannot_be_had_fails_with_its_name_and_is_tried_ag
     machine.taken = set()
     await gateways.look()
     assert (state(store, made), store.gateways.gateway("acc", made.id).reason) == (STABLE, "")
+
+
+@pytest.mark.parametrize("networks", [[], ["10.0.1.0/24", "fd00::/8"]])
+async def test_an_address_outside_the_networks_of_now_is_not_opened(
+    store: ControlStore, machine: Machine, networks: list[str]
+) -> None:
+    made = create(store, subnet(store))
+    await machine.gateways(store).look()
+    assert state(store, made) is STABLE
+    machine.opened.clear()  # the process ended, and the setting was narrowed
+    machine.names.clear()
+    again = machine.gateways(store, networks=[ipaddress.ip_network(each) for each in networks])
+    await again.look()
+    found = store.gateways.gateway("acc", made.id)
+    assert found.state is FAILED and not machine.opened and not machine.names
+    assert "10.0.0.4" in found.reason and "relay.private_networks" in found.reason
 
 
 async def test_a_failed_one_is_tried_again_by_itself(store: ControlStore, machine: Machine) -> None:
@@ -214,6 +232,7 @@ async def test_a_restart_takes_up_what_was_and_ends_what_was_going(store: Contro
     await first.look()
     assert len(machine.opened) == 2
     machine.opened.clear()  # the process ended
+    machine.names.clear()
     store.gateways.delete("acc", goes.id)
     again = machine.gateways(store)
     await again.start()
