@@ -47,11 +47,13 @@ class ZoneError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of a name and type: `values` in presentation form (none: no such data), or an `rcode`."""
+    """What is known of a name and type: `values` in presentation form (none: no such data), or an `rcode`; whether they
+    are the addresses of endpoint gateways, which nobody put."""
 
     values: tuple[str, ...]
     ttl: int
     rcode: str = ""
+    gateways: bool = False
 
 
 class Zone:
@@ -75,10 +77,11 @@ class Zone:
 
     # -- records --------------------------------------------------------------------------------------------
 
-    def put(self, name: str, rdtype: str, values: Sequence[str], ttl: int = 5) -> None:
+    def put(self, name: str, rdtype: str, values: Sequence[str], ttl: int = 5, *, gateways: bool = False) -> None:
         """Set the records of `name` and `rdtype`; none means that the name exists without them. Raises `ZoneError`.
 
-        TXT text may be given unquoted; strings longer than 255 octets are cut into several."""
+        `gateways` marks them as those of gateways. TXT text may be given unquoted; strings longer than 255 octets are cut
+        into several."""
         key = _key(name, rdtype)
         if not 0 <= ttl <= _LONGEST_TTL:
             raise ZoneError(f"ttl is 0 to {_LONGEST_TTL} seconds")
@@ -87,7 +90,7 @@ class Zone:
         if key[1] == "CNAME" and len(values) > 1:
             raise ZoneError("a name has one CNAME at most")
         self._rdatas[key] = tuple(_rdata(key[1], value) for value in values)
-        self._entries[key] = Entry(tuple(values), ttl)
+        self._entries[key] = Entry(tuple(values), ttl, gateways=gateways)
         self._save()
 
     def put_failure(self, name: str, rdtype: str, rcode: str) -> None:
@@ -112,6 +115,10 @@ class Zone:
     def get(self, name: str, rdtype: str) -> Entry | None:
         """Return what was put for `name` and `rdtype`, or None. Raises `ZoneError`."""
         return self._entries.get(_key(name, rdtype))
+
+    def gateway_names(self) -> list[str]:
+        """Return the names whose A records are marked as those of gateways."""
+        return [name for (name, _), entry in self._entries.items() if entry.gateways]
 
     def addresses(self, name: str) -> list[str]:
         """Return the IPv4 and IPv6 addresses that `name` has here, aliases followed; none for what is no name."""
@@ -237,7 +244,8 @@ class Zone:
             if entry.rcode:
                 yield {"name": name, "type": rdtype, "rcode": entry.rcode}
             else:
-                yield {"name": name, "type": rdtype, "values": list(entry.values), "ttl": entry.ttl}
+                marked = {"gateways": True} if entry.gateways else {}
+                yield {"name": name, "type": rdtype, "values": list(entry.values), "ttl": entry.ttl} | marked
 
     def _load(self, file: Path) -> None:
         read: dict[str, Any] = json.loads(file.read_text("utf-8"))
@@ -246,7 +254,8 @@ class Zone:
             if "rcode" in record:
                 self.put_failure(record["name"], record["type"], record["rcode"])
             else:
-                self.put(record["name"], record["type"], record["values"], record["ttl"])
+                marked = record.get("gateways", False)
+                self.put(record["name"], record["type"], record["values"], record["ttl"], gateways=marked)
         self._file = file
 
 

@@ -41,13 +41,31 @@ def test_somebody_elses_record_stays() -> None:
     assert zone.addresses(NAME) == ["127.0.0.9"]
 
 
-def test_after_a_restart_the_records_are_ours_again(tmp_path: Path) -> None:
-    before = PrivateNames(Zone(tmp_path / "zone.json"))
-    before.publish(NAME, "127.20.0.4")
-    before.publish(NAME, "127.20.1.4")
+def test_a_record_that_somebody_put_is_theirs_whatever_it_holds() -> None:
+    zone = Zone()
+    names = PrivateNames(zone)
+    zone.put(NAME, "A", ["127.20.0.4"])
+    names.publish(NAME, "127.20.0.4")
+    names.withdraw(NAME, "127.20.0.4")
+    assert zone.addresses(NAME) == ["127.20.0.4"]
+    zone.delete(NAME, "A")
+    names.publish(NAME, "127.20.0.4")
+    zone.put(NAME, "A", ["127.20.0.4"])
+    names.publish(NAME, "127.20.1.4")
+    names.withdraw(NAME, "127.20.0.4")
+    assert zone.addresses(NAME) == ["127.20.0.4"]
+
+
+def test_what_a_run_published_that_crashed_is_forgotten_by_the_next(tmp_path: Path) -> None:
+    before = Zone(tmp_path / "zone.json")
+    before.put("own.test", "A", ["127.20.0.4"])
+    names = PrivateNames(before)
+    names.publish(NAME, "127.20.0.4")
+    names.publish(NAME, "127.20.1.4")
+    names.publish("other.test", "127.20.1.4")
     zone = Zone(tmp_path / "zone.json")
     again = PrivateNames(zone)
-    again.withdraw(NAME, "127.20.1.4")
-    again.publish(NAME, "127.20.0.4")
+    assert zone.get(NAME, "A") is None and zone.get("other.test", "A") is None
+    assert zone.addresses("own.test") == ["127.20.0.4"]
     again.publish(NAME, "127.20.2.4")
-    assert zone.addresses(NAME) == ["127.20.0.4", "127.20.2.4"]
+    assert zone.addresses(NAME) == ["127.20.2.4"]
