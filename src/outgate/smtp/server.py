@@ -167,6 +167,7 @@ class ServerMachine:
         "_errors",
         "_events",
         "_exchange",
+        "_finishing",
         "_input",
         "_last",
         "_limits",
@@ -229,6 +230,7 @@ class ServerMachine:
         )
         self._before_chunk = State.CONNECTED
         self._spoilt = False
+        self._finishing = False
         self._recipients = 0
         self._utf8 = False
         self._errors = 0
@@ -248,9 +250,11 @@ class ServerMachine:
         if self.state is not State.CLOSED:
             self._input.feed(data)
 
-    def receive_eof(self) -> None:
-        """The peer has closed its side."""
-        if self.state is not State.CLOSED:
+    def receive_eof(self, *, finish: bool = False) -> None:
+        """The peer has closed its side. `finish`: it still reads, so what it has sent is answered before the end."""
+        if finish:
+            self._finishing = True
+        else:
             self._close()
 
     def outgoing(self) -> bytes:
@@ -284,7 +288,9 @@ class ServerMachine:
             return None
         while not self._events:
             if not self._step():
-                return None
+                if not self._finishing or self.state is State.CLOSED:
+                    return None
+                self._close()
         event = self._events.popleft()
         if isinstance(event, _QUESTIONS):
             self._question = event

@@ -227,6 +227,20 @@ def test_an_answer_needs_a_question() -> None:
         desk.machine.answer(reply(250, "2.0.0", "late"))
 
 
+def test_who_sends_no_more_but_reads_is_answered_first() -> None:
+    desk = Desk(tls=True, auth_required=False, hold=MessageReceived)
+    message = LINES["MAIL"] + LINES["RCPT"] + LINES["DATA"] + b"x\r\n.\r\n"
+    desk.say(LINES["EHLO"] + message + message + b"NOOP\r\nMAIL FR")
+    desk.machine.receive_eof(finish=True)
+    assert desk.pump() == b""
+    stored = reply(250, "2.0.0", "stored")
+    desk.machine.answer(stored)
+    assert desk.pump().startswith(stored.wire) and desk.machine.deadline == ""  # the second message's question is open
+    desk.machine.answer(stored)
+    assert desk.pump() == stored.wire + b"250 2.0.0 Ok\r\n"
+    assert desk.machine.state is State.CLOSED and desk.kinds().count("Closed") == 1
+
+
 @pytest.mark.parametrize("question", [Connected, Authenticate, MailFrom, RcptTo, MessageReceived])
 def test_a_421_to_any_question_closes(question: type) -> None:
     desk = Desk(tls=True, hold=question)

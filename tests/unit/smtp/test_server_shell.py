@@ -627,6 +627,41 @@ async def test_a_bug_in_the_session_is_a_421_and_not_silence() -> None:
         writer.close()
 
 
+@pytest.mark.parametrize("more", [b"QUIT\r\n", b"NOOP\r\n"])
+async def test_a_client_that_only_reads_on_has_all_its_answers(more: bytes) -> None:
+    async with served(hold=True) as s:
+        reader, writer = await s.dial()
+        writer.write(ENVELOPE + b"x\r\n.\r\n" + ENVELOPE + b"y\r\n.\r\n" + more)
+        writer.write_eof()
+        session = await s.born.get()
+        assert session.connection is not None
+        for number in (b"1", b"2"):
+            await session.asked.wait()
+            session.asked.clear()
+            await read_until(reader, b"354 End data with <CR><LF>.<CR><LF>\r\n")
+            session.machine.answer(reply(250, "2.0.0", f"stored {number.decode()}"))
+            session.connection.pump()
+            assert await reader.readline() == b"250 2.0.0 stored " + number + b"\r\n"
+        assert (await reader.read())[:3] == (b"221" if more == b"QUIT\r\n" else b"250")
+        await s.all_given_back()
+        writer.close()
+
+
+async def test_a_client_that_only_reads_on_gets_no_handshake(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    async with served(contexts[0], hold=True) as s:
+        reader, writer = await s.dial()
+        writer.write(ENVELOPE + b"x\r\n.\r\nSTARTTLS\r\n")
+        writer.write_eof()
+        session = await s.born.get()
+        assert session.connection is not None
+        await session.asked.wait()
+        session.machine.answer(reply(250, "2.0.0", "stored"))
+        session.connection.pump()
+        assert (await reader.read()).endswith(b"250 2.0.0 stored\r\n220 2.0.0 Ready to start TLS\r\n")
+        await s.all_given_back()
+        writer.close()
+
+
 @pytest.mark.parametrize("how", ["quit", "fin", "rst", "errors"])
 async def test_each_end_gives_the_place_back(how: str) -> None:
     async with served(turnstile=Turnstile(per_address=1)) as s:

@@ -166,10 +166,13 @@ class Connection(asyncio.Protocol):
         self.pump()
 
     def eof_received(self) -> bool:
-        if self.session is not None and not self._handshaking:
-            self.session.machine.receive_eof()
-            self.pump()
-        return False
+        if self.session is None or self._handshaking:
+            return False
+        # TLS has no half-close: whatever is returned there, asyncio and uvloop close at once.
+        half = not self.session.machine.tls
+        self.session.machine.receive_eof(finish=half)
+        self.pump()
+        return half and not self._closing
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._released:
