@@ -80,8 +80,8 @@ class Zone:
     def put(self, name: str, rdtype: str, values: Sequence[str], ttl: int = 5, *, gateways: bool = False) -> None:
         """Set the records of `name` and `rdtype`; none means that the name exists without them. Raises `ZoneError`.
 
-        `gateways` marks them as those of gateways. TXT text may be given unquoted; strings longer than 255 octets are cut
-        into several."""
+        `gateways` marks them as those of gateways. TXT text may be given unquoted; strings longer than 255 octets are
+        cut into several."""
         key = _key(name, rdtype)
         if not 0 <= ttl <= _LONGEST_TTL:
             raise ZoneError(f"ttl is 0 to {_LONGEST_TTL} seconds")
