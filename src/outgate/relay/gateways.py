@@ -11,9 +11,9 @@ Not here: rows (`store.gateways`), listeners (`app`), who is let in through them
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address, ip_network
 from typing import Protocol
 
 from outgate.base.log import Log
@@ -45,7 +45,7 @@ class Gateways:
         self,
         store: GatewayQueries,
         *,
-        networks: Sequence[IPv4Network | IPv6Network],
+        networks: Collection[str],
         open: Open,
         close: Callable[[str], Awaitable[object]],
         publish: Callable[[str, str], None] = lambda name, address: None,
@@ -56,7 +56,7 @@ class Gateways:
         `publish` and `withdraw` are told (name, address) once an address is open and once it is not wanted any more.
         What failed is tried every `retry_s` seconds."""
         self._store = store
-        self._networks = networks
+        self._networks = [ip_network(each, strict=False) for each in networks]
         self._open = open
         self._close = close
         self._publish = publish

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ class Machine:
             self.names.remove((name, address))
 
     def gateways(self, store: ControlStore, **more: Any) -> Gateways:
-        given: dict[str, Any] = {"networks": [ipaddress.ip_network("10.0.0.0/8")], **more}
+        given: dict[str, Any] = {"networks": ["10.0.0.0/8"], **more}
         return Gateways(
             store.gateways,
             open=self.open,
@@ -132,7 +131,7 @@ async def test_an_address_outside_the_networks_of_now_is_not_opened(
     assert state(store, made) is STABLE
     machine.opened.clear()  # the process ended, and the setting was narrowed
     machine.names.clear()
-    again = machine.gateways(store, networks=[ipaddress.ip_network(each) for each in networks])
+    again = machine.gateways(store, networks=networks)
     await again.look()
     found = store.gateways.gateway("acc", made.id)
     assert found.state is FAILED and not machine.opened and not machine.names
