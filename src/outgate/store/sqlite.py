@@ -8,6 +8,8 @@ Dangers: exactly one process may have a queue file open for writing: a lock file
     may still turn up after a crash: the client was refused, so at worst a message arrives twice.
 Not here: segments (`spool`), statements (`queue_rows`), reads for people (`history`), when to try again
     (`relay.queue`).
+
+The module is long because one thread does all of this, and its order is the promise.
 """
 
 from __future__ import annotations

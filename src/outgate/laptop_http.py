@@ -1,0 +1,181 @@
+"""What HTTP serves in the laptop mode: the vendors' APIs, identity, the sandbox calls, the page.
+
+Standards: the contract in docs/laptop-mode.md.
+Promises: each API has a path of its own, as `dev.json` names them; moving the clock answers once all that is newly due
+has been looked at.
+Dangers: the page shows secrets of the laptop mode's own tenant: on loopback only (`sandbox.local`).
+Not here: starting and stopping what is served (`laptop`), operations (`api`), pages (`console`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+
+from outgate import settings as settings_module
+from outgate.api import cloud_manager, event_notifications, identity, restrictions, vpc
+from outgate.api.event_notifications.hashing import PasswordHashing
+from outgate.api.identity.tokens import Authenticator, TokenIssuer
+from outgate.api.messages.documents import message_document, summary_document
+from outgate.api.mounts import Mounts
+from outgate.app import EgressService, RelayService
+from outgate.base.clock import OffsetClock
+from outgate.console import views
+from outgate.relay.gateways import Gateways
+from outgate.relay.onboarding import Verifier
+from outgate.relay.recheck import Recheck
+from outgate.sandbox import api as sandbox_api
+from outgate.sandbox import tenant as tenants
+from outgate.sandbox.inbox import Inbox
+from outgate.sandbox.zone import Zone
+from outgate.settings import Settings
+from outgate.store.control import ControlStore
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the HTTP side is made of."""
+
+    settings: Settings
+    control: ControlStore
+    clock: OffsetClock
+    zone: Zone
+    inbox: Inbox
+    relay: RelayService
+    gateways: Gateways
+    egress: EgressService
+    verifier: Verifier
+    recheck: Recheck
+    hasher: PasswordHashing
+    issuer: TokenIssuer
+
+
+def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Mounts:
+    """Return everything that HTTP serves: the vendors' APIs, identity, the sandbox calls, the page."""
+    control, clock, settings = parts.control, parts.clock, parts.settings
+    authenticator = Authenticator(control, clock)
+    notifications = event_notifications.build(
+        store=control,
+        authenticator=authenticator,
+        verifier=parts.verifier,
+        hasher=parts.hasher,
+        records=event_notifications.SmtpRecords(settings.relay.spf_host),
+        history=parts.relay.store,
+        egress_trail=parts.egress.audit.find,
+        authorization=settings.relay.authorization,
+        clock=clock,
+        grace_s=settings.relay.recheck_grace_s,
+        reach_s=settings.relay.queue_lifetime_s + settings.relay.hold_longest_s,
+        endpoints=parts.relay.listeners.open_endpoints,
+    )
+    managed = cloud_manager.build(
+        store=control.egress,
+        authenticator=authenticator,
+        changed=parts.egress.reconciler.poke,
+        shared_addresses=settings.egress.shared_addresses,
+        http_proxy_port=proxy_port,
+        account_of_key=lambda clear: (key := control.identity.find_api_key(clear)) and key.account_id,
+    )
+    tokens = identity.build(store=control, tokens=parts.issuer, authenticator=authenticator, clock=clock)
+
+    async def advance(seconds: float) -> float:
+        now = clock.advance(seconds)
+        await parts.relay.follow_access()
+        await parts.relay.follow_logins()
+        # What a look at a domain leads to decides what may be sent: so mail comes last.
+        await parts.recheck.poke()
+        await parts.relay.holds.look()
+        await parts.relay.queue.poke()
+        return now
+
+    return Mounts(
+        {
+            "/event-notifications": notifications,
+            "/context-based-restrictions": restrictions.build(store=control, authenticator=authenticator, clock=clock),
+            "/cloud-manager": managed,
+            "/iam": tokens,
+            "/identity": _below("/identity", tokens),
+            "/sandbox": sandbox_api.build(parts.zone, parts.inbox, advance, authenticator),
+            "/vpc/v1": vpc.build(
+                store=control,
+                authenticator=authenticator,
+                clock=clock,
+                region=tenants.REGION,
+                private_names=settings_module.compiled(settings.relay.endpoints).private_names(),
+                networks_allowed=settings.relay.private_networks,
+                changed=parts.gateways.poke,
+            ),
+        },
+        views.build(_console_data(parts, dev)),
+    )
+
+
+def _console_data(parts: Parts, dev: dict[str, Any]) -> views.ConsoleData:
+    egress, history = parts.control.egress, parts.relay.store
+
+    def message(queue_id: str) -> dict[str, Any] | None:
+        record = history.message(queue_id)
+        if record is None:
+            return None
+        carried = parts.egress.audit.find(record.client_address, record.client_port, record.received_at)
+        return message_document(record, carried)
+
+    def networking() -> dict[str, Any]:
+        found = egress.networking(dev["environment_id"])
+        forwards = () if found is None else found.port_forwards
+        return {
+            "tunnelAddress": dev["tunnel_address"],
+            "mode": "flexiblePortEgress" if found is None else found.mode.value,
+            "reason": "" if found is None else found.reason,
+            "portForwards": [
+                {"name": each.name, "portOrig": each.port_orig, "portDest": each.port_dest} for each in forwards
+            ],
+        }
+
+    def variables() -> list[dict[str, Any]]:
+        return [
+            {
+                "name": each.name,
+                "value": each.value,
+                "type": "secretString" if each.secret else "string",
+                "service": each.service,
+            }
+            for each in egress.variables(dev["environment_id"])
+        ]
+
+    return views.ConsoleData(
+        dev=lambda: dev,
+        inbox=_NewestFirst(parts.inbox),
+        messages=lambda: [summary_document(record) for record in history.messages(limit=50)[1]],
+        message=message,
+        variables=variables,
+        networking=networking,
+        clock_offset=lambda: parts.clock.offset,
+    )
+
+
+class _NewestFirst:
+    """The inbox as the page wants it."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    def items(self) -> list[dict[str, Any]]:
+        return self._inbox.items()[::-1]
+
+    def raw(self, item_id: str) -> bytes | None:
+        return self._inbox.raw(item_id)
+
+
+def _below(prefix: str, app: FastAPI) -> Callable[..., Awaitable[None]]:
+    """Return `app` for mounting at one of its own prefixes: it sees the whole path again."""
+
+    async def whole(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "root_path": scope.get("root_path", "").removesuffix(prefix)}
+        await app(scope, receive, send)
+
+    return whole
