@@ -10,10 +10,10 @@ Input: one octet of options, two that choose the cuts, then what the server send
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from _cut import cut
 
 from outgate.smtp.answers import ClientLimits, ReplyReader, extensions_of
 from outgate.smtp.client import ClientMachine, Done, Greeting, Hello, State, TlsReady, Transaction
@@ -93,7 +93,7 @@ def one_input(data: bytes) -> None:
     head, stream = data[:_HEAD].ljust(_HEAD, b"\0"), data[_HEAD:]
     whole, pieces = Owner(bool(head[0] & 1)), Owner(bool(head[0] & 1))
     whole.feed(stream)
-    for piece in _cut(stream, head[1], head[2]):
+    for piece in cut(stream, head[1], head[2]):
         pieces.feed(piece)
     assert pieces.seen == whole.seen
     if whole.machine.state is not State.CLOSED:
@@ -128,18 +128,6 @@ def _check(reply: Reply) -> None:
     assert sum(map(len, reply.lines)) <= LIMITS.reply
     if reply.enhanced:
         assert _ENHANCED.fullmatch(reply.enhanced) and reply.enhanced[0] == str(reply.code)[0]
-
-
-def _cut(stream: bytes, step: int, more: int) -> list[bytes]:
-    def edges() -> Iterator[int]:
-        at, length = 0, step % 61 + 1
-        while at < len(stream):
-            yield at
-            at += length
-            length = (length * 7 + more) % 61 + 1 if more else length
-
-    cuts = [*edges(), len(stream)]
-    return [stream[start:end] for start, end in itertools.pairwise(cuts)]
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ Input: one octet of options, eight that choose answers, two that choose the cuts
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from _cut import cut
 
 from outgate.smtp.buffer import has_bare_line_ends
 from outgate.smtp.errors import RemoteProtocolError
@@ -152,8 +152,8 @@ def _yes(event: Event | None) -> Reply:
 def one_input(data: bytes) -> None:
     head, stream = data[:_HEAD].ljust(_HEAD, b"\0"), data[_HEAD:]
     whole = _run(head, [stream], late=False)
-    assert _run(head, _cut(stream, head[9], head[10]), late=False) == whole
-    assert _run(head, _cut(stream, head[10], head[9]), late=True) == whole
+    assert _run(head, cut(stream, head[9], head[10]), late=False) == whole
+    assert _run(head, cut(stream, head[10], head[9]), late=True) == whole
 
 
 def _run(head: bytes, pieces: list[bytes], *, late: bool) -> tuple[bytes, list[Event], str]:
@@ -167,20 +167,6 @@ def _run(head: bytes, pieces: list[bytes], *, late: bool) -> tuple[bytes, list[E
         if owner.error:
             break
     return owner.finish()
-
-
-def _cut(stream: bytes, step: int, more: int) -> list[bytes]:
-    """Cut in pieces of lengths that follow from two octets; both 0 is octet by octet."""
-
-    def edges() -> Iterator[int]:
-        at, length = 0, step % 61 + 1
-        while at < len(stream):
-            yield at
-            at += length
-            length = (length * 7 + more) % 61 + 1 if more else length
-
-    cuts = [*edges(), len(stream)]
-    return [stream[start:end] for start, end in itertools.pairwise(cuts)]
 
 
 if __name__ == "__main__":

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from _run import CORPORA, FOLDER, load
 from hypothesis import given
 from hypothesis import strategies as st
 
-FOLDER = Path(__file__).parents[2] / "fuzz"
-CORPORA = Path(__file__).parents[1] / "corpora" / "fuzz"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
 
 
-@cache
-def harness(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"fuzz_{name}", FOLDER / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+harness = cache(load)
 
 
 def known(name: str) -> list[bytes]:
