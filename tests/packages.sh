@@ -17,6 +17,7 @@ set -eu
     'node|nodejs=nodejs' \
     npm=npm \
     postfix=postfix \
+    unbound=unbound \
     "/usr/lib/$(uname -m)-linux-gnu/sasl2/libplain.so|/usr/lib/sasl2/libplain.so=libsasl2-modules" \
     curl=curl \
     openssl=openssl \

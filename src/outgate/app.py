@@ -43,6 +43,7 @@ from outgate.relay import policy
 from outgate.relay.access import AccessTable
 from outgate.relay.credentials import Credentials
 from outgate.relay.delivery import Delivery, DeliveryLimits
+from outgate.relay.dialling import Dialler
 from outgate.relay.endings import Endings
 from outgate.relay.endpoints import Door, Endpoint, Endpoints
 from outgate.relay.guessing import FAMILIAR_S, Guessing
@@ -215,18 +216,20 @@ class RelayService:
             }
         except ValueError as error:
             raise StartFailed(f"relay.deliver_to cannot be used: {error}") from None
+        limits = DeliveryLimits(
+            relay.connections_per_site,
+            relay.messages_per_connection,
+            relay.delivery_idle_s,
+            relay.delivery_timeout_s,
+        )
+        tls = opportunistic_context() if relay.delivery_tls == "opportunistic" else None
         return Delivery(
             router=lambda job: routers[self.endpoint_of(job.instance_id).id],
             signer=self.signer,
             finished=self._finished,
             clock=clock,
-            limits=DeliveryLimits(
-                relay.connections_per_site,
-                relay.messages_per_connection,
-                relay.delivery_idle_s,
-                relay.delivery_timeout_s,
-            ),
-            tls=opportunistic_context() if relay.delivery_tls == "opportunistic" else None,
+            limits=limits,
+            dialler=Dialler(clock=clock, limits=limits, tls=tls),
             may_go=lambda job: self.queue.may_go(job),
         )
 

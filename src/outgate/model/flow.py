@@ -135,19 +135,22 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class JobRecipient:
-    """A recipient within a job: its row id, mailbox, domain, and how many attempts it has had."""
+    """A recipient within a job: its row id, mailbox, domain, how many attempts it has had, and what DSN asks for."""
 
     id: int
     mailbox: str
     domain: str
     attempts: int
+    notify: str = ""
+    orcpt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A message × one recipient domain × its due recipients, leased to this process. Made by the queue.
 
-    `content` is at hand when the message was accepted a moment ago, else None: read it at `location`."""
+    `content` is at hand when the message was accepted a moment ago, else None: read it at `location`. `ret`, `envid`
+    and `requiretls` are as in `Submission`; `route` names the one route it must take, "" for the usual order."""
 
     queue_id: str
     instance_id: str
@@ -163,6 +166,10 @@ class Job:
     smtputf8: bool
     trace: bytes | None = None
     content: bytes | None = None
+    ret: str = ""
+    envid: str = ""
+    requiretls: bool = False
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,27 +181,71 @@ class Prepared:
     content: bytes
 
 
+class TlsLevel(StrEnum):
+    """What a connection must have before a message goes over it, weakest first."""
+
+    NONE = "none"
+    """STARTTLS is not used."""
+    OPPORTUNISTIC = "opportunistic"
+    """Encrypted where the server can, with any certificate."""
+    ENCRYPTED = "encrypted"
+    """Encrypted or not at all, with any certificate."""
+    VERIFIED = "verified"
+    """With a certificate that authorities vouch for and that has one of the demand's names."""
+    DANE = "dane"
+    """With a certificate that one of the demand's TLSA records matches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tlsa:
+    """A TLSA record (RFC 6698): certificate usage, selector, matching type, and the association data."""
+
+    usage: int
+    selector: int
+    matching: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TlsDemand:
+    """What TLS to a host must be. Made by routing, kept by dialling. `names` are those a certificate may have (the
+    host's own if there is none); `why` says who asks for it, for the trail ("MTA-STS enforce of example.com")."""
+
+    level: TlsLevel = TlsLevel.OPPORTUNISTIC
+    names: tuple[str, ...] = ()
+    tlsa: tuple[Tlsa, ...] = ()
+    why: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """One place to try: an MX's name ("" for an address literal), its address and port, and the address to leave
-    from, which is of the same family (None: the system's choice)."""
+    from, which is of the same family (None: the system's choice); and what TLS to it must be."""
 
     name: str
     address: str
     port: int
     source: str | None = None
+    tls: TlsDemand = TlsDemand()
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where a job goes. Made by routing. `site` names the set of MX hosts; `hosts` in the order to try;
-    `reason` says why this route, for the trail; `endpoint` is the one it leaves from, as `ehlo_name`."""
+    `reason` says why this route, for the trail; `endpoint` is the one it leaves from, as `ehlo_name`.
+
+    `via` is "direct" or the name of the smart host or egress forward that carries it. Only work of equal `security`
+    shares a connection: it names what was demanded of TLS for the whole site ("opportunistic", "sts example.com", …).
+    `requiretls`: only a server that offers REQUIRETLS may have it."""
 
     site: str
     hosts: tuple[Host, ...]
     reason: str
     endpoint: str = ""
     ehlo_name: str = ""
+    via: str = "direct"
+    security: str = "opportunistic"
+    requiretls: bool = False
 
 
 @dataclass(frozen=True, slots=True)

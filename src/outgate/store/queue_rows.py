@@ -71,9 +71,9 @@ _NEXT_DUE = (
     " WHERE r.due_at IS NOT NULL AND r.lease IS NULL AND m.segment IS NOT NULL{but} ORDER BY r.due_at LIMIT 1"
 )
 _TAKE = (
-    "SELECT r.id, r.queue_id, r.mailbox, r.domain, r.attempts, m.instance_id, m.smtp_config_id, m.key_id,"
-    ' m.key_domain, m.key_selector, m.reverse_path, m.segment, m.generation, m."offset", m.length,'
-    " m.accepted_at, m.expires_at, m.body_8bit, m.smtputf8"
+    "SELECT r.id, r.queue_id, r.mailbox, r.domain, r.attempts, r.notify, r.orcpt, r.route, m.instance_id,"
+    " m.smtp_config_id, m.key_id, m.key_domain, m.key_selector, m.reverse_path, m.segment, m.generation,"
+    ' m."offset", m.length, m.accepted_at, m.expires_at, m.body_8bit, m.smtputf8, m.ret, m.envid, m.requiretls'
     " FROM recipients AS r JOIN messages AS m ON m.queue_id = r.queue_id"
     " WHERE r.queue_id IN (VALUES {values}) AND r.due_at <= ? AND r.lease IS NULL ORDER BY r.id"
 )
@@ -213,7 +213,9 @@ class QueueRows:
                         at,
                     )
                 )
-                by_domain.setdefault(domain, []).append(JobRecipient(number, mailbox, domain, 0))
+                by_domain.setdefault(domain, []).append(
+                    JobRecipient(number, mailbox, domain, 0, recipient.notify, recipient.orcpt)
+                )
             jobs.append(tuple(_fresh_job(accepted, location, domain, found) for domain, found in by_domain.items()))
         self._many(_ADD_MESSAGES, messages)
         self._many(_ADD_RECIPIENTS, recipients)
@@ -432,24 +434,34 @@ def _fresh_job(accepted: Accepted, location: Location, domain: str, recipients: 
         submission.smtputf8,
         accepted.trace,
         submission.content,
+        submission.ret,
+        submission.envid,
+        submission.requiretls,
     )
 
 
 def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
-    row = rows[0]
+    _, queue_id, _, domain, _, _, _, route, *message = rows[0]
+    instance_id, smtp_config_id, key_id, key_domain, key_selector, reverse_path, *message = message
+    segment, generation, offset, length, *message = message
+    accepted_at, expires_at, body_8bit, smtputf8, ret, envid, requiretls = message
     return Job(
-        queue_id=row[1],
-        instance_id=row[5],
-        smtp_config_id=row[6],
-        signing_key=SigningKey(row[7], row[8], row[9]),
-        reverse_path=row[10],
-        domain=row[3],
-        recipients=tuple(JobRecipient(r[0], r[2], r[3], r[4]) for r in rows),
-        location=Location(row[11], row[12], row[13], row[14]),
-        accepted_at=row[15],
-        expires_at=row[16],
-        body_8bit=bool(row[17]),
-        smtputf8=bool(row[18]),
+        queue_id=queue_id,
+        instance_id=instance_id,
+        smtp_config_id=smtp_config_id,
+        signing_key=SigningKey(key_id, key_domain, key_selector),
+        reverse_path=reverse_path,
+        domain=domain,
+        recipients=tuple(JobRecipient(r[0], r[2], r[3], r[4], r[5], r[6]) for r in rows),
+        location=Location(segment, generation, offset, length),
+        accepted_at=accepted_at,
+        expires_at=expires_at,
+        body_8bit=bool(body_8bit),
+        smtputf8=bool(smtputf8),
+        ret=ret,
+        envid=envid,
+        requiretls=bool(requiretls),
+        route=route,
     )
 
 

@@ -426,6 +426,9 @@ messages = Table(
     Column("counted_at", Float),
     # What was found and let pass: a warning for the trail.
     Column("warning", String, nullable=False, server_default=""),
+    # "" for a submission, "dsn" for a report of ours, and the queue id of the message that it is about.
+    Column("origin", String, nullable=False, server_default=""),
+    Column("parent", String, nullable=False, server_default=""),
 )
 Index(
     "messages_counted",
@@ -447,6 +450,9 @@ recipients = Table(
     # DSN's NOTIFY and ORCPT as they came, "" if not given.
     Column("notify", String, nullable=False, server_default=""),
     Column("orcpt", String, nullable=False, server_default=""),
+    # The one route that an operator has it take, "" for the usual order; and the site it was last tried at.
+    Column("route", String, nullable=False, server_default=""),
+    Column("site", String, nullable=False, server_default=""),
     Column("status", String, nullable=False),
     Column("attempts", Integer, nullable=False),
     # When to try next; NULL when final or held. A lease is a next attempt that somebody has taken.

@@ -24,6 +24,7 @@ from outgate.model.flow import (
     Status,
 )
 from outgate.relay.delivery import Delivery, DeliveryLimits
+from outgate.relay.dialling import Dialler
 from outgate.relay.routing import Unroutable
 from outgate.smtp.asyncio.server import (
     Connection,
@@ -184,13 +185,14 @@ def desk(
         attempts.append(attempt)
         done[job.queue_id].set_result(attempt)
 
+    limits = limits or DeliveryLimits()
     delivery = Delivery(
         router=router if callable(router) else lambda job: router,  # type: ignore[arg-type,return-value]
         signer=signer or Signer(),
         finished=finished,
         clock=FrozenClock(),
-        limits=limits or DeliveryLimits(),
-        tls=tls,
+        limits=limits,
+        dialler=Dialler(clock=FrozenClock(), limits=limits, tls=tls),
         may_go=may_go,
     )
     return Desk(delivery, attempts, done)

@@ -15,8 +15,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-CONTROL_HEAD = "c0003"
-QUEUE_HEAD = "q0003"
+CONTROL_HEAD = "c0004"
+QUEUE_HEAD = "q0004"
 
 _HERE = Path(__file__).parent
 
