@@ -15,8 +15,8 @@ from support.clients import run
 from support.documented import snippet
 from support.running import Running, wait_for
 
-_DAEMONS = ("/usr/lib/postfix/sbin", "/usr/libexec/postfix", "/usr/lib/postfix")
-_SERVICES = """\
+DAEMONS = ("/usr/lib/postfix/sbin", "/usr/libexec/postfix", "/usr/lib/postfix")
+SERVICES = """\
 {port}    inet  n - n - - smtpd
 pickup    unix  n - n 60 1 pickup
 cleanup   unix  n - n - 0 cleanup
@@ -62,7 +62,7 @@ class Postfix:
         shutil.chown(self.directory / "data", "postfix")
         shutil.copy(self._running.dev["ca_file"], self._etc / "ca.pem")
         (self._etc / "main.cf").write_text(self._settings())
-        (self._etc / "master.cf").write_text(_SERVICES.format(port=self.port))
+        (self._etc / "master.cf").write_text(SERVICES.format(port=self.port))
         host, port = self._running.address("submissions")
         (self._etc / "transport").write_text(f"implicit.test smtps:[{host}]:{port}\n")
         self._write_login(self._running.dev["smtp_user"], self._running.dev["smtp_password"])
@@ -93,7 +93,7 @@ class Postfix:
 compatibility_level = 3.6
 queue_directory = {here}/queue
 data_directory = {here}/data
-daemon_directory = {next(found for found in _DAEMONS if Path(found, "master").exists())}
+daemon_directory = {next(found for found in DAEMONS if Path(found, "master").exists())}
 command_directory = /usr/sbin
 mail_owner = postfix
 setgid_group = postdrop
