@@ -13,8 +13,6 @@ from typing import Any
 
 from outgate.base.clock import rfc3339
 
-_TOO_LONG = "held-too-long"
-
 
 @dataclass(frozen=True, slots=True)
 class Hop:
@@ -44,6 +42,7 @@ def hops(message: dict[str, Any]) -> list[Hop]:
         found.append(Hop(message["accepted_at"], "relay", "warning", message["warning"]))
     for attempt in message.get("attempts", []):
         found.extend(_attempt(attempt))
+    found.extend(_untried(message))
     return sorted(found, key=lambda hop: hop.at)
 
 
@@ -69,8 +68,6 @@ def _carried(line: dict[str, Any]) -> Hop:
 
 
 def _attempt(attempt: dict[str, Any]) -> list[Hop]:
-    if all(each["status"] in ("held", "queued") or each.get("reason") == _TOO_LONG for each in attempt["outcomes"]):
-        return _put_aside(attempt)
     where = f"{attempt['host']} [{attempt['address']}] by ".lstrip() if attempt["address"] else ""
     tls = attempt["tls"] or "in the clear"
     found = [Hop(attempt["started_at"], "delivery", "attempt", f"{where}{attempt['route_reason']}")]
@@ -89,15 +86,20 @@ def _attempt(attempt: dict[str, Any]) -> list[Hop]:
     return found
 
 
-def _put_aside(attempt: dict[str, Any]) -> list[Hop]:
-    """Tell of recipients that were held, released or given up without speaking to any server."""
-    states: dict[str, list[str]] = {}
-    for outcome in attempt["outcomes"]:
-        states.setdefault(outcome["status"], []).append(outcome["mailbox"])
-    return [
-        Hop(attempt["finished_at"], "relay", state, f"{', '.join(mailboxes)}: {attempt['route_reason']}")
-        for state, mailboxes in states.items()
-    ]
+def _untried(message: dict[str, Any]) -> list[Hop]:
+    """Tell what befell recipients without speaking to any server: held, released, cancelled, suppressed, …"""
+    states: dict[tuple[str, str, str, str], list[str]] = {}
+    for moment in message.get("timeline", []):
+        warning = moment["event"] == "warning" and (moment["recipient"] or moment["detail"] != message.get("warning"))
+        if warning or (moment["attempt"] is None and moment["event"] not in ("accepted", "warning")):
+            key = (moment["at"], moment["event"], moment["detail"], moment["actor"])
+            states.setdefault(key, []).append(moment["recipient"])
+    found: list[Hop] = []
+    for (at, event, detail, actor), mailboxes in states.items():
+        who = ", ".join(mailbox for mailbox in mailboxes if mailbox)
+        said = f"{who}: {detail}" if who else detail
+        found.append(Hop(at, "relay", event, f"{said} (by {actor})" if actor else said))
+    return found
 
 
 def _reply(outcome: dict[str, Any]) -> str:

@@ -70,23 +70,29 @@ def test_the_whole_story() -> None:
     ]
 
 
-def test_what_was_held_and_released_spoke_to_nobody() -> None:
-    def put_aside(status: str, reason: str, words: str, second: int) -> dict[str, Any]:
+def test_what_befell_recipients_without_an_attempt_is_told_of_the_relay() -> None:
+    def befell(event: str, words: str, second: int, *mailboxes: str, actor: str = "") -> list[dict[str, Any]]:
         at = f"2026-11-21T07:03:{second:02}.000Z"
-        outcome = {"mailbox": "b@x.test", "status": status, "code": 0, "enhanced": "", "text": "", "reason": reason}
-        return {
-            "started_at": at, "finished_at": at, "host": "", "address": "", "route_reason": words, "tls": "",
-            "conversation": [], "outcomes": [outcome, {**outcome, "mailbox": "c@x.test"}],
-        }  # fmt: skip
+        return [
+            {"at": at, "event": event, "recipient": each, "detail": words, "attempt": None, "actor": actor}
+            for each in mailboxes
+        ]
 
-    held = put_aside("held", "suspended", "held: the domain is suspended", 10)
-    freed = put_aside("queued", "released", "released: it may send again", 11)
-    given_up = put_aside("expired", "held-too-long", "held for as long as mail is held", 12)
-    found = hops({**MESSAGE, "egress": [], "attempts": [held, freed, given_up]})
+    both = ("b@x.test", "c@x.test")
+    timeline = [
+        *befell("accepted", "from 127.0.0.1 as user", 1, ""),
+        *befell("held", "held: the domain is suspended", 10, *both),
+        *befell("released", "released: it may send again", 11, *both, actor="key 7"),
+        {**befell("delivered", "250 Ok", 12, "b@x.test")[0], "attempt": 1},
+        {**befell("warning", "delivered, too late to count: Ok", 13, "b@x.test")[0], "attempt": 1},
+        *befell("report", "told <r@shop.test>: 0REPORT", 14, ""),
+    ]
+    found = hops({**MESSAGE, "egress": [], "attempts": [], "timeline": timeline})
     assert [(hop.hop, hop.result, hop.detail) for hop in found[1:]] == [
         ("relay", "held", "b@x.test, c@x.test: held: the domain is suspended"),
-        ("relay", "queued", "b@x.test, c@x.test: released: it may send again"),
-        ("relay", "expired", "b@x.test, c@x.test: held for as long as mail is held"),
+        ("relay", "released", "b@x.test, c@x.test: released: it may send again (by key 7)"),
+        ("relay", "warning", "b@x.test: delivered, too late to count: Ok"),
+        ("relay", "report", "told <r@shop.test>: 0REPORT"),
     ]
 
 

@@ -1,6 +1,6 @@
 """What a message is at each stage of its way through the relay, in reading order.
 
-    Submission → Accepted | Refused → Job → Prepared → Outcome (per recipient, in an Attempt) → StatusEvent
+    Submission → Accepted | Refused → Job → Prepared → Outcome (per recipient, in an Attempt) → Event
 
 Standards: RFC 5321, 6409 (words), RFC 3463 (enhanced codes).
 Promises: every type is immutable; a stage takes one and returns the next, none calls an earlier stage.
@@ -281,11 +281,22 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class StatusEvent:
-    """One fact in a message's life, for status, metrics and the trail. `recipient` is "" for the message."""
+class Event:
+    """One fact in a message's life: the record behind status, metrics, trail and webhooks. Kept by the store.
+
+    `kind` is a `Status` that a recipient has from then on, or a word: "accepted", "warning", "released" (held no more),
+    "report", "rerouted", … `recipient_id` None: it is about the whole message. `attempt_id` is the try that it came of,
+    whose reply is `code`, `enhanced`, `text`; without a try, `text` are our words for it. `reason` is a class word,
+    `actor` who did it ("" is the relay by itself), `due_at` when the recipient is tried next (None: it is not)."""
 
     queue_id: str
     at: float
     kind: str
-    recipient: str
-    detail: str
+    recipient_id: int | None = None
+    attempt_id: int | None = None
+    code: int = 0
+    enhanced: str = ""
+    text: str = ""
+    reason: str = ""
+    actor: str = ""
+    due_at: float | None = None

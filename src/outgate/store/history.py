@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from outgate.model.flow import Location, Outcome, SigningKey, Status, StatusEvent
+from outgate.model.flow import Event, Location, Outcome, SigningKey, Status
 from outgate.smtp.transaction import Step
 from outgate.store import quota_rows
 from outgate.store.conditions import add_functions, for_mailbox
@@ -41,7 +41,7 @@ _SENT_FROM = (
 _PAGE_MOST = 1000
 _EVER = float("inf")
 _WIDE_WAITING = 8
-_LASTING = frozenset({Status.HELD, *(status for status in Status if status.final)})
+_STATUSES = frozenset(status.value for status in Status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,21 @@ class AttemptRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """A line of a message's timeline: an event, or the beginning of an attempt ("attempt"), in words for people.
+
+    `recipient` is a mailbox, "" when it is about the whole message; `attempt` counts from 1, 0: it came of none;
+    `actor` is "" for the relay by itself."""
+
+    at: float
+    kind: str
+    recipient: str
+    detail: str
+    attempt: int = 0
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MessageRecord:
     """Everything known of one message. `size` is the content's length in bytes as it came over the wire;
     `location` is None once nobody needs the body any more."""
@@ -109,36 +124,29 @@ class MessageRecord:
     recipients: tuple[RecipientRecord, ...]
     attempts: tuple[AttemptRecord, ...]
     warning: str = ""
+    events: tuple[Event, ...] = ()
 
-    def events(self) -> tuple[StatusEvent, ...]:
-        """Return the message's life in order: accepted, then each attempt and what it meant, and what befell a
-        recipient without one (held, released, cancelled, …)."""
-        accepted = StatusEvent(
-            self.queue_id, self.accepted_at, "accepted", "", f"from {self.client_address} as {self.username}"
-        )
-        warned = (StatusEvent(self.queue_id, self.accepted_at, "warning", "", self.warning),) if self.warning else ()
-        events: list[StatusEvent] = []
-        told: set[tuple[int, float, Status]] = set()
-        for attempt in self.attempts:
-            # What was done to recipients without trying (a hold, its end) is recorded with its reason alone.
-            if attempt.site or any(outcome.code or outcome.text for _, outcome in attempt.outcomes):
-                where = f"{attempt.host} [{attempt.address}]" if attempt.address else attempt.host
-                detail = " ".join(part for part in (where, attempt.tls) if part)
-                events.append(StatusEvent(self.queue_id, attempt.started_at, "attempt", "", detail))
-            for mailbox, outcome in attempt.outcomes:
-                code = str(outcome.code) if outcome.code else ""
-                reply = " ".join(part for part in (code, outcome.enhanced, outcome.text) if part)
-                said = reply or attempt.route_reason or outcome.reason
-                events.append(StatusEvent(self.queue_id, attempt.finished_at, outcome.status.value, mailbox, said))
-                told.add((outcome.recipient_id, attempt.finished_at, outcome.status))
-        for recipient in self.recipients:
-            status, at = recipient.status, recipient.updated_at
-            if status in _LASTING and (recipient.id, at, status) not in told:
-                # The reason comes first: the last reply may be that of an earlier attempt.
-                detail = recipient.reason or recipient.reply
-                events.append(StatusEvent(self.queue_id, at, status.value, recipient.mailbox, detail))
-        # Attempts at several domains overlap.
-        return accepted, *warned, *sorted(events, key=lambda event: event.at)
+    def timeline(self) -> tuple[Moment, ...]:
+        """Return the message's life in order of time: its events, and where each attempt went."""
+        mailboxes = {recipient.id: recipient.mailbox for recipient in self.recipients}
+        moments: list[Moment] = []
+        tries: dict[int, int] = {}
+        for number, attempt in enumerate(self.attempts, 1):
+            tries[attempt.id] = number
+            where = f"{attempt.host} [{attempt.address}]" if attempt.address else attempt.host or attempt.route_reason
+            said = ", ".join(part for part in (where, attempt.tls) if part)
+            moments.append(Moment(attempt.started_at, "attempt", "", said, number))
+        for event in self.events:
+            if event.kind == "accepted":
+                said = f"from {self.client_address} as {self.username}" if self.username else event.text
+            else:
+                code = str(event.code) if event.code else ""
+                said = " ".join(part for part in (code, event.enhanced, event.text) if part) or event.reason
+            mailbox = mailboxes.get(event.recipient_id or 0, "")
+            number = tries.get(event.attempt_id or 0, 0)
+            moments.append(Moment(event.at, event.kind, mailbox, said, number, event.actor))
+        # Attempts at several domains overlap; what happened at one time was written in its order.
+        return tuple(sorted(moments, key=lambda moment: (moment.at, moment.kind != "accepted")))
 
 
 class Crowded(Exception):
@@ -328,6 +336,7 @@ def _with_details(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -
         return []
     queue_ids = json.dumps([row[0] for row in rows])
     recipients: dict[str, list[RecipientRecord]] = {row[0]: [] for row in rows}
+    events: dict[str, list[Event]] = {row[0]: [] for row in rows}
     attempts: dict[str, list[AttemptRecord]] = {row[0]: [] for row in rows}
     for queue_id, *fields in connection.execute(
         "SELECT queue_id, id, mailbox, domain, status, attempts, due_at, lease IS NOT NULL, reply, reason,"
@@ -335,13 +344,19 @@ def _with_details(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -
         (queue_ids,),
     ):
         recipients[queue_id].append(_recipient(fields))
+    for fields in connection.execute(
+        "SELECT queue_id, at, kind, recipient_id, attempt_id, code, enhanced, text, reason, actor, due_at FROM events"
+        " WHERE queue_id IN (SELECT value FROM json_each(?)) ORDER BY id",
+        (queue_ids,),
+    ):
+        events[fields[0]].append(Event(*fields))
     for queue_id, *fields in connection.execute(
         "SELECT queue_id, id, started_at, finished_at, site, host, address, source, tls, route_reason,"
         " conversation FROM attempts WHERE queue_id IN (SELECT value FROM json_each(?)) ORDER BY id",
         (queue_ids,),
     ):
-        attempts[queue_id].append(_attempt(fields))
-    return [_message(row, recipients[row[0]], attempts[row[0]]) for row in rows]
+        attempts[queue_id].append(_attempt(fields, recipients[queue_id], events[queue_id]))
+    return [_message(row, recipients[row[0]], attempts[row[0]], events[row[0]]) for row in rows]
 
 
 def _statuses(status: Status | str | Sequence[Status] | None) -> tuple[Status, ...]:
@@ -379,20 +394,27 @@ def _recipient(fields: list[Any]) -> RecipientRecord:
     )
 
 
-def _attempt(fields: list[Any]) -> AttemptRecord:
+def _attempt(fields: list[Any], recipients: list[RecipientRecord], events: list[Event]) -> AttemptRecord:
     *plain, conversation = fields
-    spoken = json.loads(conversation)
+    number = plain[0]
+    mailboxes = {recipient.id: recipient.mailbox for recipient in recipients}
     return AttemptRecord(
         *plain,
-        steps=tuple(Step(at, did, reply) for at, did, reply in spoken["steps"]),
+        steps=tuple(Step(at, did, reply) for at, did, reply in json.loads(conversation)),
         outcomes=tuple(
-            (mailbox, Outcome(number, Status(status), code, enhanced, text, reason))
-            for number, mailbox, status, code, enhanced, text, reason in spoken["outcomes"]
+            (
+                mailboxes.get(event.recipient_id, ""),
+                Outcome(event.recipient_id, Status(event.kind), event.code, event.enhanced, event.text, event.reason),
+            )
+            for event in events
+            if event.attempt_id == number and event.recipient_id is not None and event.kind in _STATUSES
         ),
     )
 
 
-def _message(row: tuple[Any, ...], recipients: list[RecipientRecord], attempts: list[AttemptRecord]) -> MessageRecord:
+def _message(
+    row: tuple[Any, ...], recipients: list[RecipientRecord], attempts: list[AttemptRecord], events: list[Event]
+) -> MessageRecord:
     (queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector, *rest) = row
     (session_id, address, port, endpoint, listener, via, helo, tls, reverse_path, *rest) = rest
     (header_from, message_id, subject, size, body_8bit, smtputf8, *rest) = rest
@@ -425,4 +447,5 @@ def _message(row: tuple[Any, ...], recipients: list[RecipientRecord], attempts: 
         recipients=tuple(recipients),
         attempts=tuple(attempts),
         warning=warning,
+        events=tuple(events),
     )

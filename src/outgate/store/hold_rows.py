@@ -1,7 +1,7 @@
 """Recipients that are held, because their configuration may not send for now: into the schedule and out of it.
 
 Standards: SQLite's SQL; design section 5.7.
-Promises: what is done to a recipient, and why, is in its message's trail; expiry stands still while a message is
+Promises: what is done to a recipient, by whom and why, is an event; expiry stands still while a message is
     held; a hold of another kind (a damaged record, say) is left alone: only the reasons that are named are touched.
 Dangers: everything here runs inside the caller's transaction, in the thread that owns the connection.
 Not here: transactions and threads (`sqlite`), which messages those are (`history`), who is held (`relay.holds`).
@@ -9,27 +9,28 @@ Not here: transactions and threads (`sqlite`), which messages those are (`histor
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from outgate.model.flow import Job, Status
+from outgate.model.flow import Event, Job
+from outgate.store.event_rows import EventRows, Many
 
 _EVER = float("inf")
+REASON = "quota"
+TOO_LONG = "held-too-long"
+_TO_QUOTA = "held: it counts for its quota, which gives it a time"
 _HOLD = (
     "WITH new(id) AS (VALUES {values})"
     " UPDATE recipients SET status = 'held', due_at = NULL, lease = NULL, reason = ?, updated_at = ?"
-    " FROM new WHERE recipients.id = new.id AND recipients.lease IS ?"
+    " FROM new WHERE recipients.id = new.id AND recipients.lease IS ? RETURNING recipients.id, recipients.queue_id"
 )
 _WAITING = (
-    "SELECT id, queue_id, mailbox FROM recipients WHERE queue_id IN (VALUES {values})"
+    "SELECT id, queue_id FROM recipients WHERE queue_id IN (VALUES {values})"
     " AND lease IS NULL AND status IN ('queued', 'deferred')"
 )
-_RECIPIENTS = "SELECT id, mailbox, updated_at FROM recipients WHERE queue_id = ? ORDER BY id"
 _HELD = (
-    "SELECT id, queue_id, mailbox FROM recipients WHERE queue_id IN (VALUES {values})"
+    "SELECT id, queue_id FROM recipients WHERE queue_id IN (VALUES {values})"
     " AND status = 'held' AND reason IN ({reasons}) AND updated_at <= ?"
 )
 # Expiry stands still while a message is held.
@@ -56,7 +57,7 @@ _LEAVE_TO_QUOTA = (
 )
 _EXPIRE = (
     "WITH new(id) AS (VALUES {values})"
-    " UPDATE recipients SET status = 'expired', due_at = NULL, updated_at = ?"
+    " UPDATE recipients SET status = 'expired', due_at = NULL, reason = ?, updated_at = ?"
     " FROM new WHERE recipients.id = new.id AND recipients.status = 'held'"
 )
 
@@ -67,88 +68,80 @@ def _marks(values: Collection[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A job that is not to be tried for now: why ("suspended", …), in words, and since when."""
+    """A job that is not to be tried for now: why ("suspended", …), in words, since when, and whose doing it is."""
 
     job: Job
     reason: str
     words: str
     at: float
-
-
-class Many(Protocol):
-    """Runs a statement with all rows as its VALUES (`queue_rows`)."""
-
-    def __call__(
-        self, template: str, rows: Sequence[tuple[Any, ...]], after: tuple[Any, ...] = (), /
-    ) -> list[tuple[Any, ...]]: ...
+    actor: str = ""
 
 
 class HoldRows:
-    """The statements. `lease` is this process's token."""
+    """The statements. `lease` is this process's token; `words` tell people why, `actor` is who did it ("": we)."""
 
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        lease: str,
-        many: Many,
-        add_attempts: Callable[[Sequence[tuple[Any, ...]]], object],
-    ) -> None:
-        self._connection = connection
+    def __init__(self, lease: str, many: Many, events: EventRows) -> None:
         self._lease = lease
         self._many = many
-        self._add_attempts = add_attempts
+        self._events = events
 
     def add(self, holds: Sequence[Hold]) -> None:
         """Take leased jobs out of the schedule until their configuration may send again."""
         for hold in holds:
-            found = [(r.id, hold.job.queue_id, r.mailbox) for r in hold.job.recipients]
-            self._mark(found, Status.HELD, hold.reason, hold.words, hold.at)
-            self._many(_HOLD, [(number,) for number, _, _ in found], (hold.reason, hold.at, self._lease))
+            numbers = [(recipient.id,) for recipient in hold.job.recipients]
+            held = self._many(_HOLD, numbers, (hold.reason, hold.at, self._lease))
+            self._tell(sorted(held), "held", hold.reason, hold.words, hold.at, hold.actor)
 
-    def waiting(self, queue_ids: Sequence[str], reason: str, words: str, now: float) -> int:
+    def waiting(self, queue_ids: Sequence[str], reason: str, words: str, now: float, actor: str = "") -> int:
         """Hold what waits of these messages and is not under way; return how many recipients."""
         found = self._many(_WAITING, [(queue_id,) for queue_id in queue_ids])
-        self._mark(found, Status.HELD, reason, words, now)
-        self._many(_HOLD, [(number,) for number, _, _ in found], (reason, now, None))
+        self._tell(found, "held", reason, words, now, actor)
+        self._many(_HOLD, [(number,) for number, _ in found], (reason, now, None))
         return len(found)
 
-    def release(self, queue_ids: Sequence[str], reasons: Sequence[str], words: str, now: float) -> int:
+    def release(self, queue_ids: Sequence[str], reasons: Sequence[str], words: str, now: float, actor: str = "") -> int:
         """Put what of these messages is held for these reasons back into the schedule, due now, or leave it to its
         quota; return how many recipients."""
         found = self._held(queue_ids, reasons, _EVER)
-        self._mark(found, Status.QUEUED, "released", words, now)
         messages = dict.fromkeys(row[1] for row in found)
         counted = {row[0] for row in self._many(_COUNTED, [(queue_id,) for queue_id in messages])}
+        go = [row for row in found if row[1] not in counted]
+        stay = [row for row in found if row[1] in counted]
+        self._tell(go, "released", "", words, now, actor, due_at=now)
+        self._tell(stay, "released", "", words, now, actor)
+        self._tell(stay, "held", REASON, _TO_QUOTA, now, "")
         self._many(_EXTEND, [(queue_id,) for queue_id in messages if queue_id not in counted], (now,))
-        self._many(_RELEASE, [(row[0],) for row in found if row[1] not in counted], (now, now))
-        self._many(_LEAVE_TO_QUOTA, [(row[0],) for row in found if row[1] in counted], (now,))
+        self._many(_RELEASE, [(number,) for number, _ in go], (now, now))
+        self._many(_LEAVE_TO_QUOTA, [(number,) for number, _ in stay], (now,))
         return len(found)
 
-    def expire(self, queue_ids: Sequence[str], reasons: Sequence[str], before: float, words: str, now: float) -> int:
+    def expire(
+        self, queue_ids: Sequence[str], reasons: Sequence[str], before: float, words: str, now: float, actor: str = ""
+    ) -> int:
         """End what of these messages has been held since `before` or longer; return how many recipients."""
         found = self._held(queue_ids, reasons, before)
-        self._mark(found, Status.EXPIRED, "held-too-long", words, now)
-        self._many(_EXPIRE, [(number,) for number, _, _ in found], (now,))
+        self._tell(found, "expired", TOO_LONG, words, now, actor)
+        self._many(_EXPIRE, [(number,) for number, _ in found], (TOO_LONG, now))
         return len(found)
-
-    def tell(self, queue_id: str, words: str, reason: str) -> None:
-        """Write into a message's trail that all its recipients are held from the start."""
-        rows = self._connection.execute(_RECIPIENTS, (queue_id,)).fetchall()
-        found = [(number, queue_id, mailbox) for number, mailbox, _ in rows]
-        if found:
-            self._mark(found, Status.HELD, reason, words, rows[0][2])
 
     def _held(self, queue_ids: Sequence[str], reasons: Sequence[str], before: float) -> list[tuple[Any, ...]]:
         sql = _HELD.replace("{reasons}", _marks(reasons))
         return self._many(sql, [(queue_id,) for queue_id in queue_ids], (*reasons, before))
 
-    def _mark(self, found: Sequence[tuple[Any, ...]], status: Status, reason: str, words: str, now: float) -> None:
-        """Write into each message's trail what was done to its recipients, and why: an attempt that spoke to nobody."""
-        by_message: dict[str, list[list[object]]] = {}
-        for number, queue_id, mailbox in found:
-            by_message.setdefault(queue_id, []).append([number, mailbox, status, 0, "", "", reason])
-        rows = [
-            (queue_id, now, now, "", "", "", "", "", words, json.dumps({"steps": [], "outcomes": outcomes}))
-            for queue_id, outcomes in by_message.items()
-        ]
-        self._add_attempts(rows)
+    def _tell(
+        self,
+        found: Sequence[tuple[Any, ...]],
+        kind: str,
+        reason: str,
+        words: str,
+        now: float,
+        actor: str,
+        due_at: float | None = None,
+    ) -> None:
+        """Tell what was done to each of these recipients (id, queue id)."""
+        self._events.tell(
+            [
+                Event(queue_id, now, kind, number, text=words, reason=reason, actor=actor, due_at=due_at)
+                for number, queue_id in found
+            ]
+        )

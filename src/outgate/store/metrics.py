@@ -29,22 +29,11 @@ _SUBMITTED = (
     f"SELECT 'submitted', CAST(m.accepted_at AS INTEGER) / ?, count(*){_RECIPIENTS}"
     " WHERE m.accepted_at >= ? AND m.accepted_at <= ?{scope} GROUP BY 2"
 )
-_FINAL = (
-    "SELECT CASE r.status WHEN 'delivered' THEN 'success' ELSE 'bounced' END,"
-    f" CAST(r.updated_at AS INTEGER) / ?, count(*){_RECIPIENTS}"
-    " WHERE r.updated_at >= ? AND r.updated_at <= ? AND r.status IN ('delivered', 'bounced', 'expired')"
+_BEFELL = (
+    "SELECT CASE e.kind WHEN 'delivered' THEN 'success' WHEN 'deferred' THEN 'deferred' ELSE 'bounced' END,"
+    " CAST(e.at AS INTEGER) / ?, count(*) FROM messages AS m CROSS JOIN events AS e ON e.queue_id = m.queue_id"
+    " WHERE e.at >= ? AND e.at <= ? AND e.kind IN ('delivered', 'deferred', 'bounced', 'expired')"
     " AND m.accepted_at >= ? AND m.accepted_at <= ?{scope} GROUP BY 1, 2"
-)
-# Conversations are long, and most mail is settled by its first: only those of messages with a recipient that
-# may have been deferred in the window are read.
-_DEFERRED = (
-    "SELECT 'deferred', CAST(a.finished_at AS INTEGER) / ?, count(*)"
-    " FROM messages AS m CROSS JOIN attempts AS a ON a.queue_id = m.queue_id"
-    " CROSS JOIN json_each(a.conversation, '$.outcomes') AS o"
-    " WHERE a.finished_at >= ? AND a.finished_at <= ? AND json_extract(o.value, '$[2]') = 'deferred'"
-    " AND m.accepted_at >= ? AND m.accepted_at <= ?"
-    " AND EXISTS (SELECT 1 FROM recipients AS r WHERE r.queue_id = m.queue_id AND r.updated_at >= ?"
-    " AND (r.attempts > 1 OR r.attempts = 1 AND r.status NOT IN ('delivered', 'bounced'))){scope} GROUP BY 2"
 )
 _BOUNCED = (
     f"{_RECIPIENTS} WHERE r.updated_at >= ? AND r.updated_at <= ? AND r.status IN ('bounced', 'expired')"
@@ -100,14 +89,11 @@ def count(connection: sqlite3.Connection, wanted: Selection, width_s: int) -> Co
     window, accepted = [wanted.gte, wanted.lte], [wanted.gte - wanted.reach_s, wanted.lte]
     mail, mail_values = _mail(wanted)
     recipient, recipient_values = _recipient(wanted, "{condition}")
-    outcome, outcome_values = _recipient(
-        wanted, "json_extract(o.value, '$[0]') IN (SELECT id FROM recipients WHERE {condition})"
-    )
+    outcome, outcome_values = _recipient(wanted, "e.recipient_id IN (SELECT id FROM recipients WHERE {condition})")
     found: dict[str, dict[int, int]] = {"submitted": {}, "success": {}, "deferred": {}, "bounced": {}}
     for statement, scope, values in (
         (_SUBMITTED, mail + recipient, [*window, *mail_values, *recipient_values]),
-        (_FINAL, mail + recipient, [*window, *accepted, *mail_values, *recipient_values]),
-        (_DEFERRED, mail + outcome, [*window, *accepted, wanted.gte, *mail_values, *outcome_values]),
+        (_BEFELL, mail + outcome, [*window, *accepted, *mail_values, *outcome_values]),
     ):
         for kind, number, events in connection.execute(statement.format(scope=scope), [width_s, *values]):
             found[kind][number] = events

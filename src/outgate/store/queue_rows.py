@@ -1,10 +1,12 @@
 """Write the rows of one queue file: messages, recipients, attempts, segments.
 
-Standards: SQLite's SQL; multi-row `VALUES` and `UPDATE … FROM` (SQLite 3.33).
-Promises: no statement runs once per message: a batch is a handful of statements, whatever its size.
+Standards: SQLite's SQL; multi-row `VALUES`, `UPDATE … FROM` and `RETURNING` (SQLite 3.35).
+Promises: no statement runs once per message: a batch is a handful of statements, whatever its size. What changes where
+    a recipient stands writes the event that says so, in the same transaction.
 Dangers: one thread owns the connection. Every statement gives the interpreter's lock away and must win it
     back from the event loop, so statements, not rows, are what a batch costs.
-Not here: threads and batches (`sqlite`), bodies (`spool`), what is held (`hold_rows`), reads for people (`history`).
+Not here: threads and batches (`sqlite`), bodies (`spool`), what is held (`hold_rows`), the record (`event_rows`),
+    reads for people (`history`).
 """
 
 # ruff: noqa: S608 - statements are put together from our own words only; every value is bound
@@ -21,8 +23,8 @@ from typing import Any
 from outgate.base.clock import rfc3339
 from outgate.model.flow import Accepted, Attempt, Job, JobRecipient, Location, Outcome, SigningKey, Status
 from outgate.store import quota_rows
-from outgate.store.hold_rows import HoldRows
-from outgate.store.quota_rows import REASON
+from outgate.store.event_rows import EventRows, Fact, next_number, storable
+from outgate.store.hold_rows import REASON, HoldRows
 
 FINAL = tuple(status.value for status in Status if status.final)
 _FINAL_LIST = ", ".join(f"'{status}'" for status in FINAL)
@@ -39,14 +41,14 @@ _ADD_RECIPIENTS = (
     " reason, updated_at) VALUES {values}"
 )
 _ADD_ATTEMPTS = (
-    "INSERT INTO attempts (queue_id, started_at, finished_at, site, host, address, source, tls, route_reason,"
+    "INSERT INTO attempts (id, queue_id, started_at, finished_at, site, host, address, source, tls, route_reason,"
     " conversation) VALUES {values}"
 )
 _SETTLE = (
-    "WITH new(id, status, due_at, reply, reason, updated_at) AS (VALUES {values})"
+    "WITH new(id, status, due_at, reply, reason, updated_at, site) AS (VALUES {values})"
     " UPDATE recipients SET status = new.status, attempts = recipients.attempts + 1, due_at = new.due_at,"
-    " lease = NULL, reply = new.reply, reason = new.reason, updated_at = new.updated_at"
-    " FROM new WHERE recipients.id = new.id AND recipients.lease = ?"
+    " lease = NULL, reply = new.reply, reason = new.reason, updated_at = new.updated_at, site = new.site"
+    " FROM new WHERE recipients.id = new.id AND recipients.lease = ? RETURNING recipients.id"
 )
 _RELEASE = (
     "WITH new(id, due_at) AS (VALUES {values})"
@@ -126,9 +128,10 @@ class QueueRows:
             "wal_autocheckpoint=4000",
         ):
             connection.execute(f"PRAGMA {pragma}")
-        self.holds = HoldRows(connection, lease, self._many, lambda rows: self._many(_ADD_ATTEMPTS, rows))
-        (highest,) = connection.execute("SELECT coalesce(max(id), 0) FROM recipients").fetchone()
-        self._next_id: int = highest + 1
+        self.events = EventRows(connection, self._many)
+        self.holds = HoldRows(lease, self._many, self.events)
+        self._next_id = next_number(connection, "recipients")
+        self._next_attempt = next_number(connection, "attempts")
 
     @contextmanager
     def transaction(self) -> Generator[None]:
@@ -137,8 +140,10 @@ class QueueRows:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self.events.write()
             connection.execute("COMMIT")
         except BaseException:
+            self.events.forget()
             # A full disk may have ended the transaction already.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -182,16 +187,20 @@ class QueueRows:
         messages: list[tuple[Any, ...]] = []
         recipients: list[tuple[Any, ...]] = []
         jobs: list[tuple[Job, ...]] = []
-        held: list[Accepted] = []
+        facts: list[Fact] = []
         for accepted, location in stored:
             messages.append(_message_row(accepted, location))
-            if accepted.counted_at is not None and accepted.counted_at > accepted.accepted_at:
-                recipients += self._held_rows(accepted, accepted.counted_at)
-                held.append(accepted)
+            at = accepted.accepted_at
+            facts.append((accepted.queue_id, at, "accepted", None, None, 0, "", "", "", "", None))
+            if accepted.warning:
+                facts.append((accepted.queue_id, at, "warning", None, None, 0, "", accepted.warning, "", "", None))
+            if accepted.counted_at is not None and accepted.counted_at > at:
+                held = self._held_rows(accepted, accepted.counted_at)
+                recipients += held
+                facts += _held_facts(accepted, accepted.counted_at, held)
                 jobs.append(())
                 continue
             by_domain: dict[str, list[JobRecipient]] = {}
-            at = accepted.accepted_at
             for recipient in accepted.submission.recipients:
                 number = self._next_id
                 self._next_id = number + 1
@@ -219,10 +228,7 @@ class QueueRows:
             jobs.append(tuple(_fresh_job(accepted, location, domain, found) for domain, found in by_domain.items()))
         self._many(_ADD_MESSAGES, messages)
         self._many(_ADD_RECIPIENTS, recipients)
-        for accepted in held:
-            self.holds.tell(
-                accepted.queue_id, f"held: over the quota until {rfc3339(accepted.counted_at or 0)}", REASON
-            )
+        self.events.add(facts)
         return jobs
 
     def _held_rows(self, accepted: Accepted, until: float) -> list[tuple[Any, ...]]:
@@ -252,26 +258,40 @@ class QueueRows:
         """Record attempts; return (records, bytes) by segment that nobody needs once this is durable."""
         rows: list[tuple[Any, ...]] = []
         settled: list[tuple[Any, ...]] = []
+        facts: list[Fact] = []
         maybe_done: dict[str, None] = {}
         for attempt in attempts:
-            rows.append(_attempt_row(attempt))
+            number = self._next_attempt
+            self._next_attempt = number + 1
+            rows.append(_attempt_row(number, attempt))
+            queue_id, at, site = attempt.queue_id, attempt.finished_at, storable(attempt.site)
             for outcome in attempt.outcomes:
                 status = outcome.status
                 if status.final:
-                    maybe_done[attempt.queue_id] = None
+                    maybe_done[queue_id] = None
                 due = _due_at(attempt, status)
-                settled.append(
+                kind, text, reason = status.value, storable(outcome.text), storable(outcome.reason)
+                settled.append((outcome.recipient_id, kind, due, _reply(outcome, text), reason, at, site))
+                facts.append(
                     (
+                        queue_id,
+                        at,
+                        kind,
                         outcome.recipient_id,
-                        status.value,
+                        number,
+                        outcome.code,
+                        outcome.enhanced,
+                        text,
+                        reason,
+                        "",
                         due,
-                        _reply(outcome),
-                        _text(outcome.reason),
-                        attempt.finished_at,
                     )
                 )
         self._many(_ADD_ATTEMPTS, rows)
-        self._many(_SETTLE, settled, (self._lease,))
+        standing = self._many(_SETTLE, settled, (self._lease,))
+        if len(standing) != len(settled):
+            facts = _told_late(facts, {row[0] for row in standing})
+        self.events.add(facts)
         return self.free_done(maybe_done)
 
     def free_done(self, queue_ids: Iterable[str]) -> dict[int, tuple[int, int]]:
@@ -370,11 +390,6 @@ def _statement(template: str, width: int, size: int) -> str:
     return sql
 
 
-def _text(text: str) -> str:
-    """Make text storable: a lone surrogate, from bytes that were no UTF-8, becomes an escape."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _message_row(accepted: Accepted, location: Location) -> tuple[Any, ...]:
     submission = accepted.submission
     client = submission.client
@@ -393,12 +408,12 @@ def _message_row(accepted: Accepted, location: Location) -> tuple[Any, ...]:
         client.endpoint,
         client.listener,
         client.via or "",
-        _text(submission.helo),
+        storable(submission.helo),
         submission.tls,
         submission.reverse_path,
-        _text(accepted.header_from),
-        _text(accepted.message_id),
-        _text(accepted.subject),
+        storable(accepted.header_from),
+        storable(accepted.message_id),
+        storable(accepted.subject),
         len(submission.content),
         submission.body_8bit,
         submission.smtputf8,
@@ -465,26 +480,39 @@ def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
     )
 
 
-def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
-    mailboxes = {recipient.id: recipient.mailbox for recipient in attempt.recipients}
-    conversation = {
-        "steps": [[step.at, step.did, step.reply] for step in attempt.steps],
-        "outcomes": [
-            [o.recipient_id, mailboxes.get(o.recipient_id, ""), o.status, o.code, o.enhanced, o.text, o.reason]
-            for o in attempt.outcomes
-        ],
-    }
+def _held_facts(accepted: Accepted, until: float, held: list[tuple[Any, ...]]) -> list[Fact]:
+    words = f"held: over the quota until {rfc3339(until)}"
+    at = accepted.accepted_at
+    return [(accepted.queue_id, at, "held", row[0], None, 0, "", words, REASON, "", until) for row in held]
+
+
+def _told_late(facts: list[Fact], standing: set[int]) -> list[Fact]:
+    """Return what is to be told when not every recipient was still the attempt's: its outcome changed nothing then."""
+    told: list[Fact] = []
+    for fact in facts:
+        queue_id, at, kind, number, attempt, code, enhanced, text, reason, actor, _ = fact
+        if number in standing:
+            standing.discard(number)
+            told.append(fact)
+        else:
+            text = f"{kind}, too late to count: {text}"
+            told.append((queue_id, at, "warning", number, attempt, code, enhanced, text, reason, actor, None))
+    return told
+
+
+def _attempt_row(number: int, attempt: Attempt) -> tuple[Any, ...]:
     return (
+        number,
         attempt.queue_id,
         attempt.started_at,
         attempt.finished_at,
-        _text(attempt.site),
-        _text(attempt.host),
+        storable(attempt.site),
+        storable(attempt.host),
         attempt.address,
         attempt.source,
         attempt.tls,
-        _text(attempt.route_reason),
-        _encode(conversation),
+        storable(attempt.route_reason),
+        _encode([(step.at, step.did, step.reply) for step in attempt.steps]),
     )
 
 
@@ -495,6 +523,6 @@ def _due_at(attempt: Attempt, status: Status) -> float | None:
     return attempt.finished_at if attempt.next_attempt_at is None else attempt.next_attempt_at
 
 
-def _reply(outcome: Outcome) -> str:
+def _reply(outcome: Outcome, text: str) -> str:
     code = str(outcome.code) if outcome.code else ""
-    return _text(" ".join(part for part in (code, outcome.enhanced, outcome.text) if part))
+    return " ".join(part for part in (code, outcome.enhanced, text) if part)

@@ -14,9 +14,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from outgate.store.hold_rows import Many
+from outgate.store.event_rows import Many
 
-REASON = "quota"
 _COUNTED = (
     "SELECT smtp_config_id, CAST(counted_at / 60 AS INTEGER) AS minute, count(*) FILTER (WHERE accepted_at <= ?),"
     " count(*) FILTER (WHERE accepted_at > ?) FROM messages"

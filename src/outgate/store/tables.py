@@ -483,9 +483,34 @@ attempts = Table(
     Column("source", String, nullable=False),
     Column("tls", String, nullable=False),
     Column("route_reason", String, nullable=False),
-    # JSON: {"steps": [[at, did, reply], …],
-    #        "outcomes": [[recipient id, mailbox, status, code, enhanced, text, reason], …]}
+    # JSON: [[at, did, reply], …]; what it meant for each recipient are its events.
     Column("conversation", String, nullable=False),
+)
+
+# The record: recipients' status, attempts, reply, reason and next time follow from it. See `model.flow.Event`.
+events = Table(
+    "events",
+    queue,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("queue_id", String, nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("recipient_id", Integer),
+    Column("attempt_id", Integer),
+    Column("code", Integer, nullable=False),
+    Column("enhanced", String, nullable=False),
+    Column("text", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("due_at", Float),
+)
+
+# The first id of a table that was never given, written when rows go: ids are not given twice.
+numbers = Table(
+    "numbers",
+    queue,
+    Column("name", String, primary_key=True),
+    Column("next", Integer, nullable=False),
 )
 
 segments = Table(

@@ -151,6 +151,8 @@ def test_a_held_message_says_so_in_its_timeline(service: Service) -> None:
         "event": "held",
         "recipient": "Carl@there.test",
         "detail": "it is damaged",
+        "attempt": 1,
+        "actor": "",
     }
     assert body["recipients"][0]["next_attempt_at"] is None
 

@@ -260,7 +260,7 @@ async def test_held_and_released_by_itself_also_over_a_restart(tmp_path: Path) -
     (recipient,) = record.recipients
     assert (recipient.status, recipient.reason) == (Status.HELD, "quota")
     assert recipient.due_at is not None and record.expires_at == recipient.due_at + DAY
-    told = [(event.kind, event.detail) for event in record.events()]
+    told = [(event.kind, event.text) for event in record.events]
     assert told[1][0] == "held" and told[1][1].startswith("held: over the quota until 2027-")
     await house.close()
 

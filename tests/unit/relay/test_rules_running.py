@@ -51,7 +51,7 @@ async def test_html_is_judged_while_the_session_is_open(tmp_path: Path) -> None:
         said = await send()
         record = await asyncio.to_thread(running.service.store.message, said.rpartition(" ")[2])
         assert record is not None and record.warning.startswith("HTML is not well-formed: line 1, column 9")
-        assert record.events()[1].kind == "warning"
+        assert record.events[1].kind == "warning"
         await change(running, html=HtmlCheck.OFF, marketing=True)
         assert await send() == "554 5.7.1 A marketing message needs a link to unsubscribe"
         client.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import subprocess
@@ -156,3 +157,81 @@ def test_going_down_and_up_again_opens_no_account_to_a_key_that_was_bound(tmp_pa
         left = connection.execute(sa.select(tables.api_keys.c.id, tables.api_keys.c.instances)).all()
     engine.dispose()
     assert sorted(left) == [("free", None), ("reader", None)]
+
+
+def to_revision(path: Path, line: str, revision: str, up: bool) -> None:
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        here = Path(migrations.__file__).parent
+        config = Config()
+        config.set_main_option("script_location", str(here))
+        config.set_main_option("version_locations", str(here / line / "versions"))
+        config.set_main_option("path_separator", "newline")
+        config.attributes["connection"] = connection
+        (command.upgrade if up else command.downgrade)(config, revision)
+    engine.dispose()
+
+
+OLD_MAIL = """
+INSERT INTO messages (queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector, session_id,
+ client_address, client_port, endpoint, listener, via, helo, tls, reverse_path, header_from, message_id, subject, size,
+ body_8bit, smtputf8, received_at, accepted_at, expires_at, warning) VALUES
+ ('Q1', 'i', 'c', 'u', 'k', 'd', 's', 'z', '10.0.0.1', 1, 'public', 'submission', '', 'h', 't', 'r', 'f', 'm', 'x', 1,
+ 0, 0, 10, 10, 100, 'HTML is odd'),
+ ('Q2', 'i', 'c', 'u', 'k', 'd', 's', 'z', '10.0.0.1', 1, 'public', 'submission', '', 'h', 't', 'r', 'f', 'm', 'x', 1,
+ 0, 0, 11, 11, 100, '');
+INSERT INTO recipients (id, queue_id, mailbox, domain, status, attempts, due_at, reply, reason, updated_at) VALUES
+ (1, 'Q1', 'a@x', 'x', 'delivered', 2, NULL, '250 2.0.0 Ok', 'accepted', 50),
+ (2, 'Q1', 'b@x', 'x', 'deferred', 1, 90, '451 4.7.1 later', 'policy', 20),
+ (3, 'Q2', 'c@x', 'x', 'cancelled', 0, NULL, '', '', 60);
+INSERT INTO attempts (id, queue_id, started_at, finished_at, site, host, address, source, tls, route_reason,
+ conversation) VALUES
+ (1, 'Q1', 19, 20, 'mx', 'mx', '10.0.0.9:25', '', '', 'MX', '{"steps":[[19.5,"MAIL","250 Ok"]],"outcomes":
+ [[1,"a@x","deferred",451,"4.7.1","later","policy"],[2,"b@x","deferred",451,"4.7.1","later","policy"]]}'),
+ (2, 'Q1', 30, 30, '', '', '', '', '', 'held: suspended', '{"steps":[],"outcomes":
+ [[1,"a@x","held",0,"","","suspended"]]}'),
+ (3, 'Q1', 40, 40, '', '', '', '', '', 'released: again', '{"steps":[],"outcomes":
+ [[1,"a@x","queued",0,"","","released"]]}'),
+ (4, 'Q1', 49, 50, 'mx', 'mx', '10.0.0.9:25', '', '', 'MX', '{"steps":[[49.5,"MAIL","250 Ok"]],"outcomes":
+ [[1,"a@x","delivered",250,"2.0.0","Ok","accepted"]]}'),
+ (5, 'Q2', 12, 13, '', '', '', '', '', 'no MX', '{"steps":[[12,"look up MX of x","servfail"]],"outcomes":
+ [[3,"c@x","deferred",0,"","servfail","dns"]]}');
+"""
+
+
+def test_what_older_releases_recorded_becomes_events(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    to_revision(path, "queue", "q0003", up=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(OLD_MAIL)
+        before = connection.execute("SELECT * FROM attempts ORDER BY id").fetchall()
+    to_revision(path, "queue", "q0004", up=True)
+    with closing(sqlite3.connect(path)) as connection:
+        told = connection.execute(
+            "SELECT queue_id, at, kind, recipient_id, attempt_id, code, enhanced, text, reason, due_at FROM events"
+            " ORDER BY id"
+        ).fetchall()
+        assert told == [
+            ("Q1", 10, "accepted", None, None, 0, "", "", "", None),
+            ("Q1", 10, "warning", None, None, 0, "", "HTML is odd", "", None),
+            ("Q2", 11, "accepted", None, None, 0, "", "", "", None),
+            ("Q2", 13, "deferred", 3, 5, 0, "", "servfail", "dns", None),
+            ("Q1", 20, "deferred", 1, 1, 451, "4.7.1", "later", "policy", None),
+            ("Q1", 20, "deferred", 2, 1, 451, "4.7.1", "later", "policy", 90),
+            ("Q1", 30, "held", 1, None, 0, "", "held: suspended", "suspended", None),
+            ("Q1", 40, "released", 1, None, 0, "", "released: again", "", None),
+            ("Q1", 50, "delivered", 1, 4, 250, "2.0.0", "Ok", "accepted", None),
+            ("Q2", 60, "cancelled", 3, None, 0, "", "", "", None),
+        ]
+        kept = connection.execute("SELECT id, conversation FROM attempts ORDER BY id").fetchall()
+        assert kept == [
+            (1, '[[19.5,"MAIL","250 Ok"]]'),
+            (4, '[[49.5,"MAIL","250 Ok"]]'),
+            (5, '[[12,"look up MX of x","servfail"]]'),
+        ]
+    to_revision(path, "queue", "q0003", up=False)
+    with closing(sqlite3.connect(path)) as connection:
+        after = connection.execute("SELECT * FROM attempts ORDER BY finished_at, id").fetchall()
+    assert sorted(row[1:-1] for row in after) == sorted(row[1:-1] for row in before)
+    spoken = {row[3]: json.loads(row[-1]) for row in after}
+    assert spoken == {row[3]: json.loads(row[-1]) for row in before}

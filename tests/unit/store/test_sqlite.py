@@ -88,7 +88,7 @@ def test_nothing_is_answered_before_the_rows_are_committed(desks):
     desk.store_all(accepted())
     assert [word for word in order if word in ("sync", "INSERT", "COMMIT", "notify")] == [
         "sync",
-        *["INSERT"] * 3,  # the segment's generation, the message, its recipient
+        *["INSERT"] * 4,  # the segment's generation, the message, its recipient, the event
         "COMMIT",
         "notify",
     ]
@@ -376,6 +376,9 @@ def test_an_outcome_without_a_lease_is_kept_in_the_trail_only(desks):
     assert record is not None
     assert record.recipients[0].status is Status.QUEUED
     assert len(record.attempts) == 1
+    late = record.events[-1]
+    assert (late.kind, late.recipient_id, late.code) == ("warning", job.recipients[0].id, 250)
+    assert late.text == "delivered, too late to count: Ok"
     assert desk.store.live_segments() == {1: (1, job.location.length)}
 
 
@@ -461,7 +464,7 @@ def test_everything_about_a_message_can_be_read_back(desks):
     )
     assert first.steps == tried.steps
     assert second.outcomes == (("a@one.test", outcomes[0]), ("b@one.test", outcomes[1]))
-    assert [(event.kind, event.recipient, event.at) for event in record.events()] == [
+    assert [(moment.kind, moment.recipient, moment.at) for moment in record.timeline()] == [
         ("accepted", "", NOW),
         ("attempt", "", NOW + 0.5),
         ("deferred", "a@one.test", NOW + 1),

@@ -51,8 +51,15 @@ def message_document(record: MessageRecord, carried: list[dict[str, Any]]) -> di
         "egress": carried,
         "attempts": [_attempt(attempt) for attempt in record.attempts],
         "timeline": [
-            {"at": _time(event.at), "event": event.kind, "recipient": event.recipient, "detail": event.detail}
-            for event in record.events()
+            {
+                "at": _time(moment.at),
+                "event": moment.kind,
+                "recipient": moment.recipient,
+                "detail": moment.detail,
+                "attempt": moment.attempt or None,
+                "actor": moment.actor,
+            }
+            for moment in record.timeline()
         ],
     }
 

@@ -110,12 +110,16 @@ class MessageAttempt(Shown):
 
 
 class MessageEvent(Shown):
-    """One fact in the message's life; `event` is accepted, attempt or a status, `recipient` "" for the message."""
+    """One fact in the message's life; `event` is accepted, attempt, a status or what else happened, `recipient` ""
+    for the whole message, `attempt` the number of the one it came of (from 1), `actor` who did it ("" is the relay by
+    itself)."""
 
     at: Time
     event: str
     recipient: str
     detail: str
+    attempt: int | None
+    actor: str
 
 
 class Message(MessageSummary):
@@ -208,12 +212,16 @@ MESSAGE_EXAMPLE: dict[str, object] = {
             "event": "accepted",
             "recipient": "",
             "detail": "from 192.0.2.7 as k3v9x0a7t2m5q8w1b642",
+            "attempt": None,
+            "actor": "",
         },
         {
             "at": "2026-11-21T07:03:01.210Z",
             "event": "delivered",
             "recipient": "ann@example.net",
             "detail": "250 2.0.0 Ok",
+            "attempt": 1,
+            "actor": "",
         },
     ],
 }

@@ -6,6 +6,7 @@ Dangers: going down forgets what operators asked for.
 Not here: the schema as it is now (`store.tables`).
 """
 
+# ruff: noqa: S608 - statements are put together from our own words only
 from __future__ import annotations
 
 import sqlalchemy as sa
@@ -19,13 +20,65 @@ depends_on = None
 _TEXTS = (("recipients", "route"), ("recipients", "site"), ("messages", "origin"), ("messages", "parent"))
 
 
+# What a hold or its end did to recipients was an attempt that spoke to nobody, with its words as the route's reason.
+_SILENT = (
+    "a.site = '' AND json_array_length(a.conversation, '$.steps') = 0 AND NOT EXISTS (SELECT 1 FROM"
+    " json_each(a.conversation, '$.outcomes') AS s WHERE s.value ->> 3 != 0 OR s.value ->> 5 != ''"
+    " OR s.value ->> 2 NOT IN ('held', 'queued', 'expired'))"
+)
+_FILL = (
+    # The order in which it happened; with equal times, the order in which it must have.
+    "INSERT INTO events (queue_id, at, kind, recipient_id, attempt_id, code, enhanced, text, reason, actor)"
+    " SELECT queue_id, at, kind, recipient_id, attempt_id, code, enhanced, text, reason, '' FROM ("
+    "SELECT queue_id, accepted_at AS at, 0 AS rank, 0 AS number, 'accepted' AS kind, NULL AS recipient_id,"
+    " NULL AS attempt_id, 0 AS code, '' AS enhanced, '' AS text, '' AS reason FROM messages"
+    " UNION ALL SELECT queue_id, accepted_at, 1, 0, 'warning', NULL, NULL, 0, '', warning, '' FROM messages"
+    " WHERE warning != ''"
+    " UNION ALL SELECT a.queue_id, a.finished_at, 2, a.id, o.value ->> 2, o.value ->> 0, a.id, o.value ->> 3,"
+    " o.value ->> 4, o.value ->> 5, o.value ->> 6 FROM attempts AS a"
+    f" CROSS JOIN json_each(a.conversation, '$.outcomes') AS o WHERE NOT ({_SILENT})"
+    " UNION ALL SELECT a.queue_id, a.finished_at, 2, a.id, CASE o.value ->> 2 WHEN 'queued' THEN 'released'"
+    " ELSE o.value ->> 2 END, o.value ->> 0, NULL, 0, '', a.route_reason,"
+    " CASE o.value ->> 6 WHEN 'released' THEN '' ELSE o.value ->> 6 END FROM attempts AS a"
+    f" CROSS JOIN json_each(a.conversation, '$.outcomes') AS o WHERE {_SILENT}"
+    ") ORDER BY at, rank, number"
+)
+# What befell a recipient and no attempt tells: only its own row knows.
+_FILL_REST = (
+    "INSERT INTO events (queue_id, at, kind, recipient_id, attempt_id, code, enhanced, text, reason, actor)"
+    " SELECT r.queue_id, r.updated_at, r.status, r.id, NULL, 0, '', r.reply, r.reason, '' FROM recipients AS r"
+    " WHERE r.status NOT IN ('queued', 'attempting', 'deferred') AND NOT EXISTS (SELECT 1 FROM events AS e"
+    " WHERE e.queue_id = r.queue_id AND e.recipient_id = r.id AND e.kind = r.status AND e.at = r.updated_at)"
+    " ORDER BY r.updated_at, r.id"
+)
+_FILL_DUE = (
+    "UPDATE events SET due_at = (SELECT r.due_at FROM recipients AS r WHERE r.id = events.recipient_id)"
+    " WHERE id IN (SELECT max(id) FROM events WHERE recipient_id IS NOT NULL GROUP BY recipient_id)"
+)
+_OUTCOMES = (
+    "SELECT json_group_array(json_array(e.recipient_id, r.mailbox, e.kind, e.code, e.enhanced, e.text, e.reason))"
+    " FROM events AS e JOIN recipients AS r ON r.id = e.recipient_id"
+    " WHERE e.queue_id = attempts.queue_id AND e.attempt_id = attempts.id"
+)
+_SILENT_AGAIN = (
+    "INSERT INTO attempts (queue_id, started_at, finished_at, site, host, address, source, tls, route_reason,"
+    " conversation) SELECT e.queue_id, e.at, e.at, '', '', '', '', '', e.text, json_object('steps', json('[]'),"
+    " 'outcomes', json_array(json_array(e.recipient_id, r.mailbox, CASE e.kind WHEN 'released' THEN 'queued' ELSE"
+    " e.kind END, 0, '', '', CASE e.kind WHEN 'released' THEN 'released' ELSE e.reason END)))"
+    " FROM events AS e JOIN recipients AS r ON r.id = e.recipient_id"
+    " WHERE e.attempt_id IS NULL AND e.kind IN ('held', 'released', 'expired') ORDER BY e.id"
+)
+
+
 def upgrade() -> None:
     """Add tables, columns and indexes, a function for each subject."""
     _texts()
+    _events()
 
 
 def downgrade() -> None:
     """Take them away."""
+    _no_events()
     _no_texts()
 
 
@@ -37,3 +90,44 @@ def _texts() -> None:
 def _no_texts() -> None:
     for table, name in _TEXTS:
         op.drop_column(table, name)
+
+
+def _events() -> None:
+    op.create_table(
+        "events",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("queue_id", sa.String(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("recipient_id", sa.Integer(), nullable=True),
+        sa.Column("attempt_id", sa.Integer(), nullable=True),
+        sa.Column("code", sa.Integer(), nullable=False),
+        sa.Column("enhanced", sa.String(), nullable=False),
+        sa.Column("text", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("due_at", sa.Float(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "numbers",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("next", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.execute(_FILL)
+    op.create_index("ix_events_queue_id", "events", ["queue_id"])
+    op.execute(_FILL_REST)
+    op.execute(_FILL_DUE)
+    op.execute(f"DELETE FROM attempts AS a WHERE {_SILENT}")
+    op.execute("UPDATE attempts SET conversation = json_extract(conversation, '$.steps')")
+
+
+def _no_events() -> None:
+    op.execute(
+        f"UPDATE attempts SET conversation = json_object('steps', json(conversation), 'outcomes', json(({_OUTCOMES})))"
+    )
+    op.execute(_SILENT_AGAIN)
+    op.drop_table("numbers")
+    op.drop_index("ix_events_queue_id", "events")
+    op.drop_table("events")
