@@ -284,10 +284,11 @@ class Attempt:
 class Event:
     """One fact in a message's life: the record behind status, metrics, trail and webhooks. Kept by the store.
 
-    `kind` is a `Status` that a recipient has from then on, or a word: "accepted", "warning", "released" (held no more),
-    "report", "rerouted", … `recipient_id` None: it is about the whole message. `attempt_id` is the try that it came of,
-    whose reply is `code`, `enhanced`, `text`; without a try, `text` are our words for it. `reason` is a class word,
-    `actor` who did it ("" is the relay by itself), `due_at` when the recipient is tried next (None: it is not)."""
+    `kind` is a `Status` that a recipient has from then on, or a word: "accepted", "warning", "released" (held no
+    more), "interrupted" (the service ended while it was under way), "report", "rerouted", … `recipient_id` None: it is
+    about the whole message. `attempt_id` is the try that it came of, whose reply is `code`, `enhanced`, `text`; without
+    a try, `text` are our words for it. `reason` is a class word, `actor` who did it ("" is the relay by itself),
+    `due_at` when the recipient is tried next (None: it is not)."""
 
     queue_id: str
     at: float

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from outgate.base.clock import rfc3339
-from outgate.model.flow import Accepted, Attempt, Job, JobRecipient, Location, Outcome, SigningKey, Status
+from outgate.model.flow import Accepted, Attempt, Event, Job, JobRecipient, Location, Outcome, SigningKey, Status
 from outgate.store import quota_rows
 from outgate.store.event_rows import EventRows, Fact, next_number, storable
 from outgate.store.hold_rows import REASON, HoldRows
@@ -80,13 +80,17 @@ _TAKE = (
     " WHERE r.queue_id IN (VALUES {values}) AND r.due_at <= ? AND r.lease IS NULL ORDER BY r.id"
 )
 _LEASE = "UPDATE recipients SET lease = ? WHERE id = ?"
-_RECOVER = (
-    "UPDATE recipients SET lease = NULL, due_at = min(coalesce(due_at, :now), :now),"
-    " status = CASE WHEN status != 'attempting' THEN status WHEN attempts = 0 THEN 'queued'"
-    " ELSE 'deferred' END"
+_INTERRUPTED = (
     " WHERE queue_id IN (SELECT queue_id FROM messages WHERE segment IS NOT NULL)"
     f" AND (lease IS NOT NULL OR status = 'attempting') AND status NOT IN ({_FINAL_LIST})"
 )
+_UNDER_WAY = f"SELECT id, queue_id FROM recipients{_INTERRUPTED}"
+_RECOVER = (
+    "UPDATE recipients SET lease = NULL, due_at = min(coalesce(due_at, :now), :now),"
+    " status = CASE WHEN status != 'attempting' THEN status WHEN attempts = 0 THEN 'queued'"
+    f" ELSE 'deferred' END{_INTERRUPTED}"
+)
+_MAY_HAVE_ARRIVED = "the service ended without warning while this was under way: it may have arrived"
 _MOVE = (
     'UPDATE messages SET segment = ?, generation = ?, "offset" = ?, length = ? WHERE queue_id = ?'
     ' AND segment = ? AND generation = ? AND "offset" = ?'
@@ -156,9 +160,19 @@ class QueueRows:
     # --- at the start ---
 
     def recover(self, now: float) -> int:
-        """Take back the leases of processes that are gone; return how many recipients are due again."""
+        """Take back the leases of processes that are gone, which nobody has given back: how far they came is not known,
+        and the trail says so. Return how many recipients are due again."""
         with self.transaction():
-            return self._connection.execute(_RECOVER, {"now": now}).rowcount
+            found = self._connection.execute(_UNDER_WAY).fetchall()
+            if found:
+                self._connection.execute(_RECOVER, {"now": now})
+            self.events.tell(
+                [
+                    Event(queue_id, now, "interrupted", number, text=_MAY_HAVE_ARRIVED, reason="unknown", due_at=now)
+                    for number, queue_id in found
+                ]
+            )
+        return len(found)
 
     def generations(self) -> dict[int, int]:
         """Return the last durable generation of each segment."""
