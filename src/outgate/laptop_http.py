@@ -69,6 +69,8 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
         clock=clock,
         grace_s=settings.relay.recheck_grace_s,
         reach_s=settings.relay.queue_lifetime_s + settings.relay.hold_longest_s,
+        keep_s=settings.relay.dkim_keep_s,
+        ed25519=settings.relay.dkim_ed25519,
         endpoints=parts.relay.listeners.open_endpoints,
     )
     managed = cloud_manager.build(

@@ -218,6 +218,14 @@ class RelaySettings(_Section):
     recheck_grace_s: float = Field(
         259_200.0, ge=0, description="Seconds a domain that fails may still send before it is suspended."
     )
+    dkim_ed25519: bool = Field(
+        False, description="Whether a new configuration gets an Ed25519 key that signs beside its RSA key."
+    )
+    dkim_keep_s: float = Field(
+        604_800.0,
+        ge=0,
+        description="Seconds that a retired key's record must stay after the last mail it signed can have left.",
+    )
     dns_per_server: float = Field(
         20.0, gt=0, description="Questions per second that checks of domains ask one name server at most."
     )

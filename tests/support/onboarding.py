@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from outgate.base.clock import FrozenClock
-from outgate.model.tenancy import Checked, DkimKey, NewStanding, SmtpConfiguration, Verification
+from outgate.model.tenancy import Checked, DkimKey, KeptKey, KeyState, NewStanding, SmtpConfiguration, Verification
 from outgate.net.dns import Asker
 from outgate.relay.endpoints import Endpoint
 from outgate.relay.onboarding import Verifier
@@ -41,6 +41,10 @@ class Kept:
         self.before = before or configuration()
         self.told: list[dict[str, Any]] = []
         self.decided: NewStanding | None = None
+
+    def keys_in_use(self, smtp_config_id: str) -> Sequence[KeptKey]:
+        """Return the one key of the configuration."""
+        return (KeptKey(self.before.key, KeyState.ACTIVE, self.before.dkim, 0.0),)
 
     def record(
         self, findings: Sequence[tuple[str, Sequence[Checked]]], decide: Decide, *, quiet: bool = False

@@ -1,11 +1,12 @@
 """What a DKIM signature covers: canonical forms over whole buffers, and the field that says so.
 
-Standards: RFC 6376 (relaxed/relaxed; sections 3.4, 3.5, 3.7, 5.4), RFC 8301 (rsa-sha256), RFC 8058 (both
-List-Unsubscribe fields are covered).
-Promises: the same message, time and names give the same bytes; From is over-signed, so that nobody can add one;
-the message itself is never written anew.
+Standards: RFC 6376 (relaxed/relaxed; sections 3.4, 3.5, 3.7, 5.4, 8.15), RFC 8301 (rsa-sha256), RFC 8463
+(ed25519-sha256), RFC 8058 (both List-Unsubscribe fields are covered).
+Promises: the same message, time and names give the same bytes; nobody can add a field that decides what a reader sees
+or whom an answer goes to (`COVERED`); of two signatures neither covers the other, so one may be lost; the message
+itself is never written anew.
 Dangers: hot path: no loop over lines and no `re` touches the body; each pass over 64 KiB shows.
-Not here: the key and the multiplication (`relay.signer`), key records in DNS (`dkim_key`).
+Not here: the keys and the multiplication (`relay.signer`), key records in DNS (`dkim_key`).
 """
 
 from __future__ import annotations
@@ -13,29 +14,40 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
 from outgate.message.fields import PIECES, replaced, unstuffed
 
-# In the order in which h= lists them; `From` comes first.
-SIGNED = (
-    b"from",
-    b"to",
-    b"cc",
-    b"subject",
-    b"date",
-    b"message-id",
-    b"reply-to",
-    b"in-reply-to",
-    b"references",
-    b"mime-version",
-    b"content-type",
-    b"content-transfer-encoding",
-    b"list-unsubscribe",
-    b"list-unsubscribe-post",
-)
-_SIGNED = frozenset(SIGNED)
+Algorithm = Literal["rsa-sha256", "ed25519-sha256"]
+
+ALWAYS, IF_THERE = True, False
+COVERED = {
+    # Listed once more than they occur, also where there is none (over-signed): a field of these that is added later
+    # changes what is shown, who is answered, or how the signed body is read.
+    b"from": ALWAYS,
+    b"to": ALWAYS,
+    b"cc": ALWAYS,
+    b"subject": ALWAYS,
+    b"date": ALWAYS,  # Date and Message-ID are always there: the relay adds them
+    b"message-id": ALWAYS,
+    b"reply-to": ALWAYS,
+    b"mime-version": ALWAYS,  # a Content-Type put before a plain body can hide or replace all of it
+    b"content-type": ALWAYS,
+    b"content-transfer-encoding": ALWAYS,
+    # Covered and over-signed where there is one, else not listed: who forwards may add the first.
+    b"sender": IF_THERE,  # mailing lists and "on behalf of" add theirs
+    b"in-reply-to": IF_THERE,
+    b"references": IF_THERE,
+    b"list-unsubscribe": IF_THERE,  # a list adds its own; beside the sender's, a second is an attack
+    b"list-unsubscribe-post": IF_THERE,
+}
+"""In the order in which h= lists them; `From` comes first. Never covered, because each hop adds or changes them:
+Received, Return-Path, Authentication-Results, ARC, Resent-*, the other List-*, X-*."""
+SIGNED = tuple(COVERED)
 _SHOWN = {name: name.title().replace(b"Id", b"ID").replace(b"Mime", b"MIME") for name in SIGNED}
 _WIDTH = 76
+_COMMON = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,45 +65,60 @@ class Unsigned:
         return self.field + folded + b"\r\n"
 
 
-def prepare(trace: bytes, content_wire: bytes, *, domain: str, selector: str, timestamp: int) -> Unsigned:
-    """Return what to sign for a message: `trace` and the wire-form content that follows it, signed by `domain`
-    (A-labels) with `selector` at `timestamp` (epoch seconds)."""
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """What every signature of a message covers: the canonical `fields`, the lines of `h=` and the body's `bh`."""
+
+    fields: bytes
+    listed: tuple[bytes, ...]
+    bh: bytes
+
+    def unsigned(self, algorithm: Algorithm, *, domain: str, selector: str, timestamp: int) -> Unsigned:
+        """Return what to sign by `domain` (A-labels) with the key at `selector` at `timestamp` (epoch seconds)."""
+        lines = [
+            b"DKIM-Signature: v=1; a=%s; c=relaxed/relaxed; t=%d;" % (algorithm.encode("ascii"), timestamp),
+            b"d=%s;" % domain.encode("ascii"),
+            b"s=%s;" % selector.encode("ascii"),
+            *self.listed,
+            b"bh=%s;" % self.bh,
+            b"b=",
+        ]
+        # In relaxed form the folds are single spaces, and the field ends where its signature will begin.
+        canonical = b"dkim-signature:" + b" ".join(lines)[len(b"DKIM-Signature: ") :]
+        return Unsigned(self.fields + canonical, b"\r\n ".join(lines))
+
+
+def cover(trace: bytes, content_wire: bytes) -> Cover:
+    """Return what signatures cover of a message: `trace` and the wire-form content that follows it."""
     header, body = split(content_wire)
     fields = signed_fields(trace + unstuffed(header))
-    return signature_input(fields, body_hash(body), domain=domain, selector=selector, timestamp=timestamp)
+    names = tuple([name for name, _ in fields])
+    listed = _listed(names) if len(names) <= _COMMON else _listed.__wrapped__(names)
+    return Cover(b"".join([value for _, value in fields]), listed, b64encode(body_hash(body)))
 
 
-def signature_input(
-    fields: list[tuple[bytes, bytes]], hash_of_body: bytes, *, domain: str, selector: str, timestamp: int
-) -> Unsigned:
-    """Build the DKIM-Signature field for `fields` (as `signed_fields` returns them) and the bytes to sign."""
-    named = [_SHOWN[name] for name, _ in fields]
-    named.insert(0, b"From")
-    lines = [
-        b"DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; t=%d;" % timestamp,
-        b"d=%s;" % domain.encode("ascii"),
-        b"s=%s;" % selector.encode("ascii"),
-        *_folded_names(named),
-        b"bh=%s;" % b64encode(hash_of_body),
-        b"b=",
-    ]
-    # In relaxed form the folds are single spaces, and the field ends where its signature will begin.
-    canonical = b"dkim-signature:" + b" ".join(lines)[len(b"DKIM-Signature: ") :]
-    signed = b"".join([value for _, value in fields]) + canonical
-    return Unsigned(signed, b"\r\n ".join(lines))
+def prepare(trace: bytes, content_wire: bytes, *, domain: str, selector: str, timestamp: int) -> Unsigned:
+    """Return what an RSA key signs of a message: `cover`, then `Cover.unsigned`."""
+    return cover(trace, content_wire).unsigned("rsa-sha256", domain=domain, selector=selector, timestamp=timestamp)
 
 
-def _folded_names(named: list[bytes]) -> list[bytes]:
+@lru_cache(maxsize=256)  # applications' messages have few shapes
+def _listed(names: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return the lines of h= for the fields that are there: each name once more, and those that must not come."""
+    there = dict.fromkeys(names, 0)
+    for name in names:
+        there[name] += 1
     lines: list[bytes] = []
-    line = b"h=" + named[0]
-    for name in named[1:]:
-        if len(line) + len(name) > _WIDTH:
-            lines.append(line + b":")
-            line = name
-        else:
-            line += b":" + name
-    lines.append(line + b";")
-    return lines
+    line = b"h="
+    for name, always in COVERED.items():
+        for _ in range(there[name] + 1 if name in there else always):
+            shown = _SHOWN[name]
+            if len(line) + len(shown) > _WIDTH:
+                lines.append(line)
+                line = b""
+            line += shown + b":"
+    lines.append(line[:-1] + b";")
+    return tuple(lines)
 
 
 def split(content: bytes) -> tuple[bytes, bytes]:
@@ -190,6 +217,6 @@ def signed_fields(block: bytes) -> list[tuple[bytes, bytes]]:
     for line in _relaxed(block).split(b"\r\n"):
         key, colon, value = line.partition(b":")
         name = key.rstrip(b" ").lower()
-        if colon and name in _SIGNED:
+        if colon and name in COVERED:
             found.setdefault(name, []).append(name + b":" + value.strip(b" ") + b"\r\n")
     return [(name, field) for name in SIGNED if name in found for field in reversed(found[name])]

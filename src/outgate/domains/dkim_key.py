@@ -1,6 +1,6 @@
 """Judge what a domain publishes as its DKIM key, against the key that we sign with.
 
-Standards: RFC 6376 sections 3.2 (tag lists), 3.6.1 (key records), 3.6.2.2 (one record per name).
+Standards: RFC 6376 sections 3.2 (tag lists), 3.6.1 (key records), 3.6.2.2 (one record per name); RFC 8463 (Ed25519).
 Promises: no I/O; each way to be wrong has its own word and says what to publish instead.
 Dangers: a failed look-up is "temperror", never a verdict on the domain.
 Not here: signing (`dkim`), asking (`net.dns`).
@@ -28,8 +28,9 @@ class _Malformed(Exception):
     """The record is no key record; the text says why."""
 
 
-def check_key(domain: str, selector: str, public: str) -> Evaluation[KeyResult]:
-    """Ask whether `selector` of `domain` publishes our RSA key `public` (base64 of the DER SubjectPublicKeyInfo)."""
+def check_key(domain: str, selector: str, public: str, algorithm: str = "rsa") -> Evaluation[KeyResult]:
+    """Ask whether `selector` of `domain` publishes our key `public`: base64 of the DER SubjectPublicKeyInfo if
+    `algorithm` is "rsa", of the 32 octets if it is "ed25519"."""
     name = f"{selector}._domainkey.{domain}"
     if not is_askable(name):
         return KeyResult("malformed", f"{name} is too long for a DNS name")
@@ -45,15 +46,16 @@ def check_key(domain: str, selector: str, public: str) -> Evaluation[KeyResult]:
         return KeyResult("several", f"{name} has {len(texts)} TXT records: leave only the one shown")
     try:
         tags = _tags(texts[0])
-        return _judge(name, tags, _key(public.encode("ascii")))
+        return _judge(name, tags, algorithm, public.encode("ascii"))
     except _Malformed as error:
         return KeyResult("malformed", f"the TXT record at {name} is no key record: {error}")
 
 
-def _judge(name: str, tags: dict[str, bytes], ours: bytes) -> KeyResult:
-    kind = tags.get("k", b"rsa").lower()
-    if kind != b"rsa":
-        return KeyResult("wrong-type", f"the key at {name} is of type {kind.decode('ascii', 'replace')}, not rsa")
+def _judge(name: str, tags: dict[str, bytes], algorithm: str, ours: bytes) -> KeyResult:
+    kind = tags.get("k", b"rsa").lower().decode("ascii", "replace")
+    if kind != algorithm:
+        return KeyResult("wrong-type", f"the key at {name} is of type {kind}, not {algorithm}")
+    read = _key if algorithm == "rsa" else _octets
     hashes = _list(tags.get("h", b"sha256"))
     if b"sha256" not in hashes:
         return KeyResult("wrong-type", f"the key at {name} does not allow sha256 (tag h=)")
@@ -62,7 +64,7 @@ def _judge(name: str, tags: dict[str, bytes], ours: bytes) -> KeyResult:
         return KeyResult("wrong-type", f"the key at {name} is not for e-mail (tag s=)")
     if not tags["p"]:
         return KeyResult("revoked", f"the key at {name} is revoked (p= is empty): publish the record shown")
-    if _key(tags["p"]) != ours:
+    if read(tags["p"]) != read(ours):
         return KeyResult("wrong-key", f"{name} publishes another key: replace it by the record shown")
     if b"y" in _list(tags.get("t", b"")):
         warning = "but says that the domain is testing DKIM (t=y), so receivers may ignore signatures: remove that"
@@ -107,6 +109,17 @@ def _key(text: bytes) -> bytes:
     if behind or more or bits[:1] != b"\0":
         raise _Malformed("p= is a key and something else")
     return bits[1:]
+
+
+def _octets(text: bytes) -> bytes:
+    """Return an Ed25519 key: records hold its 32 octets and nothing around them (RFC 8463 section 4)."""
+    try:
+        key = b64decode(text, validate=True)
+    except binascii.Error:
+        raise _Malformed("p= is not base64") from None
+    if len(key) != 32:
+        raise _Malformed(f"p= holds {len(key)} octets, where an Ed25519 key has 32")
+    return key
 
 
 _RSA = bytes.fromhex("06092a864886f70d010101")

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from outgate.model.tenancy import SmtpConfiguration
 from outgate.smtp.transaction import Step
 
 
@@ -93,11 +94,22 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """Which key signs for a configuration: SDID (`domain`), `selector`, and the key's id in the store."""
+    """Which keys sign a message: SDID (`domain`), the RSA key's `selector` and id in the store; and those of the
+    Ed25519 key that signs beside it, "" if none does. Chosen when the message is accepted, for all its attempts."""
 
     key_id: str
     domain: str
     selector: str
+    second_id: str = ""
+    second_selector: str = ""
+
+
+def signing_key(configuration: SmtpConfiguration) -> SigningKey:
+    """Return which keys sign what is accepted now for a configuration."""
+    key, second = configuration.key, configuration.second
+    if second is None:
+        return SigningKey(key.id, configuration.domain, key.selector)
+    return SigningKey(key.id, configuration.domain, key.selector, second.id, second.selector)
 
 
 @dataclass(frozen=True, slots=True)

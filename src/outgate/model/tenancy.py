@@ -41,16 +41,48 @@ class Instance:
     created_at: float
 
 
+class KeyState(StrEnum):
+    """Where a signing key is in its life: made and not in use yet, signing new mail, or signing no new mail."""
+
+    NEXT = "next"
+    ACTIVE = "active"
+    RETIRED = "retired"
+
+
 @dataclass(frozen=True, slots=True)
 class DkimKey:
     """A signing key of a configuration; the private half is sealed in the store. `public` is base64 (DER SPKI
-    for RSA)."""
+    for "rsa", the 32 octets for "ed25519")."""
 
     id: str
     smtp_config_id: str
     selector: str
     algorithm: str
     public: str
+
+    @property
+    def text(self) -> str:
+        """The TXT record that publishes it (RFC 6376 section 3.6.1); 500 characters at most."""
+        return f"v=DKIM1; k={self.algorithm}; p={self.public}"
+
+    def name(self, domain: str) -> str:
+        """Return where `domain` publishes it."""
+        return f"{self.selector}._domainkey.{domain}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptKey:
+    """A signing key and its life. `published` is what was last found for certain of its DNS record; `changed_at` is when
+    the state began; `destroyed`: the private half is gone.
+
+    Of one algorithm a configuration has at most one key that is active and one that is next; Ed25519 may be next
+    without an active one."""
+
+    key: DkimKey
+    state: KeyState
+    published: Verification
+    changed_at: float
+    destroyed: bool = False
 
 
 class OverQuota(StrEnum):
@@ -105,7 +137,9 @@ class SmtpConfiguration:
 
     `spf`, `dkim` and `authorization` are what was last found for certain; `standing` is what follows for sending:
     a domain that fails after it was verified may still send while it is warned. `failing` names the check that
-    stands in the way ("a", "spf" or "dkim"), "" if none; `recheck_at` None: not looked at by itself."""
+    stands in the way ("a", "spf" or "dkim"), "" if none; `recheck_at` None: not looked at by itself.
+
+    `key` (RSA) signs all its mail; `second` (Ed25519) signs beside it, None if there is none whose record was seen."""
 
     id: str
     instance_id: str
@@ -123,6 +157,7 @@ class SmtpConfiguration:
     failing: str = ""
     recheck_at: float | None = None
     rules: MailRules = NO_RULES
+    second: DkimKey | None = None
 
     @property
     def verified(self) -> bool:
@@ -147,8 +182,8 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a check came to, before it is kept: as `Evidence`, with the state it leads to (None: nothing is known) and
-    when it began (None: now)."""
+    """What a check came to, before it is kept: as `Evidence`, with the state it leads to (None: nothing is known),
+    when it began (None: now), and which signing key it is about ("": none in particular)."""
 
     check: str
     state: Verification | None
@@ -157,6 +192,7 @@ class Checked:
     record: str = ""
     asked: tuple[object, ...] = ()
     begun: float | None = None
+    key_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

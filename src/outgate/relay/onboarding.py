@@ -21,11 +21,12 @@ from outgate.domains.ask import Answer, Asked, Question, documents, witnessed
 from outgate.domains.dkim_key import check_key
 from outgate.domains.dmarc import advise_dmarc
 from outgate.domains.spf import SpfResult, check_host
-from outgate.model.tenancy import Checked, NewStanding, SmtpConfiguration, Standing, Verification
+from outgate.model.tenancy import Checked, KeptKey, NewStanding, SmtpConfiguration, Standing, Verification
 from outgate.net.allowance import Allowance
 from outgate.net.dns import Asker, answer_all
 from outgate.relay.endpoints import Endpoint
 from outgate.relay.standing import Schedule, after
+from outgate.store.signing_keys import check_name
 from outgate.store.verification import Decide, Transition
 
 _log = Log("outgate.onboarding")
@@ -38,6 +39,8 @@ IPv6, and all of them asked), takes some 300; a hostile one would take tens of t
 class Records(Protocol):
     """Where states and evidence are kept (`store.verification`); blocks."""
 
+    def keys_in_use(self, smtp_config_id: str) -> Sequence[KeptKey]: ...
+
     def record(
         self, findings: Sequence[tuple[str, Sequence[Checked]]], decide: Decide, *, quiet: bool = False
     ) -> list[Transition]: ...
@@ -45,8 +48,9 @@ class Records(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check ("a", "spf", "dkim" or "dmarc") came to: the state that follows, None for what cannot be said
-    now and for advice; the class word and the words that explain it; the DNS name of the record that it is about."""
+    """What one check ("a", "spf", "dmarc", "dkim" or what `check_name` calls another key's) came to: the state that
+    follows, None for what cannot be said now and for advice; the class word and the words that explain it; the DNS name
+    of the record that it is about, and the signing key."""
 
     check: str
     state: Verification | None
@@ -54,11 +58,12 @@ class Finding:
     explanation: str
     record: str
     asked: tuple[Asked, ...]
+    key_id: str = ""
 
     def checked(self, begun: float | None = None) -> Checked:
         """Return it as it is kept; `begun` is when the check began."""
         asked = documents(self.asked)
-        return Checked(self.check, self.state, self.result, self.explanation, self.record, asked, begun)
+        return Checked(self.check, self.state, self.result, self.explanation, self.record, asked, begun, self.key_id)
 
 
 class Verifier:
@@ -90,7 +95,8 @@ class Verifier:
     async def examine(
         self, configuration: SmtpConfiguration, types: Sequence[str], *, fresh: bool
     ) -> tuple[Finding, ...]:
-        """Find out, and keep nothing: "spf" comes to the two findings "a" and "spf", "dkim" and "dmarc" to one each.
+        """Find out, and keep nothing: "spf" comes to the two findings "a" and "spf", "dkim" to one for each key in use,
+        "dmarc" to one.
 
         `fresh` looks past every memory of before. Raises `ValueError` for another type, before anything is asked."""
         for check in types:
@@ -107,7 +113,7 @@ class Verifier:
                 if check == "spf":
                     return await self._spf(configuration, allowance, fresh=fresh)
                 if check == "dkim":
-                    return (await self._dkim(configuration, allowance, fresh=fresh),)
+                    return await self._dkim(configuration, allowance, fresh=fresh)
                 return (await self._dmarc(configuration.domain, allowance, fresh=fresh),)
         except TimeoutError:
             words = f"the name servers took more than {self._limit_s:.0f} seconds for it; the state is kept"
@@ -225,15 +231,25 @@ class Verifier:
                 results.append((address, _doubted(result, asked)))
         return results, tuple(known.values())
 
-    async def _dkim(self, configuration: SmtpConfiguration, allowance: Allowance, *, fresh: bool) -> Finding:
-        key = configuration.key
-        evaluation = witnessed(check_key(configuration.domain, key.selector, key.public), self._clock.now)
-        result, asked = await answer_all(evaluation, self._asker, fresh=fresh, allowance=allowance)
-        record = f"{key.selector}._domainkey.{configuration.domain}"
-        if result.result == "temperror":
-            return Finding("dkim", None, result.result, f"{result.explanation}; the state is kept", record, asked)
-        state = Verification.SUCCESSFUL if result.result == "ok" else Verification.FAILED
-        return Finding("dkim", state, result.result, result.explanation, record, asked)
+    async def _dkim(
+        self, configuration: SmtpConfiguration, allowance: Allowance, *, fresh: bool
+    ) -> tuple[Finding, ...]:
+        keys = await asyncio.to_thread(self._records.keys_in_use, configuration.id)
+        return tuple(
+            await asyncio.gather(*(self._key(configuration.domain, kept, allowance, fresh=fresh) for kept in keys))
+        )
+
+    async def _key(self, domain: str, kept: KeptKey, allowance: Allowance, *, fresh: bool) -> Finding:
+        key, check = kept.key, check_name(kept)
+        evaluation = check_key(domain, key.selector, key.public, key.algorithm)
+        result, asked = await answer_all(
+            witnessed(evaluation, self._clock.now), self._asker, fresh=fresh, allowance=allowance
+        )
+        state, words = None, f"{result.explanation}; the state is kept"
+        if result.result != "temperror":
+            state = Verification.SUCCESSFUL if result.result == "ok" else Verification.FAILED
+            words = result.explanation
+        return Finding(check, state, result.result, words, key.name(domain), asked, key.id)
 
     async def _dmarc(self, domain: str, allowance: Allowance, *, fresh: bool) -> Finding:
         evaluation = witnessed(advise_dmarc(domain), self._clock.now)
@@ -294,6 +310,16 @@ def tell(transition: Transition, grace: float) -> bool:
             record=one.record,
             explanation=one.explanation,
         )
+    for former, key in ((before.key, now.key), (before.second, now.second)):
+        if former != key:
+            _log.info(
+                "domain.signed_with",
+                domain=now.domain,
+                smtp_config_id=now.id,
+                algorithm=(key or former or now.key).algorithm,
+                selector=key.selector if key else "",
+                before=former.selector if former else "",
+            )
     if before.standing is now.standing:
         return changed
     failed = next((one for one in transition.checked if one.check == now.failing), None)

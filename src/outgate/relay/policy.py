@@ -32,7 +32,7 @@ from outgate.message.fields import (
     without,
 )
 from outgate.message.mime import TextPart
-from outgate.model.flow import Accepted, SigningKey, Submission
+from outgate.model.flow import Accepted, Submission, signing_key
 from outgate.model.tenancy import (
     HtmlCheck,
     Instance,
@@ -458,7 +458,7 @@ def _accepted(case: Case, warning: str = "") -> Accepted:
         submission=submission,
         instance_id=configuration.instance_id,
         smtp_config_id=configuration.id,
-        signing_key=SigningKey(configuration.key.id, configuration.domain, configuration.key.selector),
+        signing_key=signing_key(configuration),
         trace=added,
         message_id=message_id[:_LONGEST_ID].decode("utf-8", "replace"),
         header_from=case.author.text,

@@ -1,8 +1,9 @@
 """Sign messages with the domain's key, in threads: OpenSSL lets go of the interpreter while it multiplies.
 
-Standards: RFC 6376 (DKIM), RFC 8301 (rsa-sha256, 2048 bits).
-Promises: the same message gives the same signature (PKCS#1 v1.5, `t=` is the time of acceptance), so nothing
-is stored; each key is parsed once; a job that has no content at hand is read from the spool here.
+Standards: RFC 6376 (DKIM), RFC 8301 (rsa-sha256, 2048 bits), RFC 8463 (ed25519-sha256).
+Promises: the same message gives the same signatures (PKCS#1 v1.5 and Ed25519 choose nothing, `t=` is the time of
+acceptance, the job names the keys), so nothing is stored; of two, the RSA key's comes first, which every receiver can
+judge, and neither covers the other; each key is parsed once; a job that has no content at hand is read from the spool here.
 Dangers: a private key is in memory while it is used; it never leaves this module and never reaches a log.
 Not here: what is signed (`domains.dkim`), where keys are kept (`store.tenancy`).
 """
@@ -12,9 +13,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from hashlib import sha256
 from queue import SimpleQueue
 
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -25,6 +27,7 @@ from outgate.model.flow import Job, Prepared
 _log = Log("outgate.signer")
 _KEYS = 1000
 
+PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 Done = Callable[[Prepared | None, Exception | None], None]
 
 
@@ -43,7 +46,7 @@ class Signer:
         self._key_pem = key_pem
         self._load = load
         self._notify = notify
-        self._keys: OrderedDict[str, rsa.RSAPrivateKey] = OrderedDict()
+        self._keys: OrderedDict[str, PrivateKey] = OrderedDict()
         self._lock = threading.Lock()
         self._jobs: SimpleQueue[tuple[Job, Done] | None] = SimpleQueue()
         self._ready: deque[tuple[Done, Prepared | None, Exception | None]] = deque()
@@ -97,21 +100,29 @@ class Signer:
                 _log.exception("message.not_handed_on")
 
     def sign(self, job: Job) -> Prepared:
-        """Return `job` with its DKIM-Signature. Raises what reading the spool or the key raises."""
+        """Return `job` with its DKIM-Signature, or two. Raises what reading the spool or the key raises."""
         trace, content = (
             (job.trace, job.content) if job.trace is not None and job.content is not None else self._load(job)
         )
-        unsigned = dkim.prepare(
-            trace,
-            content,
-            domain=job.signing_key.domain,
-            selector=job.signing_key.selector,
-            timestamp=int(job.accepted_at),
-        )
-        signature = self._key(job.signing_key.key_id).sign(unsigned.signed, padding.PKCS1v15(), SHA256())
-        return Prepared(job, unsigned.finish(signature) + trace, content)
+        keys, at = job.signing_key, int(job.accepted_at)
+        covered = dkim.cover(trace, content)
+        unsigned = covered.unsigned("rsa-sha256", domain=keys.domain, selector=keys.selector, timestamp=at)
+        key = self._key(keys.key_id)
+        if not isinstance(key, rsa.RSAPrivateKey):
+            raise TypeError(f"key {keys.key_id} is not an RSA key")
+        fields = unsigned.finish(key.sign(unsigned.signed, padding.PKCS1v15(), SHA256()))
+        if keys.second_id:
+            unsigned = covered.unsigned(
+                "ed25519-sha256", domain=keys.domain, selector=keys.second_selector, timestamp=at
+            )
+            key = self._key(keys.second_id)
+            if not isinstance(key, ed25519.Ed25519PrivateKey):
+                raise TypeError(f"key {keys.second_id} is not an Ed25519 key")
+            # What is signed is the hash, like any octets (RFC 8463 section 3).
+            fields += unsigned.finish(key.sign(sha256(unsigned.signed).digest()))
+        return Prepared(job, fields + trace, content)
 
-    def _key(self, key_id: str) -> rsa.RSAPrivateKey:
+    def _key(self, key_id: str) -> PrivateKey:
         with self._lock:
             key = self._keys.get(key_id)
             if key is not None:
@@ -119,8 +130,8 @@ class Signer:
                 return key
         # The key was validated when it came in, and its seal says that it is the same: no need to do it again.
         loaded = load_pem_private_key(self._key_pem(key_id), None, unsafe_skip_rsa_key_validation=True)
-        if not isinstance(loaded, rsa.RSAPrivateKey):
-            raise TypeError(f"key {key_id} is not an RSA key")
+        if not isinstance(loaded, rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
+            raise TypeError(f"key {key_id} is of a type that does not sign mail")
         with self._lock:
             self._keys[key_id] = loaded
             if len(self._keys) > _KEYS:

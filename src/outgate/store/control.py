@@ -4,7 +4,7 @@ Standards: SQLite in WAL mode, synchronous=FULL.
 Promises: opening runs the missing migrations; all methods are thread-safe; `data_version()` differs after any
     change by any process.
 Dangers: everything here blocks: on an event loop wrap it in `asyncio.to_thread`, but for start-up and snapshots.
-Not here: messages (`sqlite`), statements (`tenancy`, `verification`, `access`, `allow_lists`,
+Not here: messages (`sqlite`), statements (`tenancy`, `signing_keys`, `verification`, `access`, `allow_lists`,
     `identity`, `egress`, `vpc`, `gateways`).
 """
 
@@ -21,18 +21,20 @@ from outgate.store.gateways import GatewayQueries
 from outgate.store.identity import IdentityQueries
 from outgate.store.migrations import upgrade_control
 from outgate.store.secrets import SecretBox
+from outgate.store.signing_keys import SigningKeyQueries
 from outgate.store.tenancy import TenancyQueries
 from outgate.store.verification import VerificationQueries
 from outgate.store.vpc import VpcQueries
 
 
 class ControlStore:
-    """The control database, by subject: `tenancy`, `verification`, `access`, `allow_lists`, `identity`, `egress`,
-    `vpc`, `gateways`."""
+    """The control database, by subject: `tenancy`, `signing_keys`, `verification`, `access`, `allow_lists`,
+    `identity`, `egress`, `vpc`, `gateways`."""
 
     def __init__(self, database: Database, box: SecretBox, clock: Clock) -> None:
         self._database = database
         self.tenancy = TenancyQueries(database, box, clock)
+        self.signing_keys = SigningKeyQueries(database, box, clock)
         self.verification = VerificationQueries(database, clock)
         self.access = AccessQueries(database, clock)
         self.allow_lists = AllowListQueries(database, clock)

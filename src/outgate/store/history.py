@@ -26,8 +26,8 @@ from outgate.store.conditions import add_functions, for_mailbox
 from outgate.store.metrics import Bounce, Counts, Selection, count, list_bounces
 
 _COLUMNS = (
-    "queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector, session_id,"
-    " client_address, client_port, endpoint, listener, via, helo, tls, reverse_path, header_from, message_id,"
+    "queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector, key2_id, key2_selector,"
+    " session_id, client_address, client_port, endpoint, listener, via, helo, tls, reverse_path, header_from, message_id,"
     " subject, size, body_8bit, smtputf8, received_at, accepted_at, expires_at, segment, generation,"
     ' "offset", length, warning'
 )
@@ -415,7 +415,8 @@ def _attempt(fields: list[Any], recipients: list[RecipientRecord], events: list[
 def _message(
     row: tuple[Any, ...], recipients: list[RecipientRecord], attempts: list[AttemptRecord], events: list[Event]
 ) -> MessageRecord:
-    (queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector, *rest) = row
+    (queue_id, instance_id, smtp_config_id, username, *rest) = row
+    key, rest = SigningKey(*rest[:5]), rest[5:]
     (session_id, address, port, endpoint, listener, via, helo, tls, reverse_path, *rest) = rest
     (header_from, message_id, subject, size, body_8bit, smtputf8, *rest) = rest
     (received_at, accepted_at, expires_at, segment, generation, offset, length, warning) = rest
@@ -424,7 +425,7 @@ def _message(
         instance_id=instance_id,
         smtp_config_id=smtp_config_id,
         username=username,
-        signing_key=SigningKey(key_id, key_domain, key_selector),
+        signing_key=key,
         session_id=session_id,
         client_address=address,
         client_port=port,

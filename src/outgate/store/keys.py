@@ -1,9 +1,9 @@
-"""Make and read the RSA keys that sign mail.
+"""Make and read the keys that sign mail: RSA, and Ed25519 beside it.
 
-Standards: RFC 6376 and RFC 8301 (RSA, at least 1024 bits, 2048 wanted), RFC 5958 (PKCS#8).
-Promises: a new key has 2048 bits, so that its record fits the vendor's 500 characters.
-Dangers: `NewKey.pem` is the private key in clear: seal it, never log it. Making one takes some 100 ms and
-    frees the interpreter meanwhile: call it in a thread.
+Standards: RFC 6376 and RFC 8301 (RSA, at least 1024 bits, 2048 wanted), RFC 8463 (Ed25519), RFC 5958 (PKCS#8).
+Promises: a new RSA key has 2048 bits, so that its record fits the vendor's 500 characters.
+Dangers: `NewKey.pem` is the private key in clear: seal it, never log it. Making an RSA key takes some
+    100 ms and frees the interpreter meanwhile: call it in a thread.
 Not here: sealing (`secrets`), rows (`tenancy`), signing (`relay.signer`).
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass, field
 
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -32,7 +32,8 @@ class BadKey(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key before it is stored: algorithm "rsa", `public` as base64 of DER SPKI, `pem` in clear (PKCS#8)."""
+    """A key before it is stored: `algorithm` "rsa", with `public` as base64 of DER SPKI, or "ed25519", with `public` as
+    base64 of its 32 octets; `pem` in clear (PKCS#8)."""
 
     algorithm: str
     public: str
@@ -42,6 +43,19 @@ class NewKey:
 def new_dkim_key() -> NewKey:
     """Make an RSA key of 2048 bits."""
     return _described(rsa.generate_private_key(public_exponent=65537, key_size=BITS))
+
+
+def new_ed25519_key() -> NewKey:
+    """Make an Ed25519 key."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes_raw()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return NewKey("ed25519", base64.b64encode(public).decode("ascii"), pem)
+
+
+def new_key_like(algorithm: str) -> NewKey:
+    """Make a key of `algorithm`: "rsa" or "ed25519"."""
+    return new_ed25519_key() if algorithm == "ed25519" else new_dkim_key()
 
 
 def read_dkim_key(pem: bytes) -> NewKey:

@@ -31,8 +31,8 @@ _FINAL_LIST = ", ".join(f"'{status}'" for status in FINAL)
 
 _ADD_MESSAGES = (
     "INSERT INTO messages (queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector,"
-    " session_id, client_address, client_port, endpoint, listener, via, helo, tls, reverse_path, header_from,"
-    " message_id, subject, size, body_8bit, smtputf8, ret, envid, requiretls, received_at,"
+    " key2_id, key2_selector, session_id, client_address, client_port, endpoint, listener, via, helo, tls, reverse_path,"
+    " header_from, message_id, subject, size, body_8bit, smtputf8, ret, envid, requiretls, received_at,"
     " accepted_at, expires_at,"
     ' segment, generation, "offset", length, counted_at, warning) VALUES {values}'
 )
@@ -74,8 +74,9 @@ _NEXT_DUE = (
 )
 _TAKE = (
     "SELECT r.id, r.queue_id, r.mailbox, r.domain, r.attempts, r.notify, r.orcpt, r.route, m.instance_id,"
-    " m.smtp_config_id, m.key_id, m.key_domain, m.key_selector, m.reverse_path, m.segment, m.generation,"
-    ' m."offset", m.length, m.accepted_at, m.expires_at, m.body_8bit, m.smtputf8, m.ret, m.envid, m.requiretls'
+    " m.smtp_config_id, m.key_id, m.key_domain, m.key_selector, m.key2_id, m.key2_selector, m.reverse_path,"
+    ' m.segment, m.generation, m."offset", m.length, m.accepted_at, m.expires_at,'
+    " m.body_8bit, m.smtputf8, m.ret, m.envid, m.requiretls"
     " FROM recipients AS r JOIN messages AS m ON m.queue_id = r.queue_id"
     " WHERE r.queue_id IN (VALUES {values}) AND r.due_at <= ? AND r.lease IS NULL ORDER BY r.id"
 )
@@ -416,6 +417,8 @@ def _message_row(accepted: Accepted, location: Location) -> tuple[Any, ...]:
         key.key_id,
         key.domain,
         key.selector,
+        key.second_id,
+        key.second_selector,
         submission.session_id,
         client.address,
         client.port,
@@ -471,14 +474,15 @@ def _fresh_job(accepted: Accepted, location: Location, domain: str, recipients: 
 
 def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
     _, queue_id, _, domain, _, _, _, route, *message = rows[0]
-    instance_id, smtp_config_id, key_id, key_domain, key_selector, reverse_path, *message = message
+    instance_id, smtp_config_id, *message = message
+    key, (reverse_path, *message) = SigningKey(*message[:5]), message[5:]
     segment, generation, offset, length, *message = message
     accepted_at, expires_at, body_8bit, smtputf8, ret, envid, requiretls = message
     return Job(
         queue_id=queue_id,
         instance_id=instance_id,
         smtp_config_id=smtp_config_id,
-        signing_key=SigningKey(key_id, key_domain, key_selector),
+        signing_key=key,
         reverse_path=reverse_path,
         domain=domain,
         recipients=tuple(JobRecipient(r[0], r[2], r[3], r[4], r[5], r[6]) for r in rows),

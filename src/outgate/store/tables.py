@@ -81,6 +81,8 @@ smtp_configurations = Table(
     # Marketing or transactional: the form's word ("" while unanswered), and an operator's against it (NULL: none).
     Column("nature", String, nullable=False, server_default=""),
     Column("marketing", Boolean),
+    # The Ed25519 key that signs beside the RSA key; NULL if none does.
+    Column("second_key_id", String),
 )
 # A domain is configured once per instance; a deleted configuration does not stand in the way.
 Index(
@@ -128,9 +130,16 @@ dkim_keys = Table(
     Column("selector", String, nullable=False),
     Column("algorithm", String, nullable=False),
     Column("public", String, nullable=False),
+    # Empty once the private half has been destroyed.
     Column("sealed", LargeBinary, nullable=False),
     Column("created_at", Float, nullable=False),
+    # "next", "active" or "retired", since when, and what was last found of its DNS record.
+    Column("state", String, nullable=False, server_default="active"),
+    Column("changed_at", Float, nullable=False, server_default="0"),
+    Column("published", String, nullable=False, server_default="PENDING"),
 )
+# Those whose private half may have to be destroyed are few.
+Index("dkim_keys_retired", dkim_keys.c.changed_at, sqlite_where=dkim_keys.c.state == "retired")
 
 evidence = Table(
     "evidence",
@@ -395,6 +404,9 @@ messages = Table(
     Column("key_id", String, nullable=False),
     Column("key_domain", String, nullable=False),
     Column("key_selector", String, nullable=False),
+    # The key that signs beside it, "" if none does.
+    Column("key2_id", String, nullable=False, server_default=""),
+    Column("key2_selector", String, nullable=False, server_default=""),
     Column("session_id", String, nullable=False),
     Column("client_address", String, nullable=False),
     Column("client_port", Integer, nullable=False),

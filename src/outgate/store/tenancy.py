@@ -23,6 +23,7 @@ from outgate.model.tenancy import (
     Credential,
     DkimKey,
     Instance,
+    KeyState,
     MailRules,
     Quota,
     Sender,
@@ -34,6 +35,7 @@ from outgate.model.tenancy import (
 from outgate.store.database import Database
 from outgate.store.keys import NewKey, read_dkim_key
 from outgate.store.secrets import SecretBox
+from outgate.store.signing_keys import insert_key, retire_rsa
 from outgate.store.tables import (
     accounts,
     credentials,
@@ -159,19 +161,23 @@ class TenancyQueries:
         domain: str,
         description: str,
         key: NewKey,
+        second: NewKey | None = None,
         selector: str | None = None,
         authorization: Verification = Verification.PENDING,
     ) -> SmtpConfiguration:
-        """Make a configuration for a domain (lower-case A-labels) with its signing key; a UUID selector if none.
+        """Make a configuration for a domain (lower-case A-labels) with its signing key (RSA; a UUID selector if none),
+        and perhaps a second (Ed25519) that signs too once its record was seen.
 
         Raises `Conflict` (field "domain") if the instance has the domain already, `NotThere` for the instance.
         """
         now, config_id = self._clock.now(), ids.new_uuid()
-        stored = DkimKey(ids.new_uuid(), config_id, selector or ids.new_uuid(), key.algorithm, key.public)
         try:
             with self._database.writing() as connection:
                 if find_instance(connection, instance_id) is None:
                     raise NotThere(f"instance {instance_id}")
+                stored = insert_key(connection, self._box, config_id, key, KeyState.ACTIVE, now, selector=selector)
+                if second is not None:
+                    insert_key(connection, self._box, config_id, second, KeyState.NEXT, now)
                 connection.execute(
                     insert(smtp_configurations).values(
                         id=config_id,
@@ -187,7 +193,6 @@ class TenancyQueries:
                         updated_at=now,
                     )
                 )
-                self._insert_key(connection, stored, key.pem, now)
         except IntegrityError as error:
             raise Conflict("domain", f"this instance has a configuration for {domain} already") from error
         pending = Verification.PENDING
@@ -303,12 +308,13 @@ class TenancyQueries:
     def import_key(self, smtp_config_id: str, pem: bytes, selector: str) -> DkimKey:
         """Make a configuration sign with this RSA key (PEM) and selector from now on; DKIM is pending again.
 
-        Raises `keys.BadKey`, `NotThere`. The former key stays for queued mail.
+        Raises `keys.BadKey`, `NotThere`. The former key is retired, and stays for queued mail.
         """
         key = read_dkim_key(pem)
         now = self._clock.now()
-        stored = DkimKey(ids.new_uuid(), smtp_config_id, selector, key.algorithm, key.public)
         with self._database.writing() as connection:
+            retire_rsa(connection, smtp_config_id, now)
+            stored = insert_key(connection, self._box, smtp_config_id, key, KeyState.ACTIVE, now, selector=selector)
             changed = connection.execute(
                 update(smtp_configurations)
                 .where(smtp_configurations.c.id == smtp_config_id, smtp_configurations.c.deleted_at.is_(None))
@@ -324,29 +330,15 @@ class TenancyQueries:
             )
             if changed.rowcount == 0:
                 raise NotThere(f"configuration {smtp_config_id}")
-            self._insert_key(connection, stored, key.pem, now)
         return stored
 
     def signing_key_pem(self, key_id: str) -> bytes:
         """Return a private key in clear (PKCS#8, PEM). Raises `NotThere`, `secrets.SealError`."""
         with self._database.reading() as connection:
             sealed = connection.scalar(select(dkim_keys.c.sealed).where(dkim_keys.c.id == key_id))
-        if sealed is None:
+        if not sealed:
             raise NotThere(f"key {key_id}")
         return self._box.open(sealed, table="dkim_keys", column="sealed", row=key_id)
-
-    def _insert_key(self, connection: Connection, key: DkimKey, pem: bytes, now: float) -> None:
-        connection.execute(
-            insert(dkim_keys).values(
-                id=key.id,
-                smtp_config_id=key.smtp_config_id,
-                selector=key.selector,
-                algorithm=key.algorithm,
-                public=key.public,
-                sealed=self._box.seal(pem, table="dkim_keys", column="sealed", row=key.id),
-                created_at=now,
-            )
-        )
 
     # -- users and credentials --------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from outgate.model.tenancy import (
 from outgate.store.tables import credentials, dkim_keys, instances, smtp_configurations, smtp_users
 
 MOST_USERS = 5
+_SECOND = dkim_keys.alias("second_key")
 
 
 class NotThere(LookupError):
@@ -65,8 +66,10 @@ def instance_of(row: Row[Any]) -> Instance:
 def configuration_query(*wanted: ColumnElement[bool]) -> Select[Any]:
     """Select configurations with the keys that sign for them."""
     key = (dkim_keys.c.selector, dkim_keys.c.algorithm, dkim_keys.c.public)
+    second = [_SECOND.c[name].label(f"second_{name}") for name in ("selector", "public")]
     joined = smtp_configurations.join(dkim_keys, dkim_keys.c.id == smtp_configurations.c.key_id)
-    return select(smtp_configurations, *key).select_from(joined).where(*wanted)
+    joined = joined.outerjoin(_SECOND, _SECOND.c.id == smtp_configurations.c.second_key_id)
+    return select(smtp_configurations, *key, *second).select_from(joined).where(*wanted)
 
 
 def configuration_of(row: Row[Any]) -> SmtpConfiguration:
@@ -88,7 +91,14 @@ def configuration_of(row: Row[Any]) -> SmtpConfiguration:
         row.failing,
         row.recheck_at,
         _rules_of(row),
+        _second_of(row),
     )
+
+
+def _second_of(row: Row[Any]) -> DkimKey | None:
+    if row.second_selector is None:
+        return None
+    return DkimKey(row.second_key_id, row.id, row.second_selector, "ed25519", row.second_public)
 
 
 def credential_of(row: Row[Any]) -> Credential:

@@ -20,12 +20,15 @@ from outgate.model.tenancy import (
     AuthorizationForm,
     Checked,
     Evidence,
+    KeptKey,
+    KeyState,
     NewStanding,
     SmtpConfiguration,
     Standing,
     Verification,
 )
 from outgate.store.database import Database, note
+from outgate.store.signing_keys import follow_records, keys_of
 from outgate.store.tables import authorization_forms, evidence, smtp_configurations
 from outgate.store.tenancy_rows import NotThere, configuration_of, configuration_query
 
@@ -55,7 +58,7 @@ class Transition:
         before, after = self.before, self.after
         return any(
             getattr(before, name) != getattr(after, name)
-            for name in ("spf", "dkim", "authorization", "standing", "failing")
+            for name in ("spf", "dkim", "authorization", "standing", "failing", "key", "second")
         )
 
 
@@ -85,9 +88,10 @@ class VerificationQueries:
                     continue
                 known = _kept(connection, smtp_config_id)
                 news = [one for one in checked if not _outdated(known, one)]
+                keyed, news = follow_records(connection, before, news, now)
                 for one in news:
                     _keep(connection, smtp_config_id, one, now, known)
-                after = _follow(connection, before, news, decide, now)
+                after = _follow(connection, keyed, news, decide, now)
                 made.append(Transition(before, after, tuple(news)))
             if quiet and any(each.differs for each in made):
                 note(connection)
@@ -144,6 +148,12 @@ class VerificationQueries:
                 for row in connection.execute(query):
                     found[row.id] = _hold(row.deleted_at, row.authorization, row.standing)
         return {smtp_config_id: why for smtp_config_id, why in found.items() if why}
+
+    def keys_in_use(self, smtp_config_id: str) -> tuple[KeptKey, ...]:
+        """Return the signing keys whose records have to be there, or are waited for: active and next."""
+        with self._database.reading() as connection:
+            found = keys_of(connection, smtp_config_id)
+        return tuple(each for each in found if each.state is not KeyState.RETIRED)
 
     # -- authorisation -----------------------------------------------------------------------------
 

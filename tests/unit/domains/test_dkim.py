@@ -32,7 +32,10 @@ def test_tags() -> None:
         b"v": b"1", b"a": b"rsa-sha256", b"c": b"relaxed/relaxed", b"d": b"shop.test",
         b"s": b"00000000-0000-0000-0000-000000000000", b"t": b"1800000000",
     }  # fmt: skip
-    assert found[b"h"] == b"From:From:To:To:Cc:Subject"
+    assert found[b"h"] == (
+        b"From:From:To:To:To:Cc:Cc:Subject:Subject:Date:Message-ID:Reply-To"
+        b":MIME-Version:Content-Type:Content-Transfer-Encoding"
+    )
     assert found[b"bh"] == b64encode(sha256(b"body\r\n").digest())
     assert len(found[b"b"]) == 344
 
@@ -55,7 +58,7 @@ def test_fields_of_the_trace_are_covered_and_received_is_not() -> None:
 def test_every_field_worth_signing_is_covered_where_present() -> None:
     names = [name.decode() for name in dkim.SIGNED]
     content = "".join(f"{name}: x\r\n" for name in names).encode() + b"\r\n"
-    assert tags(unsigned(content).field)[b"h"].lower().decode().split(":") == ["from", *names]
+    assert tags(unsigned(content).field)[b"h"].lower().decode().split(":") == [name for name in names for _ in "ab"]
 
 
 def test_lines_are_short_and_the_field_ends_in_one_line_end() -> None:
@@ -64,6 +67,35 @@ def test_lines_are_short_and_the_field_ends_in_one_line_end() -> None:
     assert max(len(line) for line in field.split(b"\r\n")) <= 78
     assert field.endswith(b"\r\n")
     assert all(line[:1] == b" " for line in field.split(b"\r\n")[1:-1])
+
+
+@pytest.mark.parametrize(("name", "always"), dkim.COVERED.items())
+def test_a_field_is_listed_once_more_than_it_occurs_and_some_where_there_is_none(name: bytes, always: bool) -> None:
+    for count in range(3):
+        content = b"X: y\r\n" + (name + b": x\r\n") * count + b"\r\n"
+        listed = tags(unsigned(content).field)[b"h"].lower().split(b":")
+        assert listed.count(name) == (count + 1 if count or always else 0)
+
+
+def test_what_each_hop_adds_is_never_covered() -> None:
+    hops = b"Received: x\r\nReturn-Path: <>\r\nAuthentication-Results: y\r\nResent-From: z\r\nList-ID: l\r\nX-A: b\r\n"
+    assert unsigned(hops + CONTENT) == unsigned(CONTENT)
+
+
+def test_more_fields_than_are_remembered_are_listed_as_well() -> None:
+    listed = tags(unsigned(b"To: x\r\n" * 900 + b"\r\n").field)[b"h"]
+    assert listed.split(b":").count(b"To") == 901
+    assert max(len(line) for line in unsigned(b"To: x\r\n" * 900 + b"\r\n").field.split(b"\r\n")) <= 78
+
+
+def test_both_algorithms_cover_the_same() -> None:
+    of = dkim.cover(b"", CONTENT)
+    one, other = (
+        of.unsigned(algorithm, domain="shop.test", selector="s", timestamp=1)
+        for algorithm in ("rsa-sha256", "ed25519-sha256")
+    )
+    assert one.signed.replace(b"a=rsa-sha256", b"a=ed25519-sha256") == other.signed
+    assert tags(other.field)[b"a"] == b"ed25519-sha256"
 
 
 def test_it_is_the_same_each_time() -> None:
@@ -94,7 +126,7 @@ def test_dots_are_taken_out_of_header_and_body() -> None:
     with_dots = dkim.prepare(b"", b"Subject: x\r\n\r\n..\r\n...a\r\n", domain="d.test", selector="s", timestamp=1)
     assert dkim.relaxed_body(b"..\r\n...a\r\n") == b".\r\n..a\r\n"
     assert tags(with_dots.field)[b"bh"] == tags(
-        dkim.signature_input([], sha256(b".\r\n..a\r\n").digest(), domain="d", selector="s", timestamp=1).field
+        dkim.prepare(b"", b"\r\n..\r\n...a\r\n", domain="d", selector="s", timestamp=1).field
     )[b"bh"]  # fmt: skip
 
 

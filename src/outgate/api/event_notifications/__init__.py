@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from outgate.api import errors
 from outgate.api.event_notifications import authorization as authorization_routes
-from outgate.api.event_notifications import configurations, metrics, rules, users
+from outgate.api.event_notifications import configurations, metrics, rules, signing, users
 from outgate.api.event_notifications import endpoints as endpoint_routes
 from outgate.api.event_notifications.parts import Hasher, Parts, SmtpRecords, Verifier
 from outgate.api.event_notifications.roles import ROLES
@@ -34,7 +34,7 @@ MORE_INFO = "https://cloud.ibm.com/apidocs/event-notifications"
 
 _ABOUT = (
     "The SMTP interface of the vendor's Event Notifications API: configurations, verification, users, metrics. Ours"
-    " beside it: endpoints, the authorisation form, evidence of checks, rotation, and what became of each message."
+    " beside it: endpoints, the authorisation form, evidence of checks, rotation of passwords and signing keys, and what became of each message."
 )
 
 __all__ = ["ROLES", "Hasher", "MailReads", "SmtpRecords", "Verifier", "build"]
@@ -58,18 +58,23 @@ def build(
     endpoints: Callable[[], Sequence[OpenEndpoint]] = tuple,
     grace_s: float = 259_200.0,
     reach_s: float = 15 * 86_400.0,
+    keep_s: float = 7 * 86_400.0,
+    ed25519: bool = False,
 ) -> FastAPI:
     """Return the API, to be mounted at `/event-notifications`; its paths begin with `/v1/instances/{id}`.
 
     `endpoints` tells where mail can be handed in. `grace_s` is how long a domain that fails its checks may still send;
-    `reach_s` how long after its acceptance something may still happen to a message. Both in seconds."""
+    `reach_s` how long after its acceptance something may still happen to a message;
+    `keep_s` how long after that the record of a key that signed it must stay; all in seconds. `ed25519`: a new
+    configuration gets such a key too."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     errors.install(app, MORE_INFO)
     gate = Gate(authenticator, ROLES)
-    parts = Parts(store, gate, Enforcement(store), verifier, hasher, records, authorization, grace_s, clock)
+    parts = Parts(store, gate, Enforcement(store), verifier, hasher, records, authorization, grace_s, clock, ed25519)
     app.include_router(configurations.routes(parts))
     app.include_router(authorization_routes.routes(parts))
     app.include_router(rules.routes(parts))
+    app.include_router(signing.routes(parts, reach_s + keep_s))
     app.include_router(users.routes(parts))
     app.include_router(message_routes(parts.instance, history, egress_trail))
     app.include_router(metrics.routes(parts, history, reach_s))

@@ -32,7 +32,7 @@ from outgate.api.openapi import described
 from outgate.api.schema import Page, json_body, page
 from outgate.base.clock import rfc3339
 from outgate.model.tenancy import Instance, SmtpConfiguration, Verification
-from outgate.store.keys import new_dkim_key
+from outgate.store.keys import new_dkim_key, new_ed25519_key
 from outgate.store.tenancy import Conflict, NotThere
 
 _CHECKS = ("spf", "dkim", "en_authorization")
@@ -81,6 +81,7 @@ def _creates(router: APIRouter, parts: Parts) -> None:
                 domain=body.domain,
                 description=body.description,
                 key=new_dkim_key(),
+                second=new_ed25519_key() if parts.ed25519 else None,
                 authorization=automatic,
             )
         except Conflict as error:

@@ -78,12 +78,12 @@ def spf_text(records: SmtpRecords) -> str:
 
 def dkim_name(configuration: SmtpConfiguration) -> str:
     """Return where a customer publishes the DKIM key."""
-    return f"{configuration.key.selector}._domainkey.{configuration.domain}"
+    return configuration.key.name(configuration.domain)
 
 
 def dkim_text(configuration: SmtpConfiguration) -> str:
     """Return the DKIM record that a customer is asked to publish."""
-    return f"v=DKIM1; k={configuration.key.algorithm}; p={configuration.key.public}"
+    return configuration.key.text
 
 
 def configuration_document(

@@ -67,6 +67,37 @@ CHECKS = {
         }
     ],
 }
+SIGNING_KEYS = {
+    "smtp_config_id": _ID,
+    "domain": "shop.example.com",
+    "ed25519": False,
+    "rotating": True,
+    "keys": [
+        {
+            "algorithm": "rsa",
+            "selector": "1f0a2a5e-5f6e-4bb5-9f5b-0a1c2d3e4f50",
+            "state": "active",
+            "since": "2026-05-02T10:00:00Z",
+            "txt_name": "1f0a2a5e-5f6e-4bb5-9f5b-0a1c2d3e4f50._domainkey.shop.example.com",
+            "txt_value": "v=DKIM1; k=rsa; p=MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A",
+            "verification": "SUCCESSFUL",
+            "removable_at": None,
+            "advice": "Signs new mail. Leave its record as it is.",
+        },
+        {
+            "algorithm": "rsa",
+            "selector": "7c1d9f3a-2b64-4e0d-8a9b-5f6071829304",
+            "state": "next",
+            "since": _AT,
+            "txt_name": "7c1d9f3a-2b64-4e0d-8a9b-5f6071829304._domainkey.shop.example.com",
+            "txt_value": "v=DKIM1; k=rsa; p=MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8B",
+            "verification": "PENDING",
+            "removable_at": None,
+            "advice": "Publish its record, then verify (type=dkim): when it is seen, the key begins to sign."
+            " Leave the other records as they are.",
+        },
+    ],
+}
 _USER: dict[str, object] = {
     "id": _USER_ID,
     "smtp_config_id": _ID,

@@ -180,6 +180,32 @@ class MailRulesAnswer(Shown):
     unsubscribe_required: bool
 
 
+class SigningKeyAnswer(Shown):
+    """A signing key: its record, whether that was seen, and what to do about it. `removable_at`: when the record of a
+    retired key may be removed."""
+
+    algorithm: Literal["rsa", "ed25519"]
+    selector: str
+    state: Literal["active", "next", "retired"]
+    since: Time
+    txt_name: str = Field(max_length=255)
+    txt_value: str = Field(max_length=500)
+    verification: State
+    removable_at: Time | None
+    advice: str
+
+
+class SigningKeys(Shown):
+    """The signing keys of a configuration. `ed25519`: one signs, or is to sign, beside RSA; `rotating`: new ones wait
+    for their records."""
+
+    smtp_config_id: str
+    domain: str
+    ed25519: bool
+    rotating: bool
+    keys: list[SigningKeyAnswer]
+
+
 class MailSettings(Shown):
     """What an instance's mail may carry."""
 
@@ -190,7 +216,7 @@ class MailSettings(Shown):
 class CheckEvidence(Shown):
     """One check: what was asked, whom, what came back, when, and what follows."""
 
-    type: Literal["a", "spf", "dkim", "dmarc", "en_authorization"]
+    type: Literal["a", "spf", "dkim", "dkim_next", "dkim_ed25519", "dkim_ed25519_next", "dmarc", "en_authorization"]
     result: str
     explanation: str
     record: str

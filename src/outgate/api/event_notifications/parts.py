@@ -58,6 +58,7 @@ class Parts:
     authorization: Literal["automatic", "manual"]
     grace_s: float
     clock: Clock
+    ed25519: bool = False
 
     def instance(self, operation: str) -> Callable[..., Instance]:
         """Return a dependency: the path's instance, if the caller may do `operation` and it is their account's."""

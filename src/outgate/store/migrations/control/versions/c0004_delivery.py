@@ -8,6 +8,9 @@ Not here: the schema as it is now (`store.tables`).
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "c0004"
 down_revision = "c0003"
 branch_labels = None
@@ -16,7 +19,35 @@ depends_on = None
 
 def upgrade() -> None:
     """Add tables and columns, a function for each subject."""
+    _signing_keys()
 
 
 def downgrade() -> None:
     """Take them away."""
+    _no_signing_keys()
+
+
+def _signing_keys() -> None:
+    """A key has a state: what a configuration signs with is active, what it signed with before is retired now."""
+    op.add_column("dkim_keys", sa.Column("state", sa.String(), nullable=False, server_default="active"))
+    op.add_column("dkim_keys", sa.Column("changed_at", sa.Float(), nullable=False, server_default="0"))
+    op.add_column("dkim_keys", sa.Column("published", sa.String(), nullable=False, server_default="PENDING"))
+    op.add_column("smtp_configurations", sa.Column("second_key_id", sa.String()))
+    op.create_index("dkim_keys_retired", "dkim_keys", ["changed_at"], sqlite_where=sa.text("state = 'retired'"))
+    op.execute("UPDATE dkim_keys SET changed_at = created_at")
+    # Nobody knows when a key was replaced: it counts from now.
+    op.execute(
+        "UPDATE dkim_keys SET state = 'retired', changed_at = CAST(strftime('%s', 'now') AS REAL)"
+        " WHERE id NOT IN (SELECT key_id FROM smtp_configurations)"
+    )
+    op.execute(
+        "UPDATE dkim_keys SET published = (SELECT dkim FROM smtp_configurations WHERE key_id = dkim_keys.id)"
+        " WHERE state = 'active'"
+    )
+
+
+def _no_signing_keys() -> None:
+    op.drop_index("dkim_keys_retired", "dkim_keys")
+    op.drop_column("smtp_configurations", "second_key_id")
+    for name in ("state", "changed_at", "published"):
+        op.drop_column("dkim_keys", name)

@@ -74,12 +74,24 @@ def upgrade() -> None:
     """Add tables, columns and indexes, a function for each subject."""
     _texts()
     _events()
+    _second_keys()
 
 
 def downgrade() -> None:
     """Take them away."""
     _no_events()
+    _no_second_keys()
     _no_texts()
+
+
+def _second_keys() -> None:
+    for name in ("key2_id", "key2_selector"):
+        op.add_column("messages", sa.Column(name, sa.String(), nullable=False, server_default=""))
+
+
+def _no_second_keys() -> None:
+    for name in ("key2_id", "key2_selector"):
+        op.drop_column("messages", name)
 
 
 def _texts() -> None:
