@@ -51,6 +51,7 @@ from outgate.relay.holds import Holds
 from outgate.relay.listeners import CannotListen, Listeners
 from outgate.relay.planning import Planning
 from outgate.relay.queue import Queue, Retry
+from outgate.relay.retired_keys import RetiredKeys
 from outgate.relay.routing import Router
 from outgate.relay.session import Relay, SubmissionSession
 from outgate.relay.signer import Signer
@@ -156,6 +157,13 @@ class RelayService:
             longest_s=relay.hold_longest_s,
         )
         self.relay = self._relay(clock, loop)
+        self.retired_keys = RetiredKeys(
+            control.signing_keys,
+            self.store.keys_needed,
+            clock,
+            keep_s=relay.queue_lifetime_s + relay.hold_longest_s + relay.dkim_keep_s,
+            destroyed=self.signer.forget,
+        )
         self.planning = Planning(self.store, self.relay.quotas, control.tenancy.quotas, clock, planned=self.queue.look)
         self._turnstile = Turnstile(relay.connections, relay.connections_per_address)
         self.listeners = Listeners(self.endpoints, self._listener)
@@ -304,6 +312,7 @@ class RelayService:
         self.queue.start()
         self.listeners.start()
         self.certificates.start()
+        self.retired_keys.start()
 
     async def changed(self) -> None:
         """Look at the control store again: zones, rules, users, configurations may have changed."""
@@ -367,6 +376,7 @@ class RelayService:
     async def stop(self) -> None:
         """End sessions, then deliveries, then write what is left."""
         await self.certificates.stop()
+        await self.retired_keys.stop()
         await self.listeners.stop()
         await self.holds.stop()
         await self.delivery.stop()

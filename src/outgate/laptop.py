@@ -44,7 +44,7 @@ from outgate.base import log
 from outgate.base.clock import OffsetClock
 from outgate.base.log import Log
 from outgate.laptop_http import Parts, http_application
-from outgate.model.tenancy import SmtpConfiguration
+from outgate.model.tenancy import KeptKey, KeyState, SmtpConfiguration
 from outgate.net.authority import Authority
 from outgate.net.certificates import CertificateWatch
 from outgate.net.dns import Resolver
@@ -66,6 +66,7 @@ from outgate.smtp.asyncio.server import listening_socket
 from outgate.store.control import ControlStore, open_control
 from outgate.store.keys import BadKey
 from outgate.store.secrets import open_box
+from outgate.store.signing_keys import is_replacing
 
 _log = Log("outgate.laptop")
 HOST = "127.0.0.1"
@@ -184,7 +185,7 @@ class Laptop:
 
         with usable(data / "zone.json"):
             zone = Zone(data / "zone.json", exchange=EXCHANGE, address=HOST)
-        self._records(zone, configuration)
+        self._records(zone, configuration, signing := _published(control, configuration))
         dns_port = await self._name_server(zone)
         resolver = Resolver([(HOST, dns_port)], clock)
         with usable(data / "ca.pem"):
@@ -197,7 +198,7 @@ class Laptop:
         submission = relay.listen_everywhere("submission", self._ports.submission)
         submissions = relay.listen_everywhere("submissions", self._ports.submissions)
         verifier = self._verifier(settings, control, relay, dns_port)
-        if not configuration.verified:
+        if not configuration.verified or any(each.state is KeyState.NEXT for each in signing):
             await verifier.verify(configuration, ("spf", "dkim"))
         egress = await egress_service(
             settings, data=data, control=control, resolver=resolver, clock=clock, header_to=relay.listeners.targets
@@ -275,6 +276,7 @@ class Laptop:
                     key_pem=key_pem,
                     selector=dev.dkim_selector,
                     verifier=await hasher.hash(tenant.smtp_password),
+                    ed25519=self._settings.relay.dkim_ed25519,
                 )
             )
         except BadKey as error:
@@ -283,7 +285,7 @@ class Laptop:
         await asyncio.to_thread(tenants.make_private_side, control, tenant)
         return configuration
 
-    def _records(self, zone: Zone, configuration: SmtpConfiguration) -> None:
+    def _records(self, zone: Zone, configuration: SmtpConfiguration, signing: Sequence[KeptKey]) -> None:
         """Put the names that everything here needs into the zone, unless somebody has put something there."""
         relay = self._settings.relay
         endpoints = settings_module.compiled(relay.endpoints).all
@@ -297,7 +299,7 @@ class Laptop:
             *((each.ehlo_name, "TXT", [_spf(each.outgoing_addresses)]) for each in endpoints),
             (domain, "A", [HOST]),
             (domain, "TXT", [documents.spf_text(documents.SmtpRecords(relay.spf_host))]),
-            (documents.dkim_name(configuration), "TXT", [documents.dkim_text(configuration)]),
+            *((each.key.name(domain), "TXT", [each.key.text]) for each in signing),
         )
         for name, rdtype, values in wanted:
             if zone.get(name, rdtype) is None:
@@ -444,6 +446,12 @@ def describe(
         "vpc_crn": tenant.vpc_crn,
         "subnet_id": tenant.subnet_id,
     }
+
+
+def _published(control: ControlStore, configuration: SmtpConfiguration) -> list[KeptKey]:
+    """Return the keys whose records the zone has from the start: a rotation's next one is for the user to publish."""
+    keys = control.signing_keys.keys(configuration.id)
+    return [each for each in keys if each.state is not KeyState.RETIRED and not is_replacing(each, keys)]
 
 
 def _spf(addresses: Sequence[str]) -> str:

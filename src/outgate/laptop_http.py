@@ -91,6 +91,7 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
         await parts.recheck.poke()
         await parts.relay.holds.look()
         await parts.relay.queue.poke()
+        await parts.relay.retired_keys.look()
         return now
 
     return Mounts(

@@ -24,6 +24,7 @@ from outgate.connection import Api, NotReachable, Refusal, default_data, read_de
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 NOT_AS_WANTED, WRONG_USE, UNREACHABLE = 1, 2, 3
+_STRING = 255
 
 Data = Annotated[Path | None, typer.Option("--data", help="Data directory of `outgate dev`.", show_default=False)]
 Configuration = Annotated[str, typer.Argument(metavar="CONFIG", help="A configuration's domain or id.")]
@@ -165,3 +166,10 @@ def _words(error: Refusal) -> str:
         return str(body.get("errorMessage") or body["message"])
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return str(error)
+
+
+def zone_line(record: dict[str, Any]) -> str:
+    """Write a TXT record (`txt_name`, `txt_value`) as a zone file has it: strings of 255 octets at most."""
+    text = record["txt_value"].replace("\\", "\\\\").replace('"', '\\"')
+    parts = [text[at : at + _STRING] for at in range(0, len(text), _STRING)]
+    return f"{record['txt_name']}. IN TXT " + " ".join(f'"{part}"' for part in parts)

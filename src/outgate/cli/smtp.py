@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import typer
 
-from outgate.cli import authorization, rules
+from outgate.cli import authorization, rules, signing
 from outgate.cli.calling import (
     NOT_AS_WANTED,
     WRONG_USE,
@@ -32,17 +32,18 @@ from outgate.cli.calling import (
     print_json,
     print_table,
     reach,
+    zone_line,
 )
 
 commands = typer.Typer(no_args_is_help=True, help="Sending domains: records, checks, users, authorisation.")
 commands.add_typer(authorization.commands, name="authorization")
+commands.add_typer(signing.commands, name="dkim")
 rules.register(commands)
 
 _CHECKS = ("spf", "dkim", "en_authorization")
 # What a check that passed calls itself, and a person's approval; and a check that could not be made.
 _GOOD = ("pass", "ok", "approved")
 _UNKNOWN = "temperror"
-_STRING = 255
 
 
 @commands.command("list")
@@ -75,7 +76,7 @@ def show(config: Configuration, data: Data = None, as_json: Json = False) -> Non
     print_fields([*_standing(checks), *_states(found).items()])
     print()
     for record in (found["config"]["spf"], found["config"]["dkim"]):
-        print(_zone_line(record))
+        print(zone_line(record))
 
 
 @commands.command("verify")
@@ -206,10 +207,3 @@ def _newest(found: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Return what each check came to last, in a word and in words."""
     told = ("result", "explanation")
     return {each["type"]: {name: each[name] for name in told} for each in reversed(found["checks"])}
-
-
-def _zone_line(record: dict[str, Any]) -> str:
-    """Write a TXT record as a zone file has it: strings of 255 octets at most."""
-    text = record["txt_value"].replace("\\", "\\\\").replace('"', '\\"')
-    parts = [text[at : at + _STRING] for at in range(0, len(text), _STRING)]
-    return f"{record['txt_name']}. IN TXT " + " ".join(f'"{part}"' for part in parts)

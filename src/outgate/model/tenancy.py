@@ -72,8 +72,8 @@ class DkimKey:
 
 @dataclass(frozen=True, slots=True)
 class KeptKey:
-    """A signing key and its life. `published` is what was last found for certain of its DNS record; `changed_at` is when
-    the state began; `destroyed`: the private half is gone.
+    """A signing key and its life. `published` is what was last found for certain of its DNS record; `changed_at` is
+    when the state began; `destroyed`: the private half is gone.
 
     Of one algorithm a configuration has at most one key that is active and one that is next; Ed25519 may be next
     without an active one."""

@@ -3,7 +3,8 @@
 Standards: RFC 6376 (DKIM), RFC 8301 (rsa-sha256, 2048 bits), RFC 8463 (ed25519-sha256).
 Promises: the same message gives the same signatures (PKCS#1 v1.5 and Ed25519 choose nothing, `t=` is the time of
 acceptance, the job names the keys), so nothing is stored; of two, the RSA key's comes first, which every receiver can
-judge, and neither covers the other; each key is parsed once; a job that has no content at hand is read from the spool here.
+judge, and neither covers the other; each key is parsed once; a job that has no content at hand is read from the
+spool here.
 Dangers: a private key is in memory while it is used; it never leaves this module and never reaches a log.
 Not here: what is signed (`domains.dkim`), where keys are kept (`store.tenancy`).
 """

@@ -1,15 +1,18 @@
 """Independent judges of received mail: dkimpy and pyspf, asking the sandbox's DNS with real packets.
 
-Standards: RFC 6376, RFC 7208, as these two libraries understand them; nothing of `domains` is used here.
+Standards: RFC 6376, RFC 8463, RFC 7208, as these two libraries understand them; nothing of `domains` is used here.
 Promises: a judgement never raises; the judges see the sandbox's clock and DNS, and only those.
 Dangers: both libraries are synchronous and keep their DNS in a module's variable: call from a thread, and they
-take turns. dkimpy needs milliseconds per signature.
+take turns. dkimpy needs milliseconds per signature. For Ed25519 it wants PyNaCl: where that is not installed, it gets
+OpenSSL's curve under PyNaCl's names, for the last step alone; what is hashed, and how, is dkimpy's all the same.
 Not here: storing (`inbox`).
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import importlib.util
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -24,6 +27,8 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 import spf
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from outgate.base.clock import Clock
 from outgate.net.dns import host_name, wire_name
@@ -46,6 +51,26 @@ class _NoAnswer(Exception):
     """DNS did not answer; the text says how."""
 
 
+class _VerifyKey:
+    """What dkimpy uses of PyNaCl's class of that name."""
+
+    def __init__(self, key: bytes, encoder: object) -> None:
+        self._key = ed25519.Ed25519PublicKey.from_public_bytes(base64.b64decode(key, validate=True))
+
+    def verify(self, message: bytes, signature: bytes) -> None:
+        self._key.verify(signature, message)
+
+
+def complete_dkimpy() -> None:
+    """Let dkimpy verify Ed25519 where PyNaCl is not installed."""
+    if importlib.util.find_spec("nacl") is None:
+        dkim.nacl = SimpleNamespace(
+            signing=SimpleNamespace(VerifyKey=_VerifyKey),
+            encoding=SimpleNamespace(Base64Encoder=None),
+            exceptions=SimpleNamespace(BadSignatureError=InvalidSignature, ValueError=ValueError),
+        )
+
+
 class Judges:
     """The two of them."""
 
@@ -53,6 +78,7 @@ class Judges:
         """`server` is the (address, port) of the DNS to ask."""
         self._server = server
         self._clock = clock
+        complete_dkimpy()
 
     def judge(self, message: bytes, *, client_address: str, mail_from: str, helo: str) -> Judgement:
         """Judge a message as received: no dots stuffed. Blocks; call from a thread."""

@@ -20,7 +20,7 @@ from outgate.model.access import Address
 from outgate.model.egress import Mode
 from outgate.model.tenancy import SmtpConfiguration, Verification
 from outgate.store.control import ControlStore
-from outgate.store.keys import new_dkim_key, read_dkim_key
+from outgate.store.keys import new_dkim_key, new_ed25519_key, read_dkim_key
 from outgate.store.tenancy import Conflict, TooMany
 
 SMTP_API = "crn:v1:bluemix:public:event-notifications-dev::::api-type:smtp-configuration"
@@ -80,11 +80,19 @@ def choose(file: Path) -> Tenant:
 
 
 def make_relay_side(
-    control: ControlStore, tenant: Tenant, *, domain: str, key_pem: bytes | None, selector: str, verifier: str
+    control: ControlStore,
+    tenant: Tenant,
+    *,
+    domain: str,
+    key_pem: bytes | None,
+    selector: str,
+    verifier: str,
+    ed25519: bool = False,
 ) -> SmtpConfiguration:
     """Make account, instance, zone, rule, API key, configuration and user exist; return the configuration.
 
-    `key_pem` is an RSA key to sign with (a new one if None), `verifier` the hash of the tenant's password."""
+    `key_pem` is an RSA key to sign with (a new one if None), `verifier` the hash of the tenant's password; `ed25519`: a
+    key of that kind signs too."""
     tenancy, access = control.tenancy, control.access
     tenancy.create_account(tenant.account_id)
     if tenancy.instance(tenant.instance_id) is None:
@@ -108,6 +116,8 @@ def make_relay_side(
             selector=selector or None,
             authorization=Verification.SUCCESSFUL,
         )
+    if ed25519:
+        control.signing_keys.add_second(configuration.id, new_ed25519_key())
     if tenancy.sender(tenant.smtp_user) is None:
         tenancy.create_user(
             tenant.instance_id,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,8 @@ from outgate.store.metrics import Bounce, Counts, Selection, count, list_bounces
 
 _COLUMNS = (
     "queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector, key2_id, key2_selector,"
-    " session_id, client_address, client_port, endpoint, listener, via, helo, tls, reverse_path, header_from, message_id,"
-    " subject, size, body_8bit, smtputf8, received_at, accepted_at, expires_at, segment, generation,"
+    " session_id, client_address, client_port, endpoint, listener, via, helo, tls, reverse_path, header_from,"
+    " message_id, subject, size, body_8bit, smtputf8, received_at, accepted_at, expires_at, segment, generation,"
     ' "offset", length, warning'
 )
 _ONE = f"SELECT {_COLUMNS} FROM messages WHERE queue_id = ?"  # noqa: S608 - our own constants
@@ -38,6 +38,7 @@ _SENT_FROM = (
     " (SELECT username, client_address, accepted_at FROM messages ORDER BY rowid DESC LIMIT ?)"
     " WHERE accepted_at > ? GROUP BY username, client_address ORDER BY at"
 )
+_KEYS_NEEDED = "SELECT DISTINCT key_id, key2_id FROM messages WHERE segment IS NOT NULL"
 _PAGE_MOST = 1000
 _EVER = float("inf")
 _WIDE_WAITING = 8
@@ -310,6 +311,11 @@ class History:
     def sent_from(self, since: float, latest: int) -> list[tuple[str, str, float]]:
         """Return who sent from which address after `since`, and when last, oldest first; of the `latest` messages."""
         return self._work.rows(_SENT_FROM, (latest, since))
+
+    def keys_needed(self, key_ids: Collection[str]) -> set[str]:
+        """Return which of these signing keys messages name that are not done."""
+        named = self._work.rows(_KEYS_NEEDED, ())
+        return {key_id for names in named for key_id in names}.intersection(key_ids)
 
     def held_for_quota(self, smtp_config_id: str, until: float) -> list[tuple[str, float]]:
         """Return what a configuration has held for its quota and accepted by `until`: (queue id, when it is to go)."""

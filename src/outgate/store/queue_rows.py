@@ -31,8 +31,8 @@ _FINAL_LIST = ", ".join(f"'{status}'" for status in FINAL)
 
 _ADD_MESSAGES = (
     "INSERT INTO messages (queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector,"
-    " key2_id, key2_selector, session_id, client_address, client_port, endpoint, listener, via, helo, tls, reverse_path,"
-    " header_from, message_id, subject, size, body_8bit, smtputf8, ret, envid, requiretls, received_at,"
+    " key2_id, key2_selector, session_id, client_address, client_port, endpoint, listener, via, helo, tls,"
+    " reverse_path, header_from, message_id, subject, size, body_8bit, smtputf8, ret, envid, requiretls, received_at,"
     " accepted_at, expires_at,"
     ' segment, generation, "offset", length, counted_at, warning) VALUES {values}'
 )

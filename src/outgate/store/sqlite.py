@@ -266,6 +266,10 @@ class QueueStore:
         yet. Blocks."""
         return self._history.late_for_quota(before)
 
+    def keys_needed(self, key_ids: Collection[str]) -> set[str]:
+        """Return which of these signing keys messages name that are not done."""
+        return self._history.keys_needed(key_ids)
+
     def held_for_quota(self, smtp_config_id: str, until: float) -> list[tuple[str, float]]:
         """Return what a configuration has held for its quota of what was accepted by `until`, as (queue id, the time it
         was planned for), in that order. Blocks."""
