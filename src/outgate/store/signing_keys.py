@@ -249,14 +249,14 @@ def _is_second(one: KeptKey) -> bool:
 
 
 def keys_of(connection: Connection, smtp_config_id: str) -> tuple[KeptKey, ...]:
-    """Return the keys of a configuration: active, next, retired, the newest of each first and RSA before Ed25519."""
+    """Return the keys of a configuration: active, next, retired; RSA before Ed25519; the newest first."""
     query = (
         select(dkim_keys, smtp_configurations.c.key_id, smtp_configurations.c.dkim)
         .join(smtp_configurations, smtp_configurations.c.id == dkim_keys.c.smtp_config_id)
         .where(dkim_keys.c.smtp_config_id == smtp_config_id)
     )
     found = [_key_of(row) for row in connection.execute(query)]
-    found.sort(key=lambda each: (_ORDER.index(each.state), -each.changed_at, each.key.algorithm != "rsa", each.key.id))
+    found.sort(key=lambda each: (_ORDER.index(each.state), each.key.algorithm != "rsa", -each.changed_at, each.key.id))
     return tuple(found)
 
 

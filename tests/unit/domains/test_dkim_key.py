@@ -157,3 +157,27 @@ def test_any_record_comes_to_a_result(texts: list[bytes]) -> None:
     found = answer_from(check_key("shop.test", "sel", key(1)), lambda question: answer)
     assert found.result in {"missing", "revoked", "wrong-key", "wrong-type", "several", "malformed"}
     assert found.explanation.isprintable()
+
+
+OCTETS = base64.b64encode(bytes(range(32))).decode()
+
+
+@pytest.mark.parametrize(
+    ("record", "word"),
+    [
+        ("v=DKIM1; k=ed25519; p={octets}", "ok"),
+        ("v=DKIM1; k=ED25519; p= {octets} ;", "ok"),
+        ("v=DKIM1; k=ed25519; p={other}", "wrong-key"),
+        ("v=DKIM1; k=rsa; p={octets}", "wrong-type"),
+        ("v=DKIM1; p={octets}", "wrong-type"),
+        ("v=DKIM1; k=ed25519; p=", "revoked"),
+        ("v=DKIM1; k=ed25519; p=AAAA", "malformed"),
+        ("v=DKIM1; k=ed25519; p=?", "malformed"),
+        ("v=DKIM1; k=ed25519; h=sha1; p={octets}", "wrong-type"),
+    ],
+)
+def test_ed25519(record: str, word: str) -> None:
+    other = base64.b64encode(bytes(32)).decode()
+    zone = {(NAME, "TXT"): [record.format(octets=OCTETS, other=other)]}
+    found = answer_from(check_key("shop.test", "sel", OCTETS, "ed25519"), answers(zone))
+    assert found.result == word, found.explanation
