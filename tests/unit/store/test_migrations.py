@@ -235,3 +235,29 @@ def test_what_older_releases_recorded_becomes_events(tmp_path: Path) -> None:
     assert sorted(row[1:-1] for row in after) == sorted(row[1:-1] for row in before)
     spoken = {row[3]: json.loads(row[-1]) for row in after}
     assert spoken == {row[3]: json.loads(row[-1]) for row in before}
+
+
+def test_keys_of_older_releases_have_a_life(tmp_path: Path) -> None:
+    path = tmp_path / "control.db"
+    upgrade_control(path)
+    to_revision(path, "control", "c0003", up=False)
+    configuration = {
+        "id": "c", "instance_id": "i", "name": "", "description": "", "domain": "a.test", "spf": "SUCCESSFUL",
+        "dkim": "SUCCESSFUL", "authorization": "SUCCESSFUL", "key_id": "new", "created_at": 5.0, "updated_at": 6.0,
+    }  # fmt: skip
+    with closing(sqlite3.connect(path)) as connection, connection:
+        marks = ", ".join("?" * len(configuration))
+        names = ", ".join(f'"{name}"' for name in configuration)
+        connection.execute(f"INSERT INTO smtp_configurations ({names}) VALUES ({marks})", tuple(configuration.values()))
+        for key in ("new", "old"):
+            connection.execute(
+                "INSERT INTO dkim_keys (id, smtp_config_id, selector, algorithm, public, sealed, created_at)"
+                " VALUES (?, 'c', 's', 'rsa', 'p', x'00', 5.0)",
+                (key,),
+            )
+    upgrade_control(path)
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT id, state, published, changed_at FROM dkim_keys ORDER BY id").fetchall()
+    assert found[0] == ("new", "active", "SUCCESSFUL", 5.0)
+    # It was replaced nobody knows when: its record stays for the whole time, from now on.
+    assert found[1][:3] == ("old", "retired", "PENDING") and found[1][3] > 1_700_000_000
