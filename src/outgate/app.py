@@ -56,6 +56,7 @@ from outgate.relay.routing import Router
 from outgate.relay.session import Relay, SubmissionSession
 from outgate.relay.signer import Signer
 from outgate.relay.standing import Schedule
+from outgate.relay.suppressing import Suppressing
 from outgate.settings import RelaySettings, Settings, compiled
 from outgate.smtp.asyncio.server import (
     Connection,
@@ -147,6 +148,12 @@ class RelayService:
             load=self.store.load,
             notify=loop.call_soon_threadsafe,
         )
+        self.suppressing = Suppressing(
+            control.suppressions,
+            clock,
+            bounces=relay.suppress_hard_bounces,
+            lasts_s=relay.hard_bounce_lasts_s,
+        )
         self.delivery = self._delivery(resolver, clock, permitted)
         self.queue = self._queue(clock)
         self.holds = Holds(
@@ -170,6 +177,7 @@ class RelayService:
         self._changing = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._endings = Endings()
+        self._followed = control.data_version()
         self._due = -inf  # when the time of day asks for a look at access, though no row has changed
 
     def _queue(self, clock: Clock) -> Queue:
@@ -182,6 +190,7 @@ class RelayService:
             retry=Retry(relay.retry_first_s, relay.retry_most_s),
             ready_bytes=self._settings.store.ready_bytes,
             held=lambda smtp_config_id: self.holds.reason(smtp_config_id),
+            suppressed=self.suppressing.among,
         )
 
     def _relay(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> Relay:
@@ -205,6 +214,7 @@ class RelayService:
             guessing=Guessing(relay.wrong_logins),
             replace_bare_line_ends=relay.bare_line_ends == "replace",
             intake=Intake(max(relay.receiving_bytes, relay.max_message_bytes + 1024)),
+            suppressed=self.suppressing.words,
         )
 
     def _delivery(self, resolver: Resolver, clock: Clock, permitted: Callable[[str, str], bool]) -> Delivery:
@@ -243,6 +253,7 @@ class RelayService:
 
     def _finished(self, job: Job, attempt: Attempt) -> None:
         settled = self.queue.record(job, attempt)
+        self.suppressing.look(job, settled)
         for outcome in settled.outcomes:
             _log.debug("delivery.outcome", queue_id=job.queue_id, status=outcome.status, reason=outcome.reason)
 
@@ -305,6 +316,7 @@ class RelayService:
 
     async def start(self) -> None:
         """Take up what an earlier run left and begin to accept."""
+        await self.suppressing.start()
         await self.planning.start()
         await self.holds.start()
         now = self._clock.now()
@@ -336,6 +348,13 @@ class RelayService:
         async with self._reading:
             await asyncio.to_thread(self.credentials.follow)
             await self._end_sessions(lambda session: session.still_logged_in())
+
+    async def follow_suppressions(self) -> None:
+        """Notice addresses that another process has suppressed. Some microseconds if nothing was written."""
+        version = self._control.data_version()
+        if version != self._followed:
+            await self.suppressing.follow()
+            self._followed = version
 
     async def follow_access(self) -> None:
         """Decide by the network rules of now, in open sessions too, if they have changed or an allow-list has ended;
@@ -381,6 +400,7 @@ class RelayService:
         await self.holds.stop()
         await self.delivery.stop()
         await self.queue.stop()
+        await self.suppressing.stop()
         self.signer.close()
         self.credentials.close()
         self.relay.checking.close()

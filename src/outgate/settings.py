@@ -214,6 +214,16 @@ class RelaySettings(_Section):
     hold_longest_s: float = Field(
         1_209_600.0, gt=0, description="Seconds that mail of a suspended or deleted configuration is held at most."
     )
+    suppress_hard_bounces: bool = Field(
+        True,
+        description="Whether an address is suppressed by its first hard bounce: no mailbox, or one that is closed.",
+    )
+    hard_bounce_lasts_s: float = Field(
+        7_776_000.0,
+        ge=0,
+        le=3_153_600_000,
+        description="Seconds that a hard bounce suppresses its address; 0: until somebody removes it.",
+    )
     recheck_interval_s: float = Field(21_600.0, gt=0, description="Seconds between two looks at a verified domain.")
     recheck_grace_s: float = Field(
         259_200.0, ge=0, description="Seconds a domain that fails may still send before it is suspended."

@@ -28,6 +28,7 @@ from outgate.api import vpc as vpc_api
 from outgate.api.event_notifications.authorization import FORM_EXAMPLE
 from outgate.api.identity import roles as identity_roles
 from outgate.model.access import Address
+from outgate.model.suppression import NewSuppression
 from outgate.store.access import SMTP_API
 from outgate.store.keys import new_dkim_key
 from support.api_service import Service, api_service
@@ -47,6 +48,14 @@ THOROUGHLY = settings(
     suppress_health_check=list(HealthCheck),
 )
 _turn = itertools.count()
+
+
+@schemathesis.serializer("text/csv")
+def as_csv(_context: Any, value: Any) -> Any:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+
+
+ANN = "ann@things.test"
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +86,11 @@ class Things:
             keys = (store.identity.create_api_key(self.service.account_id, "again", ["reader"])[0],)
         if store.allow_lists.get(self.service.account_id, instance.id) is None:
             self.allow_list()
+        if store.suppressions.get(instance.id, ANN) is None:
+            store.suppressions.add(instance.id, [NewSuppression(ANN, "manual", "test")])
         return {
             "instance_id": instance.id,
+            "address": ANN,
             "smtp_config_id": configuration.id,
             "user_id": user.id,
             "zone_id": zone.id,

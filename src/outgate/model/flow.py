@@ -10,6 +10,7 @@ Not here: what decides (`relay.policy`), what stores (`store`), what sends (`rel
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -118,7 +119,8 @@ class Accepted:
 
     `trace` is what we prepend (Received, and Message-ID or Date where missing), CR LF lines. `counted_at` is when
     it counts for its configuration's quota (None: there is none); it is held until then if that is later than
-    `accepted_at`. `warning` is what was found and let pass."""
+    `accepted_at`. `warning` is what was found and let pass. `suppressed` are the mailboxes among its recipients that it
+    is not sent to, and the words for the trail."""
 
     queue_id: str
     submission: Submission
@@ -133,6 +135,7 @@ class Accepted:
     expires_at: float
     counted_at: float | None = None
     warning: str = ""
+    suppressed: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +266,8 @@ class Route:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What one attempt meant for one recipient. `code` 0 when no reply was read; `reason` is a class word
-    ("accepted", "bad-mailbox", "policy", "network", "dns", "tls", "timeout", …)."""
+    ("accepted", "bad-mailbox", "policy", "network", "dns", "tls", "timeout", …). `personal`: the reply was to this
+    recipient alone, not to a sender or a message that others share."""
 
     recipient_id: int
     status: Status
@@ -271,6 +275,7 @@ class Outcome:
     enhanced: str
     text: str
     reason: str
+    personal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

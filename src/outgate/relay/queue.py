@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -73,7 +73,8 @@ class Queue:
 
     `deliver` takes a job and must not block; `room` says how many more jobs it can take; of one domain it gets
     `per_domain` recipients at once, about, and the rest waits in the store. `held` says why a configuration's mail
-    is not to go out now, "" if it may."""
+    is not to go out now, "" if it may; `suppressed` which recipients of a job that waited have been suppressed
+    since, and why."""
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class Queue:
         page: int = 100,
         per_domain: int = 500,
         held: Callable[[str], str] = lambda _smtp_config_id: "",
+        suppressed: Callable[[Job], Mapping[str, str]] = lambda _job: {},
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
@@ -98,6 +100,7 @@ class Queue:
         self._page = page
         self._per_domain = per_domain
         self._held = held
+        self._suppressed = suppressed
         self._domains: Counter[str] = Counter()
         self._jitter = jitter
         self._undone: dict[int, Job] = {}
@@ -311,8 +314,8 @@ class Queue:
                 for job in jobs:
                     if self._stopping:
                         self._store.release(job, job.accepted_at)
-                    elif self.may_go(job):
-                        self._hand_on(job)
+                    elif self.may_go(job) and (rest := self._without_suppressed(job)).recipients:
+                        self._hand_on(rest)
                 if not jobs and not self._look_again:
                     break
             full = self._full_domains()
@@ -326,6 +329,16 @@ class Queue:
             self._wake_at(due)
         if not self._look_again:
             self._tell_waiting()
+
+    def _without_suppressed(self, job: Job) -> Job:
+        """End the recipients of a job that were suppressed while it waited, and return what is left of it."""
+        found = self._suppressed(job)
+        if not found:
+            return job
+        now = self._clock.now()
+        for words in dict.fromkeys(found.values()):
+            self._store.suppress(job, [mailbox for mailbox, said in found.items() if said == words], words, now)
+        return replace(job, recipients=tuple(each for each in job.recipients if each.mailbox not in found))
 
     def _tell_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []

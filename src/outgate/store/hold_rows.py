@@ -16,6 +16,7 @@ from typing import Any
 from outgate.model.flow import Event, Job
 from outgate.store.event_rows import EventRows, Many
 
+SUPPRESSED = "suppressed"
 _EVER = float("inf")
 REASON = "quota"
 TOO_LONG = "held-too-long"
@@ -61,6 +62,13 @@ _EXPIRE = (
     " FROM new WHERE recipients.id = new.id AND recipients.status = 'held'"
 )
 
+_SUPPRESS = (
+    "WITH new(id) AS (VALUES {values})"
+    " UPDATE recipients SET status = 'suppressed', due_at = NULL, lease = NULL, reply = '', reason = 'suppressed',"
+    " updated_at = ? FROM new WHERE recipients.id = new.id AND recipients.lease = ?"
+    " RETURNING recipients.id, recipients.queue_id"
+)
+
 
 def _marks(values: Collection[str]) -> str:
     return ", ".join("?" * len(values))
@@ -77,6 +85,16 @@ class Hold:
     actor: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Suppress:
+    """Recipients of a leased job that are suppressed by now: their ids, and the words for the trail."""
+
+    queue_id: str
+    recipients: tuple[int, ...]
+    words: str
+    at: float
+
+
 class HoldRows:
     """The statements. `lease` is this process's token; `words` tell people why, `actor` is who did it ("": we)."""
 
@@ -91,6 +109,12 @@ class HoldRows:
             numbers = [(recipient.id,) for recipient in hold.job.recipients]
             held = self._many(_HOLD, numbers, (hold.reason, hold.at, self._lease))
             self._tell(sorted(held), "held", hold.reason, hold.words, hold.at, hold.actor)
+
+    def suppress(self, found: Sequence[Suppress]) -> None:
+        """End leased recipients that are suppressed: nothing is sent to them."""
+        for each in found:
+            ended = self._many(_SUPPRESS, [(number,) for number in each.recipients], (each.at, self._lease))
+            self._tell(sorted(ended), SUPPRESSED, SUPPRESSED, each.words, each.at, "")
 
     def waiting(self, queue_ids: Sequence[str], reason: str, words: str, now: float, actor: str = "") -> int:
         """Hold what waits of these messages and is not under way; return how many recipients."""

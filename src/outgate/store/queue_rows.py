@@ -21,10 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from outgate.base.clock import rfc3339
-from outgate.model.flow import Accepted, Attempt, Event, Job, JobRecipient, Location, Outcome, SigningKey, Status
+from outgate.model.flow import (
+    Accepted,
+    Attempt,
+    Event,
+    Job,
+    JobRecipient,
+    Location,
+    Outcome,
+    Recipient,
+    SigningKey,
+    Status,
+)
 from outgate.store import quota_rows
 from outgate.store.event_rows import EventRows, Fact, next_number, storable
-from outgate.store.hold_rows import REASON, HoldRows
+from outgate.store.hold_rows import REASON, SUPPRESSED, HoldRows
 
 FINAL = tuple(status.value for status in Status if status.final)
 _FINAL_LIST = ", ".join(f"'{status}'" for status in FINAL)
@@ -209,14 +220,20 @@ class QueueRows:
             facts.append((accepted.queue_id, at, "accepted", None, None, 0, "", "", "", "", None))
             if accepted.warning:
                 facts.append((accepted.queue_id, at, "warning", None, None, 0, "", accepted.warning, "", "", None))
-            if accepted.counted_at is not None and accepted.counted_at > at:
-                held = self._held_rows(accepted, accepted.counted_at)
+            sent_to = accepted.submission.recipients
+            if accepted.suppressed:
+                sent_to = tuple(each for each in sent_to if each.mailbox not in accepted.suppressed)
+                suppressed = self._suppressed_rows(accepted)
+                recipients += suppressed
+                facts += _suppressed_facts(accepted, suppressed)
+            if sent_to and accepted.counted_at is not None and accepted.counted_at > at:
+                held = self._held_rows(accepted, sent_to, accepted.counted_at)
                 recipients += held
                 facts += _held_facts(accepted, accepted.counted_at, held)
                 jobs.append(())
                 continue
             by_domain: dict[str, list[JobRecipient]] = {}
-            for recipient in accepted.submission.recipients:
+            for recipient in sent_to:
                 number = self._next_id
                 self._next_id = number + 1
                 mailbox, domain = recipient.mailbox, recipient.domain
@@ -246,10 +263,21 @@ class QueueRows:
         self.events.add(facts)
         return jobs
 
-    def _held_rows(self, accepted: Accepted, until: float) -> list[tuple[Any, ...]]:
+    def _suppressed_rows(self, accepted: Accepted) -> list[tuple[Any, ...]]:
+        """Return the rows of recipients that nothing is sent to."""
+        found = [each for each in accepted.submission.recipients if each.mailbox in accepted.suppressed]
+        first, at = self._next_id, accepted.accepted_at
+        self._next_id += len(found)
+        rest = (Status.SUPPRESSED.value, 0, None, None, "", SUPPRESSED, at)
+        return [
+            (first + number, accepted.queue_id, r.mailbox, r.domain, r.notify, r.orcpt, *rest)
+            for number, r in enumerate(found)
+        ]
+
+    def _held_rows(self, accepted: Accepted, sent_to: Sequence[Recipient], until: float) -> list[tuple[Any, ...]]:
         """Return the rows of recipients that become due by themselves when the quota has room."""
         first, at = self._next_id, accepted.accepted_at
-        self._next_id += len(accepted.submission.recipients)
+        self._next_id += len(sent_to)
         return [
             (
                 first + number,
@@ -266,15 +294,16 @@ class QueueRows:
                 REASON,
                 at,
             )
-            for number, r in enumerate(accepted.submission.recipients)
+            for number, r in enumerate(sent_to)
         ]
 
-    def settle(self, attempts: Sequence[Attempt]) -> dict[int, tuple[int, int]]:
-        """Record attempts; return (records, bytes) by segment that nobody needs once this is durable."""
+    def settle(self, attempts: Sequence[Attempt], besides: Iterable[str] = ()) -> dict[int, tuple[int, int]]:
+        """Record attempts; return (records, bytes) by segment that nobody needs once this is durable, with those of
+        `besides`: messages that have suppressed recipients, and perhaps no others."""
         rows: list[tuple[Any, ...]] = []
         settled: list[tuple[Any, ...]] = []
         facts: list[Fact] = []
-        maybe_done: dict[str, None] = {}
+        maybe_done: dict[str, None] = dict.fromkeys(besides)
         for attempt in attempts:
             number = self._next_attempt
             self._next_attempt = number + 1
@@ -496,6 +525,15 @@ def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
         requiretls=bool(requiretls),
         route=route,
     )
+
+
+def _suppressed_facts(accepted: Accepted, rows: Sequence[tuple[Any, ...]]) -> list[Fact]:
+    """Return what the trail says of recipients that nothing is sent to, and why."""
+    queue_id, at = accepted.queue_id, accepted.accepted_at
+    return [
+        (queue_id, at, SUPPRESSED, row[0], None, 0, "", storable(accepted.suppressed[row[2]]), SUPPRESSED, "", None)
+        for row in rows
+    ]
 
 
 def _held_facts(accepted: Accepted, until: float, held: list[tuple[Any, ...]]) -> list[Fact]:

@@ -33,7 +33,7 @@ from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.model.flow import Accepted, Attempt, Job, Location, Status
 from outgate.store.history import AttemptRecord, History, MessageRecord, RecipientRecord
-from outgate.store.hold_rows import Hold
+from outgate.store.hold_rows import Hold, Suppress
 from outgate.store.metrics import Bounce, Counts, Selection
 from outgate.store.migrations import upgrade_queue
 from outgate.store.queue_rows import QueueRows, Release
@@ -169,7 +169,7 @@ class QueueStore:
         self._notify = notify
         self._lock = lock
         self._inbox: SimpleQueue[_Submission | _Call[object] | None] = SimpleQueue()
-        self._outcomes: deque[Attempt | Release | Hold] = deque()
+        self._outcomes: deque[Attempt | Release | Hold | Suppress] = deque()
         self._gate = threading.Lock()
         self._closed = False
         self._idle = False
@@ -209,6 +209,11 @@ class QueueStore:
     def hold(self, job: Job, reason: str, words: str, at: float) -> None:
         """Take a leased job out of the schedule; `words` tell the trail why. Its recipients are `held`."""
         self._add_outcome(Hold(job, reason, words, at))
+
+    def suppress(self, job: Job, mailboxes: Collection[str], words: str, at: float) -> None:
+        """End those recipients of a leased job without an attempt: they are `suppressed`; `words` say why."""
+        numbers = tuple(each.id for each in job.recipients if each.mailbox in mailboxes)
+        self._add_outcome(Suppress(job.queue_id, numbers, words, at))
 
     def hold_waiting(self, smtp_config_id: str, reason: str, words: str, now: float) -> int:
         """Hold all that waits for a configuration and is not under way; return how many recipients. Blocks."""
@@ -401,7 +406,7 @@ class QueueStore:
             total += self._ask(partial(one, queue_ids[at : at + _STEP]))
         return total
 
-    def _add_outcome(self, outcome: Attempt | Release | Hold) -> None:
+    def _add_outcome(self, outcome: Attempt | Release | Hold | Suppress) -> None:
         self._outcomes.append(outcome)
         if self._closed:
             _log.error("queue.outcome_after_close", outcome=repr(outcome))
@@ -502,14 +507,24 @@ class QueueStore:
             return []
         return list(zip(submissions, locations, strict=True))
 
-    def _write(self, stored: list[tuple[_Submission, Location]], outcomes: list[Attempt | Release | Hold]) -> None:
+    def _write(
+        self, stored: list[tuple[_Submission, Location]], outcomes: list[Attempt | Release | Hold | Suppress]
+    ) -> None:
         """Make rows durable in one transaction; where that cannot be, in one each."""
         begun = self._spool.begun()
         try:
             with self._rows.transaction():
                 self._rows.keep_generations(begun)
                 jobs = self._rows.add([(submission.accepted, place) for submission, place in stored])
-                freed = self._rows.settle([o for o in outcomes if isinstance(o, Attempt)])
+                suppressed = [o for o in outcomes if isinstance(o, Suppress)]
+                self._rows.holds.suppress(suppressed)
+                freed = self._rows.settle(
+                    [o for o in outcomes if isinstance(o, Attempt)],
+                    [
+                        *(submission.accepted.queue_id for submission, _ in stored if submission.accepted.suppressed),
+                        *(each.queue_id for each in suppressed),
+                    ],
+                )
                 self._rows.release([o for o in outcomes if isinstance(o, Release)])
                 self._rows.holds.add([o for o in outcomes if isinstance(o, Hold)])
         except Exception as error:
@@ -532,7 +547,7 @@ class QueueStore:
     def _failed(
         self,
         stored: list[tuple[_Submission, Location]],
-        outcomes: list[Attempt | Release | Hold],
+        outcomes: list[Attempt | Release | Hold | Suppress],
         error: Exception,
     ) -> None:
         _log.error("queue.commit_failed", messages=len(stored), outcomes=len(outcomes), error=repr(error))

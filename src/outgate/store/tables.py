@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -225,6 +226,56 @@ allow_lists = Table(
     Column("updated_at", Float, nullable=False),
     Column("created_by", String, nullable=False),
     Column("updated_by", String, nullable=False),
+)
+
+# Addresses that an instance's mail is not sent to. An id is never given twice: what is new is what has a higher one.
+suppressions = Table(
+    "suppressions",
+    control,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("instance_id", String, ForeignKey("instances.id"), nullable=False),
+    # What it is found by (`model.suppression.key`), and its eight octets in `suppression_filter`.
+    Column("key", String, nullable=False),
+    Column("digest", BigInteger, nullable=False),
+    Column("address", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("detail", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    # NULL: for good.
+    Column("expires_at", Float),
+    sqlite_autoincrement=True,
+)
+Index("suppressions_by_key", suppressions.c.instance_id, suppressions.c.key, unique=True)
+# Each order of a list, with all that says whether an entry counts: pages far down read the index only.
+Index("suppressions_in_order", suppressions.c.instance_id, suppressions.c.id, suppressions.c.expires_at)
+Index(
+    "suppressions_by_reason",
+    suppressions.c.instance_id,
+    suppressions.c.reason,
+    suppressions.c.id,
+    suppressions.c.expires_at,
+)
+Index(
+    "suppressions_by_source",
+    suppressions.c.instance_id,
+    suppressions.c.source,
+    suppressions.c.id,
+    suppressions.c.expires_at,
+)
+Index(
+    "suppressions_ending",
+    suppressions.c.expires_at,
+    suppressions.c.instance_id,
+    sqlite_where=suppressions.c.expires_at.is_not(None),
+)
+
+# How many entries an instance has, those included that have ended and are not purged yet.
+suppression_totals = Table(
+    "suppression_totals",
+    control,
+    Column("instance_id", String, ForeignKey("instances.id"), primary_key=True),
+    Column("entries", Integer, nullable=False),
 )
 
 vpcs = Table(

@@ -5,6 +5,7 @@ A route that is not in the table fails, and so does a line of the table that no 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,12 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "update_smtp_user": WRITE,
         "delete_smtp_user": WRITE,
         "rotate_smtp_user": WRITE,
+        "list_suppressions": READ,
+        "add_suppressions": EGRESS,
+        "get_suppression": READ,
+        "remove_suppression": EGRESS,
+        "import_suppressions": EGRESS,
+        "export_suppressions": READ,
         "get_metrics": READ,
         "get_bounce_metrics": READ,
         "list_endpoints": READ,
@@ -188,6 +195,8 @@ class Apis:
 
         async def receive() -> dict[str, Any]:
             nonlocal read
+            if read:
+                await asyncio.Event().wait()  # as with a server, nothing more comes until the client goes
             read = True
             return {"type": "http.request", "body": b"{", "more_body": False}
 
