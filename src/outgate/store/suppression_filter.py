@@ -42,6 +42,17 @@ class SuppressionFilter:
         at = bisect_left(bucket, number)
         return at < len(bucket) and bucket[at] == number
 
+    def fill(self, digests: Iterable[int]) -> int:
+        """Put digests into what is empty and return how many came: quicker than `add` for very many."""
+        buckets = [array("q") for _ in range(_BUCKETS)]
+        came = 0
+        for number in digests:
+            buckets[(number + _SIGN) >> 52].append(number)
+            came += 1
+        self._buckets = [array("q", sorted(set(bucket))) if bucket else None for bucket in buckets]
+        self.entries = sum(len(bucket) for bucket in self._buckets if bucket is not None)
+        return came
+
     def add(self, digests: Iterable[int]) -> None:
         """Add digests; those that are there already stay once."""
         fresh: dict[int, set[int]] = {}

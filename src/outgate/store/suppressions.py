@@ -51,9 +51,8 @@ _COUNT = (
 )
 _TOTAL = "SELECT entries FROM suppression_totals WHERE instance_id = ?"
 _ENDED = "SELECT count(*) FROM suppressions INDEXED BY suppressions_ending WHERE expires_at <= ? AND instance_id = ?"
-_FRESH = "SELECT id, instance_id, digest FROM suppressions WHERE id > ? ORDER BY id LIMIT ?"
-_LOADED = 50_000
-"""Entries that are read at once when memory is filled."""
+_FRESH = "SELECT digest FROM suppressions WHERE id > ?"
+_INSTANCES = "SELECT instance_id FROM suppression_totals"
 
 
 class SuppressionQueries:
@@ -88,17 +87,23 @@ class SuppressionQueries:
 
     def follow(self) -> int:
         """Take into memory what was added since the last look, by whatever process; return how many entries."""
-        added = 0
         with self._following, self._database.reading() as connection:
-            while True:
-                rows = connection.exec_driver_sql(_FRESH, (self._seen, _LOADED)).all()
-                if not rows:
-                    return added
-                self._filter.add(row[2] for row in rows)
-                # Only now: who finds the instance must find its entries too.
-                self._instances.update(row[1] for row in rows)
-                self._seen = rows[-1][0]
-                added += len(rows)
+            highest = connection.exec_driver_sql(_HIGHEST).scalar_one()
+            if highest <= self._seen:
+                return 0
+            # Plain tuples, one after the other: there may be millions at the start.
+            plain = connection.connection.cursor()
+            plain.execute(_FRESH, (self._seen,))
+            if self._seen:
+                digests = [row[0] for row in plain.fetchall()]
+                self._filter.add(digests)
+                added = len(digests)
+            else:
+                added = self._filter.fill(row[0] for row in iter(plain.fetchone, None))
+            # Only now: who finds the instance must find its entries too.
+            self._instances.update(row[0] for row in connection.exec_driver_sql(_INSTANCES).all())
+            self._seen = highest
+        return added
 
     # --- changes ---
 

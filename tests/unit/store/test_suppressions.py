@@ -172,7 +172,7 @@ def test_many_are_found_by_indexes_only(store: Store) -> None:
             plans.append(plan(f"SELECT count(*) {ids}", *values, NOW))
             plans.append(plan(f"SELECT id {ids} ORDER BY id DESC LIMIT 10 OFFSET 100", *values, NOW))
         plans.append(plan(module._OF.format(marks="?, ?"), store.one, "a", "b", NOW))
-        plans.append(plan(module._FRESH, 100, 10))
+        plans.append(plan(module._FRESH, 100))
         plans.append(plan(module._ENDED, NOW, store.one))
         plans.append(plan(module._PURGE, NOW, 10))
     for found in plans:
@@ -195,6 +195,9 @@ def test_memory_holds_what_was_added(added: list[list[int]], other: int) -> None
         known.add(some)
         expected.update(some)
         assert known.entries == len(expected)
+    filled = SuppressionFilter()
+    assert filled.fill(number for some in added for number in some) == sum(map(len, added))
+    assert filled.entries == len(expected) and all(number in filled for number in expected)
     assert all(number in known for number in expected)
     assert (other in known) == (other in expected)
 
