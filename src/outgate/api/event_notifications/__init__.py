@@ -35,8 +35,8 @@ MORE_INFO = "https://cloud.ibm.com/apidocs/event-notifications"
 
 _ABOUT = (
     "The SMTP interface of the vendor's Event Notifications API: configurations, verification, users, metrics. Ours"
-    " beside it: endpoints, the authorisation form, evidence of checks, rotation of passwords and signing keys, suppressed"
-    " addresses, and what became of each message."
+    " beside it: endpoints, the authorisation form, evidence of checks, rotation of passwords and signing keys,"
+    " suppressed addresses, and what became of each message."
 )
 
 __all__ = ["ROLES", "Hasher", "MailReads", "SmtpRecords", "Verifier", "build"]
