@@ -51,6 +51,7 @@ from outgate.relay.holds import Holds
 from outgate.relay.listeners import CannotListen, Listeners
 from outgate.relay.planning import Planning
 from outgate.relay.queue import Queue, Retry
+from outgate.relay.reports import Reports, Writer, written
 from outgate.relay.retired_keys import RetiredKeys
 from outgate.relay.routing import Router
 from outgate.relay.session import Relay, SubmissionSession
@@ -155,6 +156,15 @@ class RelayService:
             lasts_s=relay.hard_bounce_lasts_s,
         )
         self.delivery = self._delivery(resolver, clock, permitted)
+        writer = Writer(
+            clock,
+            "0",
+            self.store.load,
+            lambda instance_id: self.endpoint_of(instance_id).ehlo_name,
+            relay.queue_lifetime_s,
+            relay.delay_notice_s,
+        )
+        self.reports = Reports(writer)
         self.queue = self._queue(clock)
         self.holds = Holds(
             self.store,
@@ -162,6 +172,8 @@ class RelayService:
             clock,
             released=self._released,
             longest_s=relay.hold_longest_s,
+            report=functools.partial(written, writer),
+            reported=self.queue.stored,
         )
         self.relay = self._relay(clock, loop)
         self.retired_keys = RetiredKeys(
@@ -186,11 +198,12 @@ class RelayService:
             self.store,
             clock,
             self.delivery.deliver,
-            lambda: _IN_FLIGHT - self.delivery.busy,
+            lambda: _IN_FLIGHT - self.delivery.busy - self.reports.pending,
             retry=Retry(relay.retry_first_s, relay.retry_most_s),
             ready_bytes=self._settings.store.ready_bytes,
             held=lambda smtp_config_id: self.holds.reason(smtp_config_id),
             suppressed=self.suppressing.among,
+            reports=self.reports,
         )
 
     def _relay(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> Relay:

@@ -245,6 +245,9 @@ class RelaySettings(_Section):
     recheck_at_once: int = Field(20, ge=1, le=1000, description="Domains that are looked at together.")
     retry_first_s: float = Field(60.0, gt=0, description="Seconds before the second attempt; doubles each time.")
     retry_most_s: float = Field(7_200.0, gt=0, description="Longest pause between two attempts, in seconds.")
+    delay_notice_s: float = Field(
+        14_400.0, gt=0, description="Seconds after which a sender who asked for it is told that a message is late."
+    )
     deliver_to: _HostAndPort = Field(
         "", description="address:port that takes all mail instead of the MX; empty: route by MX."
     )

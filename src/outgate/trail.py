@@ -28,6 +28,10 @@ def hops(message: dict[str, Any]) -> list[Hop]:
     """Return the hops of a message as `GET …/smtp/messages/{queue_id}` gives it, in order of time."""
     found = [_carried(line) for line in message.get("egress", [])]
     client = message["client"]
+    if message.get("parent"):
+        about = f"report about {message['parent']}, {message['size']} octets, queued as {message['queue_id']}"
+        found.append(Hop(message["accepted_at"], "relay", "accepted", about))
+        return _with_attempts(found, message)
     via = f" via {client['via']}" if client["via"] else ""
     found.append(
         Hop(
@@ -40,6 +44,10 @@ def hops(message: dict[str, Any]) -> list[Hop]:
     )
     if message.get("warning"):
         found.append(Hop(message["accepted_at"], "relay", "warning", message["warning"]))
+    return _with_attempts(found, message)
+
+
+def _with_attempts(found: list[Hop], message: dict[str, Any]) -> list[Hop]:
     for attempt in message.get("attempts", []):
         found.extend(_attempt(attempt))
     found.extend(_untried(message))

@@ -120,7 +120,8 @@ class Accepted:
     `trace` is what we prepend (Received, and Message-ID or Date where missing), CR LF lines. `counted_at` is when
     it counts for its configuration's quota (None: there is none); it is held until then if that is later than
     `accepted_at`. `warning` is what was found and let pass. `suppressed` are the mailboxes among its recipients that it
-    is not sent to, and the words for the trail."""
+    is not sent to, and the words for the trail. `origin` is "" for a submission, "dsn" for a report of ours about the
+    message `parent`."""
 
     queue_id: str
     submission: Submission
@@ -136,6 +137,8 @@ class Accepted:
     counted_at: float | None = None
     warning: str = ""
     suppressed: Mapping[str, str] = field(default_factory=dict[str, str])
+    origin: str = ""
+    parent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,8 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class JobRecipient:
-    """A recipient within a job: its row id, mailbox, domain, how many attempts it has had, and what DSN asks for."""
+    """A recipient within a job: its row id, mailbox, domain, how many attempts it has had, what DSN asks for, and
+    whether the sender has been told that it is late."""
 
     id: int
     mailbox: str
@@ -158,6 +162,7 @@ class JobRecipient:
     attempts: int
     notify: str = ""
     orcpt: str = ""
+    warned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,8 @@ class Job:
     """A message × one recipient domain × its due recipients, leased to this process. Made by the queue.
 
     `content` is at hand when the message was accepted a moment ago, else None: read it at `location`. `ret`, `envid`
-    and `requiretls` are as in `Submission`; `route` names the one route it must take, "" for the usual order."""
+    and `requiretls` are as in `Submission`; `route` names the one route it must take, "" for the usual order;
+    `origin` is as in `Accepted`."""
 
     queue_id: str
     instance_id: str
@@ -185,6 +191,7 @@ class Job:
     envid: str = ""
     requiretls: bool = False
     route: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +274,8 @@ class Route:
 class Outcome:
     """What one attempt meant for one recipient. `code` 0 when no reply was read; `reason` is a class word
     ("accepted", "bad-mailbox", "policy", "network", "dns", "tls", "timeout", …). `personal`: the reply was to this
-    recipient alone, not to a sender or a message that others share."""
+    recipient alone, not to a sender or a message that others share. `handed_on`: the server that took the message
+    offers DSN, so what the sender is to be told of it is its business now."""
 
     recipient_id: int
     status: Status
@@ -276,6 +284,7 @@ class Outcome:
     text: str
     reason: str
     personal: bool = False
+    handed_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +304,15 @@ class Attempt:
     outcomes: tuple[Outcome, ...]
     next_attempt_at: float | None = None
     recipients: tuple[JobRecipient, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A message of ours about what became of another, stored together with the outcome that it reports; `delayed` are
+    the recipients (row ids) whose sender is told by it that they are late."""
+
+    message: Accepted
+    delayed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ Not here: who is suspended (`relay.standing`), new mail of such a configuration 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.base.tasks import cancel, spawn
+from outgate.model.flow import Attempt, Job, Outcome, Report, Status
 
 _log = Log("outgate.holds")
 
@@ -30,6 +31,8 @@ _RELEASED = "released: the configuration may send again"
 _ENDED = "held for as long as mail is held"
 _LOOK_S = 60.0
 _KNOWN = 100_000
+_HELPING = 4_194_304
+"""Octets of reports after which what has expired is stored."""
 
 
 class HeldRows(Protocol):
@@ -39,7 +42,17 @@ class HeldRows(Protocol):
 
     def release_held(self, smtp_config_id: str, reasons: Sequence[str], words: str, now: float) -> int: ...
 
-    def expire_held(self, reasons: Sequence[str], before: float, words: str, now: float) -> int: ...
+    def held_too_long(self, reasons: Sequence[str], before: float) -> Iterator[list[Job]]: ...
+
+    def expire_held(
+        self,
+        jobs: Sequence[tuple[Job, Report | None]],
+        reasons: Sequence[str],
+        before: float,
+        words: str,
+        now: float,
+        done: Callable[[Exception | None, tuple[Job, ...]], object],
+    ) -> int: ...
 
     def held_configurations(self, reasons: Sequence[str]) -> list[str]: ...
 
@@ -57,14 +70,19 @@ class Holds:
         *,
         released: Callable[[str], Awaitable[object]],
         longest_s: float,
+        report: Callable[[Job, Attempt], Report | None] = lambda _job, _attempt: None,
+        reported: Callable[[Exception | None, tuple[Job, ...]], object] = lambda _error, _jobs: None,
     ) -> None:
         """`states` says which of these configurations are held and why; `released` is awaited with each
-        that is held no more, again later if it raises; `longest_s` is how many seconds mail is held at most."""
+        that is held no more, again later if it raises; `longest_s` is how many seconds mail is held at most. `report`
+        writes what the sender of mail that ends is told (in a thread); `reported` gets the jobs of that once stored."""
         self._rows = rows
         self._states = states
         self._clock = clock
         self._released = released
         self._longest_s = longest_s
+        self._report = report
+        self._reported = reported
         # What the control store says, and what has been done to the queue's rows because of it: when doing that
         # fails, the two differ until it is done.
         self._said: dict[str, str] = {}
@@ -103,10 +121,17 @@ class Holds:
         async with self._turn:
             # First of all: nobody's mail may end as held who may send again.
             await self._level()
-            now = self._clock.now()
-            count = await asyncio.to_thread(self._rows.expire_held, REASONS, now - self._longest_s, _ENDED, now)
+            count = await asyncio.to_thread(self._expire, self._clock.now())
         if count:
             _log.warning("hold.expired", recipients=count, after_s=self._longest_s)
+
+    def _expire(self, now: float) -> int:
+        """End what has been held for too long, in helpings of as much as fits in memory; runs in a thread."""
+        before, count = now - self._longest_s, 0
+        for jobs in self._rows.held_too_long(REASONS, before):
+            for some in _helpings((job, self._report(job, _end(job, now))) for job in jobs):
+                count += self._rows.expire_held(some, REASONS, before, _ENDED, now, self._reported)
+        return count
 
     async def _level(self) -> None:
         """Bring the rows to what the control store says."""
@@ -145,3 +170,22 @@ class Holds:
             except Exception as error:
                 _log.error("hold.look_failed", error=repr(error))
             await asyncio.sleep(_LOOK_S)
+
+
+def _end(job: Job, now: float) -> Attempt:
+    """Return the end of a job that was held for too long, as an attempt that spoke to nobody."""
+    outcomes = tuple(Outcome(each.id, Status.EXPIRED, 0, "", _ENDED, "held-too-long") for each in job.recipients)
+    return Attempt(job.queue_id, "", "", "", "", "", now, now, _ENDED, (), outcomes, None, job.recipients)
+
+
+def _helpings(found: Iterable[tuple[Job, Report | None]]) -> Iterator[list[tuple[Job, Report | None]]]:
+    some: list[tuple[Job, Report | None]] = []
+    octets = 0
+    for job, report in found:
+        some.append((job, report))
+        octets += len(report.message.submission.content) if report is not None else 0
+        if octets >= _HELPING:
+            yield some
+            some, octets = [], 0
+    if some:
+        yield some

@@ -16,11 +16,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
-from outgate.model.flow import Accepted, Attempt, Job, Status
+from outgate.model.flow import Accepted, Attempt, Job, Report, Status
 from outgate.relay.holds import WORDS
 from outgate.store.sqlite import QueueStore
 
@@ -38,6 +39,16 @@ class Retry:
 
     first: float
     most: float
+
+
+class Reporter(Protocol):
+    """Who tells senders what became of their mail (`relay.reports`)."""
+
+    def wants(self, job: Job, attempt: Attempt) -> bool: ...
+
+    def write(self, job: Job, attempt: Attempt, done: Callable[[Report | None], object]) -> None: ...
+
+    async def finish(self) -> None: ...
 
 
 def next_attempt(attempts: int, now: float, first: float, most: float, jitter01: float) -> float:
@@ -74,7 +85,7 @@ class Queue:
     `deliver` takes a job and must not block; `room` says how many more jobs it can take; of one domain it gets
     `per_domain` recipients at once, about, and the rest waits in the store. `held` says why a configuration's mail
     is not to go out now, "" if it may; `suppressed` which recipients of a job that waited have been suppressed
-    since, and why."""
+    since, and why; `reports` writes what senders are told (None: nobody is told)."""
 
     def __init__(
         self,
@@ -89,6 +100,7 @@ class Queue:
         per_domain: int = 500,
         held: Callable[[str], str] = lambda _smtp_config_id: "",
         suppressed: Callable[[Job], Mapping[str, str]] = lambda _job: {},
+        reports: Reporter | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
@@ -101,6 +113,7 @@ class Queue:
         self._per_domain = per_domain
         self._held = held
         self._suppressed = suppressed
+        self._reports = reports
         self._domains: Counter[str] = Counter()
         self._jitter = jitter
         self._undone: dict[int, Job] = {}
@@ -145,12 +158,27 @@ class Queue:
             retry = self._retry
             next_at = next_attempt(tried, attempt.finished_at, retry.first, retry.most, self._jitter())
         settled = settle(attempt, next_at, job.expires_at)
+        if self._reports is not None and self._reports.wants(job, settled):
+            # Recorded together with the report: until that is written, the lease says that the job is under way.
+            self._reports.write(job, settled, partial(self._recorded, job, settled))
+        else:
+            self._recorded(job, settled, None)
+        return settled
+
+    def _recorded(self, job: Job, settled: Attempt, report: Report | None) -> None:
         self._forget(job.queue_id, [outcome.recipient_id for outcome in settled.outcomes])
-        self._store.record(settled)
+        if report is None:
+            self._store.record(settled)
+        else:
+            self._store.record(settled, report, self.stored)
         if settled.next_attempt_at is not None:
             self._wake_at(settled.next_attempt_at)
         self._resume()
-        return settled
+
+    def stored(self, error: Exception | None, jobs: tuple[Job, ...]) -> None:
+        """Take over the jobs of a message that the relay made itself and that is stored now."""
+        if error is None and jobs:
+            self._hand_on_fresh(jobs)
 
     def release(self, job: Job, due_at: float) -> None:
         """Take a job back that was not tried; it is due again at `due_at`."""
@@ -162,6 +190,8 @@ class Queue:
     def may_go(self, job: Job) -> bool:
         """Say whether a job may be begun now; if not, it has been taken out of the schedule, for its configuration is
         held, or is due again a little later, for nobody could tell."""
+        if job.origin:  # a report of ours goes: it tells the sender what became of mail
+            return True
         now = self._clock.now()
         try:
             why = self._held(job.smtp_config_id)
@@ -204,6 +234,8 @@ class Queue:
             self._timer.cancel()
         if self._looking is not None:
             await asyncio.wait([self._looking])
+        if self._reports is not None:
+            await self._reports.finish()
         self._tell_waiting()
         now = self._clock.now()
         for job in dict.fromkeys(self._undone.values()):

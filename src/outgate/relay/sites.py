@@ -128,6 +128,10 @@ class Site:
             body_8bit=job.body_8bit,
             smtputf8=job.smtputf8,
             size=len(prepared.fields) + len(prepared.content),
+            ret=job.ret,
+            envid=job.envid,
+            notify=tuple([recipient.notify for recipient in job.recipients]),
+            orcpt=tuple([recipient.orcpt for recipient in job.recipients]),
         )
         try:
             kept.connection.send(transaction, functools.partial(self._done, kept, work))

@@ -1,7 +1,7 @@
 """The client's side of a session as a state machine: bytes in, results and commands out; no I/O.
 
 Standards: RFC 5321, 2920 (PIPELINING), 1870 (SIZE), 6152 (8BITMIME), 6531 (SMTPUTF8), 3207 (STARTTLS),
-4954 (AUTH; PLAIN is RFC 4616), 2034 and 3463 (enhanced codes).
+4954 (AUTH; PLAIN is RFC 4616), 3461 (DSN), 2034 and 3463 (enhanced codes).
 Promises: a result per recipient, never an exception for a 4xx or 5xx; any bytes at all give events or
 `RemoteProtocolError`; splitting the input anywhere changes nothing; after an error every transaction that
 was handed over has had its `Done`; message content is never copied.
@@ -339,7 +339,7 @@ class ClientMachine:
             try:
                 reply = self._input.next(state not in _WITHOUT_CODES)
             except RemoteProtocolError as error:
-                self._end(None, str(error))
+                self._end(None, str(error), broken=True)
                 raise
             if reply is None:
                 return None
@@ -428,10 +428,15 @@ class ClientMachine:
             return
         work.ahead = True
         transaction = work.transaction
-        paths = ">\r\nRCPT TO:<".join(transaction.recipients)
-        self._out.append(
-            f"{self._mail_command(transaction)}RCPT TO:<{paths}>\r\nDATA\r\n".encode("utf-8")  # noqa: UP012
-        )
+        if "DSN" in self.extensions:
+            recipients = "".join(self._rcpt_command(transaction, at) for at in range(len(transaction.recipients)))
+        else:
+            recipients = "RCPT TO:<" + ">\r\nRCPT TO:<".join(transaction.recipients) + ">\r\n"
+        self._out.append(f"{self._mail_command(transaction)}{recipients}DATA\r\n".encode("utf-8"))  # noqa: UP012
+
+    def _rcpt_command(self, transaction: Transaction, index: int) -> str:
+        options = transaction.recipient_options(index) if "DSN" in self.extensions else ""
+        return f"RCPT TO:<{transaction.recipients[index]}>{options}\r\n"
 
     def _mail_command(self, transaction: Transaction) -> str:
         extensions = self.extensions
@@ -442,6 +447,8 @@ class ClientMachine:
             command += " BODY=8BITMIME"
         if needs_utf8(transaction):
             command += " SMTPUTF8"
+        if "DSN" in extensions:
+            command += transaction.mail_options()
         return command + "\r\n"
 
     def _advance(self, state: State, reply: Reply) -> None:
@@ -466,7 +473,7 @@ class ClientMachine:
         if work.ahead:
             return
         if work.mail is not None and work.mail.ok:
-            self._out.append(f"RCPT TO:<{work.transaction.recipients[0]}>\r\n".encode())
+            self._out.append(self._rcpt_command(work.transaction, 0).encode())
         else:
             self.state = TRANSITIONS[State.MAIL]["(refused)"]
             self._finish(work)
@@ -475,7 +482,7 @@ class ClientMachine:
         done = len(work.recipients)
         if done < len(work.transaction.recipients):
             if not work.ahead:
-                self._out.append(f"RCPT TO:<{work.transaction.recipients[done]}>\r\n".encode())
+                self._out.append(self._rcpt_command(work.transaction, done).encode())
         elif work.taken or work.ahead:
             self.state = TRANSITIONS[State.RCPT]["(last)"]
             if not work.ahead:
@@ -535,7 +542,7 @@ class ClientMachine:
             else:
                 self._open(following)
 
-    def _done(self, work: _Work, error: str) -> None:
+    def _done(self, work: _Work, error: str, broken: bool = False) -> None:
         replies = work.recipients
         missing = len(work.transaction.recipients) - len(replies)
         if missing:
@@ -552,17 +559,19 @@ class ClientMachine:
                     error,
                     work.envelope_at or self._now,
                     self._now,
+                    "DSN" in self.extensions,
+                    broken,
                 )
             )
         )
 
     # -- the end --------------------------------------------------------------------------------------------
 
-    def _end(self, reply: Reply | None, error: str) -> None:
+    def _end(self, reply: Reply | None, error: str, broken: bool = False) -> None:
         self.state = State.CLOSED
         for work in (self._current, self._queued):
             if work is not None:
-                self._done(work, error)
+                self._done(work, error, broken)
         self._current = self._queued = None
         self._secrets.clear()
         self._out.clear()
@@ -570,7 +579,7 @@ class ClientMachine:
         self._events.append(Closing(reply))
 
     def _fail(self, error: str) -> NoReturn:
-        self._end(None, error)
+        self._end(None, error, broken=True)
         raise RemoteProtocolError(error)
 
 

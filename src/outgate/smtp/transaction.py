@@ -32,7 +32,9 @@ class Transaction:
     """One mail transaction to make. `reverse_path` "" is the null sender.
 
     `content` are buffers in wire form: dot-stuffed, every line ends in CR LF, without the final dot line.
-    `size` is told to the peer in octets (0: not told). `token` is the caller's own."""
+    `size` is told to the peer in octets (0: not told). `token` is the caller's own.
+    `ret`, `envid`, and of each recipient `notify` and `orcpt` ("" for none; () for none of all) are what DSN asks for
+    (RFC 3461), in the form of the wire; a peer that does not offer DSN is told nothing of it."""
 
     reverse_path: str
     recipients: tuple[str, ...]
@@ -41,6 +43,20 @@ class Transaction:
     smtputf8: bool = False
     size: int = 0
     token: object = None
+    ret: str = ""
+    envid: str = ""
+    notify: tuple[str, ...] = ()
+    orcpt: tuple[str, ...] = ()
+
+    def mail_options(self) -> str:
+        """Return DSN's parameters of MAIL, each behind a space."""
+        return (f" RET={self.ret}" if self.ret else "") + (f" ENVID={self.envid}" if self.envid else "")
+
+    def recipient_options(self, index: int) -> str:
+        """Return DSN's parameters of RCPT for recipient number `index`, each behind a space."""
+        notify = self.notify[index] if self.notify else ""
+        orcpt = self.orcpt[index] if self.orcpt else ""
+        return (f" NOTIFY={notify}" if notify else "") + (f" ORCPT={orcpt}" if orcpt else "")
 
 
 @dataclass(slots=True)
@@ -48,7 +64,8 @@ class TransactionResult:
     """What became of a transaction. A reply that never came is None; `error` says why it ended without one.
 
     `sent_all`: the final dot was handed over, so without `final` nobody knows whether the peer has the
-    message. `final` stays None when no recipient was taken. Times are epoch seconds, 0 if unknown."""
+    message. `final` stays None when no recipient was taken. Times are epoch seconds, 0 if unknown. `dsn`: the peer
+    offers DSN and was told what is asked for. `broken`: it ended because the peer broke the protocol."""
 
     transaction: Transaction
     mail: Reply | None = None
@@ -59,6 +76,8 @@ class TransactionResult:
     error: str = ""
     envelope_at: float = 0.0
     final_at: float = 0.0
+    dsn: bool = False
+    broken: bool = False
 
     def reply_for(self, index: int) -> Reply | None:
         """Return the reply that settles recipient number `index`: a 2xx only if the peer took the message.
@@ -79,10 +98,13 @@ class TransactionResult:
         transaction = self.transaction
         if self.mail is UTF8_NOT_OFFERED:
             return (Step(self.envelope_at, "looked for SMTPUTF8 among the extensions", self.error),)
-        said = [f"MAIL FROM:<{transaction.reverse_path}>"]
+        said = [f"MAIL FROM:<{transaction.reverse_path}>" + (transaction.mail_options() if self.dsn else "")]
         heard = [str(self.mail)] if self.mail is not None else []
         if heard:
-            said += [f"RCPT TO:<{recipient}>" for recipient in transaction.recipients]
+            said += [
+                f"RCPT TO:<{recipient}>" + (transaction.recipient_options(index) if self.dsn else "")
+                for index, recipient in enumerate(transaction.recipients)
+            ]
             heard += [str(reply) for reply in self.recipients if reply is not None]
         if self.data is not None:
             said.append("DATA")
@@ -113,11 +135,21 @@ def check(transaction: Transaction) -> None:
             _check_quoted(path)
     if "" in transaction.recipients:
         raise LocalProtocolError("a recipient needs an address")
+    _check_options(transaction)
     for buffer in reversed(transaction.content):
         if buffer:
             if not buffer.endswith(b"\r\n"):
                 raise LocalProtocolError("the content does not end in CR LF")
             break
+
+
+def _check_options(transaction: Transaction) -> None:
+    for many in (transaction.notify, transaction.orcpt):
+        if many and len(many) != len(transaction.recipients):
+            raise LocalProtocolError("DSN asks for other recipients than there are")
+    for value in (transaction.ret, transaction.envid, *transaction.notify, *transaction.orcpt):
+        if value and (not value.isprintable() or " " in value):
+            raise LocalProtocolError("a parameter of DSN is no parameter")
 
 
 def _check_quoted(path: str) -> None:

@@ -29,14 +29,14 @@ _COLUMNS = (
     "queue_id, instance_id, smtp_config_id, username, key_id, key_domain, key_selector, key2_id, key2_selector,"
     " session_id, client_address, client_port, endpoint, listener, via, helo, tls, reverse_path, header_from,"
     " message_id, subject, size, body_8bit, smtputf8, received_at, accepted_at, expires_at, segment, generation,"
-    ' "offset", length, warning'
+    ' "offset", length, warning, origin, parent'
 )
 _ONE = f"SELECT {_COLUMNS} FROM messages WHERE queue_id = ?"  # noqa: S608 - our own constants
 # The table's own order is the order of acceptance: no index is needed, and what is read is bounded.
 _SENT_FROM = (
     "SELECT username, client_address, max(accepted_at) AS at FROM"
     " (SELECT username, client_address, accepted_at FROM messages ORDER BY rowid DESC LIMIT ?)"
-    " WHERE accepted_at > ? GROUP BY username, client_address ORDER BY at"
+    " WHERE accepted_at > ? AND username != '' GROUP BY username, client_address ORDER BY at"
 )
 _KEYS_NEEDED = "SELECT DISTINCT key_id, key2_id FROM messages WHERE segment IS NOT NULL"
 _PAGE_MOST = 1000
@@ -126,6 +126,10 @@ class MessageRecord:
     attempts: tuple[AttemptRecord, ...]
     warning: str = ""
     events: tuple[Event, ...] = ()
+    origin: str = ""
+    parent: str = ""
+    reports: tuple[str, ...] = ()
+    """The queue ids of our reports about it to its sender."""
 
     def timeline(self) -> tuple[Moment, ...]:
         """Return the message's life in order of time: its events, and where each attempt went."""
@@ -362,7 +366,14 @@ def _with_details(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -
         (queue_ids,),
     ):
         attempts[queue_id].append(_attempt(fields, recipients[queue_id], events[queue_id]))
-    return [_message(row, recipients[row[0]], attempts[row[0]], events[row[0]]) for row in rows]
+    reports: dict[str, list[str]] = {row[0]: [] for row in rows}
+    for parent, queue_id in connection.execute(
+        "SELECT parent, queue_id FROM messages WHERE parent != '' AND parent IN (SELECT value FROM json_each(?))"
+        " ORDER BY accepted_at, queue_id",
+        (queue_ids,),
+    ):
+        reports[parent].append(queue_id)
+    return [_message(row, recipients[row[0]], attempts[row[0]], events[row[0]], reports[row[0]]) for row in rows]
 
 
 def _statuses(status: Status | str | Sequence[Status] | None) -> tuple[Status, ...]:
@@ -419,13 +430,17 @@ def _attempt(fields: list[Any], recipients: list[RecipientRecord], events: list[
 
 
 def _message(
-    row: tuple[Any, ...], recipients: list[RecipientRecord], attempts: list[AttemptRecord], events: list[Event]
+    row: tuple[Any, ...],
+    recipients: list[RecipientRecord],
+    attempts: list[AttemptRecord],
+    events: list[Event],
+    reports: list[str],
 ) -> MessageRecord:
     (queue_id, instance_id, smtp_config_id, username, *rest) = row
     key, rest = SigningKey(*rest[:5]), rest[5:]
     (session_id, address, port, endpoint, listener, via, helo, tls, reverse_path, *rest) = rest
     (header_from, message_id, subject, size, body_8bit, smtputf8, *rest) = rest
-    (received_at, accepted_at, expires_at, segment, generation, offset, length, warning) = rest
+    (received_at, accepted_at, expires_at, segment, generation, offset, length, warning, origin, parent) = rest
     return MessageRecord(
         queue_id=queue_id,
         instance_id=instance_id,
@@ -455,4 +470,7 @@ def _message(
         attempts=tuple(attempts),
         warning=warning,
         events=tuple(events),
+        origin=origin,
+        parent=parent,
+        reports=tuple(reports),
     )

@@ -26,9 +26,11 @@ _HOLD = (
     " UPDATE recipients SET status = 'held', due_at = NULL, lease = NULL, reason = ?, updated_at = ?"
     " FROM new WHERE recipients.id = new.id AND recipients.lease IS ? RETURNING recipients.id, recipients.queue_id"
 )
+# Reports of ours go on: they tell the sender what became of mail, whether or not there may be more of it.
 _WAITING = (
     "SELECT id, queue_id FROM recipients WHERE queue_id IN (VALUES {values})"
     " AND lease IS NULL AND status IN ('queued', 'deferred')"
+    " AND (SELECT origin FROM messages AS m WHERE m.queue_id = recipients.queue_id) = ''"
 )
 _HELD = (
     "SELECT id, queue_id FROM recipients WHERE queue_id IN (VALUES {values})"

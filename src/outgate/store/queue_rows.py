@@ -45,7 +45,7 @@ _ADD_MESSAGES = (
     " key2_id, key2_selector, session_id, client_address, client_port, endpoint, listener, via, helo, tls,"
     " reverse_path, header_from, message_id, subject, size, body_8bit, smtputf8, ret, envid, requiretls, received_at,"
     " accepted_at, expires_at,"
-    ' segment, generation, "offset", length, counted_at, warning) VALUES {values}'
+    ' segment, generation, "offset", length, counted_at, warning, origin, parent) VALUES {values}'
 )
 _ADD_RECIPIENTS = (
     "INSERT INTO recipients (id, queue_id, mailbox, domain, notify, orcpt, status, attempts, due_at, lease, reply,"
@@ -83,14 +83,19 @@ _NEXT_DUE = (
     "SELECT r.due_at FROM recipients AS r CROSS JOIN messages AS m ON m.queue_id = r.queue_id"
     " WHERE r.due_at IS NOT NULL AND r.lease IS NULL AND m.segment IS NOT NULL{but} ORDER BY r.due_at LIMIT 1"
 )
-_TAKE = (
-    "SELECT r.id, r.queue_id, r.mailbox, r.domain, r.attempts, r.notify, r.orcpt, r.route, m.instance_id,"
+_JOB = (
+    "SELECT r.id, r.queue_id, r.mailbox, r.domain, r.attempts, r.notify, r.orcpt, r.warned, r.route, m.instance_id,"
     " m.smtp_config_id, m.key_id, m.key_domain, m.key_selector, m.key2_id, m.key2_selector, m.reverse_path,"
     ' m.segment, m.generation, m."offset", m.length, m.accepted_at, m.expires_at,'
-    " m.body_8bit, m.smtputf8, m.ret, m.envid, m.requiretls"
-    " FROM recipients AS r JOIN messages AS m ON m.queue_id = r.queue_id"
-    " WHERE r.queue_id IN (VALUES {values}) AND r.due_at <= ? AND r.lease IS NULL ORDER BY r.id"
+    " m.body_8bit, m.smtputf8, m.ret, m.envid, m.requiretls, m.origin"
+    " FROM recipients AS r JOIN messages AS m ON m.queue_id = r.queue_id WHERE r.queue_id IN (VALUES {values})"
 )
+_TAKE = _JOB + " AND r.due_at <= ? AND r.lease IS NULL ORDER BY r.id"
+_HELD = (
+    _JOB
+    + " AND r.status = 'held' AND r.updated_at <= ? AND r.reason IN ({reasons}) AND m.segment IS NOT NULL ORDER BY r.id"
+)
+_WARNED = "UPDATE recipients SET warned = 1 WHERE id IN (VALUES {values})"
 _LEASE = "UPDATE recipients SET lease = ? WHERE id = ?"
 _INTERRUPTED = (
     " WHERE queue_id IN (SELECT queue_id FROM messages WHERE segment IS NOT NULL)"
@@ -217,7 +222,10 @@ class QueueRows:
         for accepted, location in stored:
             messages.append(_message_row(accepted, location))
             at = accepted.accepted_at
-            facts.append((accepted.queue_id, at, "accepted", None, None, 0, "", "", "", "", None))
+            about = f"report about {accepted.parent}" if accepted.parent else ""
+            facts.append((accepted.queue_id, at, "accepted", None, None, 0, "", about, "", "", None))
+            if accepted.parent:
+                facts.append(_report_fact(accepted))
             if accepted.warning:
                 facts.append((accepted.queue_id, at, "warning", None, None, 0, "", accepted.warning, "", "", None))
             sent_to = accepted.submission.recipients
@@ -349,6 +357,19 @@ class QueueRows:
             self._many(_FREE_DONE, done)
         return freed
 
+    def warned(self, recipients: Iterable[int]) -> None:
+        """Note of recipients that their sender has been told that they are late."""
+        self._many(_WARNED, [(number,) for number in recipients])
+
+    def held_jobs(self, queue_ids: Sequence[str], reasons: Sequence[str], before: float) -> list[Job]:
+        """Return what of these messages has been held for these reasons since `before` or longer: a job for each
+        message, whatever the domains, contents in the spool."""
+        by_message: dict[str, list[tuple[Any, ...]]] = {}
+        sql = _HELD.replace("{reasons}", ", ".join("?" * len(reasons)))
+        for row in self._many(sql, [(queue_id,) for queue_id in queue_ids], (before, *reasons)):
+            by_message.setdefault(row[1], []).append(row)
+        return [_claimed_job(rows) for rows in by_message.values()]
+
     def release(self, releases: Sequence[Release]) -> None:
         """Give leases back."""
         self._many(_RELEASE, [(r.id, given.due_at) for given in releases for r in given.recipients], (self._lease,))
@@ -434,6 +455,13 @@ def _statement(template: str, width: int, size: int) -> str:
     return sql
 
 
+def _report_fact(accepted: Accepted) -> Fact:
+    """Return what a report of ours is to the message that it is about."""
+    to = ", ".join(recipient.mailbox for recipient in accepted.submission.recipients)
+    words = f"sent as {accepted.queue_id} to {to}"
+    return (accepted.parent, accepted.accepted_at, "report", None, None, 0, "", words, "", "", None)
+
+
 def _message_row(accepted: Accepted, location: Location) -> tuple[Any, ...]:
     submission = accepted.submission
     client = submission.client
@@ -475,6 +503,8 @@ def _message_row(accepted: Accepted, location: Location) -> tuple[Any, ...]:
         location.length,
         accepted.counted_at,
         accepted.warning,
+        accepted.origin,
+        accepted.parent,
     )
 
 
@@ -498,15 +528,17 @@ def _fresh_job(accepted: Accepted, location: Location, domain: str, recipients: 
         submission.ret,
         submission.envid,
         submission.requiretls,
+        "",
+        accepted.origin,
     )
 
 
 def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
-    _, queue_id, _, domain, _, _, _, route, *message = rows[0]
+    _, queue_id, _, domain, _, _, _, _, route, *message = rows[0]
     instance_id, smtp_config_id, *message = message
     key, (reverse_path, *message) = SigningKey(*message[:5]), message[5:]
     segment, generation, offset, length, *message = message
-    accepted_at, expires_at, body_8bit, smtputf8, ret, envid, requiretls = message
+    accepted_at, expires_at, body_8bit, smtputf8, ret, envid, requiretls, origin = message
     return Job(
         queue_id=queue_id,
         instance_id=instance_id,
@@ -514,7 +546,7 @@ def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
         signing_key=key,
         reverse_path=reverse_path,
         domain=domain,
-        recipients=tuple(JobRecipient(r[0], r[2], r[3], r[4], r[5], r[6]) for r in rows),
+        recipients=tuple(JobRecipient(r[0], r[2], r[3], r[4], r[5], r[6], bool(r[7])) for r in rows),
         location=Location(segment, generation, offset, length),
         accepted_at=accepted_at,
         expires_at=expires_at,
@@ -524,6 +556,7 @@ def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
         envid=envid,
         requiretls=bool(requiretls),
         route=route,
+        origin=origin,
     )
 
 

@@ -21,7 +21,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +31,7 @@ from typing import Generic, TypeVar
 
 from outgate.base.clock import Clock
 from outgate.base.log import Log
-from outgate.model.flow import Accepted, Attempt, Job, Location, Status
+from outgate.model.flow import Accepted, Attempt, Job, Location, Report, Status
 from outgate.store.history import AttemptRecord, History, MessageRecord, RecipientRecord
 from outgate.store.hold_rows import Hold, Suppress
 from outgate.store.metrics import Bounce, Counts, Selection
@@ -52,7 +52,7 @@ __all__ = [
 
 _log = Log("outgate.store.queue")
 
-Done = Callable[[Exception | None, tuple[Job, ...]], None]
+Done = Callable[[Exception | None, tuple[Job, ...]], object]
 Notify = Callable[[Callable[[], None]], object]
 
 _LINGER_S = 0.010
@@ -68,6 +68,10 @@ _COMPACT_RECORDS = 64
 _COMPACT_BYTES = 4 * 1024 * 1024
 
 _T = TypeVar("_T")
+
+
+def _nothing(_error: Exception | None, _jobs: tuple[Job, ...]) -> None:
+    """What follows where nobody waits for it."""
 
 
 class QueueLocked(Exception):
@@ -88,6 +92,15 @@ class _Submission:
 
     def fail(self, error: Exception) -> None:
         self.error, self.settled = error, True
+
+
+@dataclass(slots=True)
+class _Reported:
+    """An attempt with the report that it causes: both are kept, or neither."""
+
+    attempt: Attempt
+    delayed: tuple[int, ...]
+    report: _Submission
 
 
 @dataclass(slots=True)
@@ -159,6 +172,10 @@ def _lock(directory: Path, shard: str) -> int:
     return descriptor
 
 
+_Outcome = Attempt | Release | Hold | Suppress | _Reported
+_Stored = list[tuple[_Submission, Location]]
+
+
 class QueueStore:
     """The durable queue of one shard. Made by `open_queue`; all methods are thread-safe."""
 
@@ -169,7 +186,7 @@ class QueueStore:
         self._notify = notify
         self._lock = lock
         self._inbox: SimpleQueue[_Submission | _Call[object] | None] = SimpleQueue()
-        self._outcomes: deque[Attempt | Release | Hold | Suppress] = deque()
+        self._outcomes: deque[_Outcome] = deque()
         self._gate = threading.Lock()
         self._closed = False
         self._idle = False
@@ -196,11 +213,15 @@ class QueueStore:
         submission.fail(QueueClosed("the queue is closed"))
         self._answer([submission])
 
-    def record(self, attempt: Attempt) -> None:
+    def record(self, attempt: Attempt, report: Report | None = None, done: Done = _nothing) -> None:
         """Keep what an attempt meant for its recipients; durable with the next batch, see `flush`.
 
-        Leases end. A message whose recipients are all final gives its body back."""
-        self._add_outcome(attempt)
+        Leases end. A message whose recipients are all final gives its body back. A `report` is stored in the same
+        transaction, and `done` called with its jobs as in `submit`; what cannot be written is kept and tried again."""
+        if report is None:
+            self._add_outcome(attempt)
+        else:
+            self._add_outcome(_Reported(attempt, report.delayed, _Submission(report.message, done)))
 
     def release(self, job: Job, due_at: float) -> None:
         """Give a job's lease back without an attempt; it is due again at `due_at` (epoch seconds)."""
@@ -233,16 +254,56 @@ class QueueStore:
             if not released:
                 return total
 
-    def expire_held(self, reasons: Sequence[str], before: float, words: str, now: float) -> int:
-        """End as `expired` what has been held since `before` or longer; return how many recipients. Blocks."""
-
-        def step(queue_ids: Sequence[str]) -> int:
-            count = self._rows.holds.expire(queue_ids, reasons, before, words, now)
-            self._freed.append(self._rows.free_done(queue_ids))
-            return count
-
+    def held_too_long(self, reasons: Sequence[str], before: float) -> Iterator[list[Job]]:
+        """Yield what has been held for these reasons since `before` or longer, a job for each message, some at a time.
+        Blocks."""
         held = self._history.held(reasons, before=before)
-        return self._in_steps([queue_id for found in held.values() for queue_id in found], step)
+        queue_ids = [queue_id for found in held.values() for queue_id in found]
+        for at in range(0, len(queue_ids), _STEP):
+            yield self._ask(partial(self._rows.held_jobs, queue_ids[at : at + _STEP], reasons, before))
+
+    def expire_held(
+        self,
+        jobs: Sequence[tuple[Job, Report | None]],
+        reasons: Sequence[str],
+        before: float,
+        words: str,
+        now: float,
+        done: Done = _nothing,
+    ) -> int:
+        """End as `expired` what `held_too_long` gave and is held still, and store the report of each in the same
+        transaction; `done` as in `record`. Return how many recipients; those whose report cannot be stored are left for
+        the next time. Blocks. Raises `OSError`, `sqlite3.Error`."""
+        return self._ask(partial(self._expire, jobs, reasons, before, words, now, done))
+
+    def _expire(
+        self,
+        jobs: Sequence[tuple[Job, Report | None]],
+        reasons: Sequence[str],
+        before: float,
+        words: str,
+        now: float,
+        done: Done,
+    ) -> int:
+        held = self._rows.held_jobs([job.queue_id for job, _ in jobs], reasons, before)
+        still = {job.queue_id: job.recipients for job in held}
+        ending = [(job, report) for job, report in jobs if still.get(job.queue_id) == job.recipients]
+        stored = self._append([_Submission(report.message, done) for _, report in ending if report is not None])
+        queue_ids = [job.queue_id for job, _ in ending]
+        begun = self._spool.begun()
+        try:
+            with self._rows.transaction():
+                self._rows.keep_generations(begun)
+                made = self._rows.add([(submission.accepted, place) for submission, place in stored])
+                count = self._rows.holds.expire(queue_ids, reasons, before, words, now)
+                freed = self._rows.free_done(queue_ids)
+        except BaseException:
+            self._spool.discard(place for _, place in stored)
+            raise
+        self._spool.keep(begun)
+        self._settled(stored, made, freed)
+        self._answer([submission for submission, _ in stored])
+        return count
 
     def held_configurations(self, reasons: Sequence[str]) -> list[str]:
         """Return the configurations that have something held for these reasons. Blocks."""
@@ -406,7 +467,7 @@ class QueueStore:
             total += self._ask(partial(one, queue_ids[at : at + _STEP]))
         return total
 
-    def _add_outcome(self, outcome: Attempt | Release | Hold | Suppress) -> None:
+    def _add_outcome(self, outcome: _Outcome) -> None:
         self._outcomes.append(outcome)
         if self._closed:
             _log.error("queue.outcome_after_close", outcome=repr(outcome))
@@ -485,31 +546,42 @@ class QueueStore:
 
     def _commit(self, submissions: list[_Submission]) -> None:
         outcomes = [self._outcomes.popleft() for _ in range(len(self._outcomes))]
+        reports = [each.report for each in outcomes if isinstance(each, _Reported)]
         try:
-            self._write(self._spooled(submissions), outcomes)
+            stored = self._spooled(submissions, reports)
+            if stored or not reports:
+                self._write(stored, outcomes)
+            else:
+                # A report that cannot be kept holds back what it reports: both are tried again.
+                pause = self._retry_s
+                self._put_back([each for each in outcomes if isinstance(each, _Reported)])
+                outcomes = list[_Outcome](each for each in outcomes if not isinstance(each, _Reported))
+                self._write([], outcomes)
+                self._pause(pause)
         except BaseException:
             self._outcomes.extendleft(reversed(outcomes))
             raise
+        self._answer([report for report in reports if report.settled])
 
-    def _spooled(self, submissions: list[_Submission]) -> list[tuple[_Submission, Location]]:
-        """Sync the bodies; return the submissions that have one now, the others having failed."""
+    def _spooled(self, submissions: list[_Submission], reports: list[_Submission]) -> _Stored:
+        """Sync the bodies; return those that have one now: all, or none, and then the submissions have failed."""
+        try:
+            return self._append([*submissions, *reports])
+        except Exception as error:
+            _log.error("queue.spool_failed", messages=len(submissions), reports=len(reports), error=repr(error))
+            for submission in submissions:
+                submission.fail(error)
+            return []
+
+    def _append(self, submissions: Sequence[_Submission]) -> _Stored:
         if not submissions:
             return []
         records: list[Record] = [
             (s.accepted.queue_id, s.accepted.trace, s.accepted.submission.content) for s in submissions
         ]
-        try:
-            locations = self._spool.append(records)
-        except Exception as error:
-            _log.error("queue.spool_failed", messages=len(submissions), error=repr(error))
-            for submission in submissions:
-                submission.fail(error)
-            return []
-        return list(zip(submissions, locations, strict=True))
+        return list(zip(submissions, self._spool.append(records), strict=True))
 
-    def _write(
-        self, stored: list[tuple[_Submission, Location]], outcomes: list[Attempt | Release | Hold | Suppress]
-    ) -> None:
+    def _write(self, stored: _Stored, outcomes: list[_Outcome]) -> None:
         """Make rows durable in one transaction; where that cannot be, in one each."""
         begun = self._spool.begun()
         try:
@@ -519,48 +591,55 @@ class QueueStore:
                 suppressed = [o for o in outcomes if isinstance(o, Suppress)]
                 self._rows.holds.suppress(suppressed)
                 freed = self._rows.settle(
-                    [o for o in outcomes if isinstance(o, Attempt)],
+                    _attempts(outcomes),
                     [
                         *(submission.accepted.queue_id for submission, _ in stored if submission.accepted.suppressed),
                         *(each.queue_id for each in suppressed),
                     ],
                 )
+                self._rows.warned(id for o in outcomes if isinstance(o, _Reported) for id in o.delayed)
                 self._rows.release([o for o in outcomes if isinstance(o, Release)])
                 self._rows.holds.add([o for o in outcomes if isinstance(o, Hold)])
         except Exception as error:
-            if len(stored) + len(outcomes) > 1 and not _of_the_disk(error):
+            apart = _apart(stored, outcomes)
+            if len(apart) > 1 and not _of_the_disk(error):
                 # One of them is at fault: each gets its own verdict.
-                for one in stored:
-                    self._write([one], [])
-                for outcome in outcomes:
-                    self._write([], [outcome])
+                for some, of_them in apart:
+                    self._write(some, of_them)
                 return
             self._failed(stored, outcomes, error)
             return
         self._retry_s = self._retry_at = 0.0
         self._spool.keep(begun)
+        self._settled(stored, jobs, freed)
+
+    def _settled(self, stored: _Stored, jobs: Sequence[tuple[Job, ...]], freed: Mapping[int, tuple[int, int]]) -> None:
         for (submission, _), made in zip(stored, jobs, strict=True):
             submission.jobs, submission.settled = made, True
         for number, (count, length) in freed.items():
             self._spool.release(number, count, length)
 
-    def _failed(
-        self,
-        stored: list[tuple[_Submission, Location]],
-        outcomes: list[Attempt | Release | Hold | Suppress],
-        error: Exception,
-    ) -> None:
+    def _failed(self, stored: _Stored, outcomes: list[_Outcome], error: Exception) -> None:
         _log.error("queue.commit_failed", messages=len(stored), outcomes=len(outcomes), error=repr(error))
         self._spool.discard(place for _, place in stored)
+        reports = {id(each.report) for each in outcomes if isinstance(each, _Reported)}
         for submission, _ in stored:
-            submission.fail(error)
+            if id(submission) not in reports:
+                submission.fail(error)
         if outcomes and _of_the_disk(error):
-            self._outcomes.extendleft(reversed(outcomes))
-            self._retry_s = min(self._retry_s * 2 or _RETRY_FIRST_S, _RETRY_MOST_S)
-            self._retry_at = time.monotonic() + self._retry_s
+            self._put_back(outcomes)
+            self._pause(self._retry_s)
         elif outcomes:
             # No repetition will help; the lease stands until the next start, which tries these again.
             _log.error("queue.outcome_refused", outcome=repr(outcomes[0]))
+
+    def _put_back(self, outcomes: Sequence[_Outcome]) -> None:
+        self._outcomes.extendleft(reversed(outcomes))
+
+    def _pause(self, last_s: float) -> None:
+        """Try outcomes again a little later, less and less often."""
+        self._retry_s = min(last_s * 2 or _RETRY_FIRST_S, _RETRY_MOST_S)
+        self._retry_at = time.monotonic() + self._retry_s
 
     def _answer(self, submissions: list[_Submission]) -> None:
         if not submissions:
@@ -622,6 +701,26 @@ class QueueStore:
             raise
         self._spool.keep(begun)
         self._spool.discard(places)
+
+
+def _attempts(outcomes: Sequence[_Outcome]) -> list[Attempt]:
+    found: list[Attempt] = []
+    for each in outcomes:
+        if isinstance(each, Attempt):
+            found.append(each)
+        elif isinstance(each, _Reported):
+            found.append(each.attempt)
+    return found
+
+
+def _apart(stored: _Stored, outcomes: list[_Outcome]) -> list[tuple[_Stored, list[_Outcome]]]:
+    """Return each message and each outcome on its own, but a report with the outcome that it reports."""
+    places = {id(submission): (submission, place) for submission, place in stored}
+    apart: list[tuple[_Stored, list[_Outcome]]] = []
+    for each in outcomes:
+        own = [places.pop(id(each.report))] if isinstance(each, _Reported) else []
+        apart.append((own, [each]))
+    return [([one], []) for one in places.values()] + apart
 
 
 def _of_the_disk(error: Exception) -> bool:

@@ -501,6 +501,7 @@ Index(
 )
 Index("messages_by_instance", messages.c.instance_id, messages.c.accepted_at)
 Index("messages_by_message_id", messages.c.message_id)
+Index("messages_by_parent", messages.c.parent, sqlite_where=messages.c.parent != "")
 Index("messages_with_body", messages.c.segment, sqlite_where=messages.c.segment.is_not(None))
 
 recipients = Table(
@@ -513,6 +514,8 @@ recipients = Table(
     # DSN's NOTIFY and ORCPT as they came, "" if not given.
     Column("notify", String, nullable=False, server_default=""),
     Column("orcpt", String, nullable=False, server_default=""),
+    # Whether the sender has been told that it is late.
+    Column("warned", Boolean, nullable=False, server_default="0"),
     # The one route that an operator has it take, "" for the usual order; and the site it was last tried at.
     Column("route", String, nullable=False, server_default=""),
     Column("site", String, nullable=False, server_default=""),

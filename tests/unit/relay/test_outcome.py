@@ -52,7 +52,9 @@ def test_each_recipient_has_the_reply_that_decides() -> None:
 
 
 def test_silence_is_never_a_bounce_nor_a_delivery() -> None:
-    assert words(mail=OK, recipients=(OK, None), error="timeout") == [(Status.DEFERRED, "network")] * 2
+    assert words(mail=OK, recipients=(OK, None), error="it closed") == [(Status.DEFERRED, "network")] * 2
+    assert words(mail=OK, recipients=(OK, None), error="timeout: no answer") == [(Status.DEFERRED, "timeout")] * 2
+    assert words(mail=OK, recipients=(OK, OK), error="no reply", broken=True) == [(Status.DEFERRED, "protocol")] * 2
     assert (
         words(mail=OK, recipients=(OK, OK), data=GO, sent_all=True, error="lost") == [(Status.DEFERRED, "unknown")] * 2
     )

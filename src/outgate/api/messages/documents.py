@@ -21,6 +21,8 @@ def summary_document(record: MessageRecord) -> dict[str, object]:
         "message_id": record.message_id,
         "smtp_config_id": record.smtp_config_id,
         "username": record.username,
+        "origin": record.origin,
+        "parent": record.parent or None,
         "reverse_path": record.reverse_path,
         "header_from": record.header_from,
         "subject": record.subject,
@@ -48,6 +50,7 @@ def message_document(record: MessageRecord, carried: list[dict[str, Any]]) -> di
             "tls": record.tls,
         },
         "warning": record.warning,
+        "reports": list(record.reports),
         "egress": carried,
         "attempts": [_attempt(attempt) for attempt in record.attempts],
         "timeline": [

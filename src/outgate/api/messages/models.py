@@ -34,12 +34,15 @@ class MessageRecipient(Shown):
 
 
 class MessageSummary(Shown):
-    """A message as lists show it: who, what, when, and how many recipients stand how."""
+    """A message as lists show it: who, what, when, and how many recipients stand how. `origin` is "" for what a client
+    handed in, "dsn" for a report of ours about the message `parent`."""
 
     queue_id: str
     message_id: str
     smtp_config_id: str
     username: str
+    origin: str
+    parent: str | None
     reverse_path: str
     header_from: str
     subject: str
@@ -124,11 +127,12 @@ class MessageEvent(Shown):
 
 class Message(MessageSummary):
     """A message's whole story; `egress` is what the forwarder's audit has of its connection, `warning` what the
-    rule book found and let pass ("" if nothing)."""
+    rule book found and let pass ("" if nothing), `reports` the queue ids of what its sender was told about it."""
 
     session_id: str
     client: MessageClient
     warning: str
+    reports: list[str]
     egress: list[dict[str, Any]]
     attempts: list[MessageAttempt]
     timeline: list[MessageEvent]
@@ -139,6 +143,8 @@ _SUMMARY: dict[str, object] = {
     "message_id": "<20261121070300.1@shop.example.com>",
     "smtp_config_id": "3f1c7f0e-6f0b-4d56-9d6e-2c8f6f1f6a11",
     "username": "k3v9x0a7t2m5q8w1b642",
+    "origin": "",
+    "parent": None,
     "reverse_path": "orders@shop.example.com",
     "header_from": "orders@shop.example.com",
     "subject": "Your order is on its way",
@@ -182,6 +188,7 @@ MESSAGE_EXAMPLE: dict[str, object] = {
         "tls": "TLSv1.3 TLS_AES_256_GCM_SHA384",
     },
     "warning": "",
+    "reports": [],
     "egress": [],
     "attempts": [
         {

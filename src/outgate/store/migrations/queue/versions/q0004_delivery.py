@@ -75,10 +75,12 @@ def upgrade() -> None:
     _texts()
     _events()
     _second_keys()
+    _reports()
 
 
 def downgrade() -> None:
     """Take them away."""
+    _no_reports()
     _no_events()
     _no_second_keys()
     _no_texts()
@@ -143,3 +145,13 @@ def _no_events() -> None:
     op.drop_table("numbers")
     op.drop_index("ix_events_queue_id", "events")
     op.drop_table("events")
+
+
+def _reports() -> None:
+    op.add_column("recipients", sa.Column("warned", sa.Boolean(), nullable=False, server_default="0"))
+    op.create_index("messages_by_parent", "messages", ["parent"], sqlite_where=sa.text("parent != ''"))
+
+
+def _no_reports() -> None:
+    op.drop_index("messages_by_parent", "messages")
+    op.drop_column("recipients", "warned")
