@@ -45,7 +45,7 @@ def read_dsn(raw: bytes) -> Dsn:
     # By hand, for the library forgives much: the parts between the boundary's lines.
     boundary = message.get_param("boundary")
     assert isinstance(boundary, str)
-    head, *parts = re.split(rb"\r\n--%s(?=\r\n|--\r\n)" % re.escape(boundary.encode()), raw)
+    _head, *parts = re.split(rb"\r\n--%s(?=\r\n|--\r\n)" % re.escape(boundary.encode()), raw)
     assert parts.pop() == b"--\r\n" and 2 <= len(parts) <= 3
     found = [_part(part) for part in parts]
     assert found[0][0].startswith("text/plain")

@@ -78,11 +78,10 @@ def build(
     """Return the report `queue_id` that `host_name` makes at `at` (epoch seconds) from `domain` to the mailbox `to`."""
     utf8 = not to.isascii()
     boundary = f"=_{queue_id}"
-    first = told[0].action
     head = [
         f'From: "Mail Delivery System" <MAILER-DAEMON@{domain}>',
         f"To: <{to}>",
-        f"Subject: Delivery Status Notification ({_SUBJECTS.get(first, 'Report')})",
+        f"Subject: {subject(told[0].action)}",
         f"Date: {trace.date(at)}",
         f"Message-ID: <{queue_id}@{domain}>",
         *_references(original),
@@ -114,6 +113,11 @@ def build(
     return b"".join(parts)
 
 
+def subject(action: str) -> str:
+    """Return the subject of a report whose first recipient has this action."""
+    return f"Delivery Status Notification ({_SUBJECTS[action]})"
+
+
 def _references(original: Original) -> list[str]:
     """Return the fields that tie the report to the message, if that has a Message-ID that can be repeated."""
     field = _header_field(original, "message-id")
@@ -141,10 +145,10 @@ def _header_field(original: Original, name: str) -> bytes:
 
 
 def _for_people(original: Original, told: Sequence[Reported], host_name: str, utf8: bool) -> str:
-    subject = shown(_header_field(original, "subject")).strip()[:200]
+    about_what = shown(_header_field(original, "subject")).strip()[:200]
     lines = [f"This is the mail server {host_name}.", ""]
     about = f"It is about your message of {trace.date(original.accepted_at)}"
-    about += f' with the subject "{_plain(subject, utf8)}"' if subject else ""
+    about += f' with the subject "{_plain(about_what, utf8)}"' if about_what else ""
     lines += [*_wrapped(f"{about} ({original.queue_id})."), ""]
     for action in _OPENINGS:
         some = [each for each in told if each.action == action]

@@ -113,6 +113,7 @@ class Writer:
         domain = job.signing_key.domain
         failed = any(action == "failed" for _, _, action in told)
         trace_, content = self._read(job)
+        reported = _in_order([_reported(job, attempt, *each) for each in told])
         octets = report.build(
             queue_id=number,
             domain=domain,
@@ -129,10 +130,10 @@ class Writer:
                 job.smtputf8,
                 failed and job.ret == "FULL" and not job.requiretls,
             ),
-            told=_in_order([_reported(job, attempt, *each) for each in told]),
+            told=reported,
         )
         return Report(
-            self._message(job, number, octets, at),
+            self._message(job, number, octets, at, report.subject(reported[0].action)),
             tuple(recipient.id for recipient, _, action in told if action == "delayed"),
         )
 
@@ -145,7 +146,7 @@ class Writer:
             _log.error("report.without_original", queue_id=job.queue_id, error=repr(error))
             return b"", None
 
-    def _message(self, job: Job, number: str, octets: bytes, at: float) -> Accepted:
+    def _message(self, job: Job, number: str, octets: bytes, at: float, subject: str) -> Accepted:
         domain = job.signing_key.domain
         to = Recipient(job.reverse_path, mailbox(job.reverse_path.encode("utf-8")).domain, "NEVER")
         submission = Submission(
@@ -171,7 +172,7 @@ class Writer:
             trace=b"",
             message_id=f"<{number}@{domain}>",
             header_from=f"MAILER-DAEMON@{domain}",
-            subject="Delivery Status Notification",
+            subject=subject,
             accepted_at=at,
             expires_at=at + self.lifetime_s,
             origin="dsn",

@@ -41,9 +41,7 @@ def written(*told: Reported, original: Original = ORIGINAL, to: str = "a@shop.te
 
 
 def test_a_failure_in_full() -> None:
-    dsn = written(
-        replace(ONE, original="rfc822;Bob+2BList@dest.test"), original=replace(ORIGINAL, envid="order+2042")
-    )
+    dsn = written(replace(ONE, original="rfc822;Bob+2BList@dest.test"), original=replace(ORIGINAL, envid="order+2042"))
     assert dsn.message["From"].addresses[0].addr_spec == "MAILER-DAEMON@shop.test"
     assert [address.addr_spec for address in dsn.message["To"].addresses] == ["a@shop.test"]
     assert dsn.message["Message-ID"] == "<0REPORT@shop.test>"
@@ -71,7 +69,10 @@ def test_a_failure_in_full() -> None:
         "mx.dest.test answered: 550 5.1.1 no such mailbox", r"caf\x{E9}", "(0QUEUEID)", "The header of the message is returned",
     ):  # fmt: skip
         assert words in dsn.text.replace("\r\n", "\n").replace("\n    ", " ").replace("\n", " "), words
-    assert (dsn.returned_type, dsn.returned) == ("text/rfc822-headers", TRACE + CONTENT.partition(b"\r\n\r\n")[0] + b"\r\n")
+    assert (dsn.returned_type, dsn.returned) == (
+        "text/rfc822-headers",
+        TRACE + CONTENT.partition(b"\r\n\r\n")[0] + b"\r\n",
+    )
 
 
 def test_the_whole_message_comes_back_as_it_was() -> None:
@@ -86,7 +87,16 @@ def test_the_whole_message_comes_back_as_it_was() -> None:
 
 
 def test_one_report_tells_of_all() -> None:
-    late = replace(ONE, mailbox="c@dest.test", action="delayed", status="4.7.1", until=NOW + 80_000, reply="", trouble="no route", remote="")
+    late = replace(
+        ONE,
+        mailbox="c@dest.test",
+        action="delayed",
+        status="4.7.1",
+        until=NOW + 80_000,
+        reply="",
+        trouble="no route",
+        remote="",
+    )
     done = replace(ONE, mailbox="d@dest.test", action="relayed", status="2.0.0", reply="250 2.0.0 Ok", advice="")
     dsn = written(ONE, late, done)
     assert [each["action"] for each in dsn.recipients] == ["failed", "delayed", "relayed"]
@@ -107,7 +117,9 @@ def test_addresses_that_are_not_ascii() -> None:
     plain = wire(told, original=utf8)
     assert plain.isascii()
     dsn = read_dsn(unstuffed(plain))
-    assert dsn.recipients[0]["final-recipient"] == "utf-8; k\\x{E4}se@dest.test" == dsn.recipients[0]["original-recipient"]
+    assert (
+        dsn.recipients[0]["final-recipient"] == "utf-8; k\\x{E4}se@dest.test" == dsn.recipients[0]["original-recipient"]
+    )
     assert dsn.returned_type == "message/global" and dsn.returned == TRACE + unstuffed(utf8.content or b"")
     dsn = written(told, original=replace(utf8, whole=False), to="ö@shop.test")
     assert dsn.recipients[0]["final-recipient"] == "utf-8; käse@dest.test" == dsn.recipients[0]["original-recipient"]

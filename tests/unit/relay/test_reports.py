@@ -172,7 +172,9 @@ async def test_one_report_for_all_that_failed(desks) -> None:  # type: ignore[no
     assert [r.status for r in original.recipients] == [B, B, B, D, L]
     assert original.reports == ((report.queue_id, NOW, "noreply@shop.test"),)
     assert (made.origin, made.parent, made.username) == ("dsn", job.queue_id, "")
-    assert ("report", f"sent as {report.queue_id} to noreply@shop.test") in [(e.kind, e.detail) for e in original.events()]
+    assert ("report", f"sent as {report.queue_id} to noreply@shop.test") in [
+        (e.kind, e.detail) for e in original.events()
+    ]
     assert made.events()[0].detail == f"report about {job.queue_id}"
 
 
@@ -204,7 +206,9 @@ async def test_what_comes_back(desks, ret: str, requiretls: bool, status: Status
     report = await desk.job()
     dsn = desk.dsn(report)
     assert dsn.returned_type == kind and report.requiretls is requiretls
-    assert dsn.returned == message.trace + (message.submission.content if kind == "message/rfc822" else b"Subject: hello\r\n")
+    assert dsn.returned == message.trace + (
+        message.submission.content if kind == "message/rfc822" else b"Subject: hello\r\n"
+    )
 
 
 async def test_a_damaged_original_is_reported_on_all_the_same(desks) -> None:  # type: ignore[no-untyped-def]
@@ -278,15 +282,15 @@ async def test_a_full_disk_keeps_outcome_and_report_and_tries_again(desks) -> No
 async def test_a_failing_database_keeps_both(desks) -> None:  # type: ignore[no-untyped-def]
     desk = desks()
     job = await desk.accept(asked(""))
-    desk_rows = desk.store._rows
-    plain, failures = desk_rows.settle, [sqlite3.OperationalError("disk I/O error")] * 3
+    rows = desk.store._rows
+    plain, failures = rows.settle, [sqlite3.OperationalError("disk I/O error")] * 3
 
     def settle(attempts: Any) -> Any:
         if failures:
             raise failures.pop()
         return plain(attempts)
 
-    desk_rows.settle = settle
+    rows.settle = settle
     desk.queue.record(job, attempt(job, B))
     report = await desk.job()
     found = desk.store.message(job.queue_id)
@@ -367,7 +371,7 @@ async def test_what_was_held_too_long_is_reported_though_its_domain_is_held(desk
     desk.clock.advance(14 * DAY)
     await holds.look()
     report = await desk.job()
-    assert desk.may_go(report) if hasattr(desk, "may_go") else desk.queue.may_go(report)
+    assert desk.queue.may_go(report)
     dsn = desk.dsn(report)
     assert [(r["final-recipient"], r["status"]) for r in dsn.recipients] == [("rfc822; a@dest.test", "4.4.7")]
     assert "not allowed to send" in dsn.text.replace("\r\n    ", " ") and dsn.returned_type == "message/rfc822"
@@ -378,7 +382,9 @@ async def test_what_was_held_too_long_is_reported_though_its_domain_is_held(desk
     # Should the report wait, the hold of its domain leaves it alone.
     desk.queue.record(report, attempt(report, L))
     await desk.settle()
-    assert await asyncio.to_thread(desk.store.hold_waiting, "configuration-1", "suspended", "held", desk.clock.now()) == 0
+    assert (
+        await asyncio.to_thread(desk.store.hold_waiting, "configuration-1", "suspended", "held", desk.clock.now()) == 0
+    )
     await holds.stop()
 
 
@@ -389,7 +395,7 @@ async def test_what_is_released_meanwhile_neither_ends_nor_is_reported(desks) ->
     await desk.settle()
     await asyncio.to_thread(desk.store.hold_waiting, "configuration-1", "suspended", "held", NOW)
     (found,) = [job for jobs in desk.store.held_too_long(["suspended"], NOW + 1) for job in jobs]
-    report = desk.writer.write(found, replace(attempt(found, E), outcomes=attempt(found, E).outcomes))
+    report = desk.writer.write(found, attempt(found, E))
     assert isinstance(report, Report)
     await asyncio.to_thread(desk.store.release_held, "configuration-1", ["suspended"], "released", NOW + 2)
     ended = desk.store.expire_held([(found, report)], ["suspended"], NOW + 1, "too long", NOW + 3)
@@ -401,9 +407,8 @@ async def test_what_is_released_meanwhile_neither_ends_nor_is_reported(desks) ->
 
 async def test_a_day_of_attempts(desks) -> None:  # type: ignore[no-untyped-def]
     desk = desks()
-    await_job = await desk.accept(asked(""))
+    first = job = await desk.accept(asked(""))
     times: list[float] = []
-    job = await_job
     while not job.origin:
         times.append(desk.clock.now() - NOW)
         settled = desk.queue.record(job, attempt(job, L, at=desk.clock.now()))
@@ -415,5 +420,5 @@ async def test_a_day_of_attempts(desks) -> None:  # type: ignore[no-untyped-def]
     # Soon again, for greylisting; then rarer and rarer; and at the end of the day the sender hears of it.
     assert times[:6] == pytest.approx([0, 60, 180, 420, 900, 1860])
     assert 15 <= len(times) <= 25 and DAY - 7200 <= times[-1] <= DAY
-    found = desk.store.message(await_job.queue_id)
+    found = desk.store.message(first.queue_id)
     assert found is not None and found.recipients[0].status is E and found.recipients[0].attempts == len(times)
