@@ -70,10 +70,10 @@ REASONS = (
 
 # What an enhanced code says for sure: subject.detail. The class digit before it repeats the reply's and is not looked
 # at.
-_EXACT = {
+EXACT = {
     "1.1": "bad-mailbox", "1.2": "bad-domain", "1.3": "bad-mailbox", "1.4": "bad-mailbox", "1.6": "bad-mailbox",
     "1.7": "bad-sender", "1.8": "bad-sender", "1.10": "no-mail",
-    "2.1": "inactive", "2.2": "full", "2.3": "too-large",
+    "2.2": "full", "2.3": "too-large",
     "3.1": "server-error", "3.3": "protocol", "3.4": "too-large", "3.5": "server-error",
     "4.3": "dns", "4.4": "dns", "4.6": "loop", "4.7": "expired",
     "5.3": "rate", "6.7": "smtputf8", "6.9": "smtputf8",
@@ -88,14 +88,14 @@ _EXACT = {
 # Where the code leaves it open, words decide: the first line of which a phrase begins at a word of the text. Each is
 # what widespread servers write: Postfix, Exim and Exchange in their own replies, the large mailbox providers in the
 # lists of replies that they publish for senders.
-_WORDING = (
+WORDING = (
     ("loop", ("too many hops", "hop count", "mail loop", "loops back")),
     ("greylisted", ("greylist", "graylist", "grey list", "gray list")),
     ("rate", ("rate limit", "ratelimit", "too many", "unusual rate", "throttl", "sending limit", "unexpected volume",
-              "server busy")),
+              "server busy", "receiving mail at a rate", "receiving mail too quickly")),
     ("tls", ("starttls", "tls required", "require tls", "requires tls", "encryption required", "tls is required")),
     ("auth", ("dmarc", "spf", "dkim", "unauthenticated", "reverse dns", "rdns", "ptr record", "cannot find your")),
-    ("login", ("authentication required", "was not authenticated", "authentication failed", "credentials")),
+    ("login", ("authentication required", "was not authenticated", "authentication fail", "credentials")),
     ("full", ("mailbox full", "mailbox is full", "over quota", "overquota", "quota exceeded", "exceeded storage",
               "storage allocation", "out of storage")),
     ("bad-sender", ("sender address rejected", "sender domain", "domain of sender", "sender rejected",
@@ -116,19 +116,25 @@ _WORDING = (
 )  # fmt: skip
 
 # What else an enhanced code hints at, when no word said more; then its subject, then the reply's own code.
-_HINT = {
-    "1.0": "bad-mailbox", "4.5": "network", "7.0": "policy", "7.1": "policy", "7.5": "tls", "7.6": "tls",
-    "7.9": "login",
+HINT = {
+    "1.0": "bad-mailbox", "2.1": "inactive", "4.5": "network", "7.0": "policy", "7.1": "policy", "7.5": "tls",
+    "7.6": "tls", "7.9": "login",
 }  # fmt: skip
-_SUBJECT = {"4": "network", "5": "protocol", "6": "content", "7": "policy"}
-_BASIC = {
+SUBJECT = {"4": "network", "5": "protocol", "6": "content", "7": "policy"}
+BASIC = {
     421: "unavailable", 450: "mailbox-busy", 451: "server-error", 452: "full", 454: "tls",
     500: "protocol", 501: "protocol", 502: "protocol", 503: "protocol", 504: "protocol", 555: "protocol",
     521: "no-mail", 556: "no-mail", 530: "login", 534: "login", 535: "login", 538: "tls",
     550: "bad-mailbox", 551: "bad-mailbox", 552: "full", 553: "bad-mailbox", 554: "policy",
 }  # fmt: skip
 # Where code and enhanced code together say what neither says alone.
-_TOGETHER = {(421, "7.0"): "rate", (450, "2.0"): "mailbox-busy", (451, "7.500"): "rate", (530, "7.0"): "login"}
+TOGETHER = {
+    (421, "7.0"): "rate",
+    (450, "2.0"): "mailbox-busy",
+    (451, "7.500"): "rate",
+    (454, "7.0"): "tls",
+    (530, "7.0"): "login",
+}
 
 FAILURES = {
     "network": Status.DEFERRED,
@@ -165,12 +171,12 @@ def reason(reply: Reply) -> str:
     match = _CODE.fullmatch(reply.enhanced)
     detail = "" if match is None else f"{int(match[1])}.{int(match[2])}"
     return (
-        _EXACT.get(detail)
+        EXACT.get(detail)
         or _worded(reply.text)
-        or _TOGETHER.get((reply.code, detail))
-        or _HINT.get(detail)
-        or (_SUBJECT.get(detail.partition(".")[0]) if detail else None)
-        or _BASIC.get(reply.code, "other")
+        or TOGETHER.get((reply.code, detail))
+        or HINT.get(detail)
+        or (SUBJECT.get(detail.partition(".")[0]) if detail else None)
+        or BASIC.get(reply.code, "other")
     )
 
 
@@ -178,7 +184,7 @@ def _worded(text: str) -> str | None:
     """Return the class that the words of a reply name, if any does."""
     plain = _NO_WORD.sub(" ", _ADDRESS.sub(" ", text[:_LONGEST]).lower())
     words = f" {plain} "
-    for word, phrases in _WORDING:
+    for word, phrases in WORDING:
         if any(f" {phrase}" in words for phrase in phrases):
             return word
     return None

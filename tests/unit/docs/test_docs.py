@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -59,3 +60,23 @@ def test_every_test_that_the_table_of_attacks_names_exists() -> None:
             assert re.search(rf"^ *(?:async )?def {test}\(", (ROOT / file).read_text("utf-8"), re.MULTILINE), (
                 f"{file}::{test}"
             )
+
+
+def test_the_tables_of_outcomes_are_the_programs() -> None:
+    from outgate.relay import outcome
+
+    def grouped(table: Mapping[object, str]) -> list[str]:
+        by_word: dict[str, list[str]] = {}
+        for code, word in table.items():
+            by_word.setdefault(word, []).append(str(code))
+        return [f"| `{word}` | {', '.join(codes)} |" for word, codes in by_word.items()]
+
+    expected = [f"| `{each.word}` | {each.meaning} | {each.advice} |" for each in outcome.REASONS]
+    expected += grouped(outcome.EXACT)
+    expected += [f"| `{word}` | {', '.join(phrases)} |" for word, phrases in outcome.WORDING]
+    expected += [f"| `{word}` | {code} with {detail} |" for (code, detail), word in outcome.TOGETHER.items()]
+    expected += grouped(outcome.HINT) + grouped({f"{subject}.*": word for subject, word in outcome.SUBJECT.items()})
+    expected += grouped(outcome.BASIC)
+    expected += [f"| `{kind}` | {status.value} |" for kind, status in outcome.FAILURES.items()]
+    page = (ROOT / "docs" / "delivery.md").read_text("utf-8").partition("## When it is tried again")[0].splitlines()
+    assert [row for row in page if row.startswith("| `")] == expected
