@@ -156,7 +156,10 @@ class History:
         self.desk.store.plan_held([(queue_id, at) for queue_id, _ in waiting])
 
     def expire(self) -> None:
-        self.desk.store.expire_held(("deleted",), self.clock.now() - 100, "held for too long", self.clock.now())
+        store, before = self.desk.store, self.clock.now() - 100
+        for jobs in store.held_too_long(("deleted",), before):
+            ending = [(job, None) for job in jobs]
+            store.expire_held(ending, ("deleted",), before, "held for too long", self.clock.now())
 
     def time(self) -> None:
         self.clock.advance(self.random.choice((1.0, 61.0, 400.0)))
