@@ -253,13 +253,13 @@ def _original_recipient(orcpt: str, utf8: bool) -> str:
     kind, _, address = orcpt.partition(";")
     if not address:
         return ""
-    if kind.lower() != "utf-8":
-        decoded = _decoded(address)
-        return f"{kind}; {decoded}" if decoded else ""
     try:
-        return f"utf-8; {_utf8_address(decode_utf8_address(address), utf8)}"
+        if kind.lower() == "utf-8":
+            return f"utf-8; {_utf8_address(decode_utf8_address(address), utf8)}"
+        decoded = decode_xtext(address, _LONGEST, utf8=True)
     except BadArgument:
         return ""
+    return f"{kind}; {decoded}" if decoded.isascii() else f"utf-8; {_utf8_address(decoded, utf8)}"
 
 
 def _address(mailbox: str, utf8: bool) -> str:

@@ -114,15 +114,17 @@ def _check_original(value: str, *, smtputf8: bool) -> None:
     if len(value.encode("utf-8")) > _ORCPT_MOST:
         raise BadArgument(f"ORCPT is longer than {_ORCPT_MOST} octets")
     if kind.upper() != "UTF-8":
-        decode_xtext(address, _ORCPT_MOST)
+        # Postfix writes every address as xtext of the type rfc822, also one that is UTF-8.
+        decode_xtext(address, _ORCPT_MOST, utf8=smtputf8)
     elif not smtputf8:
         raise BadArgument("ORCPT with a UTF-8 address needs SMTPUTF8")
     else:
         decode_utf8_address(address)
 
 
-def decode_xtext(text: str, most: int) -> str:
-    """Return what xtext of at most `most` octets stands for (RFC 3461 section 4): printable ASCII and spaces.
+def decode_xtext(text: str, most: int, *, utf8: bool = False) -> str:
+    """Return what xtext of at most `most` octets stands for (RFC 3461 section 4): printable ASCII and spaces, or, with
+    `utf8`, any printable signs.
 
     Raises `BadArgument`."""
     if len(text) > most:
@@ -130,7 +132,12 @@ def decode_xtext(text: str, most: int) -> str:
     if _XTEXT.fullmatch(text) is None:
         raise BadArgument("a value is not xtext")
     decoded = _HEXCHAR.sub(lambda match: chr(int(match[1], 16)), text)
-    return _printable(decoded, ascii_only=True)
+    if utf8 and not decoded.isascii():
+        try:
+            decoded = decoded.encode("latin-1").decode("utf-8")
+        except UnicodeDecodeError:
+            raise BadArgument("a value stands for what is no UTF-8") from None
+    return _printable(decoded, ascii_only=not utf8)
 
 
 def decode_utf8_address(text: str) -> str:

@@ -126,6 +126,12 @@ def test_addresses_that_are_not_ascii() -> None:
     assert "<käse@dest.test>" in dsn.text and dsn.returned_type == "message/global-headers"
 
 
+def test_an_original_recipient_in_utf8_as_postfix_writes_it() -> None:
+    told = replace(ONE, original="rfc822;j+C3+B6rg@dest.test")
+    assert written(told).recipients[0]["original-recipient"] == "utf-8; j\\x{F6}rg@dest.test"
+    assert written(told, to="ö@shop.test").recipients[0]["original-recipient"] == "utf-8; jörg@dest.test"
+
+
 @pytest.mark.parametrize("bad", ["a b", "+ZZ", "caf\xe9", "+0D+0AX: y", "x" * 2000])
 def test_parameters_that_should_never_have_been_stored_are_left_out(bad: str) -> None:
     dsn = written(replace(ONE, original=f"rfc822;{bad}"), original=replace(ORIGINAL, envid=bad))

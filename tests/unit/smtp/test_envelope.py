@@ -26,6 +26,17 @@ def test_the_utf8_form_of_an_original_recipient_needs_smtputf8() -> None:
             rcpt_to(argument, smtputf8=False)
 
 
+def test_an_original_recipient_may_be_utf8_in_xtext_where_smtputf8_was_said() -> None:
+    argument = b"TO:<c@d.example> ORCPT=rfc822;j+C3+B6rg@d.example"
+    assert rcpt_to(argument, smtputf8=True).orcpt == "rfc822;j+C3+B6rg@d.example"
+    assert decode_xtext("j+C3+B6rg@d.example", 100, utf8=True) == "jörg@d.example"
+    with pytest.raises(BadArgument, match="cannot be printed"):
+        rcpt_to(argument, smtputf8=False)
+    for wrong, why in ((b"+C3rg", "no UTF-8"), (b"+E2+80+A8", "cannot be printed"), (b"+0D+0A", "cannot be printed")):
+        with pytest.raises(BadArgument, match=why):
+            rcpt_to(b"TO:<c@d.example> ORCPT=rfc822;" + wrong, smtputf8=True)
+
+
 @pytest.mark.parametrize(
     ("length", "good"), [(1, True), (100, True), (101, False)], ids=["one", "the most", "one too many"]
 )
