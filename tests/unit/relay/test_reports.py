@@ -145,7 +145,7 @@ def test_who_is_told_what(notify: str, status: Status, handed_on: bool, late: bo
         (JobRecipient(1, "b@dest.test", "dest.test", 0, notify),), Location(0, 0, 0, 0), NOW, NOW + DAY, False, False,
     )  # fmt: skip
     at = NOW + (DELAY if late else DELAY - 1)
-    tried = replace(attempt(job, at=at), outcomes=(Outcome(1, status, 0, "", "", "", handed_on),))
+    tried = replace(attempt(job, at=at), outcomes=(Outcome(1, status, 0, "", "", "", handed_on=handed_on),))
     assert [found[2] for found in news(job, tried, DELAY)] == ([action] if action else [])
     assert news(replace(job, reverse_path=""), tried, DELAY) == []
 
@@ -285,10 +285,10 @@ async def test_a_failing_database_keeps_both(desks) -> None:  # type: ignore[no-
     rows = desk.store._rows
     plain, failures = rows.settle, [sqlite3.OperationalError("disk I/O error")] * 3
 
-    def settle(attempts: Any) -> Any:
+    def settle(*given: Any) -> Any:
         if failures:
             raise failures.pop()
-        return plain(attempts)
+        return plain(*given)
 
     rows.settle = settle
     desk.queue.record(job, attempt(job, B))
