@@ -19,7 +19,7 @@ import socket
 import sqlite3
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ from outgate.relay.queue import Queue, Retry
 from outgate.relay.retired_keys import RetiredKeys
 from outgate.relay.routing import Router
 from outgate.relay.session import Relay, SubmissionSession
+from outgate.relay.shaping import PaceRules, RuleBook
 from outgate.relay.signer import Signer
 from outgate.relay.standing import Schedule
 from outgate.relay.suppressing import Suppressing
@@ -239,6 +240,8 @@ class RelayService:
             relay.messages_per_connection,
             relay.delivery_idle_s,
             relay.delivery_timeout_s,
+            relay.delivery_probe_after_s,
+            relay.delivery_probe_s,
         )
         tls = opportunistic_context() if relay.delivery_tls == "opportunistic" else None
         return Delivery(
@@ -249,6 +252,8 @@ class RelayService:
             limits=limits,
             dialler=Dialler(clock=clock, limits=limits, tls=tls),
             may_go=lambda job: self.queue.may_go(job),
+            given_back=lambda job, due_at: self.queue.release(job, due_at),
+            rules=_pace_rules(relay),
         )
 
     def _finished(self, job: Job, attempt: Attempt) -> None:
@@ -457,6 +462,20 @@ async def egress_service(
     )
     await reconciler.start()
     return EgressService(audit, forwarder, reconciler)
+
+
+def _pace_rules(relay: RelaySettings) -> RuleBook:
+    usual = PaceRules(
+        relay.connections_per_site,
+        relay.site_per_minute,
+        relay.messages_per_connection,
+        relay.site_pause_first_s,
+        relay.site_pause_most_s,
+    )
+    return RuleBook(
+        usual,
+        {name: replace(usual, name=name, **each.model_dump(exclude_none=True)) for name, each in relay.sites.items()},
+    )
 
 
 def recheck_schedule(settings: Settings) -> Schedule:

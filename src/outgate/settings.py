@@ -173,6 +173,14 @@ def compiled(given: Mapping[str, EndpointSettings]) -> Endpoints:
     )
 
 
+class SiteSettings(_Section):
+    """An exception for a site: what is not given is as for all."""
+
+    connections: int | None = Field(None, ge=1, description="Connections at most.")
+    per_minute: float | None = Field(None, ge=0, description="Messages a minute at most; 0: any number.")
+    messages_per_connection: int | None = Field(None, ge=1, description="Messages over one connection.")
+
+
 class RelaySettings(_Section):
     """The submission relay."""
 
@@ -254,7 +262,25 @@ class RelaySettings(_Section):
     )
     connections_per_site: int = Field(20, ge=1, description="Connections an endpoint keeps to one site at most.")
     messages_per_connection: int = Field(1000, ge=1, description="Messages over one delivery connection.")
+    site_per_minute: float = Field(
+        0.0, ge=0, description="Messages a minute that an endpoint sends to one site at most; 0: any number."
+    )
+    site_pause_first_s: float = Field(
+        60.0, gt=0, description="Seconds a site is left alone that says we send too much; doubles each time in a row."
+    )
+    site_pause_most_s: float = Field(3600.0, gt=0, description="Longest such pause, in seconds.")
+    sites: dict[_Name, SiteSettings] = Field(
+        {},
+        description="Exceptions by the name of a mail host, of a domain of mail hosts, or of a recipient domain:"
+        ' `[relay.sites."example.com"]` with connections, per_minute, messages_per_connection.',
+    )
     delivery_idle_s: float = Field(30.0, gt=0, description="Seconds an idle delivery connection is kept.")
+    delivery_probe_after_s: float = Field(
+        5.0,
+        gt=0,
+        description="Idle seconds after which a connection is asked whether it lives before a message uses it.",
+    )
+    delivery_probe_s: float = Field(5.0, gt=0, description="Seconds a server may take for that answer.")
     delivery_timeout_s: float = Field(60.0, gt=0, description="Seconds a receiving server may take for a reply.")
     signing_threads: int = Field(2, ge=1, le=16, description="Threads that sign.")
     connections: int = Field(10_000, ge=1, description="Open sessions in all.")

@@ -150,7 +150,9 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class JobRecipient:
-    """A recipient within a job: its row id, mailbox, domain, how many attempts it has had, and what DSN asks for."""
+    """A recipient within a job: its row id, mailbox, domain, how many attempts it has had, and what DSN asks for.
+
+    `may_have_arrived`: an earlier attempt sent all and got no answer, so that a delivery now may be the second."""
 
     id: int
     mailbox: str
@@ -158,6 +160,7 @@ class JobRecipient:
     attempts: int
     notify: str = ""
     orcpt: str = ""
+    may_have_arrived: bool = False
 
 
 @dataclass(frozen=True, slots=True)

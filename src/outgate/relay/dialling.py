@@ -14,17 +14,21 @@ from dataclasses import dataclass
 from outgate.base.clock import Clock
 from outgate.model.flow import Host, Route, TlsLevel
 from outgate.smtp.asyncio.client import ClientTimeouts, ConnectFailed, Connection, connect
+from outgate.smtp.reply import Reply
 from outgate.smtp.transaction import Step
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryLimits:
-    """Caps per site and connection; seconds for idle and reply."""
+    """Caps per site and connection; seconds for idle and reply; after how many idle seconds a connection is asked
+    whether it lives, and how many the answer may take."""
 
     connections_per_site: int = 20
     messages_per_connection: int = 1000
     idle: float = 30.0
     reply: float = 60.0
+    probe_after: float = 5.0
+    probe: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,12 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class NoHost:
-    """Why no host of a route took us: text, reason class, and the host tried last."""
+    """Why no host of a route took us: text, reason class, the host tried last, and its reply if it gave one."""
 
     text: str
     reason: str
     host: Host
+    reply: Reply | None = None
 
 
 class Dialler:
@@ -58,18 +63,20 @@ class Dialler:
         the way."""
         errors: list[str] = []
         reason = "network"
+        reply: Reply | None = None
         for host in route.hosts:
             try:
                 connection = await self._connect(host, route.ehlo_name, steps)
             except ConnectFailed as error:
                 errors.append(f"{host.name or host.address} [{host.address}]:{host.port}: {error}")
                 reason = _reason(error)
+                reply = error.reply
                 continue
             if connection.closed:  # before it took anything: another host may do better
                 errors.append(f"{host.name or host.address} [{host.address}]:{host.port}: closed after EHLO")
                 continue
             return Opened(connection, host)
-        return NoHost("; ".join(errors), reason, route.hosts[-1])
+        return NoHost("; ".join(errors), reason, route.hosts[-1], reply)
 
     async def _connect(self, host: Host, ehlo_name: str, steps: list[Step]) -> Connection:
         reply = self._limits.reply
@@ -84,7 +91,7 @@ class Dialler:
                     tls=tls,
                     context=self._tls,
                     server_name=host.name or None,
-                    timeouts=ClientTimeouts(connect=min(30.0, reply), reply=reply),
+                    timeouts=ClientTimeouts(connect=min(30.0, reply), reply=reply, probe=self._limits.probe),
                     clock=self._clock,
                 )
             except ConnectFailed as error:

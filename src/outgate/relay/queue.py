@@ -22,6 +22,7 @@ from outgate.base.log import Log
 from outgate.base.tasks import spawn
 from outgate.model.flow import Accepted, Attempt, Job, Status
 from outgate.relay.holds import WORDS
+from outgate.store.queue_rows import Full
 from outgate.store.sqlite import QueueStore
 
 _log = Log("outgate.relay.queue")
@@ -72,9 +73,10 @@ class Queue:
     """The queue as the event loop sees it. All methods belong to the loop's thread.
 
     `deliver` takes a job and must not block; `room` says how many more jobs it can take; of one domain it gets
-    `per_domain` recipients at once, about, and the rest waits in the store. `held` says why a configuration's mail
-    is not to go out now, "" if it may; `suppressed` which recipients of a job that waited have been suppressed
-    since, and why."""
+    `per_domain` recipients at once, about, and the rest waits in the store. A configuration gets as much as it leaves
+    free, of the whole and of each domain: one has half of it at most, two a third each, and who comes new finds
+    room. `held` says why a configuration's mail is not to go out now, "" if it may; `suppressed` which recipients of a
+    job that waited have been suppressed since, and why."""
 
     def __init__(
         self,
@@ -101,14 +103,15 @@ class Queue:
         self._per_domain = per_domain
         self._held = held
         self._suppressed = suppressed
-        self._domains: Counter[str] = Counter()
+        self._domains: dict[str, Counter[str]] = {}
+        self._configurations: Counter[str] = Counter()
         self._jitter = jitter
         self._undone: dict[int, Job] = {}
         self._ready: dict[str, _Ready] = {}
         self._held_bytes = 0
         self._stopping = False
         self._starved = False
-        self._crowded = False
+        self._crowded: set[str] = set()
         self._look_again = False
         self._looking: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -149,7 +152,7 @@ class Queue:
         self._store.record(settled)
         if settled.next_attempt_at is not None:
             self._wake_at(settled.next_attempt_at)
-        self._resume()
+        self._resume(job)
         return settled
 
     def release(self, job: Job, due_at: float) -> None:
@@ -157,7 +160,7 @@ class Queue:
         self._forget(job.queue_id, [recipient.id for recipient in job.recipients])
         self._store.release(job, due_at)
         self._wake_at(due_at)
-        self._resume()
+        self._resume(job)
 
     def may_go(self, job: Job) -> bool:
         """Say whether a job may be begun now; if not, it has been taken out of the schedule, for its configuration is
@@ -173,7 +176,7 @@ class Queue:
             return True
         self._forget(job.queue_id, [recipient.id for recipient in job.recipients])
         self._store.hold(job, why, WORDS[why], now)
-        self._resume()
+        self._resume(job)
         return False
 
     async def body(self, job: Job) -> tuple[bytes, bytes]:
@@ -211,6 +214,7 @@ class Queue:
             self._store.release(replace(job, recipients=rest), now)
         self._undone.clear()
         self._domains.clear()
+        self._configurations.clear()
         self._ready.clear()
         self._held_bytes = 0
         await asyncio.to_thread(self._store.flush)
@@ -239,9 +243,9 @@ class Queue:
             if self._stopping or self._room() <= 0:
                 self._store.release(job, job.accepted_at)
                 self._starve()
-            elif self._domains[job.domain] >= self._per_domain:
+            elif self._is_full(job):
                 self._store.release(job, job.accepted_at)
-                self._crowded = True
+                self._crowded |= {job.domain, job.smtp_config_id}
             elif not self.may_go(job):
                 continue
             elif keep:
@@ -261,7 +265,14 @@ class Queue:
     def _hand_on(self, job: Job) -> None:
         for recipient in job.recipients:
             self._undone[recipient.id] = job
-        self._domains[job.domain] += len(job.recipients)
+        count = len(job.recipients)
+        configuration = job.smtp_config_id
+        domain = self._domains.get(job.domain)
+        if domain is None:
+            domain = self._domains[job.domain] = Counter()
+        domain[""] += count  # all together
+        domain[configuration] += count
+        self._configurations[configuration] += count
         try:
             self._deliver(job)
         except Exception:
@@ -274,15 +285,25 @@ class Queue:
             job = self._undone.pop(number, None)
             if job is not None:
                 gone += 1
-                self._domains[job.domain] -= 1
-                if self._domains[job.domain] <= 0:
-                    del self._domains[job.domain]
+                self._subtract(job.domain, job.smtp_config_id)
         ready = self._ready.get(queue_id)
         if ready is not None:
             ready.recipients -= gone
             if ready.recipients <= 0:
                 self._held_bytes -= ready.size
                 del self._ready[queue_id]
+
+    def _subtract(self, name: str, configuration: str) -> None:
+        domain = self._domains[name]
+        domain[""] -= 1
+        domain[configuration] -= 1
+        if not domain[configuration]:
+            del domain[configuration]
+            if not domain[""]:
+                del self._domains[name]
+        self._configurations[configuration] -= 1
+        if not self._configurations[configuration]:
+            del self._configurations[configuration]
 
     # --- looking for what is due ---
 
@@ -310,7 +331,7 @@ class Queue:
                     self._starve()
                     return
                 self._look_again = False
-                jobs = await asyncio.to_thread(self._store.claim, self._clock.now(), limit, self._full_domains())
+                jobs = await asyncio.to_thread(self._store.claim, self._clock.now(), limit, self._full())
                 for job in jobs:
                     if self._stopping:
                         self._store.release(job, job.accepted_at)
@@ -318,8 +339,8 @@ class Queue:
                         self._hand_on(rest)
                 if not jobs and not self._look_again:
                     break
-            full = self._full_domains()
-            self._crowded = self._crowded or bool(full)
+            full = self._full()
+            self._crowded.update(full.domains, full.configurations, *full.pairs)
             due = await asyncio.to_thread(self._store.next_due, full)
         except Exception as error:
             _log.error("queue.claim_failed", error=repr(error))
@@ -346,18 +367,42 @@ class Queue:
             if not future.done():
                 future.set_result(None)
 
-    def _full_domains(self) -> tuple[str, ...]:
-        """Return the domains that have as much in delivery as one may: a slow one must not keep the others waiting."""
-        return tuple(domain for domain, count in self._domains.items() if count >= self._per_domain)
+    def _full(self) -> Full:
+        """Return who has as much in delivery as they may: a slow domain must not keep others waiting, nor a large
+        sender, neither everywhere nor at a domain that others write to as well."""
+        room, per_domain = self._room(), self._per_domain
+        domains: list[str] = []
+        pairs: list[tuple[str, str]] = []
+        for name, domain in self._domains.items():
+            count = domain[""]
+            if count >= per_domain:
+                domains.append(name)
+            elif 2 * count >= per_domain:  # else nobody can have as much as is free
+                pairs += [(name, each) for each, has in domain.items() if each and has >= per_domain - count]
+        configurations = [each for each, has in self._configurations.items() if has >= room]
+        return Full(domains, configurations, pairs)
+
+    def _is_full(self, job: Job) -> bool:
+        """Say whether a job's domain or configuration is one of them."""
+        configuration = job.smtp_config_id
+        if self._configurations[configuration] >= self._room():
+            return True
+        domain = self._domains.get(job.domain)
+        return domain is not None and domain[configuration] >= self._per_domain - domain[""]
 
     def _starve(self) -> None:
         """Remember that something waits for room; look when there is some."""
         self._starved = True
         self._wake_at(self._clock.now() + _TROUBLE_S)
 
-    def _resume(self) -> None:
-        if self._starved or (self._crowded and not self._full_domains()):
-            self._starved = self._crowded = False
+    def _resume(self, job: Job) -> None:
+        """Look if something waits for what this job, which is gone, has left free."""
+        crowded = self._crowded
+        if crowded and (job.domain in crowded or job.smtp_config_id in crowded) and not self._is_full(job):
+            self._starved = True
+        if self._starved:
+            self._starved = False
+            crowded.clear()
             # Delivery counts the room it has just made after this call returns.
             asyncio.get_running_loop().call_soon(self._look)
 

@@ -99,6 +99,7 @@ TRANSITIONS: dict[State, dict[str, State]] = {
         "STARTTLS": State.STARTTLS,
         "AUTH": State.AUTH,
         "MAIL": State.MAIL,
+        "RSET": State.RSET,
         "QUIT": State.QUIT,
         "4xx": State.CLOSED,  # nobody asked: an idle peer takes its leave
         "5xx": State.CLOSED,
@@ -187,6 +188,7 @@ class ClientMachine:
         "_queued",
         "_secrets",
         "extensions",
+        "replies",
         "state",
         "tls",
     )
@@ -213,6 +215,8 @@ class ClientMachine:
         self._now = 0.0
         self._pipelining = False
         self.extensions: dict[str, str] = {}
+        self.replies = 0
+        """Whole replies read: a peer that only drips does not get on."""
         self.state = State.GREETING
         self.tls = tls
 
@@ -313,6 +317,11 @@ class ClientMachine:
             if self.state is State.DOT:
                 self._send_ahead(work)
 
+    def reset(self) -> None:
+        """Ask an idle peer whether it is there (RSET changes nothing between messages); then it is READY again."""
+        self._start("RSET")
+        self._out.append(b"RSET\r\n")
+
     def quit(self) -> None:
         """Say goodbye; `Closing` follows."""
         self._start("QUIT")
@@ -348,6 +357,7 @@ class ClientMachine:
 
     def _take(self, reply: Reply) -> None:
         """Let one reply act on the state it answers."""
+        self.replies += 1
         state = self.state
         code = reply.code
         kind = _CLASSES[code // 100]

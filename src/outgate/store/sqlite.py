@@ -21,7 +21,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,7 +36,7 @@ from outgate.store.history import AttemptRecord, History, MessageRecord, Recipie
 from outgate.store.hold_rows import Hold, Suppress
 from outgate.store.metrics import Bounce, Counts, Selection
 from outgate.store.migrations import upgrade_queue
-from outgate.store.queue_rows import QueueRows, Release
+from outgate.store.queue_rows import NOBODY, Full, QueueRows, Release
 from outgate.store.spool import Record, Spool, SpoolError, Sync, Write, default_sync
 
 __all__ = [
@@ -291,12 +291,12 @@ class QueueStore:
 
         return self._ask(step)
 
-    def claim(self, now: float, limit: int, but: Collection[str] = ()) -> list[Job]:
-        """Lease and return at most `limit` jobs due by `now`, oldest first, none to the domains in `but`; blocks for
+    def claim(self, now: float, limit: int, but: Full = NOBODY) -> list[Job]:
+        """Lease and return at most `limit` jobs due by `now`, oldest first, none of those in `but`; blocks for
         a transaction."""
         return self._ask(partial(self._rows.claim, now, limit, but)) if limit > 0 else []
 
-    def next_due(self, but: Collection[str] = ()) -> float | None:
+    def next_due(self, but: Full = NOBODY) -> float | None:
         """Return when the next unleased recipient is due (`but` as in `claim`), None if none waits; blocks for the
         batch before."""
         return self._ask(partial(self._rows.next_due, but))

@@ -510,6 +510,10 @@ recipients = Table(
     Column("queue_id", String, nullable=False, index=True),
     Column("mailbox", String, nullable=False, index=True),
     Column("domain", String, nullable=False),
+    # Its message's: so that looking for what is due can pass by those who have enough in delivery, in the index alone.
+    Column("smtp_config_id", String, nullable=False, server_default=""),
+    # An attempt sent all and got no answer, so the next delivery may be the second.
+    Column("may_have_arrived", Boolean, nullable=False, server_default="0"),
     # DSN's NOTIFY and ORCPT as they came, "" if not given.
     Column("notify", String, nullable=False, server_default=""),
     Column("orcpt", String, nullable=False, server_default=""),
@@ -529,6 +533,9 @@ recipients = Table(
 Index(
     "recipients_due",
     recipients.c.due_at,
+    recipients.c.domain,
+    recipients.c.smtp_config_id,
+    recipients.c.queue_id,
     sqlite_where=and_(recipients.c.due_at.is_not(None), recipients.c.lease.is_(None)),
 )
 Index("recipients_held", recipients.c.updated_at, sqlite_where=recipients.c.status == "held")

@@ -156,6 +156,7 @@ class Signer:
 class Desk:
     delivery: Delivery
     attempts: list[Attempt]
+    given_back: list[tuple[str, float]]
     done: dict[str, asyncio.Future[Attempt]]
 
     def send(self, name: str, *recipients: str, text: bytes = b"", instance: str = "inst") -> asyncio.Future[Attempt]:
@@ -179,6 +180,7 @@ def desk(
     may_go: Callable[[Job], bool] = lambda job: True,
 ) -> Desk:
     attempts: list[Attempt] = []
+    given_back: list[tuple[str, float]] = []
     done: dict[str, asyncio.Future[Attempt]] = {}
 
     def finished(job: Job, attempt: Attempt) -> None:
@@ -193,9 +195,10 @@ def desk(
         clock=FrozenClock(),
         limits=limits,
         dialler=Dialler(clock=FrozenClock(), limits=limits, tls=tls),
+        given_back=lambda job, due_at: given_back.append((job.queue_id, due_at)),
         may_go=may_go,
     )
-    return Desk(delivery, attempts, done)
+    return Desk(delivery, attempts, given_back, done)
 
 
 def free_port() -> int:

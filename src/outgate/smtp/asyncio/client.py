@@ -36,13 +36,14 @@ from outgate.smtp.client import (
     Transaction,
     TransactionResult,
 )
-from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, TlsMode, why
+from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, why
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
 from outgate.smtp.reply import Reply
 
-__all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "TlsMode", "connect"]
+__all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "KeepAlive", "TlsMode", "connect"]
 
 _log = Log("outgate.smtp.client")
+_LEAST_PROGRESS = 8192  # octets that a peer must read within `ClientTimeouts.content`: fewer are a drip
 _ONE_RECORD = 16_384  # octets: what fits into one TLS record is cheaper joined than encrypted in pieces
 
 
@@ -59,6 +60,7 @@ async def connect(
     timeouts: ClientTimeouts | None = None,
     limits: ClientLimits | None = None,
     pipelining: bool = True,
+    keep_alive: KeepAlive | None = KeepAlive(),
 ) -> Connection:
     """Connect to `address`:`port` (an IP address) from `source`, and return once EHLO is answered.
 
@@ -71,6 +73,8 @@ async def connect(
     machine = ClientMachine(ehlo_name=ehlo_name, limits=limits, pipelining=pipelining, tls=tls == "implicit")
     connection = Connection(machine, f"{address}:{port}", tls, context, server_name, timeouts, clock)
     sock = await _dial(address, port, source, timeouts.connect, clock)
+    if keep_alive is not None:
+        keep_alive.set_on(sock)
     await connection.open(sock)
     return connection
 
@@ -118,6 +122,7 @@ class Connection(asyncio.Protocol):
         "_on_closed",
         "_opened",
         "_paused",
+        "_probing",
         "_pumping",
         "_server_name",
         "_since",
@@ -162,6 +167,7 @@ class Connection(asyncio.Protocol):
         self._bad_certificate = False
         self._leaving = False
         self._paused = False
+        self._probing: Callable[[], None] | None = None
         self._pumping = False
         self._unsent = 0
         self._since = self._loop.time()
@@ -175,7 +181,7 @@ class Connection(asyncio.Protocol):
     @property
     def ready(self) -> bool:
         """Say whether `send` is welcome now: at most one transaction under way and none behind it."""
-        return self._machine.ready and not self._paused and not self._leaving
+        return self._machine.ready and not self._paused and not self._leaving and self._probing is None
 
     @property
     def in_flight(self) -> int:
@@ -218,6 +224,19 @@ class Connection(asyncio.Protocol):
         self._machine.send(transaction)
         self._waiting.append((transaction, done))
         self._pump()
+
+    def probe(self, lives: Callable[[], None]) -> None:
+        """Ask the peer of an idle connection whether it is still there; `lives` is called if it says so in time, else
+        the connection ends. Raises `LocalProtocolError` when not `ready` or something is under way."""
+        if not self.ready:
+            raise LocalProtocolError("the connection cannot be asked now")
+        self._machine.reset()
+        self._probing = lives
+        self._since = self._loop.time()
+        self._pump()
+        if self._timer is not None and not self.closed:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._timeouts.probe, self._look)
 
     async def quit(self) -> None:
         """Say QUIT once nothing is under way, and wait until the connection is closed."""
@@ -378,12 +397,15 @@ class Connection(asyncio.Protocol):
         if self._early is not None:
             self._early.append(data)
             return
-        self._since = self._loop.time()
+        machine = self._machine
+        replies = machine.replies
         try:
-            self._machine.receive(data, self._clock.now())
+            machine.receive(data, self._clock.now())
         except RemoteProtocolError as error:
             self._error = str(error)
         self._pump()
+        if machine.replies != replies:  # whole replies count, not bytes: else a drip would never end
+            self._since = self._loop.time()
 
     def eof_received(self) -> bool:
         self._lose("the peer closed the connection")
@@ -437,6 +459,10 @@ class Connection(asyncio.Protocol):
             self._since = self._loop.time()
         self._pumping = False
         self._flush()
+        if self._probing is not None and machine.state is not State.RSET:
+            lives, self._probing = self._probing, None
+            if machine.state is State.READY:
+                lives()
 
     def _done(self, result: TransactionResult) -> None:
         for index, (transaction, done) in enumerate(self._waiting):
@@ -489,16 +515,18 @@ class Connection(asyncio.Protocol):
         waited_for = self._machine.deadline
         if waited_for is None or waited_for == "handshake":  # `start_tls` has its own
             return 0.0
-        return self._timeouts.content if self._paused else self._timeouts.for_reply(waited_for)
+        if self._paused:
+            return self._timeouts.content
+        return self._timeouts.probe if self._probing is not None else self._timeouts.for_reply(waited_for)
 
     def _look(self) -> None:
         # One lazy timer per connection: it looks when it fires instead of being moved with every message.
         now = self._loop.time()
         if self._paused and self._transport is not None:
             unsent = self._transport.get_write_buffer_size()
-            if unsent < self._unsent:
+            if unsent + _LEAST_PROGRESS <= self._unsent:
                 self._since = now
-            self._unsent = unsent
+                self._unsent = unsent
         allowed = self._allowed()
         left = self._since + allowed - now
         if allowed and left <= 0:

@@ -17,6 +17,7 @@ down_revision = "q0003"
 branch_labels = None
 depends_on = None
 
+_DUE = sa.text("due_at IS NOT NULL AND lease IS NULL")
 _TEXTS = (("recipients", "route"), ("recipients", "site"), ("messages", "origin"), ("messages", "parent"))
 
 
@@ -75,10 +76,12 @@ def upgrade() -> None:
     _texts()
     _events()
     _second_keys()
+    _turns()
 
 
 def downgrade() -> None:
     """Take them away."""
+    _no_turns()
     _no_events()
     _no_second_keys()
     _no_texts()
@@ -143,3 +146,24 @@ def _no_events() -> None:
     op.drop_table("numbers")
     op.drop_index("ix_events_queue_id", "events")
     op.drop_table("events")
+
+
+def _turns() -> None:
+    """Let looking for what is due see whose it is, and remember what may have arrived."""
+    op.add_column("recipients", sa.Column("smtp_config_id", sa.String(), nullable=False, server_default=""))
+    op.add_column("recipients", sa.Column("may_have_arrived", sa.Boolean(), nullable=False, server_default="0"))
+    op.execute(
+        "UPDATE recipients SET smtp_config_id = coalesce((SELECT m.smtp_config_id FROM messages AS m"
+        " WHERE m.queue_id = recipients.queue_id), '') WHERE due_at IS NOT NULL OR status = 'held'"
+    )
+    op.drop_index("recipients_due", "recipients")
+    op.create_index(
+        "recipients_due", "recipients", ["due_at", "domain", "smtp_config_id", "queue_id"], sqlite_where=_DUE
+    )
+
+
+def _no_turns() -> None:
+    op.drop_index("recipients_due", "recipients")
+    op.create_index("recipients_due", "recipients", ["due_at"], sqlite_where=_DUE)
+    op.drop_column("recipients", "may_have_arrived")
+    op.drop_column("recipients", "smtp_config_id")
