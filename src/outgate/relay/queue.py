@@ -324,24 +324,28 @@ class Queue:
             self._look()
 
     async def _claim_due(self) -> None:
+        due: float | None = None
         try:
             while not self._stopping:
-                limit = min(self._page, self._room())
-                if limit <= 0:
+                room = self._room()
+                if room <= 0:
                     self._starve()
                     return
+                # All of it may be one configuration's: it must not take all the room with that.
+                limit = min(self._page, max(1, room // 4))
                 self._look_again = False
-                jobs = await asyncio.to_thread(self._store.claim, self._clock.now(), limit, self._full())
+                now, full = self._clock.now(), self._full()
+                # Before the claim: who has room again while it runs has it looked for again.
+                self._crowded.update(full.domains, full.configurations, *full.pairs)
+                jobs = await asyncio.to_thread(self._store.claim, now, limit, full)
                 for job in jobs:
                     if self._stopping:
                         self._store.release(job, job.accepted_at)
                     elif self.may_go(job) and (rest := self._without_suppressed(job)).recipients:
                         self._hand_on(rest)
                 if not jobs and not self._look_again:
+                    due = await asyncio.to_thread(self._store.next_due, full, now)
                     break
-            full = self._full()
-            self._crowded.update(full.domains, full.configurations, *full.pairs)
-            due = await asyncio.to_thread(self._store.next_due, full)
         except Exception as error:
             _log.error("queue.claim_failed", error=repr(error))
             self._wake_at(self._clock.now() + _TROUBLE_S)
@@ -382,6 +386,14 @@ class Queue:
         configurations = [each for each, has in self._configurations.items() if has >= room]
         return Full(domains, configurations, pairs)
 
+    def _has_room(self, job: Job) -> bool:
+        """Say whether a quarter of what a job's configuration may have is free: a look for less costs too much."""
+        configuration = job.smtp_config_id
+        if 4 * self._configurations[configuration] > 3 * self._room():
+            return False
+        domain = self._domains.get(job.domain)
+        return domain is None or 4 * domain[configuration] <= 3 * (self._per_domain - domain[""])
+
     def _is_full(self, job: Job) -> bool:
         """Say whether a job's domain or configuration is one of them."""
         configuration = job.smtp_config_id
@@ -398,7 +410,7 @@ class Queue:
     def _resume(self, job: Job) -> None:
         """Look if something waits for what this job, which is gone, has left free."""
         crowded = self._crowded
-        if crowded and (job.domain in crowded or job.smtp_config_id in crowded) and not self._is_full(job):
+        if crowded and (job.domain in crowded or job.smtp_config_id in crowded) and self._has_room(job):
             self._starved = True
         if self._starved:
             self._starved = False

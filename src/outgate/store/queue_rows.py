@@ -84,7 +84,7 @@ _DUE = (
 # The same rows as above: one that is due but never claimed would have the queue look again at once, for ever.
 _NEXT_DUE = (
     "SELECT r.due_at FROM recipients AS r CROSS JOIN messages AS m ON m.queue_id = r.queue_id"
-    " WHERE r.due_at IS NOT NULL AND r.lease IS NULL AND m.segment IS NOT NULL{but} ORDER BY r.due_at LIMIT 1"
+    " WHERE r.due_at > ? AND r.lease IS NULL AND m.segment IS NOT NULL{but} ORDER BY r.due_at LIMIT 1"
 )
 _TAKE = (
     "SELECT r.id, r.queue_id, r.mailbox, r.domain, r.attempts, r.notify, r.orcpt, r.may_have_arrived, r.route,"
@@ -428,9 +428,9 @@ class QueueRows:
             self._connection.executemany(_LEASE, [(self._lease, row[0]) for rows in found.values() for row in rows])
         return [_claimed_job(rows) for rows in found.values()]
 
-    def next_due(self, but: Full = NOBODY) -> float | None:
-        """Return when the next unleased recipient is due, not counting those in `but`."""
-        row = self._connection.execute(_NEXT_DUE.format(but=but.condition), but.values).fetchone()
+    def next_due(self, but: Full = NOBODY, after: float = 0.0) -> float | None:
+        """Return when the next unleased recipient is due that is due after `after`, not counting those in `but`."""
+        row = self._connection.execute(_NEXT_DUE.format(but=but.condition), (after, *but.values)).fetchone()
         return None if row is None else row[0]
 
     def bodies(self, segment: int, limit: int) -> list[tuple[str, Location]]:

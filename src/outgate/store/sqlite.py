@@ -296,10 +296,10 @@ class QueueStore:
         a transaction."""
         return self._ask(partial(self._rows.claim, now, limit, but)) if limit > 0 else []
 
-    def next_due(self, but: Full = NOBODY) -> float | None:
-        """Return when the next unleased recipient is due (`but` as in `claim`), None if none waits; blocks for the
-        batch before."""
-        return self._ask(partial(self._rows.next_due, but))
+    def next_due(self, but: Full = NOBODY, after: float = 0.0) -> float | None:
+        """Return when the next unleased recipient is due of those due after `after` (`but` as in `claim`), None if none
+        waits; blocks for the batch before. Who has just claimed in vain need not have all that wade through again."""
+        return self._ask(partial(self._rows.next_due, but, after))
 
     def load(self, job: Job) -> tuple[bytes, bytes]:
         """Return a job's (trace, content) from the spool; blocks for the disk.

@@ -533,6 +533,7 @@ recipients = Table(
 Index(
     "recipients_due",
     recipients.c.due_at,
+    recipients.c.id,
     recipients.c.domain,
     recipients.c.smtp_config_id,
     recipients.c.queue_id,

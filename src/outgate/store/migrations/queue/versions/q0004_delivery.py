@@ -158,7 +158,7 @@ def _turns() -> None:
     )
     op.drop_index("recipients_due", "recipients")
     op.create_index(
-        "recipients_due", "recipients", ["due_at", "domain", "smtp_config_id", "queue_id"], sqlite_where=_DUE
+        "recipients_due", "recipients", ["due_at", "id", "domain", "smtp_config_id", "queue_id"], sqlite_where=_DUE
     )
 
 
