@@ -176,8 +176,8 @@ class Delivery:
         servers, _, _ = self._way(bundle)
         shared = self._shared.get(servers)
         if shared is not None and not shared.pace.easy:
-            waiting = sum(site.waiting for site in shared.sites)
-            if due := shared.pace.due(self.clock.now(), waiting):
+            due = shared.pace.due(self.clock.now(), shared.waiting)
+            if due:
                 self.let_go(bundle, due, shared.pace.why)  # before it is read and signed
                 return
         self._signer.prepare(bundle.job, functools.partial(self._prepared, bundle))
@@ -233,9 +233,7 @@ class Delivery:
         """Return how each site is served that has work, a connection or a pause."""
         now = self.clock.now()
         return [
-            SiteStatus(
-                site, endpoint, sources, via, sum(each.waiting for each in shared.sites), shared.pace.status(now)
-            )
+            SiteStatus(site, endpoint, sources, via, shared.waiting, shared.pace.status(now))
             for (endpoint, sources, via, site, _), shared in self._shared.items()
             if shared.sites or shared.pace.until > now
         ]

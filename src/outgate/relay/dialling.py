@@ -21,7 +21,8 @@ from outgate.smtp.transaction import Step
 @dataclass(frozen=True, slots=True)
 class DeliveryLimits:
     """Caps per site and connection; seconds for idle and reply; after how many idle seconds a connection is asked
-    whether it lives, and how many the answer may take."""
+    whether it lives, and how many the answer may take; seconds for the reply to the final dot, and without progress
+    while content is sent."""
 
     connections_per_site: int = 20
     messages_per_connection: int = 1000
@@ -29,6 +30,8 @@ class DeliveryLimits:
     reply: float = 60.0
     probe_after: float = 5.0
     probe: float = 5.0
+    final: float = 600.0
+    content: float = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,14 @@ class Dialler:
     def __init__(self, *, clock: Clock, limits: DeliveryLimits, tls: ssl.SSLContext | None) -> None:
         """`tls` is for connections with any certificate; None: STARTTLS is never used."""
         self._clock = clock
-        self._limits = limits
         self._tls = tls
+        self._timeouts = ClientTimeouts(
+            connect=min(30.0, limits.reply),
+            reply=limits.reply,
+            final=limits.final,
+            content=limits.content,
+            probe=limits.probe,
+        )
 
     async def open(self, route: Route, steps: list[Step]) -> Opened | NoHost:
         """Connect to the first host that takes us; return the connection, or why none did. `steps` gets what failed on
@@ -73,13 +82,14 @@ class Dialler:
                 reply = error.reply
                 continue
             if connection.closed:  # before it took anything: another host may do better
-                errors.append(f"{host.name or host.address} [{host.address}]:{host.port}: closed after EHLO")
+                errors.append(
+                    f"{host.name or host.address} [{host.address}]:{host.port}: closed after EHLO: {connection.error}"
+                )
                 continue
             return Opened(connection, host)
         return NoHost("; ".join(errors), reason, route.hosts[-1], reply)
 
     async def _connect(self, host: Host, ehlo_name: str, steps: list[Step]) -> Connection:
-        reply = self._limits.reply
         tls = "none" if self._tls is None or host.tls.level is TlsLevel.NONE else "opportunistic"
         while True:
             try:
@@ -91,7 +101,7 @@ class Dialler:
                     tls=tls,
                     context=self._tls,
                     server_name=host.name or None,
-                    timeouts=ClientTimeouts(connect=min(30.0, reply), reply=reply, probe=self._limits.probe),
+                    timeouts=self._timeouts,
                     clock=self._clock,
                 )
             except ConnectFailed as error:

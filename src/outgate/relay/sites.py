@@ -60,6 +60,11 @@ class Shared:
     pace: Pace
     sites: list[Site] = field(default_factory=list["Site"])
 
+    @property
+    def waiting(self) -> int:
+        """Return how many messages wait."""
+        return sum(site.waiting for site in self.sites)
+
     def make_room(self, wanting: Site) -> None:
         """Have one of the others give up a connection."""
         if self.pace.leaving:
@@ -109,10 +114,13 @@ class Site:
 
     def add(self, bundle: Bundle) -> None:
         """Take a prepared message and send it as soon as it may and a connection is free."""
-        self._waiting.add(bundle)
-        if not self._pace.easy and (now := self._delivery.clock.now()) < self._pace.until:
-            self.give_back(now)  # the pause began while it was prepared
+        pace = self._pace
+        if not pace.easy and (due := pace.due(self._delivery.clock.now(), self._shared.waiting)):
+            # The pause began, or others came, while it was prepared.
+            self._delivery.let_go(bundle, due, pace.why)
+            self._forget_if_empty()
             return
+        self._waiting.add(bundle)
         self.pump()
 
     def pump(self) -> None:
@@ -185,7 +193,9 @@ class Site:
     def _probed(self, kept: _Kept) -> None:
         kept.probing = False
         kept.end()
+        kept.lives = True
         self.pump()
+        kept.lives = False
 
     def _send(self, kept: _Kept, bundle: Bundle) -> None:
         prepared, job = bundle.prepared, bundle.job
@@ -289,7 +299,7 @@ class Site:
             self._opened(opened, tuple(steps))
         else:
             self._not_opened(opened, tuple(steps))
-        self._shared.pump()
+            self._shared.pump()
         self._forget_if_empty()
 
     def _not_opened(self, refusal: NoHost, steps: tuple[Step, ...]) -> None:
@@ -327,6 +337,9 @@ class Site:
         self._connections[connection] = kept
         connection.on_closed = functools.partial(self._gone, connection)
         kept.end()  # others may have taken the work meanwhile: then it is idle from the beginning
+        kept.lives = True
+        self._shared.pump()
+        kept.lives = False
 
     def _gone(self, connection: Connection) -> None:
         kept = self._connections.pop(connection, None)
@@ -392,7 +405,7 @@ class _Kept:
     """A connection that is kept: how much it has carried and may carry, and the timer that ends it when idle."""
 
     __slots__ = (
-        "_before", "_idle", "_pace", "_timer", "connection", "domains", "host", "leaving", "most", "probing",
+        "_before", "_idle", "_pace", "_timer", "connection", "domains", "host", "leaving", "lives", "most", "probing",
         "recipients", "sent",
     )  # fmt: skip
 
@@ -415,6 +428,8 @@ class _Kept:
         self.domains = offer.domains
         self.leaving = False
         self.probing = False
+        self.lives = False
+        """It has just answered."""
         self._idle = idle
         self._before = before
         self._pace = pace
@@ -434,7 +449,7 @@ class _Kept:
 
     def is_stale(self, after: float) -> bool:
         """Say whether it has been idle for longer than `after` seconds."""
-        if self._timer is None:
+        if self._timer is None or self.lives:
             return False
         return self._timer.when() - self._idle + after < asyncio.get_running_loop().time()
 

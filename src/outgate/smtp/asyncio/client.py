@@ -194,6 +194,11 @@ class Connection(asyncio.Protocol):
         return self._machine.state is State.CLOSED
 
     @property
+    def error(self) -> str:
+        """Return why the session is over, "" while it is not, or if it ended in peace."""
+        return self._error
+
+    @property
     def extensions(self) -> dict[str, str]:
         """Return what the peer offers: keyword in capitals → parameters."""
         return self._machine.extensions
