@@ -34,6 +34,8 @@ __all__ = ["Delivery", "DeliveryLimits", "Preparer", "SiteStatus"]
 _log = Log("outgate.delivery")
 _TOGETHER_S = 1.0
 """How long the jobs of a message wait for each other's routes."""
+_ASKING = 200
+"""Routes looked for at once: more questions would only fill the sockets between the name server and us."""
 _CALM_FROM = 1000
 """Sites that may be remembered before those are looked for of which nothing is worth it."""
 _Servers = tuple[str, tuple[str, ...], str, str, str]
@@ -90,6 +92,7 @@ class Delivery:
         self._last_route: Route | None = None
         self._last_way: _Way = (("", (), "", "", ""), (), self._rules.usual)
         self._arrived: dict[str, list[Job]] = {}
+        self._asking = asyncio.Semaphore(_ASKING)
         self._stopped = False
         self.clock = clock
         self.limits = limits
@@ -150,7 +153,8 @@ class Delivery:
 
     async def _route(self, router: Router, job: Job, started: float) -> Work | None:
         try:
-            return Work(job, await router.route(job.domain), started)
+            async with self._asking:
+                return Work(job, await router.route(job.domain), started)
         except Unroutable as error:
             self.unrouted(job, started, error)
         except Exception as error:
