@@ -55,8 +55,10 @@ from outgate.relay.retired_keys import RetiredKeys
 from outgate.relay.routing import Router
 from outgate.relay.session import Relay, SubmissionSession
 from outgate.relay.signer import Signer
+from outgate.relay.sources import Sources
 from outgate.relay.standing import Schedule
-from outgate.settings import RelaySettings, Settings, compiled
+from outgate.relay.transports import Transports
+from outgate.settings import RelaySettings, Settings, compiled, default_routes
 from outgate.smtp.asyncio.server import (
     Connection,
     Listener,
@@ -147,7 +149,16 @@ class RelayService:
             load=self.store.load,
             notify=loop.call_soon_threadsafe,
         )
-        self.delivery = self._delivery(resolver, clock, permitted)
+        self._permitted = permitted
+        self.sources = Sources(self.endpoints.all, clock)
+        self.listeners = Listeners(self.endpoints, self._listener)
+        self._own_names = frozenset(
+            name.lower().removesuffix(".")
+            for each in self.endpoints.all
+            for name in (each.public_name, each.private_name, each.ehlo_name)
+        )
+        self.transports = self._transports(resolver, clock)
+        self.delivery = self._delivery(clock)
         self.queue = self._queue(clock)
         self.holds = Holds(
             self.store,
@@ -166,7 +177,6 @@ class RelayService:
         )
         self.planning = Planning(self.store, self.relay.quotas, control.tenancy.quotas, clock, planned=self.queue.look)
         self._turnstile = Turnstile(relay.connections, relay.connections_per_address)
-        self.listeners = Listeners(self.endpoints, self._listener)
         self._changing = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._endings = Endings()
@@ -205,11 +215,11 @@ class RelayService:
             guessing=Guessing(relay.wrong_logins),
             replace_bare_line_ends=relay.bare_line_ends == "replace",
             intake=Intake(max(relay.receiving_bytes, relay.max_message_bytes + 1024)),
+            may_be_dialled=lambda address: self._permitted("", address),
         )
 
-    def _delivery(self, resolver: Resolver, clock: Clock, permitted: Callable[[str, str], bool]) -> Delivery:
+    def _transports(self, resolver: Resolver, clock: Clock) -> Transports:
         relay = self._settings.relay
-        own = [name for each in self.endpoints.all for name in (each.public_name, each.private_name, each.ehlo_name)]
         try:
             routers = {
                 endpoint.id: Router(
@@ -217,13 +227,39 @@ class RelayService:
                     port=relay.delivery_port,
                     endpoint=endpoint,
                     deliver_to=relay.deliver_to,
-                    own_names=own,
-                    permitted=permitted,
+                    own_names=self._own_names,
+                    permitted=self._permitted,
+                    sources=self.sources,
+                    ourselves=self._listens_at,
                 )
                 for endpoint in self.endpoints.all
             }
         except ValueError as error:
             raise StartFailed(f"relay.deliver_to cannot be used: {error}") from None
+        try:
+            defaults = default_routes(relay)
+        except (OSError, ValueError) as error:
+            raise StartFailed(f"relay.routes cannot be used: {error}") from None
+        return Transports(
+            names=resolver,
+            routers=routers,
+            endpoint_of=self.endpoint_of,
+            stored=self._control.routes,
+            sources=self.sources,
+            clock=clock,
+            defaults=defaults,
+            own_names=self._own_names,
+            permitted=self._permitted,
+            ourselves=self._listens_at,
+        )
+
+    def _listens_at(self, address: str, port: int) -> bool:
+        """Say whether mail to that place would come in here again."""
+        at = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        return at in self.listeners.targets
+
+    def _delivery(self, clock: Clock) -> Delivery:
+        relay = self._settings.relay
         limits = DeliveryLimits(
             relay.connections_per_site,
             relay.messages_per_connection,
@@ -232,12 +268,12 @@ class RelayService:
         )
         tls = opportunistic_context() if relay.delivery_tls == "opportunistic" else None
         return Delivery(
-            router=lambda job: routers[self.endpoint_of(job.instance_id).id],
+            ways=self.transports,
             signer=self.signer,
             finished=self._finished,
             clock=clock,
             limits=limits,
-            dialler=Dialler(clock=clock, limits=limits, tls=tls),
+            dialler=Dialler(clock=clock, limits=limits, tls=tls, sources=self.sources, own_names=self._own_names),
             may_go=lambda job: self.queue.may_go(job),
         )
 
@@ -305,6 +341,7 @@ class RelayService:
 
     async def start(self) -> None:
         """Take up what an earlier run left and begin to accept."""
+        self.sources.start(self._settings.relay.source_check_s)
         await self.planning.start()
         await self.holds.start()
         now = self._clock.now()
@@ -316,6 +353,7 @@ class RelayService:
 
     async def changed(self) -> None:
         """Look at the control store again: zones, rules, users, configurations may have changed."""
+        self.transports.forget()
         await self._logins_changed()
         await self.follow_access()
         await self.planning.changed()
@@ -379,6 +417,7 @@ class RelayService:
         await self.retired_keys.stop()
         await self.listeners.stop()
         await self.holds.stop()
+        await self.sources.stop()
         await self.delivery.stop()
         await self.queue.stop()
         self.signer.close()

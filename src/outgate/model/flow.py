@@ -221,24 +221,40 @@ class Tlsa:
 @dataclass(frozen=True, slots=True)
 class TlsDemand:
     """What TLS to a host must be. Made by routing, kept by dialling. `names` are those a certificate may have (the
-    host's own if there is none); `why` says who asks for it, for the trail ("MTA-STS enforce of example.com")."""
+    host's own if there is none); `why` says who asks for it, for the trail ("MTA-STS enforce of example.com");
+    `authorities` are the certificates (PEM) that may vouch for it, "" for the system's."""
 
     level: TlsLevel = TlsLevel.OPPORTUNISTIC
     names: tuple[str, ...] = ()
     tlsa: tuple[Tlsa, ...] = ()
     why: str = ""
+    authorities: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a smart host is told in AUTH."""
+
+    username: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
     """One place to try: an MX's name ("" for an address literal), its address and port, and the address to leave
-    from, which is of the same family (None: the system's choice); and what TLS to it must be."""
+    from, which is of the same family (None: the system's choice); and what TLS to it must be.
+
+    Hosts of equal `preference` stand beside each other and may be tried at the same time. `implicit`: TLS from the
+    first octet; `login`: AUTH, in TLS."""
 
     name: str
     address: str
     port: int
     source: str | None = None
     tls: TlsDemand = TlsDemand()
+    preference: int = 0
+    implicit: bool = False
+    login: Login | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,33 +1,38 @@
 """Deliver: from a leased job to an outcome per recipient.
 
 Standards: RFC 5321 section 4.5.4.
-Promises: every job ends in exactly one `Attempt`, whatever happens.
+Promises: every job ends in exactly one `Attempt`, whatever happens; what one route could not hand over is tried on the
+next within the same attempt.
 Dangers: everything here runs on the event loop: nothing may block.
-Not here: where a job goes (`relay.routing`), connections and whose turn it is (`relay.sites`), how a connection comes
-about (`relay.dialling`), what a reply means (`relay.outcome`), when to try again (`relay.queue`).
+Not here: where a job goes (`relay.transports`, `relay.routing`), connections and whose turn it is (`relay.sites`), how a
+connection comes about (`relay.dialling`), what a reply means (`relay.outcome`), when to try again (`relay.queue`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
-from outgate.model.flow import Attempt, Host, Job, Outcome, Prepared, Route
+from outgate.model.flow import Attempt, Host, Job, Outcome, Prepared, Route, Status
 from outgate.relay import outcome
-from outgate.relay.dialling import DeliveryLimits, Dialler
-from outgate.relay.routing import Router, Unroutable
+from outgate.relay.dialling import DeliveryLimits, Dialler, NoHost
+from outgate.relay.routing import Unroutable
 from outgate.relay.sites import Site, Work
+from outgate.relay.transports import Tried
 from outgate.smtp.transaction import Step
 from outgate.store.spool import SpoolError
 
 __all__ = ["Delivery", "DeliveryLimits", "Preparer"]
 
 _log = Log("outgate.delivery")
+_NO_LOGIN = frozenset({530, 535, 538})
+"""RFC 4954: a smart host wants a login, or another one: that is the operator's matter, not the message's fault."""
 
 
 class Preparer(Protocol):
@@ -36,13 +41,30 @@ class Preparer(Protocol):
     def prepare(self, job: Job, done: Callable[[Prepared | None, Exception | None], None]) -> None: ...
 
 
+class Ways(Protocol):
+    """Where jobs get their routes (`relay.transports`)."""
+
+    @property
+    def troubled(self) -> bool: ...
+
+    def fixed(self, job: Job) -> Route | None: ...
+
+    async def route(self, job: Job, tried: tuple[Tried, ...] = ()) -> Route: ...
+
+    def has_others(self, job: Job, tried: Sequence[Tried]) -> bool: ...
+
+    def reached(self, job: Job, route: Route) -> None: ...
+
+    def unreached(self, job: Job, route: Route, reason: str) -> None: ...
+
+
 class Delivery:
     """All sites. `finished` takes each attempt; it decides on the next one."""
 
     def __init__(
         self,
         *,
-        router: Callable[[Job], Router],
+        ways: Ways,
         signer: Preparer,
         finished: Callable[[Job, Attempt], None],
         clock: Clock,
@@ -50,13 +72,12 @@ class Delivery:
         dialler: Dialler,
         may_go: Callable[[Job], bool] = lambda _job: True,
     ) -> None:
-        """`router` is that of a job's endpoint. `may_go` is asked before a job is
-        begun: if it says no, it has taken the job back."""
-        self._router = router
+        """`may_go` is asked before a job is begun: if it says no, it has taken the job back."""
+        self._ways = ways
         self._signer = signer
         self._finished = finished
         self._may_go = may_go
-        self._sites: dict[tuple[str, str], Site] = {}
+        self._sites: dict[tuple[str, ...], Site] = {}
         self._stopped = False
         self.clock = clock
         self.limits = limits
@@ -70,18 +91,21 @@ class Delivery:
         self.busy += 1
         started = self.clock.now()
         try:
-            router = self._router(job)
+            fixed = self._ways.fixed(job)
+        except Unroutable as error:
+            self.unrouted(job, started, error)
+            return
         except Exception as error:
             self._lost(job, started, error)
             return
-        if router.fixed is not None:
-            self._routed(Work(job, router.fixed, started))
+        if fixed is not None:
+            self._routed(Work(job, fixed, started))
         else:
-            spawn(self._route(router, job, started), "route")
+            spawn(self._route(job, started), "route")
 
-    async def _route(self, router: Router, job: Job, started: float) -> None:
+    async def _route(self, job: Job, started: float) -> None:
         try:
-            route = await router.route(job.domain)
+            route = await self._ways.route(job)
         except Unroutable as error:
             self.unrouted(job, started, error)
         except Exception as error:
@@ -108,14 +132,44 @@ class Delivery:
             self.failed(work, text, "internal", (), Host("", "", 0))
             return
         work.prepared = prepared
+        self._to_site(work)
+
+    def _to_site(self, work: Work) -> None:
         if self.stopping:
             self.unsent()
             return
-        key = (work.route.endpoint, work.route.site)
+        route = work.route
+        key = (route.endpoint, route.site, route.via, route.security)
         site = self._sites.get(key)
         if site is None:
-            site = self._sites[key] = Site(self, *key)
+            site = self._sites[key] = Site(self, key, route.site)
         site.add(work)
+
+    # -- the next route ---------------------------------------------------------------------------------------
+
+    def unreached(self, waiting: Sequence[Work], none: NoHost, steps: tuple[Step, ...]) -> None:
+        """Hand over to the next route what no host of a site has taken, or end it if there is none."""
+        if not waiting:
+            return
+        self._ways.unreached(waiting[0].job, waiting[0].route, none.reason)
+        for work in waiting:
+            tried = (*work.tried, Tried(work.route.via, none.text))
+            if self.stopping or none.reason == "internal" or not self._ways.has_others(work.job, tried):
+                self.failed(work, none.text, none.reason, steps, none.host)
+            else:
+                spawn(self._reroute(work, tried, none, steps), "reroute")
+
+    async def _reroute(self, work: Work, tried: tuple[Tried, ...], none: NoHost, steps: tuple[Step, ...]) -> None:
+        try:
+            route = await self._ways.route(work.job, tried)
+        except Unroutable as error:
+            self.failed(work, f"{none.text}; {error}", none.reason, steps, none.host)
+        except Exception as error:
+            _log.exception("route.failed", queue_id=work.job.queue_id)
+            self.failed(work, f"{none.text}; {error!r}", none.reason, steps, none.host)
+        else:
+            before = (*work.before, *steps)
+            self._to_site(replace(work, route=route, handed_back=0, tried=tried, before=before))
 
     # -- ends -----------------------------------------------------------------------------------------------
 
@@ -148,6 +202,8 @@ class Delivery:
         self.busy -= 1
         if self._stopped:  # the queue has given the job back already
             return
+        outcomes = self._heard(work, outcomes)
+        steps = work.before + steps
         attempt = Attempt(
             queue_id=work.job.queue_id,
             site=work.route.site,
@@ -163,6 +219,18 @@ class Delivery:
             recipients=work.job.recipients,
         )
         self._finished(work.job, attempt)
+
+    def _heard(self, work: Work, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+        """Note what a reply says about the route, and take a smart host's wish for a login for that alone."""
+        code = outcomes[0].code if outcomes else 0
+        if code == 421:
+            self._ways.unreached(work.job, work.route, "unavailable")
+        elif code in _NO_LOGIN and work.route.via != "direct":
+            self._ways.unreached(work.job, work.route, "auth")
+            return tuple(replace(each, status=Status.DEFERRED, reason="auth") for each in outcomes)
+        elif code and self._ways.troubled:
+            self._ways.reached(work.job, work.route)
+        return outcomes
 
     def begins(self, work: Work) -> bool:
         """Say whether work may be begun: it may have waited long for its turn; if not, the queue has it back."""
@@ -181,6 +249,6 @@ class Delivery:
         await asyncio.gather(*(site.stop() for site in list(self._sites.values())))
         self._stopped = True
 
-    def site_empty(self, endpoint: str, name: str) -> None:
+    def site_empty(self, key: tuple[str, ...]) -> None:
         """Forget a site without connections and work."""
-        self._sites.pop((endpoint, name), None)
+        self._sites.pop(key, None)

@@ -99,6 +99,8 @@ class Relay:
     quotas: Quotas = field(default_factory=Quotas)
     checking: Checking = field(default_factory=Checking)
     intake: Intake = field(default_factory=Intake)
+    may_be_dialled: Callable[[str], bool] = lambda _address: False
+    """Whether mail may go to an address that is a recipient's domain."""
 
     def welcomes(self, address: str, endpoint: str, vpc: str = "") -> bool:
         """Say whether to begin TLS with a client of the implicit port; a refusal is logged, nobody else could."""
@@ -390,7 +392,7 @@ class SubmissionSession:
 
     def _rcpt_to(self, event: RcptTo) -> None:
         path = event.forward_path
-        refused = policy.forward_path(path)
+        refused = policy.forward_path(path, self._relay.may_be_dialled)
         if refused is not None:
             self._refused("rcpt.refused", refused)
             self.machine.answer(refused.reply)

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import functools
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from outgate.base.tasks import spawn
 from outgate.model.flow import Host, Job, Outcome, Prepared, Route
 from outgate.relay import outcome
 from outgate.relay.dialling import DeliveryLimits, Dialler, NoHost, Opened
+from outgate.relay.transports import Tried
 from outgate.smtp.asyncio.client import Connection
 from outgate.smtp.errors import LocalProtocolError
 from outgate.smtp.transaction import Step, Transaction, TransactionResult
@@ -34,13 +35,16 @@ _REOPEN_S = 5.0
 
 @dataclass(slots=True)
 class Work:
-    """A job on its way: prepared, routed, and how often a dead connection has handed it back."""
+    """A job on its way: prepared, routed, and how often a dead connection has handed it back. `tried` are the routes
+    that could not take it just now, `before` what was said on them."""
 
     job: Job
     route: Route
     started_at: float
     prepared: Prepared | None = None
     handed_back: int = 0
+    tried: tuple[Tried, ...] = ()
+    before: tuple[Step, ...] = ()
 
 
 class Owner(Protocol):
@@ -54,21 +58,24 @@ class Owner(Protocol):
 
     def failed(self, work: Work, text: str, reason: str, steps: tuple[Step, ...], host: Host) -> None: ...
 
+    def unreached(self, waiting: Sequence[Work], none: NoHost, steps: tuple[Step, ...]) -> None: ...
+
     def ended(
         self, work: Work, outcomes: tuple[Outcome, ...], steps: tuple[Step, ...], host: Host, tls: str
     ) -> None: ...
 
     def unsent(self) -> None: ...
 
-    def site_empty(self, endpoint: str, name: str) -> None: ...
+    def site_empty(self, key: tuple[str, ...]) -> None: ...
 
 
 class Site:
     """The connections from one endpoint to one site and the work that waits for them."""
 
-    def __init__(self, delivery: Owner, endpoint: str, name: str) -> None:
+    def __init__(self, delivery: Owner, key: tuple[str, ...], name: str) -> None:
+        """`key` says what all work here has in common: where from, where to, by which route, under which demands."""
         self._delivery = delivery
-        self._endpoint = endpoint
+        self._key = key
         self._name = name
         self._waiting: deque[Work] = deque()
         self._connections: dict[Connection, _Kept] = {}
@@ -167,7 +174,8 @@ class Site:
         else:
             self._be_content()
             if not self._connections and not self._opening:
-                self._fail_waiting(opened.text, opened.reason, tuple(steps), opened.host)
+                waiting, self._waiting = self._waiting, deque()
+                self._delivery.unreached(waiting, opened, tuple(steps))
         self.pump()
         self._forget_if_empty()
 
@@ -190,12 +198,7 @@ class Site:
 
     def _forget_if_empty(self) -> None:
         if not self._connections and not self._waiting and not self._opening:
-            self._delivery.site_empty(self._endpoint, self._name)
-
-    def _fail_waiting(self, text: str, reason: str, steps: tuple[Step, ...], host: Host) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        for work in waiting:
-            self._delivery.failed(work, text, reason, steps, host)
+            self._delivery.site_empty(self._key)
 
     async def stop(self) -> None:
         """Close the connections; work that waits stays queued."""

@@ -40,8 +40,9 @@ class ClientTimeouts:
 
 
 class ConnectFailed(Exception):
-    """No usable connection. `stage` is "connect", "greeting", "hello", "tls" or "auth"; `reply` the peer's, if
-    any; `certificate` says that the peer's certificate was the reason."""
+    """No usable connection. `stage` is "source" (our own address is not there), "connect", "greeting", "loop" (the peer
+    is ourselves), "hello", "tls" or "auth"; `reply` the peer's, if any; `certificate` says that the peer's certificate
+    was the reason."""
 
     def __init__(
         self,

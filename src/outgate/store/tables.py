@@ -141,6 +141,25 @@ dkim_keys = Table(
 # Those whose private half may have to be destroyed are few.
 Index("dkim_keys_retired", dkim_keys.c.changed_at, sqlite_where=dkim_keys.c.state == "retired")
 
+routes = Table(
+    "routes",
+    control,
+    Column("id", String, primary_key=True),
+    Column("smtp_config_id", String, ForeignKey("smtp_configurations.id"), nullable=False),
+    # The order in which a configuration prefers them, from 0.
+    Column("place", Integer, nullable=False),
+    Column("name", String, nullable=False),
+    Column("type", String, nullable=False),
+    # Everything else that is no secret, as the model has it.
+    Column("document", JSON, nullable=False),
+    # The password in AUTH; NULL: none.
+    Column("sealed", LargeBinary),
+    Column("updated_at", Float, nullable=False),
+    Column("updated_by", String, nullable=False),
+    UniqueConstraint("smtp_config_id", "place"),
+    UniqueConstraint("smtp_config_id", "name"),
+)
+
 evidence = Table(
     "evidence",
     control,

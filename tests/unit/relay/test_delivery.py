@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import trustme
@@ -26,6 +26,7 @@ from outgate.model.flow import (
 from outgate.relay.delivery import Delivery, DeliveryLimits
 from outgate.relay.dialling import Dialler
 from outgate.relay.routing import Unroutable
+from outgate.relay.transports import Tried
 from outgate.smtp.asyncio.server import (
     Connection,
     Listener,
@@ -140,6 +141,29 @@ class Router:
         return Route(SITE, self.hosts, "MX 10 mx.test", self.endpoint, f"out.{self.endpoint}.test")
 
 
+@dataclass
+class Ways:
+    """One route for each job, and no other."""
+
+    router: Callable[[Job], Router]
+    troubled: bool = False
+
+    def fixed(self, job: Job) -> Route | None:
+        return self.router(job).fixed
+
+    async def route(self, job: Job, tried: tuple[Tried, ...] = ()) -> Route:
+        return await self.router(job).route(job.domain)
+
+    def has_others(self, job: Job, tried: Sequence[Tried]) -> bool:
+        return False
+
+    def reached(self, job: Job, route: Route) -> None:
+        pass
+
+    def unreached(self, job: Job, route: Route, reason: str) -> None:
+        pass
+
+
 class Signer:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -187,7 +211,7 @@ def desk(
 
     limits = limits or DeliveryLimits()
     delivery = Delivery(
-        router=router if callable(router) else lambda job: router,  # type: ignore[arg-type,return-value]
+        ways=Ways(router if callable(router) else lambda job: router),
         signer=signer or Signer(),
         finished=finished,
         clock=FrozenClock(),

@@ -429,7 +429,10 @@ def test_reverse_path_of_a_foreign_domain_and_a_recipient_literal_are_refused() 
     d.login()
     refused = d.say("MAIL FROM:<a@other.test>")
     assert refused.startswith("550 5.7.1") and "other.test" not in refused
-    assert d.say("MAIL FROM:<>", "RCPT TO:<a@[127.0.0.1]>").splitlines()[1].startswith("553 5.1.3")
+    assert d.say("MAIL FROM:<>", "RCPT TO:<a@[127.0.0.1]>").splitlines()[1].startswith("553 5.1.2")
+    d.relay.may_be_dialled = lambda address: address in ("192.0.2.1", "2001:db8::1")
+    said = d.say("RSET", "MAIL FROM:<>", "RCPT TO:<a@[192.0.2.1]>", "RCPT TO:<a@[IPv6:2001:DB8::1]>", "RCPT TO:<a@[192.0.2.2]>")  # fmt: skip
+    assert [line[:9] for line in said.splitlines()[2:]] == ["250 2.1.5", "250 2.1.5", "553 5.1.2"]
 
 
 def test_recipients_are_kept_once_each_in_order() -> None:

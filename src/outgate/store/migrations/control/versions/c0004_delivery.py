@@ -20,10 +20,12 @@ depends_on = None
 def upgrade() -> None:
     """Add tables and columns, a function for each subject."""
     _signing_keys()
+    _routes()
 
 
 def downgrade() -> None:
     """Take them away."""
+    _no_routes()
     _no_signing_keys()
 
 
@@ -51,3 +53,26 @@ def _no_signing_keys() -> None:
     op.drop_column("smtp_configurations", "second_key_id")
     for name in ("state", "changed_at", "published"):
         op.drop_column("dkim_keys", name)
+
+
+def _routes() -> None:
+    op.create_table(
+        "routes",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("smtp_config_id", sa.String(), nullable=False),
+        sa.Column("place", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("type", sa.String(), nullable=False),
+        sa.Column("document", sa.JSON(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary()),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("updated_by", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["smtp_config_id"], ["smtp_configurations.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("smtp_config_id", "place"),
+        sa.UniqueConstraint("smtp_config_id", "name"),
+    )
+
+
+def _no_routes() -> None:
+    op.drop_table("routes")
