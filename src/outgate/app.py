@@ -50,6 +50,7 @@ from outgate.relay.guessing import FAMILIAR_S, Guessing
 from outgate.relay.holds import Holds
 from outgate.relay.listeners import CannotListen, Listeners
 from outgate.relay.planning import Planning
+from outgate.relay.probing import Prober
 from outgate.relay.queue import Queue, Retry
 from outgate.relay.retired_keys import RetiredKeys
 from outgate.relay.routing import Router
@@ -159,6 +160,7 @@ class RelayService:
         )
         self.transports = self._transports(resolver, clock)
         self.delivery = self._delivery(clock)
+        self.prober = Prober(self.transports, self.delivery.dialler, clock)
         self.queue = self._queue(clock)
         self.holds = Holds(
             self.store,

@@ -72,6 +72,8 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
         keep_s=settings.relay.dkim_keep_s,
         ed25519=settings.relay.dkim_ed25519,
         endpoints=parts.relay.listeners.open_endpoints,
+        probe=parts.relay.prober,
+        default_routes=[each.name for each in settings.relay.routes] or ["direct"],
     )
     managed = cloud_manager.build(
         store=control.egress,

@@ -20,7 +20,13 @@ from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.api.mounts import Mounts
 from outgate.base.clock import Clock, OffsetClock
 from outgate.model.tenancy import Checked, Instance, NewStanding, SmtpConfiguration, Verification
+from outgate.net.dns import Resolver
+from outgate.relay.dialling import DeliveryLimits, Dialler
 from outgate.relay.endpoints import Endpoint, OpenEndpoint
+from outgate.relay.probing import Prober
+from outgate.relay.routing import Router
+from outgate.relay.sources import Sources
+from outgate.relay.transports import Transports
 from outgate.store.control import ControlStore, open_control
 from outgate.store.secrets import open_box
 from outgate.store.sqlite import QueueStore, open_queue
@@ -155,6 +161,7 @@ def application(
         authorization=authorization,
         clock=clock,
         endpoints=lambda: OPEN_ENDPOINTS,
+        probe=prober(store, clock),
     )
     tokens_api = identity.build(store=store, tokens=tokens, authenticator=authenticator, clock=clock)
     return Mounts(
@@ -173,6 +180,25 @@ def application(
         },
         tokens_api,
     )
+
+
+def prober(store: ControlStore, clock: Clock) -> Prober:
+    """Return what tries routes from this machine; no name is known to it, and every address may be dialled."""
+    home = Endpoint("lo", (), "smtp.test", "private.smtp.test", ("127.0.0.1",), ("127.0.0.1", "::1"), "out.test")
+    names = Resolver([("127.0.0.1", 9)], clock, rounds=1, timeout=0.2)
+    sources = Sources([home], clock)
+    router = Router(names, port=25, endpoint=home, deliver_to="", own_names=(), permitted=lambda n, a: True)
+    transports = Transports(
+        names=names,
+        routers={home.id: router},
+        endpoint_of=lambda instance_id: home,
+        stored=store.routes,
+        sources=sources,
+        clock=clock,
+        permitted=lambda name, address: True,
+    )
+    dialler = Dialler(clock=clock, limits=DeliveryLimits(reply=5.0), tls=None, sources=sources)
+    return Prober(transports, dialler, clock)
 
 
 @contextmanager

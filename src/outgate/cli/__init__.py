@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from outgate import __version__
-from outgate.cli import access, dev, environment, key, message, smtp
+from outgate.cli import access, dev, environment, key, message, route, smtp
 from outgate.cli.calling import NOT_AS_WANTED, complain
 
 cli = typer.Typer(
@@ -29,6 +29,7 @@ cli.add_typer(dev.commands)
 cli.add_typer(environment.commands, name="environment")
 cli.add_typer(message.commands, name="message")
 cli.add_typer(smtp.commands, name="smtp")
+cli.add_typer(route.commands, name="route")
 cli.add_typer(access.commands, name="access")
 cli.add_typer(key.commands, name="key")
 

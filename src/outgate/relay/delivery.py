@@ -4,8 +4,8 @@ Standards: RFC 5321 section 4.5.4.
 Promises: every job ends in exactly one `Attempt`, whatever happens; what one route could not hand over is tried on the
 next within the same attempt.
 Dangers: everything here runs on the event loop: nothing may block.
-Not here: where a job goes (`relay.transports`, `relay.routing`), connections and whose turn it is (`relay.sites`), how a
-connection comes about (`relay.dialling`), what a reply means (`relay.outcome`), when to try again (`relay.queue`).
+Not here: where a job goes (`relay.transports`, `relay.routing`), connections and whose turn it is (`relay.sites`), how
+a connection comes about (`relay.dialling`), what a reply means (`relay.outcome`), when to try again (`relay.queue`).
 """
 
 from __future__ import annotations

@@ -56,17 +56,21 @@ class Health:
 
 def failed(health: Health, reason: str, now: float) -> Health:
     """Return what a failure makes of it; `reason` is a class word ("network", "timeout", "auth", …)."""
-    burden = min(health.burden_at(now) + _WEIGHTS.get(reason, 1.0), _MOST)
+    before = health.burden_at(now)
     after = replace(
-        health, burden=burden, at=max(now, health.at), failures=health.failures + 1, last=reason, trying_until=0.0
+        health,
+        burden=min(before + _WEIGHTS.get(reason, 1.0), _MOST),
+        at=max(now, health.at),
+        failures=health.failures + 1,
+        last=reason,
+        pause=0.0 if before < _CALM and not health.resting else health.pause,
+        trying_until=0.0,
     )
-    was_tried = health.resting and now >= health.try_at
-    if health.resting and not was_tried:
+    if health.resting and now < health.try_at:
         return after  # what was under way when it began to rest
     if not health.resting and after.score(now) >= _LOW:
         return after
-    calm = health.burden_at(now) < _CALM and not health.resting
-    pause = _PAUSE_FIRST_S if calm or not health.pause else min(health.pause * 2, _PAUSE_MOST_S)
+    pause = min(after.pause * 2, _PAUSE_MOST_S) or _PAUSE_FIRST_S
     since = health.since if health.resting else now
     return replace(after, resting=True, since=since, pause=pause, try_at=now + pause)
 
