@@ -155,7 +155,7 @@ class Delivery:
         for work in waiting:
             tried = (*work.tried, Tried(work.route.via, none.text))
             if self.stopping or none.reason == "internal" or not self._ways.has_others(work.job, tried):
-                self.failed(work, none.text, none.reason, steps, none.host)
+                self.failed(work, _all_of(tried), none.reason, steps, none.host)
             else:
                 spawn(self._reroute(work, tried, none, steps), "reroute")
 
@@ -163,7 +163,7 @@ class Delivery:
         try:
             route = await self._ways.route(work.job, tried)
         except Unroutable as error:
-            self.failed(work, f"{none.text}; {error}", none.reason, steps, none.host)
+            self.failed(work, str(error), none.reason, steps, none.host)
         except Exception as error:
             _log.exception("route.failed", queue_id=work.job.queue_id)
             self.failed(work, f"{none.text}; {error!r}", none.reason, steps, none.host)
@@ -252,3 +252,8 @@ class Delivery:
     def site_empty(self, key: tuple[str, ...]) -> None:
         """Forget a site without connections and work."""
         self._sites.pop(key, None)
+
+
+def _all_of(tried: tuple[Tried, ...]) -> str:
+    """Return why no route took a message."""
+    return tried[0].text if len(tried) == 1 else "; ".join(f"{each.via}: {each.text}" for each in tried)

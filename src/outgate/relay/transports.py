@@ -86,7 +86,7 @@ class Transports:
         self._own = own_names
         self._permitted = permitted
         self._ourselves = ourselves
-        self._orders: dict[str, tuple[RouteSpec, ...]] = {}
+        self._orders: dict[str, tuple[int, tuple[RouteSpec, ...]]] = {}
         self._forwards: dict[str, Forward] = {}
         self._generation = 0
         self.healths = Healths()
@@ -135,8 +135,7 @@ class Transports:
 
     def has_others(self, job: Job, tried: Sequence[Tried]) -> bool:
         """Say whether a job may have another route than those that were tried."""
-        order = () if job.route else self._orders.get(job.smtp_config_id, ())
-        return len(order) > len(tried)
+        return not job.route and len(self._known(job)) > len(tried)
 
     def reached(self, job: Job, route: Route) -> None:
         """Note that a server of a route has answered a message, whatever it said."""
@@ -156,7 +155,6 @@ class Transports:
     def forget(self) -> None:
         """Read routes and forwards anew when they are next needed: something was changed in the store."""
         self._generation += 1
-        self._orders.clear()
         self._forwards.clear()
 
     async def made(self, instance_id: str, smtp_config_id: str, name: str, domain: str) -> Route:
@@ -171,15 +169,18 @@ class Transports:
     # -- orders -----------------------------------------------------------------------------------------------
 
     async def _order(self, smtp_config_id: str) -> tuple[RouteSpec, ...]:
-        found = self._orders.get(smtp_config_id)
-        if found is None:
-            generation = self._generation
+        generation, found = self._orders.get(smtp_config_id, (-1, ()))
+        if generation != self._generation:
+            generation = self._generation  # as it is before reading: what changes meanwhile is read the next time
             found = await asyncio.to_thread(self._stored.of, smtp_config_id) or self._defaults
-            if generation == self._generation:
-                if len(self._orders) >= _KNOWN:
-                    self._orders.clear()
-                self._orders[smtp_config_id] = found
+            if len(self._orders) >= _KNOWN:
+                self._orders.clear()
+            self._orders[smtp_config_id] = generation, found
         return found
+
+    def _known(self, job: Job) -> tuple[RouteSpec, ...]:
+        """Return a job's order as it was when its route was made, or later."""
+        return self._orders.get(job.smtp_config_id, (0, ()))[1]
 
     async def _wanted(self, job: Job) -> tuple[RouteSpec, ...]:
         """Return the routes that a job may take: its configuration's, or the one that an operator chose."""
@@ -193,8 +194,7 @@ class Transports:
         return (known[job.route],)
 
     def _spec(self, job: Job, name: str) -> RouteSpec:
-        order = self._orders.get(job.smtp_config_id, ())
-        return next((spec for spec in (*order, *self._defaults) if spec.name == name), DIRECT)
+        return next((spec for spec in (*self._known(job), *self._defaults) if spec.name == name), DIRECT)
 
     # -- health -----------------------------------------------------------------------------------------------
 
