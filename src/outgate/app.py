@@ -58,7 +58,7 @@ from outgate.relay.session import Relay, SubmissionSession
 from outgate.relay.signer import Signer
 from outgate.relay.sources import Sources
 from outgate.relay.standing import Schedule
-from outgate.relay.transports import Transports
+from outgate.relay.transports import Transports, WaysOut
 from outgate.settings import RelaySettings, Settings, compiled, default_routes
 from outgate.smtp.asyncio.server import (
     Connection,
@@ -160,6 +160,7 @@ class RelayService:
         )
         self.transports = self._transports(resolver, clock)
         self.delivery = self._delivery(clock)
+        self.ways = WaysOut(self.transports, self.sources, clock)
         self.prober = Prober(self.transports, self.delivery.dialler, clock)
         self.queue = self._queue(clock)
         self.holds = Holds(

@@ -24,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from outgate.api import event_notifications as event_notifications_api
 from outgate.api import restrictions as restrictions_api
+from outgate.api import operations as operations_api
 from outgate.api import vpc as vpc_api
 from outgate.api.event_notifications.authorization import FORM_EXAMPLE
 from outgate.api.identity import roles as identity_roles
@@ -86,6 +87,7 @@ class Things:
             "key_id": keys[-1].id,
             "id": keys[-1].id,
             "account_id": self.service.account_id,
+            "name": "direct",
             **self.network_ids(),
         }
 
@@ -204,6 +206,11 @@ def identity(service: Service) -> Any:
 
 
 @pytest.fixture(scope="module")
+def operations(service: Service) -> Any:
+    return schemathesis.openapi.from_url(f"{service.base}/operations/v1/openapi.json")
+
+
+@pytest.fixture(scope="module")
 def vpc(service: Service) -> Any:
     return schemathesis.openapi.from_url(f"{service.vpc_url}/openapi.json")
 
@@ -250,6 +257,12 @@ def test_restrictions(
 @pytest.mark.parametrize("operation_id", identity_roles.ROLES)
 def test_identity(identity: Any, operation_id: str, mode: GenerationMode, service: Service, things: Things) -> None:
     drive(identity, operation_id, mode, service, things)
+
+
+@MODES
+@pytest.mark.parametrize("operation_id", operations_api.ROLES)
+def test_operations(operations: Any, operation_id: str, mode: GenerationMode, service: Service, things: Things) -> None:
+    drive(operations, operation_id, mode, service, things)
 
 
 @MODES

@@ -13,12 +13,12 @@ from typing import Any
 
 import uvicorn
 
-from outgate.api import event_notifications, identity, restrictions, vpc
+from outgate.api import event_notifications, identity, operations, restrictions, vpc
 from outgate.api.event_notifications import SmtpRecords
 from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.api.mounts import Mounts
-from outgate.base.clock import Clock, OffsetClock
+from outgate.base.clock import Clock, FrozenClock, OffsetClock
 from outgate.model.tenancy import Checked, Instance, NewStanding, SmtpConfiguration, Verification
 from outgate.net.dns import Resolver
 from outgate.relay.dialling import DeliveryLimits, Dialler
@@ -26,7 +26,7 @@ from outgate.relay.endpoints import Endpoint, OpenEndpoint
 from outgate.relay.probing import Prober
 from outgate.relay.routing import Router
 from outgate.relay.sources import Sources
-from outgate.relay.transports import Transports
+from outgate.relay.transports import Transports, WaysOut
 from outgate.store.control import ControlStore, open_control
 from outgate.store.secrets import open_box
 from outgate.store.sqlite import QueueStore, open_queue
@@ -163,12 +163,14 @@ def application(
         endpoints=lambda: OPEN_ENDPOINTS,
         probe=prober(store, clock),
     )
+    status = WaysOut(transports(store, clock), SOURCES, clock)
     tokens_api = identity.build(store=store, tokens=tokens, authenticator=authenticator, clock=clock)
     return Mounts(
         {
             "/event-notifications": notifications,
             "/context-based-restrictions": restrictions.build(store=store, authenticator=authenticator, clock=clock),
             "/iam": tokens_api,
+            "/operations/v1": operations.build(status=status, authenticator=authenticator),
             "/vpc/v1": vpc.build(
                 store=store,
                 authenticator=authenticator,
@@ -182,23 +184,29 @@ def application(
     )
 
 
-def prober(store: ControlStore, clock: Clock) -> Prober:
-    """Return what tries routes from this machine; no name is known to it, and every address may be dialled."""
-    home = Endpoint("lo", (), "smtp.test", "private.smtp.test", ("127.0.0.1",), ("127.0.0.1", "::1"), "out.test")
+HOME = Endpoint("lo", (), "smtp.test", "private.smtp.test", ("127.0.0.1",), ("127.0.0.1", "::1"), "out.test")
+SOURCES = Sources([HOME], FrozenClock())
+
+
+def transports(store: ControlStore, clock: Clock) -> Transports:
+    """Return the ways out from this machine; no name is known to it, and every address may be dialled."""
     names = Resolver([("127.0.0.1", 9)], clock, rounds=1, timeout=0.2)
-    sources = Sources([home], clock)
-    router = Router(names, port=25, endpoint=home, deliver_to="", own_names=(), permitted=lambda n, a: True)
-    transports = Transports(
+    router = Router(names, port=25, endpoint=HOME, deliver_to="", own_names=(), permitted=lambda n, a: True)
+    return Transports(
         names=names,
-        routers={home.id: router},
-        endpoint_of=lambda instance_id: home,
+        routers={HOME.id: router},
+        endpoint_of=lambda instance_id: HOME,
         stored=store.routes,
-        sources=sources,
+        sources=SOURCES,
         clock=clock,
         permitted=lambda name, address: True,
     )
-    dialler = Dialler(clock=clock, limits=DeliveryLimits(reply=5.0), tls=None, sources=sources)
-    return Prober(transports, dialler, clock)
+
+
+def prober(store: ControlStore, clock: Clock) -> Prober:
+    """Return what tries routes."""
+    dialler = Dialler(clock=clock, limits=DeliveryLimits(reply=5.0), tls=None, sources=SOURCES)
+    return Prober(transports(store, clock), dialler, clock)
 
 
 @contextmanager

@@ -94,6 +94,39 @@ def test(
         fail(f"route {found['route']} does not work ({found['reason']}): {found['text']}", NOT_AS_WANTED)
 
 
+@commands.command("sources")
+def sources(data: Data = None, as_json: Json = False) -> None:
+    """List the addresses that mail leaves from; one that is suspended ends this with 1 (role operator)."""
+    api = reach(data)
+    found = call(api, "GET", api.operations("sources"))
+    if as_json:
+        print_json(found)
+    else:
+        rows = [
+            (each["address"], ", ".join(each["endpoints"]), each["state"], each["since"], each["reason"])
+            for each in found["sources"]
+        ]
+        print_table(("ADDRESS", "ENDPOINTS", "STATE", "SINCE", "REASON"), rows)
+    bad = [each for each in found["sources"] if each["state"] == "suspended"]
+    if bad:
+        fail(f"{', '.join(each['address'] for each in bad)} suspended: {bad[0]['remedy']}", NOT_AS_WANTED)
+
+
+@commands.command("health")
+def health(data: Data = None, as_json: Json = False) -> None:
+    """List the ways out that have failed of late, those that rest first (role operator)."""
+    api = reach(data)
+    found = call(api, "GET", api.operations("ways"))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (each["type"], " ".join(each["place"]), each["score"], each["failures"], each["reason"], each["try_at"])
+        for each in found["ways"]
+    ]
+    print_table(("TYPE", "PLACE", "SCORE", "FAILURES", "LAST", "TRIED AGAIN"), rows)
+
+
 def _read(file: str) -> Any:
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -25,7 +25,7 @@ from outgate.net.dns import AddressAnswer
 from outgate.relay.endpoints import Endpoint
 from outgate.relay.health import Health, Healths
 from outgate.relay.routing import Router, Unroutable, no_source
-from outgate.relay.sources import Sources
+from outgate.relay.sources import Source, Sources
 
 _log = Log("outgate.routes")
 _KNOWN = 10_000
@@ -50,9 +50,11 @@ class Addresses(Protocol):
 
 
 class Stored(Protocol):
-    """What is stored of routes (`store.routes`); both calls block."""
+    """What is stored of routes (`store.routes`); its calls block."""
 
     def of(self, smtp_config_id: str) -> tuple[RouteSpec, ...]: ...
+
+    def names(self, smtp_config_ids: Collection[str]) -> tuple[str, ...]: ...
 
     def forward(self, program_id: str, environment_id: str, port_orig: int) -> Forward: ...
 
@@ -156,6 +158,11 @@ class Transports:
         """Read routes and forwards anew when they are next needed: something was changed in the store."""
         self._generation += 1
         self._forwards.clear()
+
+    def names(self, smtp_config_ids: Collection[str]) -> tuple[str, ...]:
+        """Return the names that messages of these configurations (none given: of all) may be sent by. Blocks."""
+        defaults = (DIRECT.name, *(spec.name for spec in self._defaults))
+        return tuple(dict.fromkeys((*defaults, *self._stored.names(smtp_config_ids))))
 
     async def made(self, instance_id: str, smtp_config_id: str, name: str, domain: str) -> Route:
         """Return one route of a configuration as it would be taken now for a recipient's `domain`, whatever its health.
@@ -325,6 +332,23 @@ class Transports:
         if found.name.lower().removesuffix(".") in self._own:
             raise _to_ourselves(f"{found.name} (forward {spec.port})")
         return found
+
+
+class WaysOut:
+    """How the ways out are now, for whoever runs the service."""
+
+    def __init__(self, transports: Transports, sources: Sources, clock: Clock) -> None:
+        self._transports = transports
+        self._sources = sources
+        self.now = clock.now
+
+    def sources(self) -> tuple[Source, ...]:
+        """Return every outgoing address."""
+        return self._sources.all
+
+    def ways(self) -> list[tuple[tuple[str, ...], Health]]:
+        """Return what has failed of late."""
+        return self._transports.healths.known()
 
 
 def demand_of(spec: RouteSpec) -> TlsDemand:

@@ -9,7 +9,7 @@ Not here: which route a message takes (`relay.transports`), JSON (`api.event_not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -70,6 +70,14 @@ class RouteQueries:
             for place, spec in enumerate(after):
                 connection.execute(insert(routes).values(self._values(spec, smtp_config_id, place, by)))
         return tuple(after)
+
+    def names(self, smtp_config_ids: Collection[str]) -> tuple[str, ...]:
+        """Return the names of the routes that these configurations have, or (none given) that any has."""
+        query = select(routes.c.name).distinct().order_by(routes.c.name)
+        if smtp_config_ids:
+            query = query.where(routes.c.smtp_config_id.in_(smtp_config_ids))
+        with self._database.reading() as connection:
+            return tuple(connection.scalars(query))
 
     def forward(self, program_id: str, environment_id: str, port_orig: int) -> Forward:
         """Return an environment's forward at `port_orig` as a way out, or what stands in its way."""

@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from outgate.api import cloud_manager, event_notifications, identity, restrictions, vpc
+from outgate.api import cloud_manager, event_notifications, identity, operations, restrictions, vpc
 from outgate.api.identity.roles import ALL_ROLES, covered
 from outgate.api.identity.tokens import Authenticator
 from support import api_service
@@ -99,6 +99,10 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "update_api_key": MANAGE,
         "delete_api_key": MANAGE,
     },
+    "operations/v1": {
+        "list_sources": OPERATE,
+        "list_ways": OPERATE,
+    },
     "vpc/v1": {
         "list_vpcs": READ,
         "create_vpc": MANAGE,
@@ -141,6 +145,7 @@ TABLES = {
     "event-notifications": event_notifications.ROLES,
     "context-based-restrictions": restrictions.ROLES,
     "iam": identity.ROLES,
+    "operations/v1": operations.ROLES,
     "vpc/v1": vpc.ROLES,
 }
 OPERATIONS = [(api, operation) for api, operations in EXPECTED.items() for operation in operations]

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from outgate.model.tenancy import SmtpConfiguration
+from outgate.relay.sources import Source
 from outgate.store.keys import new_dkim_key
-from support.api_service import Service
+from support.api_service import SOURCES, Service
 
 from .conftest import Outgate, Process
 
@@ -91,3 +92,25 @@ def test_what_is_no_json_or_no_list(outgate: Outgate, configuration: SmtpConfigu
     file.write_text('{"routes": 7}')
     done = outgate("route", "set", "routes.test", str(file), roles=OPERATOR)
     assert done.exit_code == 1 and "routes" in done.stderr
+
+
+def test_sources_and_health(outgate: Outgate, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = outgate("route", "sources", roles=OPERATOR)
+    assert done.exit_code == 0 and ["127.0.0.1", "lo", "ready"] in [
+        line.split()[:3] for line in done.stdout.splitlines()
+    ]
+    clock = SOURCES._clock.now()
+    monkeypatch.setattr(
+        SOURCES, "_known", {"192.0.2.77": Source("192.0.2.77", ("lo",), True, "not there", clock, clock)}
+    )
+    done = outgate("route", "sources", roles=OPERATOR)
+    assert done.exit_code == 1 and "not there" in done.stdout
+    assert "192.0.2.77 suspended: give the address to an interface" in done.stderr
+    assert (
+        json.loads(outgate("route", "sources", "--json", roles=OPERATOR).stdout)["sources"][0]["state"] == "suspended"
+    )
+    done = outgate("route", "health", roles=OPERATOR)
+    assert done.exit_code == 0 and done.stdout.split()[:3] == ["TYPE", "PLACE", "SCORE"]
+    assert json.loads(outgate("route", "health", "--json", roles=OPERATOR).stdout) == {"ways": []}
+    done = outgate("route", "health", roles=("manager",))
+    assert done.exit_code == 1 and "operator" in done.stderr

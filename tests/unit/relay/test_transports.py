@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -50,6 +50,10 @@ class World:
     def of(self, smtp_config_id: str) -> tuple[RouteSpec, ...]:
         self.read += 1
         return self.specs.get(smtp_config_id, ())
+
+    def names(self, smtp_config_ids: Collection[str]) -> tuple[str, ...]:
+        wanted = smtp_config_ids or self.specs
+        return tuple(spec.name for key in wanted for spec in self.specs.get(key, ()))
 
     def forward(self, program_id: str, environment_id: str, port_orig: int) -> Forward:
         self.read += 1
@@ -273,6 +277,15 @@ async def test_messages_of_different_logins_share_no_connection() -> None:
             await d.send(replace(job("r"), smtp_config_id="cfg2"))
             await d.send(job("s"))
     assert [user for user, _ in peer.logins] == ["one", "two"]
+
+
+async def test_the_names_that_an_operator_may_choose_from() -> None:
+    async with desk(smart("primary", 1), defaults=(smart("house", 3), DIRECT)) as d:
+        assert d.transports.names(["cfg"]) == ("direct", "house", "primary")
+        assert d.transports.names(["other"]) == ("direct", "house")
+        d.world.specs.clear()
+        d.transports.forget()
+        assert (await d.reason()).startswith("route house: preferred")
 
 
 # -- permanent verdicts -------------------------------------------------------------------------------------------

@@ -55,6 +55,12 @@ def test_an_order_is_replaced_as_a_whole(store: ControlStore, configuration: Smt
     assert put(store, configuration) == () == store.routes.of(configuration.id)
 
 
+def test_names(store: ControlStore, configuration: SmtpConfiguration) -> None:
+    put(store, configuration, SMART, DIRECT)
+    assert store.routes.names([configuration.id]) == store.routes.names([]) == ("direct", "primary")
+    assert store.routes.names(["other"]) == ()
+
+
 def test_a_change_is_noticed(store: ControlStore, configuration: SmtpConfiguration) -> None:
     before = store.revision()
     put(store, configuration, DIRECT)
