@@ -23,8 +23,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from outgate.api import event_notifications as event_notifications_api
-from outgate.api import restrictions as restrictions_api
 from outgate.api import operations as operations_api
+from outgate.api import restrictions as restrictions_api
 from outgate.api import vpc as vpc_api
 from outgate.api.event_notifications.authorization import FORM_EXAMPLE
 from outgate.api.identity import roles as identity_roles
