@@ -1,4 +1,4 @@
-"""An outgoing address that is not plumbed, in a running relay: nothing leaves, the message says why, and it goes later."""
+"""An outgoing address that is not plumbed, in a running relay: nothing leaves, and the message says why."""
 
 from __future__ import annotations
 
@@ -39,11 +39,10 @@ async def test_mail_waits_for_the_address_and_leaves_from_no_other(tmp_path: Pat
         client.close()
         record = await attempts(running, queue_id, lambda it: it.attempts)
         assert record.recipients[0].status is Status.DEFERRED and record.recipients[0].reason == "source"
-        assert "192.0.2.77" in record.recipients[0].text and "outgoing_addresses" in record.recipients[0].text
+        assert "192.0.2.77" in record.recipients[0].reply and "outgoing_addresses" in record.recipients[0].reply
         assert peer.connections == 0
 
         # It is told to be back, and is not: using it shows that at once.
-        real = running.service.sources._trouble
         running.service.sources._trouble = lambda address: ""
         running.service.sources.check()
         assert not running.service.ways.sources()[0].suspended
@@ -51,4 +50,3 @@ async def test_mail_waits_for_the_address_and_leaves_from_no_other(tmp_path: Pat
         await running.service.queue.poke()
         await attempts(running, queue_id, lambda it: len(it.attempts) == 2)
         assert running.service.ways.sources()[0].suspended and peer.connections == 0
-        running.service.sources._trouble = real
