@@ -49,6 +49,7 @@ from outgate.relay.endpoints import Door, Endpoint, Endpoints
 from outgate.relay.guessing import FAMILIAR_S, Guessing
 from outgate.relay.holds import Holds
 from outgate.relay.listeners import CannotListen, Listeners
+from outgate.relay.operators import Operators
 from outgate.relay.planning import Planning
 from outgate.relay.queue import Queue, Retry
 from outgate.relay.retired_keys import RetiredKeys
@@ -172,6 +173,14 @@ class RelayService:
             destroyed=self.signer.forget,
         )
         self.planning = Planning(self.store, self.relay.quotas, control.tenancy.quotas, clock, planned=self.queue.look)
+        self.operators = Operators(
+            self.store.verbs,
+            self.queue,
+            clock,
+            sift=self.delivery.sift,
+            released=self._released,
+            connections=self.delivery.connections,
+        )
         self._turnstile = Turnstile(relay.connections, relay.connections_per_address)
         self.listeners = Listeners(self.endpoints, self._listener)
         self._changing = asyncio.Lock()
@@ -191,6 +200,7 @@ class RelayService:
             ready_bytes=self._settings.store.ready_bytes,
             held=lambda smtp_config_id: self.holds.reason(smtp_config_id),
             suppressed=self.suppressing.among,
+            stopped=lambda job, site: self.operators.stopped(job, site),
         )
 
     def _relay(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> Relay:
@@ -248,7 +258,7 @@ class RelayService:
             clock=clock,
             limits=limits,
             dialler=Dialler(clock=clock, limits=limits, tls=tls),
-            may_go=lambda job: self.queue.may_go(job),
+            may_go=lambda job, site: self.queue.may_go(job, site),
         )
 
     def _finished(self, job: Job, attempt: Attempt) -> None:
@@ -318,6 +328,7 @@ class RelayService:
         """Take up what an earlier run left and begin to accept."""
         await self.suppressing.start()
         await self.planning.start()
+        await self.operators.start()
         await self.holds.start()
         now = self._clock.now()
         self.relay.guessing.remember(await asyncio.to_thread(self.store.sent_from, now - FAMILIAR_S))

@@ -48,9 +48,9 @@ class Delivery:
         clock: Clock,
         limits: DeliveryLimits,
         dialler: Dialler,
-        may_go: Callable[[Job], bool] = lambda _job: True,
+        may_go: Callable[[Job, str], bool] = lambda _job, _site: True,
     ) -> None:
-        """`router` is that of a job's endpoint. `may_go` is asked before a job is
+        """`router` is that of a job's endpoint. `may_go` is asked with the site before a job is
         begun: if it says no, it has taken the job back."""
         self._router = router
         self._signer = signer
@@ -111,6 +111,8 @@ class Delivery:
         if self.stopping:
             self.unsent()
             return
+        if not self.begins(work):  # before anything is dialled for it
+            return
         key = (work.route.endpoint, work.route.site)
         site = self._sites.get(key)
         if site is None:
@@ -166,10 +168,22 @@ class Delivery:
 
     def begins(self, work: Work) -> bool:
         """Say whether work may be begun: it may have waited long for its turn; if not, the queue has it back."""
-        if self._may_go(work.job):
+        if self._may_go(work.job, work.route.site):
             return True
         self.busy -= 1
         return False
+
+    def sift(self) -> None:
+        """Ask again of all that waits for its turn whether it may be begun: an operator has changed something."""
+        for site in list(self._sites.values()):
+            site.sift()
+
+    def connections(self) -> dict[str, int]:
+        """Return how many connections there are to each site."""
+        found: dict[str, int] = {}
+        for (_, name), site in self._sites.items():
+            found[name] = found.get(name, 0) + site.connections
+        return found
 
     def unsent(self) -> None:
         """Let go of a job that nobody has tried, because the service stops: the queue gives it back."""

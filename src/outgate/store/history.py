@@ -13,11 +13,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from outgate.model.flow import Event, Location, Outcome, SigningKey, Status
 from outgate.smtp.transaction import Step
@@ -39,6 +39,7 @@ _SENT_FROM = (
     " WHERE accepted_at > ? GROUP BY username, client_address ORDER BY at"
 )
 _KEYS_NEEDED = "SELECT DISTINCT key_id, key2_id FROM messages WHERE segment IS NOT NULL"
+_T = TypeVar("_T")
 _PAGE_MOST = 1000
 _EVER = float("inf")
 _WIDE_WAITING = 8
@@ -211,6 +212,11 @@ class History:
         self._narrow.close()
         self._wide.close()
         self._work.close()
+
+    def read(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Return what a function reads for the queue's own work, all of one moment."""
+        with self._work.snapshot() as connection:
+            return function(connection)
 
     def location(self, queue_id: str) -> Location | None:
         """Return where a message's body lies now."""

@@ -36,6 +36,7 @@ from outgate.model.flow import (
 from outgate.store import quota_rows
 from outgate.store.event_rows import EventRows, Fact, next_number, storable
 from outgate.store.hold_rows import REASON, SUPPRESSED, HoldRows
+from outgate.store.verb_rows import VerbRows
 
 FINAL = tuple(status.value for status in Status if status.final)
 _FINAL_LIST = ", ".join(f"'{status}'" for status in FINAL)
@@ -146,6 +147,7 @@ class QueueRows:
             connection.execute(f"PRAGMA {pragma}")
         self.events = EventRows(connection, self._many)
         self.holds = HoldRows(lease, self._many, self.events)
+        self.verbs = VerbRows(connection, self._many, self.events, self.holds.let_go, self.free_done)
         self._next_id = next_number(connection, "recipients")
         self._next_attempt = next_number(connection, "attempts")
 
@@ -184,6 +186,7 @@ class QueueRows:
                     for number, queue_id in found
                 ]
             )
+            self.verbs.come_back()
         return len(found)
 
     def generations(self) -> dict[int, int]:

@@ -21,7 +21,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +38,7 @@ from outgate.store.metrics import Bounce, Counts, Selection
 from outgate.store.migrations import upgrade_queue
 from outgate.store.queue_rows import QueueRows, Release
 from outgate.store.spool import Record, Spool, SpoolError, Sync, Write, default_sync
+from outgate.store.verbs import Verbs
 
 __all__ = [
     "AttemptRecord",
@@ -179,6 +180,8 @@ class QueueStore:
         self._compact_at = time.monotonic() + _COMPACT_REST_S
         self._unreadable: set[int] = set()
         self._freed: list[dict[int, tuple[int, int]]] = []
+        self.verbs = Verbs(rows.verbs, history, self._transact, self.flush)
+        """What operators do to queued mail."""
         self._thread = threading.Thread(target=self._run, name="queue-commit", daemon=True)
         self._thread.start()
 
@@ -206,9 +209,9 @@ class QueueStore:
         """Give a job's lease back without an attempt; it is due again at `due_at` (epoch seconds)."""
         self._add_outcome(Release(job.recipients, due_at))
 
-    def hold(self, job: Job, reason: str, words: str, at: float) -> None:
+    def hold(self, job: Job, reason: str, words: str, at: float, actor: str = "") -> None:
         """Take a leased job out of the schedule; `words` tell the trail why. Its recipients are `held`."""
-        self._add_outcome(Hold(job, reason, words, at))
+        self._add_outcome(Hold(job, reason, words, at, actor))
 
     def suppress(self, job: Job, mailboxes: Collection[str], words: str, at: float) -> None:
         """End those recipients of a leased job without an attempt: they are `suppressed`; `words` say why."""
@@ -388,6 +391,18 @@ class QueueStore:
         self._spool.close()
         os.close(self._lock)
 
+    def _transact(self, function: Callable[[], _T], freed: Callable[[_T], Mapping[int, tuple[int, int]]]) -> _T:
+        """Do something in one transaction; `freed` says which bodies nobody needs once that is durable."""
+
+        def one() -> _T:
+            with self._rows.transaction():
+                answer = function()
+            for number, (records, length) in freed(answer).items():
+                self._spool.release(number, records, length)
+            return answer
+
+        return self._ask(one)
+
     def _in_steps(self, queue_ids: Sequence[str], step: Callable[[Sequence[str]], int]) -> int:
         """Do something to many messages, a transaction for some of them, so that submissions get their turn."""
 
@@ -527,6 +542,7 @@ class QueueStore:
                 )
                 self._rows.release([o for o in outcomes if isinstance(o, Release)])
                 self._rows.holds.add([o for o in outcomes if isinstance(o, Hold)])
+                cancelled = self._rows.verbs.come_back()
         except Exception as error:
             if len(stored) + len(outcomes) > 1 and not _of_the_disk(error):
                 # One of them is at fault: each gets its own verdict.
@@ -541,7 +557,7 @@ class QueueStore:
         self._spool.keep(begun)
         for (submission, _), made in zip(stored, jobs, strict=True):
             submission.jobs, submission.settled = made, True
-        for number, (count, length) in freed.items():
+        for number, (count, length) in (*freed.items(), *cancelled.items()):
             self._spool.release(number, count, length)
 
     def _failed(

@@ -533,6 +533,42 @@ Index(
 )
 Index("recipients_held", recipients.c.updated_at, sqlite_where=recipients.c.status == "held")
 
+# What waits, for operators: counted and chosen by domain and site without a look at a row. A leased row stays out.
+Index(
+    "recipients_waiting",
+    recipients.c.domain,
+    recipients.c.site,
+    recipients.c.status,
+    recipients.c.reason,
+    recipients.c.due_at,
+    recipients.c.lease,  # none has one, but without the column SQLite would look at each row for it
+    sqlite_where=and_(recipients.c.lease.is_(None), recipients.c.status.in_(("queued", "deferred", "held"))),
+)
+
+# What an operator wants of a recipient that is under way: "hold" or "cancel" once it comes back.
+operator_wishes = Table(
+    "operator_wishes",
+    queue,
+    Column("recipient_id", Integer, primary_key=True, autoincrement=False),
+    Column("verb", String, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("why", String, nullable=False),
+)
+
+# Mail that is held until somebody releases it, also what comes; "" is any.
+standing_holds = Table(
+    "standing_holds",
+    queue,
+    Column("instance_id", String, primary_key=True),
+    Column("smtp_config_id", String, primary_key=True),
+    Column("site", String, primary_key=True),
+    Column("domain", String, primary_key=True),
+    Column("actor", String, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("why", String, nullable=False),
+)
+
 attempts = Table(
     "attempts",
     queue,

@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from outgate.api import cloud_manager, event_notifications, identity, restrictions, vpc
+from outgate.api import cloud_manager, event_notifications, identity, operations, restrictions, vpc
 from outgate.api.identity.roles import ALL_ROLES, covered
 from outgate.api.identity.tokens import Authenticator
 from support import api_service
@@ -126,6 +126,16 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "add_endpoint_gateway_ip": WRITE,
         "remove_endpoint_gateway_ip": WRITE,
     },
+    "operations/v1": {
+        "show_queue": OPERATE,
+        "list_queue_messages": OPERATE,
+        "hold_queue": OPERATE,
+        "release_queue": OPERATE,
+        "retry_queue": OPERATE,
+        "cancel_queue": OPERATE,
+        "reroute_queue": OPERATE,
+        "list_holds": OPERATE,
+    },
     "cloud-manager": {
         "programs": EGRESS_READ,
         "program": EGRESS_READ,
@@ -146,6 +156,7 @@ TABLES = {
     "context-based-restrictions": restrictions.ROLES,
     "iam": identity.ROLES,
     "vpc/v1": vpc.ROLES,
+    "operations/v1": operations.ROLES,
 }
 OPERATIONS = [(api, operation) for api, operations in EXPECTED.items() for operation in operations]
 

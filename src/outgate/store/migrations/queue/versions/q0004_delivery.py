@@ -75,10 +75,12 @@ def upgrade() -> None:
     _texts()
     _events()
     _second_keys()
+    _verbs()
 
 
 def downgrade() -> None:
     """Take them away."""
+    _no_verbs()
     _no_events()
     _no_second_keys()
     _no_texts()
@@ -143,3 +145,37 @@ def _no_events() -> None:
     op.drop_table("numbers")
     op.drop_index("ix_events_queue_id", "events")
     op.drop_table("events")
+
+
+def _verbs() -> None:
+    """What operators do to queued mail."""
+    op.create_index(
+        "recipients_waiting",
+        "recipients",
+        ["domain", "site", "status", "reason", "due_at", "lease"],
+        sqlite_where=sa.text("lease IS NULL AND status IN ('queued', 'deferred', 'held')"),
+    )
+    op.create_table(
+        "operator_wishes",
+        sa.Column("recipient_id", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("verb", sa.String(), nullable=False),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("why", sa.String(), nullable=False),
+    )
+    op.create_table(
+        "standing_holds",
+        *(
+            sa.Column(name, sa.String(), primary_key=True)
+            for name in ("instance_id", "smtp_config_id", "site", "domain")
+        ),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("since", sa.Float(), nullable=False),
+        sa.Column("why", sa.String(), nullable=False),
+    )
+
+
+def _no_verbs() -> None:
+    op.drop_table("standing_holds")
+    op.drop_table("operator_wishes")
+    op.drop_index("recipients_waiting", "recipients")
