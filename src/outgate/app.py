@@ -179,7 +179,7 @@ class RelayService:
             clock,
             sift=self.delivery.sift,
             released=self._released,
-            connections=self.delivery.connections,
+            live=self.delivery.live,
         )
         self._turnstile = Turnstile(relay.connections, relay.connections_per_address)
         self.listeners = Listeners(self.endpoints, self._listener)

@@ -217,6 +217,15 @@ class SiteDepth:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteLive:
+    """How delivery serves a site now: connections, and until when (epoch seconds, None: it does not) it pauses, why."""
+
+    connections: int = 0
+    paused_until: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """One recipient that is not done with, as a list shows it."""
 

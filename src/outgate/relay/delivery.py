@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
 from outgate.model.flow import Attempt, Host, Job, Outcome, Prepared, Route
+from outgate.model.operations import SiteLive
 from outgate.relay import outcome
 from outgate.relay.dialling import DeliveryLimits, Dialler
 from outgate.relay.routing import Router, Unroutable
@@ -178,12 +180,12 @@ class Delivery:
         for site in list(self._sites.values()):
             site.sift()
 
-    def connections(self) -> dict[str, int]:
-        """Return how many connections there are to each site."""
-        found: dict[str, int] = {}
+    def live(self) -> dict[str, SiteLive]:
+        """Return how each site is served now, from all endpoints together."""
+        found: Counter[str] = Counter()
         for (_, name), site in self._sites.items():
-            found[name] = found.get(name, 0) + site.connections
-        return found
+            found[name] += site.connections
+        return {name: SiteLive(connections) for name, connections in found.items()}
 
     def unsent(self) -> None:
         """Let go of a job that nobody has tried, because the service stops: the queue gives it back."""

@@ -18,7 +18,18 @@ from typing import Protocol
 from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.model.flow import Job
-from outgate.model.operations import DIRECT, Done, Order, Scope, SiteDepth, Standing, StandingHold, Verb, Waiting
+from outgate.model.operations import (
+    DIRECT,
+    Done,
+    Order,
+    Scope,
+    SiteDepth,
+    SiteLive,
+    Standing,
+    StandingHold,
+    Verb,
+    Waiting,
+)
 from outgate.store.verbs import Verbs
 
 _log = Log("outgate.operators")
@@ -49,11 +60,11 @@ class Schedule(Protocol):
 @dataclass(frozen=True, slots=True)
 class Depths:
     """How deep the queue is: how many sites there are, the sums over all of them by kind, and a page of them, each with
-    the connections that there are to it and the hold that stands for it, if one does."""
+    how delivery serves it and the hold that stands for it, if one does."""
 
     sites: int
     sums: Mapping[str, int]
-    page: Sequence[tuple[SiteDepth, int, StandingHold | None]]
+    page: Sequence[tuple[SiteDepth, SiteLive, StandingHold | None]]
 
 
 class Operators:
@@ -68,19 +79,19 @@ class Operators:
         sift: Callable[[], object] = lambda: None,
         released: Callable[[str], Awaitable[object]],
         routes: Callable[[Collection[str]], Sequence[str]] = lambda _smtp_config_ids: (DIRECT,),
-        connections: Callable[[], Mapping[str, int]] = dict,
+        live: Callable[[], Mapping[str, SiteLive]] = dict,
         forgive: Callable[[str], object] = lambda _site: None,
     ) -> None:
         """`sift` has delivery ask again of what waits in it; `released` is awaited with each configuration of which
-        something was released; `routes` names those that these configurations (none given: all) have; `forgive` ends
-        the back-off of a site."""
+        something was released; `routes` names those that these configurations (none given: all) have; `live` says how
+        sites are served, `forgive` ends the back-off of one."""
         self._verbs = verbs
         self._schedule = schedule
         self._clock = clock
         self._sift = sift
         self._released = released
         self._routes = routes
-        self._connections = connections
+        self._live = live
         self._forgive = forgive
         self._standing = Standing()
         self._changing = asyncio.Lock()
@@ -113,14 +124,14 @@ class Operators:
         count, sums, page = await asyncio.to_thread(
             self._verbs.depth, scope, self._clock.now(), going, by_age=by_age, limit=limit, offset=offset
         )
-        connections, standing = self._connections(), self._standing
+        live, standing = self._live(), self._standing
         return Depths(
             count,
             sums,
             [
                 (
                     site,
-                    connections.get(site.name, 0),
+                    live.get(site.name, SiteLive()),
                     standing.find(
                         scope.instance_id,
                         scope.smtp_config_id,

@@ -251,8 +251,8 @@ async def test_depths_name_connections_and_the_hold(tmp_path: Path) -> None:
         await until(lambda: states(running, queue_id), {"ann@one.test": "deferred"})
         operators = running.service.operators
         found = await operators.depths(Scope(), by_age=False, limit=10, offset=0)
-        ((site, connections, hold),) = found.page
-        assert (found.sites, site.deferred, connections, hold) == (1, 1, 1, None)
+        ((site, live, hold),) = found.page
+        assert (found.sites, site.deferred, live.connections, hold) == (1, 1, 1, None)
         assert site.reply == "451 4.7.1 later" and site.next_at is not None and site.oldest_at is not None
         await operators.carry_out(order(running, Verb.HOLD, Scope(domain="one.test")), standing=True)
         ((site, _, hold),) = (await operators.depths(Scope(), by_age=True, limit=10, offset=0)).page

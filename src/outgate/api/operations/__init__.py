@@ -176,7 +176,7 @@ def _reads(router: APIRouter, door: _Door) -> None:
     ) -> JSONResponse:
         with _refusals():
             found = await door.operators.depths(wanted, by_age=sort == "age", limit=limit, offset=offset)
-        sites = [site_document(depth, connections, hold, door.now()) for depth, connections, hold in found.page]
+        sites = [site_document(depth, live, hold, door.now()) for depth, live, hold in found.page]
         document = Page(limit, offset).document(request.url, found.sites, "sites", sites)
         return JSONResponse({**document, "recipients": sum(found.sums.values()), **found.sums})
 

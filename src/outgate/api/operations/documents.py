@@ -8,7 +8,7 @@ Not here: shapes (`models`).
 from __future__ import annotations
 
 from outgate.base.clock import rfc3339
-from outgate.model.operations import OPERATOR, Done, Order, Scope, SiteDepth, StandingHold, Waiting
+from outgate.model.operations import OPERATOR, Done, Order, Scope, SiteDepth, SiteLive, StandingHold, Waiting
 from outgate.relay.holds import WORDS
 
 _HELD = {**WORDS, "quota": "held: over the quota of its configuration", OPERATOR: "held by an operator"}
@@ -35,7 +35,7 @@ def hold_document(hold: StandingHold) -> dict[str, object]:
     }
 
 
-def site_document(depth: SiteDepth, connections: int, hold: StandingHold | None, now: float) -> dict[str, object]:
+def site_document(depth: SiteDepth, live: SiteLive, hold: StandingHold | None, now: float) -> dict[str, object]:
     """Return what waits for a site."""
     oldest, following = depth.oldest_at, depth.next_at
     return {
@@ -51,7 +51,9 @@ def site_document(depth: SiteDepth, connections: int, hold: StandingHold | None,
         "reason": depth.reason,
         "reply": depth.reply,
         "why": _why(depth, hold),
-        "connections": connections,
+        "connections": live.connections,
+        "paused_until": None if live.paused_until is None else rfc3339(live.paused_until),
+        "paused_why": live.why,
         "hold": None if hold is None else hold_document(hold),
     }
 

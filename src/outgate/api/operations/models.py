@@ -109,6 +109,8 @@ class Site(Shown):
     reply: str = Field(description="The latest reply of that class.")
     why: str
     connections: int
+    paused_until: Time | None = Field(description="The site is left alone until then; null: it is not.")
+    paused_why: str
     hold: Hold | None
 
 
@@ -195,6 +197,8 @@ SITE_EXAMPLE: dict[str, object] = {
     "reply": "451 4.7.1 too many messages, try later",
     "why": "rate: 451 4.7.1 too many messages, try later",
     "connections": 2,
+    "paused_until": "2026-11-26T05:12:00Z",
+    "paused_why": "421 4.7.0 too many connections",
     "hold": None,
 }
 QUEUE_EXAMPLE: dict[str, object] = {
