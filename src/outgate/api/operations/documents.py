@@ -50,7 +50,7 @@ def site_document(depth: SiteDepth, live: SiteLive, hold: StandingHold | None, n
         "next_attempt_at": None if following is None else rfc3339(following),
         "reason": depth.reason,
         "reply": depth.reply,
-        "why": _why(depth, hold),
+        "why": _why(depth, live, hold),
         "connections": live.connections,
         "paused_until": None if live.paused_until is None else rfc3339(live.paused_until),
         "paused_why": live.why,
@@ -58,13 +58,15 @@ def site_document(depth: SiteDepth, live: SiteLive, hold: StandingHold | None, n
     }
 
 
-def _why(depth: SiteDepth, hold: StandingHold | None) -> str:
+def _why(depth: SiteDepth, live: SiteLive, hold: StandingHold | None) -> str:
     if depth.held > depth.ready + depth.deferred:
         if hold is not None and depth.held_reason == OPERATOR:
             return f"{hold.words()} (by {hold.actor})"
         return _HELD.get(depth.held_reason, f"held: {depth.held_reason}")
     if depth.reason:
         return ": ".join(part for part in (depth.reason, depth.reply) if part)
+    if live.paused_until is not None:
+        return f"paused: {live.why}"
     return "waits for its turn" if depth.ready else "on its way" if depth.under_way else ""
 
 
