@@ -58,6 +58,7 @@ from outgate.relay.session import Relay, SubmissionSession
 from outgate.relay.signer import Signer
 from outgate.relay.standing import Schedule
 from outgate.relay.suppressing import Suppressing
+from outgate.relay.status_log import StatusLog
 from outgate.settings import RelaySettings, Settings, compiled
 from outgate.smtp.asyncio.server import (
     Connection,
@@ -140,6 +141,7 @@ class RelayService:
                 clock=clock,
                 segment_bytes=settings.store.segment_bytes,
                 notify=loop.call_soon_threadsafe,
+                retention_s=settings.store.retention_s,
                 sync=sync,
             )
         self.credentials = Credentials(control.tenancy, control.identity, clock, threads=relay.password_threads)
@@ -155,6 +157,8 @@ class RelayService:
             bounces=relay.suppress_hard_bounces,
             lasts_s=relay.hard_bounce_lasts_s,
         )
+        status_file = settings.log.status_file
+        self._status_log = StatusLog(Path(status_file)) if status_file else None
         self.delivery = self._delivery(resolver, clock, permitted)
         self.queue = self._queue(clock)
         self.holds = Holds(
@@ -264,6 +268,8 @@ class RelayService:
     def _finished(self, job: Job, attempt: Attempt) -> None:
         settled = self.queue.record(job, attempt)
         self.suppressing.look(job, settled)
+        if self._status_log is not None:
+            self._status_log.tell(job, settled)
         for outcome in settled.outcomes:
             _log.debug("delivery.outcome", queue_id=job.queue_id, status=outcome.status, reason=outcome.reason)
 

@@ -295,6 +295,11 @@ class StoreSettings(_Section):
     ready_bytes: int = Field(
         33_554_432, ge=0, description="Message bytes kept in memory between acceptance and delivery."
     )
+    retention_s: float = Field(
+        2_592_000.0,
+        ge=604_800.0,
+        description="Seconds that a message and all that befell it are kept once it is done with; a week at least.",
+    )
 
 
 class DevSettings(_Section):
@@ -312,6 +317,9 @@ class LogSettings(_Section):
     """Logging."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    status_file: str = Field(
+        "", description="File that gets the vendor's record of each delivery, deferral and bounce; empty: none."
+    )
 
 
 class Settings(BaseSettings):

@@ -54,7 +54,7 @@ class EventRows:
 
     def __init__(self, connection: sqlite3.Connection, many: Many) -> None:
         self._many = many
-        self._next = next_number(connection, "events")
+        self.next_id = next_number(connection, "events")
         self._facts: list[Fact] = []
 
     def tell(self, events: Sequence[Event]) -> None:
@@ -84,8 +84,8 @@ class EventRows:
         """Write what the transaction has told: the last thing before it is committed."""
         if self._facts:
             facts, self._facts = self._facts, []
-            first = self._next
-            self._next += len(facts)
+            first = self.next_id
+            self.next_id += len(facts)
             self._many(_ADD, [(first + index, *fact) for index, fact in enumerate(facts)])
 
     def forget(self) -> None:

@@ -37,6 +37,7 @@ from outgate.store import quota_rows
 from outgate.store.event_rows import EventRows, Fact, next_number, storable
 from outgate.store.hold_rows import REASON, SUPPRESSED, HoldRows
 from outgate.store.verb_rows import VerbRows
+from outgate.store.purge_rows import PurgeRows
 
 FINAL = tuple(status.value for status in Status if status.final)
 _FINAL_LIST = ", ".join(f"'{status}'" for status in FINAL)
@@ -150,6 +151,7 @@ class QueueRows:
         self.verbs = VerbRows(connection, self._many, self.events, self.holds.let_go, self.free_done)
         self._next_id = next_number(connection, "recipients")
         self._next_attempt = next_number(connection, "attempts")
+        self.purge = PurgeRows(connection, self._many, self._counters)
 
     @contextmanager
     def transaction(self) -> Generator[None]:
@@ -166,6 +168,19 @@ class QueueRows:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def unhurried(self) -> Generator[None]:
+        """Make everything inside durable with the next transaction that is, or nothing of it: no wait for the disk."""
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        try:
+            with self.transaction():
+                yield
+        finally:
+            self._connection.execute("PRAGMA synchronous=FULL")
+
+    def _counters(self) -> dict[str, int]:
+        return {"recipients": self._next_id, "attempts": self._next_attempt, "events": self.events.next_id}
 
     def close(self) -> None:
         """Close the connection; SQLite then folds the log into the file."""

@@ -63,6 +63,9 @@ _GATHER_S = 0.006
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
 _STEP = 100
 """Messages that are held or released in one transaction."""
+_PURGE_REST_S = 600.0
+"""How long a sweep for old mail waits after the one before."""
+_PURGE_PAUSE_S = 0.02
 _COMPACT_REST_S = 5.0
 _COMPACT_PAUSE_S = 0.2
 _COMPACT_RECORDS = 64
@@ -112,12 +115,14 @@ def open_queue(
     clock: Clock,
     segment_bytes: int,
     notify: Notify,
+    retention_s: float | None = None,
     sync: Sync = default_sync,
     write: Write = os.pwritev,
 ) -> QueueStore:
     """Open, making what is missing, `queue-<shard>.db` and `spool-<shard>/` in `directory`.
 
-    `notify` carries a callback to the caller's thread (`loop.call_soon_threadsafe`); `sync` and `write` are
+    `notify` carries a callback to the caller's thread (`loop.call_soon_threadsafe`); mail that has been done with for
+    `retention_s` seconds is forgotten (None: never); `sync` and `write` are
     what the spool calls. Raises `QueueLocked` if another process has the queue, `OSError`, `sqlite3.Error`."""
     if not shard.isalnum():
         raise ValueError("a shard is named by letters and digits")
@@ -139,7 +144,7 @@ def open_queue(
                 sync=sync,
                 write=write,
             )
-            return QueueStore(rows, spool, History(path), notify, lock)
+            return QueueStore(rows, spool, History(path), notify, lock, clock, retention_s)
         except BaseException:
             rows.close()
             raise
@@ -163,7 +168,19 @@ def _lock(directory: Path, shard: str) -> int:
 class QueueStore:
     """The durable queue of one shard. Made by `open_queue`; all methods are thread-safe."""
 
-    def __init__(self, rows: QueueRows, spool: Spool, history: History, notify: Notify, lock: int) -> None:
+    def __init__(
+        self,
+        rows: QueueRows,
+        spool: Spool,
+        history: History,
+        notify: Notify,
+        lock: int,
+        clock: Clock,
+        retention_s: float | None,
+    ) -> None:
+        self._clock = clock
+        self._retention_s = retention_s
+        self._purge_at = time.monotonic() + _COMPACT_REST_S
         self._rows = rows
         self._spool = spool
         self._history = history
@@ -372,6 +389,12 @@ class QueueStore:
         Return how many records moved; one bounded step, so call again until it returns 0."""
         return self._ask(self._compact)
 
+    def purge(self, before: float) -> tuple[int, bool]:
+        """Forget some of the mail that was done with before `before` (epoch seconds), as the thread does by itself.
+
+        Return how many messages, and whether that was the last step of a sweep; one bounded step, so call again."""
+        return self._ask(partial(self._purge, before))
+
     def live_segments(self) -> dict[int, tuple[int, int]]:
         """Return (records, bytes) of each segment that messages still need."""
         return self._ask(self._spool.live)
@@ -456,6 +479,7 @@ class QueueStore:
             if self._closed and self._inbox.empty():
                 return
             self._compact_in_time()
+            self._purge_in_time()
 
     def _next_batch(self) -> tuple[list[_Submission], list[_Call[object]]]:
         """Wait for something to do; take all of it."""
@@ -481,9 +505,10 @@ class QueueStore:
         """Return how long the thread may sleep: None for ever."""
         if self._outcomes:
             return max(0.0, self._retry_at - time.monotonic())
-        if self._compactable():
-            return max(0.0, self._compact_at - time.monotonic())
-        return None
+        planned = [self._compact_at] if self._compactable() else []
+        if self._retention_s is not None:
+            planned.append(self._purge_at)
+        return max(0.0, min(planned) - time.monotonic()) if planned else None
 
     def _take(self, submissions: list[_Submission], calls: list[_Call[object]], timeout: float | None) -> None:
         inbox = self._inbox
@@ -586,6 +611,26 @@ class QueueStore:
         except RuntimeError:
             # The event loop is gone, and the sessions with it: nobody waits for these answers.
             _log.warning("queue.answers_undelivered", messages=len(submissions))
+
+    # --- forgetting ---
+
+    def _purge_in_time(self) -> None:
+        if self._retention_s is None or time.monotonic() < self._purge_at:
+            return
+        over = True
+        try:
+            _, over = self._purge(self._clock.now() - self._retention_s)
+        except Exception as error:
+            _log.error("queue.purge_failed", error=repr(error), remedy="tried again in some minutes")
+        self._purge_at = time.monotonic() + (_PURGE_REST_S if over else _PURGE_PAUSE_S)
+
+    def _purge(self, before: float) -> tuple[int, bool]:
+        try:
+            with self._rows.unhurried():
+                return self._rows.purge.step(before)
+        except BaseException:
+            self._rows.purge.begin_again()
+            raise
 
     # --- copying forward ---
 

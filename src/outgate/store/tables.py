@@ -531,6 +531,13 @@ Index(
     recipients.c.due_at,
     sqlite_where=and_(recipients.c.due_at.is_not(None), recipients.c.lease.is_(None)),
 )
+# Who is in a state that is not the usual way: few, and shown by queue id, which is the order of acceptance.
+Index(
+    "recipients_by_status",
+    recipients.c.status,
+    recipients.c.queue_id,
+    sqlite_where=recipients.c.status.not_in(("queued", "attempting", "delivered")),
+)
 Index("recipients_held", recipients.c.updated_at, sqlite_where=recipients.c.status == "held")
 
 # What waits, for operators: counted and chosen by domain and site without a look at a row. A leased row stays out.
@@ -573,7 +580,8 @@ attempts = Table(
     "attempts",
     queue,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("queue_id", String, nullable=False, index=True),
+    # Found by the events that name them, so no index.
+    Column("queue_id", String, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("finished_at", Float, nullable=False),
     Column("site", String, nullable=False),

@@ -76,11 +76,13 @@ def upgrade() -> None:
     _events()
     _second_keys()
     _verbs()
+    _by_status()
 
 
 def downgrade() -> None:
     """Take them away."""
     _no_verbs()
+    _no_by_status()
     _no_events()
     _no_second_keys()
     _no_texts()
@@ -135,9 +137,25 @@ def _events() -> None:
     op.execute(_FILL_DUE)
     op.execute(f"DELETE FROM attempts AS a WHERE {_SILENT}")
     op.execute("UPDATE attempts SET conversation = json_extract(conversation, '$.steps')")
+    # Attempts are found by their events: an index less pays for part of the new rows.
+    op.drop_index("ix_attempts_queue_id", "attempts")
+
+
+def _by_status() -> None:
+    op.create_index(
+        "recipients_by_status",
+        "recipients",
+        ["status", "queue_id"],
+        sqlite_where=sa.text("(status NOT IN ('queued', 'attempting', 'delivered'))"),
+    )
+
+
+def _no_by_status() -> None:
+    op.drop_index("recipients_by_status", "recipients")
 
 
 def _no_events() -> None:
+    op.create_index("ix_attempts_queue_id", "attempts", ["queue_id"])
     op.execute(
         f"UPDATE attempts SET conversation = json_object('steps', json(conversation), 'outcomes', json(({_OUTCOMES})))"
     )
