@@ -164,7 +164,7 @@ def look_up(running: Running, deferred: int, finished: int) -> dict[str, list[fl
         mailbox = urllib.parse.quote(f"r{number}@d{number % _DOMAINS}.test")
         ms, found = asked(running, f"?message_id={urllib.parse.quote(f'wait-{number}@' + running.dev['domain'])}")
         took.setdefault("message_id", []).append(ms)
-        (one,) = found["messages"]
+        one = found["messages"][0]
         for name, query in (
             ("queue_id", f"/{one['queue_id']}"),
             ("recipient", f"?recipient={mailbox}"),
@@ -191,12 +191,13 @@ def main() -> None:
         place = given.keep or Path(directory)
         refusing = Refusing()
         running = Running(place / "data", f'[relay]\ndeliver_to = "127.0.0.1:{refusing.port}"\n')
-        if not (place / "data" / "dev.json").exists():
+        if not (place / "filled").exists():
             running.start()
             key = first_mail(running)
             running.stop()
             began = time.monotonic()
             fill(running, key, given.messages, given.finished, given.size)
+            (place / "filled").touch()
             print(f"filled in {time.monotonic() - began:.0f} s", file=sys.stderr)
         if given.fill_only:
             return
