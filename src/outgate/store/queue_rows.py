@@ -236,6 +236,7 @@ class QueueRows:
             messages.append(_message_row(accepted, location))
             at = accepted.accepted_at
             facts.append((accepted.queue_id, at, "accepted", None, None, 0, "", "", "", "", None))
+            self.events.submitted(accepted.queue_id, at, len(accepted.submission.recipients))
             if accepted.warning:
                 facts.append((accepted.queue_id, at, "warning", None, None, 0, "", accepted.warning, "", "", None))
             sent_to = accepted.submission.recipients

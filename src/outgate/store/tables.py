@@ -612,6 +612,19 @@ events = Table(
     Column("due_at", Float),
 )
 
+# How many events of each kind ("submitted", "success", "deferred", "bounced") a configuration had in a minute since the
+# epoch: what metrics are drawn from when they ask for no single recipient, sender or subject.
+counts = Table(
+    "counts",
+    queue,
+    Column("instance_id", String, primary_key=True),
+    Column("minute", Integer, primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("smtp_config_id", String, primary_key=True),
+    Column("n", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # The first id of a table that was never given, written when rows go: ids are not given twice.
 numbers = Table(
     "numbers",

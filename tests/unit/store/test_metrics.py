@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -398,3 +399,44 @@ def test_no_more_is_counted_than_anybody_pages_through(desk: Desk, monkeypatch: 
         seen += [record.queue_id for record in page]
     assert len(set(seen)) == 12
     assert totals == [5, 9, 13, 12]
+
+
+LONG = replace(WINDOW, lte=NOW + 3 * DAY)
+
+
+def test_a_long_window_is_answered_by_counts_of_the_minute_as_by_the_rows(desk: Desk) -> None:
+    jobs = desk.store_all(
+        *(accepted(f"{n}@one.test", f"{n}b@one.test", at=NOW + n * 997) for n in range(40)),
+        replace(accepted("x@one.test", at=NOW + 5), smtp_config_id="configuration-2"),
+        accepted("y@one.test", instance="instance-2"),
+    )
+    ends = (Status.DELIVERED, Status.BOUNCED, Status.EXPIRED)
+    for number, job in enumerate(jobs):
+        at = job.accepted_at + 7
+        settle(desk, job, (Status.DEFERRED, at), (ends[number % 3], at + 700 * number))
+    for wanted in (LONG, replace(LONG, smtp_config_id="configuration-2"), replace(LONG, instance_id="instance-2")):
+        for width in (60, HOUR, DAY):
+            # A subject that all have in common asks for single messages, and changes nothing.
+            assert desk.store.metrics(wanted, width) == desk.store.metrics(replace(wanted, subject="hello"), width)
+    assert totals(desk, LONG)["submitted"] == 81
+
+
+def test_a_long_window_reads_no_messages(desk: Desk) -> None:
+    history = desk.store._history
+    (plan,) = plans(history, lambda: history.metrics(replace(LONG, smtp_config_id="c"), HOUR))
+    assert plan[0] == "SEARCH counts USING PRIMARY KEY (instance_id=? AND minute>? AND minute<?)"
+    assert not any("messages" in step or "events" in step for step in plan)
+
+
+def test_reports_of_our_own_are_nobodys_mail(desk: Desk, tmp_path: Path) -> None:
+    (own,) = desk.store_all(accepted("a@one.test"))
+    settle(desk, own, (Status.DELIVERED, NOW + 1))
+    (report,) = desk.store_all(accepted("b@one.test", at=NOW + 2))
+    with sqlite3.connect(tmp_path / "queue-0.db") as connection:
+        connection.execute("UPDATE messages SET origin = 'dsn' WHERE queue_id = ?", (report.queue_id,))
+        connection.execute("DELETE FROM counts")
+    connection.close()
+    settle(desk, report, (Status.BOUNCED, NOW + 3))
+    assert totals(desk) == counts(submitted=1, success=1)
+    assert totals(desk, LONG) == counts()  # what happened to the report was not counted either
+    assert desk.store.bounces(WINDOW, 10, 0) == (0, [])

@@ -130,7 +130,8 @@ def test_a_submission_waits_for_one_step_at_most(desk: Desk, tmp_path: Path) -> 
     go_on.set()
     desk.wait(1)
     assert order[:2] == ["step", "stored"]
-    while count(tmp_path)["messages"] > 1:
+    for _ in range(30):
+        desk.store._purge_at = 0.0  # a step is due whenever the thread looks
         desk.answers.clear()
         steps = order.count("step")
         desk.submit(accepted(at=OLD - DAY))
@@ -140,6 +141,7 @@ def test_a_submission_waits_for_one_step_at_most(desk: Desk, tmp_path: Path) -> 
         desk.store.record(attempt(job, at=OLD))
         desk.store.flush()
     assert order.count("step") >= 600 // purge_rows.MOST
+    assert count(tmp_path)["messages"] <= 31  # none of the old ones
 
 
 def test_it_happens_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

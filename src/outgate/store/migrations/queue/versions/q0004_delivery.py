@@ -55,6 +55,14 @@ _FILL_DUE = (
     "UPDATE events SET due_at = (SELECT r.due_at FROM recipients AS r WHERE r.id = events.recipient_id)"
     " WHERE id IN (SELECT max(id) FROM events WHERE recipient_id IS NOT NULL GROUP BY recipient_id)"
 )
+_COUNT = (
+    "INSERT INTO counts (instance_id, minute, kind, smtp_config_id, n)"
+    " SELECT m.instance_id, CAST(f.at / 60 AS INTEGER) AS minute, f.kind, m.smtp_config_id, count(*) FROM ("
+    "SELECT queue_id, at, CASE kind WHEN 'delivered' THEN 'success' WHEN 'deferred' THEN 'deferred' ELSE 'bounced' END"
+    " AS kind FROM events WHERE kind IN ('delivered', 'deferred', 'bounced', 'expired')"
+    " UNION ALL SELECT r.queue_id, m.accepted_at, 'submitted' FROM recipients AS r JOIN messages AS m"
+    " ON m.queue_id = r.queue_id) AS f JOIN messages AS m ON m.queue_id = f.queue_id GROUP BY 1, 2, 3, 4"
+)
 _OUTCOMES = (
     "SELECT json_group_array(json_array(e.recipient_id, r.mailbox, e.kind, e.code, e.enhanced, e.text, e.reason))"
     " FROM events AS e JOIN recipients AS r ON r.id = e.recipient_id"
@@ -135,6 +143,17 @@ def _events() -> None:
     op.create_index("ix_events_queue_id", "events", ["queue_id"])
     op.execute(_FILL_REST)
     op.execute(_FILL_DUE)
+    op.create_table(
+        "counts",
+        sa.Column("instance_id", sa.String(), nullable=False),
+        sa.Column("minute", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("smtp_config_id", sa.String(), nullable=False),
+        sa.Column("n", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("instance_id", "minute", "kind", "smtp_config_id"),
+        sqlite_with_rowid=False,
+    )
+    op.execute(_COUNT)
     op.execute(f"DELETE FROM attempts AS a WHERE {_SILENT}")
     op.execute("UPDATE attempts SET conversation = json_extract(conversation, '$.steps')")
     # Attempts are found by their events: an index less pays for part of the new rows.
@@ -160,6 +179,7 @@ def _no_events() -> None:
         f"UPDATE attempts SET conversation = json_object('steps', json(conversation), 'outcomes', json(({_OUTCOMES})))"
     )
     op.execute(_SILENT_AGAIN)
+    op.drop_table("counts")
     op.drop_table("numbers")
     op.drop_index("ix_events_queue_id", "events")
     op.drop_table("events")
