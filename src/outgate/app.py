@@ -57,8 +57,8 @@ from outgate.relay.routing import Router
 from outgate.relay.session import Relay, SubmissionSession
 from outgate.relay.signer import Signer
 from outgate.relay.standing import Schedule
-from outgate.relay.suppressing import Suppressing
 from outgate.relay.status_log import StatusLog
+from outgate.relay.suppressing import Suppressing
 from outgate.settings import RelaySettings, Settings, compiled
 from outgate.smtp.asyncio.server import (
     Connection,
