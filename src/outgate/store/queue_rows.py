@@ -36,8 +36,8 @@ from outgate.model.flow import (
 from outgate.store import quota_rows
 from outgate.store.event_rows import EventRows, Fact, next_number, storable
 from outgate.store.hold_rows import REASON, SUPPRESSED, HoldRows
-from outgate.store.verb_rows import VerbRows
 from outgate.store.purge_rows import PurgeRows
+from outgate.store.verb_rows import VerbRows
 
 FINAL = tuple(status.value for status in Status if status.final)
 _FINAL_LIST = ", ".join(f"'{status}'" for status in FINAL)
