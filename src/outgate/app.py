@@ -38,7 +38,8 @@ from outgate.model.flow import Attempt, Client, Job
 from outgate.net import guard
 from outgate.net.certificates import BadCertificate, CertificateWatch, ServerCertificate
 from outgate.net.dns import Resolver
-from outgate.net.tls import opportunistic_context
+from outgate.net.http import Fetcher
+from outgate.net.tls import opportunistic_context, verified_context
 from outgate.relay import policy
 from outgate.relay.access import AccessTable
 from outgate.relay.credentials import Credentials
@@ -59,6 +60,9 @@ from outgate.relay.signer import Signer
 from outgate.relay.standing import Schedule
 from outgate.relay.status_log import StatusLog
 from outgate.relay.suppressing import Suppressing
+from outgate.relay.sts_policies import StsPolicies
+from outgate.relay.tls_rules import TlsRules
+from outgate.relay.tls_ways import CHAINS
 from outgate.settings import RelaySettings, Settings, compiled
 from outgate.smtp.asyncio.server import (
     Connection,
@@ -159,7 +163,10 @@ class RelayService:
         )
         status_file = settings.log.status_file
         self._status_log = StatusLog(Path(status_file)) if status_file else None
-        self.delivery = self._delivery(resolver, clock, permitted)
+        self._verified = _verified(relay)
+        names = _trusted(relay, clock) or resolver
+        self.sts = self._sts(names, permitted)
+        self.delivery = self._delivery(names, clock, permitted)
         self.queue = self._queue(clock)
         self.holds = Holds(
             self.store,
@@ -231,9 +238,20 @@ class RelayService:
             suppressed=self.suppressing.words,
         )
 
+    def _sts(self, names: Resolver, permitted: Callable[[str, str], bool]) -> StsPolicies | None:
+        relay = self._settings.relay
+        if not relay.mta_sts or relay.delivery_tls == "none" or relay.deliver_to:
+            return None
+        fetcher = Fetcher(
+            addresses=names.addresses, permitted=permitted, context=self._verified, port=relay.mta_sts_port
+        )
+        return StsPolicies(self._control.sts, names, fetcher, self._clock)
+
     def _delivery(self, resolver: Resolver, clock: Clock, permitted: Callable[[str, str], bool]) -> Delivery:
         relay = self._settings.relay
         own = [name for each in self.endpoints.all for name in (each.public_name, each.private_name, each.ehlo_name)]
+        dane = bool(relay.dane_resolver) and relay.delivery_tls != "none"
+        rules = TlsRules(policies=self.sts, tlsa=resolver if dane else None, port=relay.delivery_port, chain=CHAINS)
         try:
             routers = {
                 endpoint.id: Router(
@@ -243,6 +261,7 @@ class RelayService:
                     deliver_to=relay.deliver_to,
                     own_names=own,
                     permitted=permitted,
+                    tls=rules,
                 )
                 for endpoint in self.endpoints.all
             }
@@ -261,7 +280,7 @@ class RelayService:
             finished=self._finished,
             clock=clock,
             limits=limits,
-            dialler=Dialler(clock=clock, limits=limits, tls=tls),
+            dialler=Dialler(clock=clock, limits=limits, tls=tls, verified=self._verified),
             may_go=lambda job, site: self.queue.may_go(job, site),
         )
 
@@ -336,6 +355,8 @@ class RelayService:
         await self.planning.start()
         await self.operators.start()
         await self.holds.start()
+        if self.sts is not None:
+            await self.sts.start()
         now = self._clock.now()
         self.relay.guessing.remember(await asyncio.to_thread(self.store.sent_from, now - FAMILIAR_S))
         self.queue.start()
@@ -416,6 +437,8 @@ class RelayService:
         await self.listeners.stop()
         await self.holds.stop()
         await self.delivery.stop()
+        if self.sts is not None:
+            await self.sts.stop()
         await self.queue.stop()
         await self.suppressing.stop()
         self.signer.close()
@@ -621,6 +644,30 @@ def _certificates(relay: RelaySettings, endpoints: Endpoints) -> dict[str, Serve
     for certificate in found.values():
         certificate.others = [each for each in found.values() if each is not certificate]
     return found
+
+
+def _verified(relay: RelaySettings) -> Callable[[], ssl.SSLContext]:
+    """Return what makes the context that checks certificates of receiving servers. Raises `StartFailed`."""
+    if not relay.authorities_file:
+        return verified_context
+    try:
+        context = verified_context(Path(relay.authorities_file))
+    except OSError as error:  # `ssl.SSLError` is one
+        raise StartFailed(
+            f"relay.authorities_file {relay.authorities_file}: {error.strerror or error}; it is a file of PEM"
+            " certificates"
+        ) from None
+    return lambda: context
+
+
+def _trusted(relay: RelaySettings, clock: Clock) -> Resolver | None:
+    """Return the resolver whose word on DNSSEC is believed, if there is one."""
+    if not relay.dane_resolver:
+        return None
+    host, _, port = relay.dane_resolver.rpartition(":")
+    if not CHAINS:
+        _log.info("dane.no_chains", remedy="TLSA records of usage 2 (DANE-TA) count from Python 3.13")
+    return Resolver([(host.strip("[]"), int(port))], clock, trusted=True)
 
 
 def port_taken(name: str, address: str, port: int, error: OSError) -> str:

@@ -252,6 +252,18 @@ class RelaySettings(_Section):
     delivery_tls: Literal["opportunistic", "none"] = Field(
         "opportunistic", description="Whether deliveries use STARTTLS where it is offered."
     )
+    authorities_file: str = Field(
+        "",
+        description="PEM file with the authorities that may vouch for receiving servers and MTA-STS policies; empty:"
+        " the system's.",
+    )
+    mta_sts: bool = Field(True, description="Whether what receiving domains ask by MTA-STS is fetched and kept to.")
+    mta_sts_port: int = Field(443, ge=1, le=65535, description="Port of the servers of MTA-STS policies.")
+    dane_resolver: _HostAndPort = Field(
+        "",
+        description="address:port of a validating DNS resolver that is trusted, on this machine or over a way that is"
+        " safe: it is asked where mail goes, and for TLSA records; empty: no DANE.",
+    )
     connections_per_site: int = Field(20, ge=1, description="Connections an endpoint keeps to one site at most.")
     messages_per_connection: int = Field(1000, ge=1, description="Messages over one delivery connection.")
     delivery_idle_s: float = Field(30.0, gt=0, description="Seconds an idle delivery connection is kept.")

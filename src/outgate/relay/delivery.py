@@ -58,7 +58,7 @@ class Delivery:
         self._signer = signer
         self._finished = finished
         self._may_go = may_go
-        self._sites: dict[tuple[str, str], Site] = {}
+        self._sites: dict[tuple[str, str, str], Site] = {}
         self._stopped = False
         self.clock = clock
         self.limits = limits
@@ -76,14 +76,14 @@ class Delivery:
         except Exception as error:
             self._lost(job, started, error)
             return
-        if router.fixed is not None:
+        if router.fixed is not None and not job.requiretls:
             self._routed(Work(job, router.fixed, started))
         else:
             spawn(self._route(router, job, started), "route")
 
     async def _route(self, router: Router, job: Job, started: float) -> None:
         try:
-            route = await router.route(job.domain)
+            route = await router.route(job.domain, requiretls=job.requiretls, tls_optional=job.tls_optional)
         except Unroutable as error:
             self.unrouted(job, started, error)
         except Exception as error:
@@ -115,7 +115,7 @@ class Delivery:
             return
         if not self.begins(work):  # before anything is dialled for it
             return
-        key = (work.route.endpoint, work.route.site)
+        key = (work.route.endpoint, work.route.site, work.route.security)
         site = self._sites.get(key)
         if site is None:
             site = self._sites[key] = Site(self, *key)
@@ -197,6 +197,6 @@ class Delivery:
         await asyncio.gather(*(site.stop() for site in list(self._sites.values())))
         self._stopped = True
 
-    def site_empty(self, endpoint: str, name: str) -> None:
+    def site_empty(self, endpoint: str, name: str, security: str) -> None:
         """Forget a site without connections and work."""
-        self._sites.pop((endpoint, name), None)
+        self._sites.pop((endpoint, name, security), None)

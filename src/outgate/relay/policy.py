@@ -479,4 +479,5 @@ def _accepted(case: Case, warning: str = "") -> Accepted:
         counted_at=counted_at,
         warning=warning,
         suppressed=suppressed,
+        tls_optional=[value.lower() for value in header.all("tls-required")] == [b"no"],
     )

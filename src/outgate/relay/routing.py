@@ -1,6 +1,7 @@
 """Where a recipient domain's mail goes: its MX hosts, or the one host that a setting names.
 
-Standards: RFC 5321 section 5.1 (MX, implicit MX, loops), RFC 7505 (null MX).
+Standards: RFC 5321 section 5.1 (MX, implicit MX, loops), RFC 7505 (null MX), RFC 8461 section 5 (a host that the policy
+does not name is not used), RFC 7672 section 2.1.2 (nor is one whose TLSA records cannot be known).
 Promises: hosts come in order of preference, equals in random order; an address the guard refuses is never
 tried; a look-up that fails for now is a deferral, a domain that cannot take mail a bounce.
 Dangers: DNS is told by strangers: the number of hosts and addresses is capped.
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
-from outgate.model.flow import Host, Route
+from outgate.model.flow import Host, Route, TlsDemand, TlsLevel
 from outgate.net.dns import AddressAnswer, Exchange, ExchangeAnswer
 from outgate.relay.endpoints import Endpoint
+from outgate.relay.tls_rules import TlsRules, Unsafe, Wanted, security
 
 _MX_HOSTS = 10
 _ADDRESSES = 20
@@ -51,16 +54,18 @@ class Router:
         deliver_to: str,
         own_names: Iterable[str],
         permitted: Callable[[str, str], bool],
+        tls: TlsRules | None = None,
     ) -> None:
         """Mail leaves from the outgoing addresses of `endpoint`: the first of each family is used, and a host of a
         family that has none is not tried. `deliver_to` is `address:port` for all mail, or ""; `permitted` judges
-        (name, address) before use."""
+        (name, address) before use; `tls` says what TLS must be (None: what can be had)."""
         self._names = names
         self._port = port
         self._endpoint = endpoint
         self._sources = {(":" in address): address for address in reversed(endpoint.outgoing_addresses)}
         self._own = frozenset(name.lower().removesuffix(".") for name in own_names)
         self._permitted = permitted
+        self._tls = tls or TlsRules()
         self._fixed = self._smart_host(deliver_to) if deliver_to else None
 
     @property
@@ -84,13 +89,17 @@ class Router:
     def _reachable(self, address: str) -> bool:
         return (":" in address) in self._sources
 
-    def _host(self, name: str, address: str, port: int) -> Host:
-        return Host(name, address, port, self._sources.get(":" in address))
+    def _usable(self, name: str, address: str) -> bool:
+        return self._permitted(name, address) and self._reachable(address)
 
-    async def route(self, domain: str) -> Route:
-        """Return where to deliver mail for `domain` (A-labels). Raises `Unroutable`."""
+    def _host(self, name: str, address: str, port: int, tls: TlsDemand | None = None) -> Host:
+        return Host(name, address, port, self._sources.get(":" in address), tls or TlsDemand())
+
+    async def route(self, domain: str, *, requiretls: bool = False, tls_optional: bool = False) -> Route:
+        """Return where to deliver mail for `domain` (A-labels). `requiretls`: the sender requires verified TLS all the
+        way; `tls_optional`: it wants the message to go whatever the domain asks. Raises `Unroutable`."""
         if self._fixed is not None:
-            return self._fixed
+            return _insisted(self._fixed) if requiretls else self._fixed
         answer = await self._names.exchanges(domain)
         if answer.status == "nxdomain":
             raise Unroutable(f"{domain} does not exist", permanent=True, reason="bad-domain", enhanced="5.1.2")
@@ -105,10 +114,14 @@ class Router:
         exchanges = self._before_us(domain, exchanges)
         random.shuffle(exchanges)
         exchanges.sort(key=lambda exchange: exchange.preference)
-        hosts = await self._hosts(domain, exchanges[:_MX_HOSTS])
+        wanted = await self._tls.of(domain, answer, insist=requiretls, waive=tls_optional)
+        hosts, notes = await self._hosts(wanted, exchanges[:_MX_HOSTS])
         site = ",".join(sorted(exchange.host for exchange in exchanges))
         reason = "implicit MX" if implicit else "MX " + ", ".join(f"{e.preference} {e.host}" for e in exchanges)
-        return self._leaving(site, tuple(hosts), reason)
+        demands = dict.fromkeys(host.tls.why or host.tls.testing for host in hosts)
+        reason = "; ".join(text for text in (reason, *demands, wanted.note, *notes) if text)
+        route = self._leaving(site, tuple(hosts), reason)
+        return replace(route, security=security(hosts, insist=requiretls), requiretls=requiretls)
 
     def _before_us(self, domain: str, exchanges: list[Exchange]) -> list[Exchange]:
         """Drop ourselves and every host that is no better (RFC 5321 section 5.1): mail must not loop."""
@@ -120,22 +133,47 @@ class Router:
             raise Unroutable(f"mail for {domain} loops back to us", permanent=True, reason="loop", enhanced="5.4.6")
         return better
 
-    async def _hosts(self, domain: str, exchanges: list[Exchange]) -> list[Host]:
-        """Return the hosts to try, never none. Raises `Unroutable`: for good if DNS says that there is none."""
+    async def _hosts(self, wanted: Wanted, exchanges: list[Exchange]) -> tuple[list[Host], list[str]]:
+        """Return the hosts to try, never none, and why others are not used. Raises `Unroutable`: for good if DNS says
+        that there is none."""
         hosts: list[Host] = []
-        unknown = refused = False
+        unsafe: list[Unsafe] = []
+        domain, unknown, refused = wanted.domain, False, False
         for exchange in exchanges:
             answer = await self._names.hosts(exchange.host)
             unknown |= answer.status not in ("ok", "nodata")
-            for address in answer.addresses:
-                if not self._permitted(exchange.host, address) or not self._reachable(address):
-                    refused = True
-                elif len(hosts) < _ADDRESSES:
-                    hosts.append(self._host(exchange.host, address, self._port))
+            usable = [each for each in answer.addresses if self._usable(exchange.host, each)]
+            refused |= len(usable) < len(answer.addresses)
+            usable = usable[: _ADDRESSES - len(hosts)]
+            if not usable:
+                continue
+            try:
+                tls = await self._tls.demand(wanted, exchange.host, answer)
+            except Unsafe as error:
+                unsafe.append(error)
+            else:
+                hosts += [self._host(exchange.host, address, self._port, tls) for address in usable]
+        notes = [str(error) for error in unsafe]
         if hosts:
-            return hosts
+            return hosts, notes
+        if unsafe:
+            permanent = all(error.permanent for error in unsafe) and not unknown
+            enhanced = "5.7.10" if permanent else ""
+            raise Unroutable(
+                "; ".join(text for text in (*notes, wanted.note) if text),
+                permanent=permanent,
+                reason="tls",
+                enhanced=enhanced,
+            )
         if unknown or refused:
             raise Unroutable(f"no mail host of {domain} has a usable address", permanent=False, reason="dns")
         raise Unroutable(
             f"no mail host of {domain} has an address", permanent=True, reason="bad-domain", enhanced="5.4.4"
         )
+
+
+def _insisted(fixed: Route) -> Route:
+    """Return the one route for a message with REQUIRETLS: its server needs a certificate for its address."""
+    tls = TlsDemand(TlsLevel.VERIFIED, why="REQUIRETLS of the sender")
+    hosts = tuple(replace(host, tls=tls) for host in fixed.hosts)
+    return replace(fixed, hosts=hosts, security=security(hosts, insist=True), requiretls=True)

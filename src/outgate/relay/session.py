@@ -164,6 +164,7 @@ class SubmissionSession:
             tls=implicit_tls,
             replace_bare_line_ends=relay.replace_bare_line_ends,
             intake=relay.intake,
+            offer_requiretls=True,
         )
 
     @property

@@ -60,16 +60,17 @@ class Owner(Protocol):
 
     def unsent(self) -> None: ...
 
-    def site_empty(self, endpoint: str, name: str) -> None: ...
+    def site_empty(self, endpoint: str, name: str, security: str) -> None: ...
 
 
 class Site:
     """The connections from one endpoint to one site and the work that waits for them."""
 
-    def __init__(self, delivery: Owner, endpoint: str, name: str) -> None:
+    def __init__(self, delivery: Owner, endpoint: str, name: str, security: str) -> None:
         self._delivery = delivery
         self._endpoint = endpoint
         self._name = name
+        self._security = security
         self._waiting: deque[Work] = deque()
         self._connections: dict[Connection, _Kept] = {}
         self._opening = 0
@@ -139,6 +140,7 @@ class Site:
             body_8bit=job.body_8bit,
             smtputf8=job.smtputf8,
             size=len(prepared.fields) + len(prepared.content),
+            requiretls=job.requiretls,
         )
         try:
             kept.connection.send(transaction, functools.partial(self._done, kept, work))
@@ -178,7 +180,7 @@ class Site:
         else:
             self._be_content()
             if not self._connections and not self._opening:
-                self._fail_waiting(opened.text, opened.reason, tuple(steps), opened.host)
+                self._fail_waiting(opened, tuple(steps))
         self.pump()
         self._forget_if_empty()
 
@@ -201,12 +203,19 @@ class Site:
 
     def _forget_if_empty(self) -> None:
         if not self._connections and not self._waiting and not self._opening:
-            self._delivery.site_empty(self._endpoint, self._name)
+            self._delivery.site_empty(self._endpoint, self._name, self._security)
 
-    def _fail_waiting(self, text: str, reason: str, steps: tuple[Step, ...], host: Host) -> None:
+    def _fail_waiting(self, nowhere: NoHost, steps: tuple[Step, ...]) -> None:
         waiting, self._waiting = self._waiting, deque()
         for work in waiting:
-            self._delivery.failed(work, text, reason, steps, host)
+            if nowhere.enhanced:
+                outcomes = tuple(
+                    outcome.rejected(recipient, nowhere.enhanced, nowhere.text, nowhere.reason)
+                    for recipient in work.job.recipients
+                )
+                self._delivery.ended(work, outcomes, steps, nowhere.host, "")
+            else:
+                self._delivery.failed(work, nowhere.text, nowhere.reason, steps, nowhere.host)
 
     async def stop(self) -> None:
         """Close the connections; work that waits stays queued."""

@@ -41,7 +41,8 @@ class ClientTimeouts:
 
 class ConnectFailed(Exception):
     """No usable connection. `stage` is "connect", "greeting", "hello", "tls" or "auth"; `reply` the peer's, if
-    any; `certificate` says that the peer's certificate was the reason."""
+    any; `certificate` says that the peer's certificate was the reason, `injected` that the peer, or someone in between,
+    spoke before the handshake."""
 
     def __init__(
         self,
@@ -51,12 +52,14 @@ class ConnectFailed(Exception):
         steps: tuple[Step, ...] = (),
         *,
         certificate: bool = False,
+        injected: bool = False,
     ) -> None:
         super().__init__(error)
         self.stage = stage
         self.reply = reply
         self.steps = steps
         self.certificate = certificate
+        self.injected = injected
 
 
 def why(error: BaseException) -> str:

@@ -47,7 +47,7 @@ _ADD_MESSAGES = (
     " key2_id, key2_selector, session_id, client_address, client_port, endpoint, listener, via, helo, tls,"
     " reverse_path, header_from, message_id, subject, size, body_8bit, smtputf8, ret, envid, requiretls, received_at,"
     " accepted_at, expires_at,"
-    ' segment, generation, "offset", length, counted_at, warning) VALUES {values}'
+    ' segment, generation, "offset", length, counted_at, warning, tls_optional) VALUES {values}'
 )
 _ADD_RECIPIENTS = (
     "INSERT INTO recipients (id, queue_id, mailbox, domain, notify, orcpt, status, attempts, due_at, lease, reply,"
@@ -89,7 +89,7 @@ _TAKE = (
     "SELECT r.id, r.queue_id, r.mailbox, r.domain, r.attempts, r.notify, r.orcpt, r.route, m.instance_id,"
     " m.smtp_config_id, m.key_id, m.key_domain, m.key_selector, m.key2_id, m.key2_selector, m.reverse_path,"
     ' m.segment, m.generation, m."offset", m.length, m.accepted_at, m.expires_at,'
-    " m.body_8bit, m.smtputf8, m.ret, m.envid, m.requiretls"
+    " m.body_8bit, m.smtputf8, m.ret, m.envid, m.requiretls, m.tls_optional"
     " FROM recipients AS r JOIN messages AS m ON m.queue_id = r.queue_id"
     " WHERE r.queue_id IN (VALUES {values}) AND r.due_at <= ? AND r.lease IS NULL ORDER BY r.id"
 )
@@ -494,6 +494,7 @@ def _message_row(accepted: Accepted, location: Location) -> tuple[Any, ...]:
         location.length,
         accepted.counted_at,
         accepted.warning,
+        accepted.tls_optional,
     )
 
 
@@ -517,6 +518,7 @@ def _fresh_job(accepted: Accepted, location: Location, domain: str, recipients: 
         submission.ret,
         submission.envid,
         submission.requiretls,
+        tls_optional=accepted.tls_optional,
     )
 
 
@@ -525,7 +527,7 @@ def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
     instance_id, smtp_config_id, *message = message
     key, (reverse_path, *message) = SigningKey(*message[:5]), message[5:]
     segment, generation, offset, length, *message = message
-    accepted_at, expires_at, body_8bit, smtputf8, ret, envid, requiretls = message
+    accepted_at, expires_at, body_8bit, smtputf8, ret, envid, requiretls, tls_optional = message
     return Job(
         queue_id=queue_id,
         instance_id=instance_id,
@@ -543,6 +545,7 @@ def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
         envid=envid,
         requiretls=bool(requiretls),
         route=route,
+        tls_optional=bool(tls_optional),
     )
 
 

@@ -445,6 +445,18 @@ audit = Table(
     Column("detail", JSON, nullable=False),
 )
 
+sts_policies = Table(
+    "sts_policies",
+    control,
+    Column("domain", String, primary_key=True),
+    Column("policy_id", String, nullable=False),
+    Column("mode", String, nullable=False),
+    Column("hosts", JSON, nullable=False),
+    Column("max_age", Integer, nullable=False),
+    Column("fetched_at", Float, nullable=False),
+    Column("used_at", Float, nullable=False),
+)
+
 messages = Table(
     "messages",
     queue,
@@ -477,6 +489,8 @@ messages = Table(
     Column("ret", String, nullable=False, server_default=""),
     Column("envid", String, nullable=False, server_default=""),
     Column("requiretls", Boolean, nullable=False, server_default="0"),
+    # The header field `TLS-Required: No`.
+    Column("tls_optional", Boolean, nullable=False, server_default="0"),
     Column("received_at", Float, nullable=False),
     Column("accepted_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),

@@ -134,7 +134,7 @@ class Router:
         self.error = error
         self.endpoint = endpoint
 
-    async def route(self, domain: str) -> Route:
+    async def route(self, domain: str, **_: bool) -> Route:
         if self.error is not None:
             raise self.error
         return Route(SITE, self.hosts, "MX 10 mx.test", self.endpoint, f"out.{self.endpoint}.test")

@@ -21,12 +21,14 @@ def upgrade() -> None:
     """Add tables and columns, a function for each subject."""
     _signing_keys()
     _suppressions()
+    _sts_policies()
 
 
 def downgrade() -> None:
     """Take them away."""
     _no_suppressions()
     _no_signing_keys()
+    _no_sts_policies()
 
 
 def _signing_keys() -> None:
@@ -97,3 +99,20 @@ def _suppressions() -> None:
 def _no_suppressions() -> None:
     op.drop_table("suppression_totals")
     op.drop_table("suppressions")
+
+
+def _sts_policies() -> None:
+    op.create_table(
+        "sts_policies",
+        sa.Column("domain", sa.String(), nullable=False, primary_key=True),
+        sa.Column("policy_id", sa.String(), nullable=False),
+        sa.Column("mode", sa.String(), nullable=False),
+        sa.Column("hosts", sa.JSON(), nullable=False),
+        sa.Column("max_age", sa.Integer(), nullable=False),
+        sa.Column("fetched_at", sa.Float(), nullable=False),
+        sa.Column("used_at", sa.Float(), nullable=False),
+    )
+
+
+def _no_sts_policies() -> None:
+    op.drop_table("sts_policies")

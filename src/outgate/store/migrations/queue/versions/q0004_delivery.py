@@ -85,6 +85,7 @@ def upgrade() -> None:
     _second_keys()
     _verbs()
     _by_status()
+    _tls_optional()
 
 
 def downgrade() -> None:
@@ -94,6 +95,7 @@ def downgrade() -> None:
     _no_events()
     _no_second_keys()
     _no_texts()
+    _no_tls_optional()
 
 
 def _second_keys() -> None:
@@ -217,3 +219,9 @@ def _no_verbs() -> None:
     op.drop_table("standing_holds")
     op.drop_table("operator_wishes")
     op.drop_index("recipients_waiting", "recipients")
+def _tls_optional() -> None:
+    op.add_column("messages", sa.Column("tls_optional", sa.Boolean(), nullable=False, server_default="0"))
+
+
+def _no_tls_optional() -> None:
+    op.drop_column("messages", "tls_optional")
