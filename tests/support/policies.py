@@ -11,7 +11,8 @@ def document(text: str, content_type: str = "text/plain", status: str = "200 OK"
     """Return a whole HTTP response."""
     body = text.encode()
     return (
-        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n".encode("ascii") + body
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n".encode("ascii")
+        + body
     )
 
 

@@ -8,7 +8,7 @@ import socketserver
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import dns.rrset
 import dns.zone
 from cryptography.hazmat.primitives.asymmetric import ec
 
+Server = socketserver.BaseServer
 _IN = dns.rdataclass.IN
 _SOA = "ns.{zone} hostmaster.{zone} 1 3600 600 86400 1"
 
@@ -39,6 +40,13 @@ class SignedZone:
         self._records: dict[tuple[dns.name.Name, str], list[str]] = {}
         self._spoilt: set[tuple[dns.name.Name, str]] = set()
         self.asked: list[tuple[str, str]] = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was put."""
+        name = self.origin.to_text()
+        self._records.clear()
+        self._spoilt.clear()
         self.put(name, "SOA", _SOA.format(zone=name))
         self.put(name, "NS", f"ns.{name}")
         self.put(f"ns.{name}", "A", "127.0.0.1")
@@ -161,15 +169,26 @@ def authoritative(zone: SignedZone) -> Iterator[int]:
         daemon_threads = True
 
     with contextlib.ExitStack() as stack:
-        udp = stack.enter_context(socketserver.UDPServer(("127.0.0.1", 0), Udp))
-        port = udp.server_address[1]
-        tcp = stack.enter_context(TcpServer(("127.0.0.1", port), Tcp))
+        udp, tcp = _on_one_port(lambda at: socketserver.UDPServer(at, Udp), lambda at: TcpServer(at, Tcp))
+        stack.enter_context(udp)
+        stack.enter_context(tcp)
         for server in (udp, tcp):
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
             thread.start()
             stack.callback(thread.join)
             stack.callback(server.shutdown)
-        yield port
+        yield int(udp.server_address[1])
+
+
+def _on_one_port(udp: Callable[[Any], Server], tcp: Callable[[Any], Server]) -> tuple[Server, Server]:
+    """Return both servers on a port that is free for both."""
+    for _ in range(50):
+        first = udp(("127.0.0.1", 0))
+        try:
+            return first, tcp(first.server_address)
+        except OSError:
+            first.server_close()
+    raise AssertionError("no port is free for UDP and TCP")
 
 
 @contextlib.contextmanager

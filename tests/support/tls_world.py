@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import itertools
 import ssl
@@ -88,6 +89,8 @@ class World:
     clock: FrozenClock = field(default_factory=FrozenClock)
     trusted: bool = True
     attempts: list[Attempt] = field(default_factory=list)
+    _trust: Path = Path()
+    _done: dict[str, asyncio.Future[Attempt]] = field(default_factory=dict)
 
     def context(self, ca: trustme.CA, *hosts: str) -> tuple[ssl.SSLContext, list[bytes]]:
         """Return a server's context with a certificate for `hosts`, and its chain (DER)."""
@@ -98,7 +101,7 @@ class World:
 
     def delivery(self, port: int) -> Delivery:
         """Return what delivers to `port`, of whatever address DNS tells."""
-        trust = Path(self.policies_ca())
+        trust = self._trust
         resolver = Resolver([self.names.resolver], self.clock, trusted=self.trusted)
         fetcher = Fetcher(
             addresses=resolver.addresses,
@@ -124,16 +127,9 @@ class World:
             ),
         )
 
-    def policies_ca(self) -> str:
-        return str(self._trust)
-
-    _trust: Path = Path()
-
     def _finished(self, job: Job, attempt: Attempt) -> None:
         self.attempts.append(attempt)
         self._done[job.queue_id].set_result(attempt)
-
-    _done: dict[str, asyncio.Future[Attempt]] = field(default_factory=dict)
 
     async def send(
         self, delivery: Delivery, domain: str, *, requiretls: bool = False, tls_optional: bool = False
@@ -185,11 +181,20 @@ def tlsa(certificate: bytes, usage: int = 3) -> str:
 @contextlib.asynccontextmanager
 async def world(names: Names, folder: Path, *, trusted: bool = True) -> AsyncIterator[World]:
     """Yield a world; `trusted`: Unbound's word on DNSSEC is believed."""
-    ca = trustme.CA()
+    ca, context = _authority()
     ca.cert_pem.write_to_path(folder / "trust.pem")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("*.test", *(f"mta-sts.d{number}.{zone}" for number in range(1, 300) for zone in ("test", "plain"))).configure_cert(context)  # fmt: skip
     async with PolicyServer(context) as policies:
         made = World(names, ca, policies, trusted=trusted)
         made._trust = folder / "trust.pem"
         yield made
+    names.signed.clear()
+    names.plain.clear()
+
+
+@functools.cache
+def _authority() -> tuple[trustme.CA, ssl.SSLContext]:
+    """Return the authority that is trusted, and the context of whoever serves policies."""
+    ca, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    domains = [f"mta-sts.d{number}.{zone}" for number in range(1, 300) for zone in ("test", "plain")]
+    ca.issue_cert(*domains).configure_cert(context)
+    return ca, context
