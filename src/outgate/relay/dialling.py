@@ -65,8 +65,8 @@ class Dialler:
         tls: ssl.SSLContext | None,
         verified: Callable[[], ssl.SSLContext] = verified_context,
     ) -> None:
-        """`tls` is for connections with any certificate; None: STARTTLS is never used. `verified` makes the context of
-        those whose certificate authorities must vouch for, when it is first needed."""
+        """`tls` is for connections with any certificate; None: STARTTLS is used where it is demanded only. `verified`
+        makes the context of those whose certificate authorities must vouch for, when it is first needed."""
         self._clock = clock
         self._limits = limits
         self._ways = TlsWays(tls, verified, clock)

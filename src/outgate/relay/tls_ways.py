@@ -20,6 +20,7 @@ from outgate.base.clock import Clock, SystemClock
 from outgate.base.log import Log
 from outgate.domains import dane
 from outgate.model.flow import Host, TlsDemand, TlsLevel
+from outgate.net.tls import opportunistic_context
 from outgate.smtp.asyncio.client import Connection
 from outgate.smtp.connecting import ConnectFailed, TlsMode
 from outgate.smtp.transaction import Step
@@ -49,7 +50,7 @@ class TlsWays:
     def __init__(
         self, opportunistic: ssl.SSLContext | None, verified: Callable[[], ssl.SSLContext], clock: Clock
     ) -> None:
-        """`opportunistic` takes any certificate; None: STARTTLS is never used, whatever is demanded."""
+        """`opportunistic` takes any certificate; None: STARTTLS is used where it is demanded only."""
         self._opportunistic = opportunistic
         self._make_verified = verified
         self._verified: ssl.SSLContext | None = None
@@ -58,7 +59,7 @@ class TlsWays:
     def of(self, host: Host) -> list[Way]:
         """Return the ways to a host, in the order to try them: never none. The last one decides."""
         any_certificate, demand = self._opportunistic, host.tls
-        if any_certificate is None or demand.level is TlsLevel.NONE:
+        if demand.level is TlsLevel.NONE or (any_certificate is None and demand.level is TlsLevel.OPPORTUNISTIC):
             return [Way("none")]
         name = (demand.names[0] if demand.names else host.name) or None
         if demand.level is TlsLevel.VERIFIED:
@@ -67,7 +68,7 @@ class TlsWays:
         if demand.level is TlsLevel.OPPORTUNISTIC:
             return [*ways, Way("opportunistic", any_certificate, name), Way("none")]
         check = functools.partial(_mismatch, demand) if demand.level is TlsLevel.DANE else None
-        return [*ways, Way("required", any_certificate, name, check=check)]
+        return [*ways, Way("required", any_certificate or opportunistic_context(), name, check=check)]
 
     def _strict(self, name: str | None, testing: str = "") -> Way:
         if self._verified is None:

@@ -142,7 +142,7 @@ def _huge(number: int) -> Callable[[bytes, bool], bytes]:
 @asynccontextmanager
 async def _asking(peer: Peer) -> AsyncIterator[Resolver]:
     async with peers({RESOLVER: peer}) as port:
-        yield Resolver([(RESOLVER, port)], FrozenClock(), timeout=0.3, rounds=1)
+        yield Resolver([(RESOLVER, port)], FrozenClock(), timeout=1.0, rounds=1)
 
 
 @pytest.mark.parametrize("fault", ["servfail", "refused", "drop", "truncated-no-tcp", "wrong-id", "malformed"])

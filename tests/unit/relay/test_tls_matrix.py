@@ -44,9 +44,7 @@ def expected(sts: str, dane: str, shown: str) -> Status:
     """Return what must become of the message, as the RFCs have it."""
     if dane == "bogus":
         goes = False
-    elif dane == "usable":
-        goes = shown == "good"
-    elif sts == "enforce":
+    elif dane == "usable" or sts == "enforce":
         goes = shown == "good"
     else:
         goes = dane == "none" or shown != "plain"
