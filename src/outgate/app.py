@@ -135,6 +135,7 @@ class RelayService:
         self.endpoint_of = functools.lru_cache(maxsize=10_000)(self._endpoint_of)
         self._context = context
         self._certificates = _certificates(relay, self.endpoints)
+        self._verified = _verified(relay)
         self.certificates = CertificateWatch(list(self._certificates.values()))
         self._is_trusted = functools.lru_cache(maxsize=4096)(self._in_trusted)
         self._trusted = [ipaddress.ip_network(network, strict=False) for network in relay.proxy_trusted]
@@ -163,7 +164,6 @@ class RelayService:
         )
         status_file = settings.log.status_file
         self._status_log = StatusLog(Path(status_file)) if status_file else None
-        self._verified = _verified(relay)
         names = _trusted(relay, clock) or resolver
         self.sts = self._sts(names, permitted)
         self.delivery = self._delivery(names, clock, permitted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 import trustme
 
+from outgate.app import StartFailed
 from outgate.model.flow import Attempt, Status
 from support.policies import document, policy
+from support.relay import letter, relay
 from support.scripted_peer import OFFER, Peer
 from support.tls_world import Names, World, names, tlsa, world
 
@@ -290,3 +293,39 @@ async def test_who_speaks_before_the_handshake_gets_no_mail_in_clear_either(
     assert (outcome.status, outcome.reason) == (Status.DEFERRED, "tls"), told(attempt)
     assert "spoke between its 220" in outcome.text
     assert peer.connections == 1 and not any(command.startswith("MAIL") for command in peer.commands)
+
+
+# -- the service --------------------------------------------------------------------------------------------------
+
+
+async def test_the_service_keeps_to_dane_by_its_setting(dns: Names, tmp_path: Path) -> None:
+    domain = dns.domain()
+    async with world(dns, tmp_path) as w:
+        wrong, _ = w.context(w.ca, "other.test")
+        _, chain = w.context(w.ca, f"mx.{domain}")
+        host, at = dns.resolver
+        async with (
+            Peer(wrong) as peer,
+            relay(tmp_path / "data", dane_resolver=f"{host}:{at}", delivery_port=peer.port, mta_sts=False) as running,
+        ):
+            publish(w, domain, sts="none", dane="usable", good=chain[0], port=peer.port)
+            waiting: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
+            finished = running.service.delivery._finished
+            running.service.delivery._finished = lambda job, attempt: (finished(job, attempt), waiting.set_result(attempt))  # type: ignore[assignment,return-value]  # fmt: skip
+            client = await running.client()
+            assert (await client.envelope("a@example.test", f"you@{domain}")).startswith("354 ")
+            assert (await client.send(letter())).startswith("250 ")
+            attempt = await waiting
+            client.close()
+    assert (attempt.outcomes[0].status, attempt.outcomes[0].reason) == (Status.DEFERRED, "tls")
+    assert f"DANE of mx.{domain} demands a certificate that TLSA records match" in attempt.outcomes[0].text
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+async def test_a_file_of_authorities_that_cannot_be_read_ends_the_start(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "trust.pem"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(StartFailed, match=r"relay\.authorities_file .*trust\.pem"):
+        async with relay(tmp_path / "data", authorities_file=str(file)):
+            pass
