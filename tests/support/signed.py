@@ -32,20 +32,22 @@ _SOA = "ns.{zone} hostmaster.{zone} 1 3600 600 86400 1"
 
 
 class SignedZone:
-    """A zone that is signed anew whenever something is put. `spoilt` names have signatures that are wrong."""
+    """A zone that is signed anew whenever something is put. `spoilt` names have signatures that are wrong;
+    questions for types that are `failing` get SERVFAIL."""
 
     def __init__(self, name: str = "test.", *, signed: bool = True) -> None:
         self.origin = dns.name.from_text(name)
         self._key = ec.generate_private_key(ec.SECP256R1()) if signed else None
         self._records: dict[tuple[dns.name.Name, str], list[str]] = {}
         self._spoilt: set[tuple[dns.name.Name, str]] = set()
-        self.asked: list[tuple[str, str]] = []
+        self.failing: set[str] = set()
         self.clear()
 
     def clear(self) -> None:
         """Forget what was put."""
         name = self.origin.to_text()
         self._records.clear()
+        self.failing.clear()
         self._spoilt.clear()
         self.put(name, "SOA", _SOA.format(zone=name))
         self.put(name, "NS", f"ns.{name}")
@@ -96,8 +98,10 @@ class SignedZone:
     def answer(self, wire: bytes) -> bytes:
         query = dns.message.from_wire(wire)
         question = query.question[0]
-        self.asked.append((question.name.to_text(omit_final_dot=True), dns.rdatatype.to_text(question.rdtype)))
         response = dns.message.make_response(query)
+        if dns.rdatatype.to_text(question.rdtype) in self.failing:
+            response.set_rcode(dns.rcode.SERVFAIL)
+            return response.to_wire()
         response.flags |= dns.flags.AA
         name = question.name
         for _ in range(8):

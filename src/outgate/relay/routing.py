@@ -121,7 +121,9 @@ class Router:
         demands = dict.fromkeys(host.tls.why or host.tls.testing for host in hosts)
         reason = "; ".join(text for text in (reason, *demands, wanted.note, *notes) if text)
         route = self._leaving(site, tuple(hosts), reason)
-        return replace(route, security=security(hosts, insist=requiretls), requiretls=requiretls)
+        return replace(
+            route, security=security(hosts, insist=requiretls, some_unsafe=bool(notes)), requiretls=requiretls
+        )
 
     def _before_us(self, domain: str, exchanges: list[Exchange]) -> list[Exchange]:
         """Drop ourselves and every host that is no better (RFC 5321 section 5.1): mail must not loop."""

@@ -10,7 +10,7 @@ Not here: policies (`relay.sts_policies`), handshakes (`relay.tls_ways`), where 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from outgate.net.dns import AddressAnswer, Asker, ExchangeAnswer
 from outgate.relay.sts_policies import Found
 
 _log = Log("outgate.tls")
+_TOLD = 10_000
 
 
 class Unsafe(Exception):
@@ -42,11 +43,14 @@ class Policies(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What holds for all hosts of a domain. `secure`: DNSSEC vouches for which hosts they are; `insist`: the sender
-    said REQUIRETLS; `waive`: it said that TLS is not required; `note` is for the trail."""
+    """What holds for all hosts of a domain, which stands for `alias` if that is not "".
+
+    `secure`: DNSSEC vouches for which hosts they are; `insist`: the sender said REQUIRETLS; `waive`: it said
+    that TLS is not required; `note` is for the trail."""
 
     domain: str
     policy: Policy | None = None
+    alias: str = ""
     secure: bool = False
     implicit: bool = False
     insist: bool = False
@@ -74,13 +78,14 @@ class TlsRules:
         self._tlsa = tlsa
         self._port = port
         self._chain = chain
+        self._told: set[tuple[str, str]] = set()
 
     async def of(self, domain: str, answer: ExchangeAnswer, *, insist: bool = False, waive: bool = False) -> Wanted:
         """Return what holds for the hosts of `domain`, whose MX were told by `answer`."""
         waive = waive and not insist  # RFC 8689 section 5
         found = Found(None) if self._policies is None or waive else await self._policies.policy(domain)
         implicit = not answer.exchanges
-        return Wanted(domain, found.policy, answer.secure, implicit, insist, waive, found.note)
+        return Wanted(domain, found.policy, answer.alias, answer.secure, implicit, insist, waive, found.note)
 
     async def demand(self, wanted: Wanted, host: str, addresses: AddressAnswer) -> TlsDemand:
         """Return what TLS to one MX host must be. Raises `Unsafe` if it may not have the message at all."""
@@ -89,8 +94,18 @@ class TlsRules:
         published = await self._published(wanted, host, addresses)
         demand = decide(wanted, host, published)
         if demand.testing and wanted.policy is not None and not wanted.policy.names(host):
-            demand = _noted(wanted, host, demand)
+            demand = self._noted(wanted, host, demand)
         return insisted(wanted, host, demand) if wanted.insist else demand
+
+    def _noted(self, wanted: Wanted, host: str, demand: TlsDemand) -> TlsDemand:
+        """Say that mode "enforce" would not use `host`: whether its certificate is good does not matter then."""
+        if (wanted.domain, host) not in self._told:  # once, not with every message
+            if len(self._told) >= _TOLD:
+                self._told.clear()
+            self._told.add((wanted.domain, host))
+            _log.warning("tls.testing_failed", domain=wanted.domain, host=host, result="not in the policy")
+        why = f"{demand.why}, " if demand.why else ""
+        return replace(demand, testing="", why=f"{why}{demand.testing} does not name {host}")
 
     # -- DANE -----------------------------------------------------------------------------------------------
 
@@ -110,7 +125,7 @@ class TlsRules:
                 )
             if answer.records and answer.secure:
                 records = [dane.read(str(record)) for record in answer.records]
-                names = tuple(dict.fromkeys((base, host, wanted.domain)))
+                names = tuple(dict.fromkeys(name for name in (base, host, wanted.domain, wanted.alias) if name))
                 return Published(dane.usable(records, chain=self._chain), names)
         return None
 
@@ -142,13 +157,6 @@ def decide(wanted: Wanted, host: str, published: Published | None) -> TlsDemand:
     return TlsDemand(testing=testing)
 
 
-def _noted(wanted: Wanted, host: str, demand: TlsDemand) -> TlsDemand:
-    """Say that mode "enforce" would not use `host`: whether its certificate is good does not matter then."""
-    _log.warning("tls.testing_failed", domain=wanted.domain, host=host, result="not in the policy")
-    why = f"{demand.why}, " if demand.why else ""
-    return replace(demand, testing="", why=f"{why}{demand.testing} does not name {host}")
-
-
 def insisted(wanted: Wanted, host: str, demand: TlsDemand) -> TlsDemand:
     """Return the demand of REQUIRETLS: a certificate that is verified, of a host that is surely the domain's (RFC 8689
     section 4.2.1). Raises `Unsafe`."""
@@ -164,17 +172,16 @@ def insisted(wanted: Wanted, host: str, demand: TlsDemand) -> TlsDemand:
     return TlsDemand(TlsLevel.VERIFIED, (host,), why="REQUIRETLS of the sender")
 
 
-def security(hosts: Iterable[Host], *, insist: bool) -> str:
-    """Return what was demanded of a whole site, in words that are equal if and only if one connection may carry
-    both."""
+def security(hosts: Sequence[Host], *, insist: bool = False, some_unsafe: bool = False) -> str:
+    """Return what was demanded of a whole site, in words that are equal only if one connection may carry both.
+    `some_unsafe`: there are more hosts, which others may use."""
+    if not (insist or some_unsafe) and all(
+        host.tls.level is TlsLevel.OPPORTUNISTIC and not host.tls.testing for host in hosts
+    ):
+        return str(TlsLevel.OPPORTUNISTIC)
     found: dict[str, set[str]] = {}
     for host in hosts:
         word = str(host.tls.level) + (" testing" if host.tls.testing else "")
         found.setdefault(word, set()).add(host.name)
-    only = len(found) == 1 and next(iter(found))
-    text = (
-        only
-        if only and not only.startswith(TlsLevel.VERIFIED)
-        else "; ".join(f"{word} {','.join(sorted(names))}" for word, names in sorted(found.items()))
-    )
+    text = "; ".join(f"{word} {','.join(sorted(names))}".rstrip() for word, names in sorted(found.items()))
     return f"requiretls {text}" if insist else text

@@ -153,6 +153,19 @@ async def test_without_a_signed_mx_there_is_no_dane(dns: Names, tmp_path: Path) 
             assert (await w.once(domain, peer)).outcomes[0].status is Status.DELIVERED
 
 
+async def test_servers_that_know_no_tlsa_keep_no_mail_from_where_nobody_signs(dns: Names, tmp_path: Path) -> None:
+    """Without signatures nobody asks for TLSA, so servers that answer that badly do no harm (RFC 7672 section 2.1.1)."""
+    domain = dns.domain()
+    host = f"mx.{domain.removesuffix('.test')}.plain"
+    async with world(dns, tmp_path) as w, Peer() as peer:
+        dns.signed.put(f"{domain}.", "MX", f"10 {host}.")
+        dns.plain.put(f"{host}.", "A", "127.0.0.1")
+        dns.plain.failing.add("TLSA")
+        dns.signed.sign()
+        dns.plain.sign()
+        assert (await w.once(domain, peer)).outcomes[0].status is Status.DELIVERED
+
+
 async def test_another_host_is_tried_before_mail_waits(dns: Names, tmp_path: Path) -> None:
     """The best host shows a wrong certificate, the next one's TLSA records are bogus, the third is not in the policy."""
     domain = dns.domain()
@@ -201,6 +214,25 @@ async def test_work_of_another_demand_goes_over_another_connection(dns: Names, t
             await delivery.stop()
     assert went.outcomes[0].status is Status.DELIVERED and waits.outcomes[0].status is Status.DEFERRED
     assert len(peer.messages) == 1
+
+
+async def test_work_that_may_not_use_a_host_shares_no_connection_with_work_that_may(dns: Names, tmp_path: Path) -> None:
+    """Two domains with the same MX hosts, of which one's records are bogus: that counts for the signed domain alone."""
+    signed, plain = dns.domain(), dns.domain("plain")
+    async with world(dns, tmp_path) as w:
+        context, _ = w.context(w.ca, f"a.{signed}")
+        async with Peer(context) as peer:
+            for name in "ab":
+                dns.signed.put(f"{name}.{signed}.", "A", "127.0.0.1")
+            dns.signed.put(f"_{peer.port}._tcp.a.{signed}.", "TLSA", "3 1 1 " + "ab" * 32, spoilt=True)
+            for zone, domain in ((dns.signed, signed), (dns.plain, plain)):
+                zone.put(f"{domain}.", "MX", f"10 a.{signed}.", f"20 b.{signed}.")
+                zone.sign()
+            delivery = w.delivery(peer.port)
+            first, second = await w.send(delivery, plain), await w.send(delivery, signed)
+            await delivery.stop()
+    assert (first.host, second.host) == (f"a.{signed}", f"b.{signed}")
+    assert peer.connections == 2
 
 
 # -- what senders ask ---------------------------------------------------------------------------------------------
@@ -272,8 +304,11 @@ async def test_tls_required_no_goes_whatever_is_asked(dns: Names, tmp_path: Path
             publish(w, domain, sts="enforce", dane=dane, good=chain[0], port=peer.port)
             attempt = await w.once(domain, peer, tls_optional=True)
             assert attempt.outcomes[0].status is Status.DELIVERED and "TLS-Required: No" in attempt.route_reason
-            insisted = await w.once(domain, peer, tls_optional=True, requiretls=True)
-    assert insisted.outcomes[0].status is not Status.DELIVERED and len(peer.messages) == 1
+        wrong, _ = w.context(w.ca, "other.test")
+        async with Peer(wrong, offer=("REQUIRETLS",)) as other:
+            publish(w, domain, sts="enforce", dane=dane, good=chain[0], port=other.port)
+            insisted = await w.once(domain, other, tls_optional=True, requiretls=True)
+    assert insisted.outcomes[0].status is not Status.DELIVERED and not other.messages
 
 
 # -- opportunistic ------------------------------------------------------------------------------------------------
