@@ -22,6 +22,7 @@ from outgate.relay.tls_rules import TlsRules, Unsafe, Wanted, security
 
 _MX_HOSTS = 10
 _ADDRESSES = 20
+_ANY = TlsDemand()
 
 
 class Names(Protocol):
@@ -93,7 +94,7 @@ class Router:
         return self._permitted(name, address) and self._reachable(address)
 
     def _host(self, name: str, address: str, port: int, tls: TlsDemand | None = None) -> Host:
-        return Host(name, address, port, self._sources.get(":" in address), tls or TlsDemand())
+        return Host(name, address, port, self._sources.get(":" in address), tls or _ANY)
 
     async def route(self, domain: str, *, requiretls: bool = False, tls_optional: bool = False) -> Route:
         """Return where to deliver mail for `domain` (A-labels). `requiretls`: the sender requires verified TLS all the
@@ -118,11 +119,18 @@ class Router:
         hosts, notes = await self._hosts(wanted, exchanges[:_MX_HOSTS])
         site = ",".join(sorted(exchange.host for exchange in exchanges))
         reason = "implicit MX" if implicit else "MX " + ", ".join(f"{e.preference} {e.host}" for e in exchanges)
-        demands = dict.fromkeys(host.tls.why or host.tls.testing for host in hosts)
-        reason = "; ".join(text for text in (reason, *demands, wanted.note, *notes) if text)
-        route = self._leaving(site, tuple(hosts), reason)
-        return replace(
-            route, security=security(hosts, insist=requiretls, some_unsafe=bool(notes)), requiretls=requiretls
+        if wanted.demanding or wanted.note:
+            demands = dict.fromkeys(host.tls.why or host.tls.testing for host in hosts)
+            reason = "; ".join(text for text in (reason, *demands, wanted.note, *notes) if text)
+        alike = security(hosts, insist=requiretls, some_unsafe=bool(notes))
+        return Route(
+            site,
+            tuple(hosts),
+            reason,
+            self._endpoint.id,
+            self._endpoint.ehlo_name,
+            security=alike,
+            requiretls=requiretls,
         )
 
     def _before_us(self, domain: str, exchanges: list[Exchange]) -> list[Exchange]:
@@ -150,7 +158,7 @@ class Router:
             if not usable:
                 continue
             try:
-                tls = await self._tls.demand(wanted, exchange.host, answer)
+                tls = await self._tls.demand(wanted, exchange.host, answer) if wanted.demanding else _ANY
             except Unsafe as error:
                 unsafe.append(error)
             else:

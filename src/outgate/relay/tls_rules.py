@@ -56,6 +56,8 @@ class Wanted:
     insist: bool = False
     waive: bool = False
     note: str = ""
+    demanding: bool = True
+    """Whether anybody may ask for more than can be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ class TlsRules:
         waive = waive and not insist  # RFC 8689 section 5
         found = Found(None) if self._policies is None or waive else await self._policies.policy(domain)
         implicit = not answer.exchanges
-        return Wanted(domain, found.policy, answer.alias, answer.secure, implicit, insist, waive, found.note)
+        demanding = found.policy is not None or insist or waive or (answer.secure and self._tlsa is not None)
+        return Wanted(domain, found.policy, answer.alias, answer.secure, implicit, insist, waive, found.note, demanding)
 
     async def demand(self, wanted: Wanted, host: str, addresses: AddressAnswer) -> TlsDemand:
         """Return what TLS to one MX host must be. Raises `Unsafe` if it may not have the message at all."""
