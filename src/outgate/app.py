@@ -59,8 +59,8 @@ from outgate.relay.session import Relay, SubmissionSession
 from outgate.relay.signer import Signer
 from outgate.relay.standing import Schedule
 from outgate.relay.status_log import StatusLog
-from outgate.relay.suppressing import Suppressing
 from outgate.relay.sts_policies import StsPolicies
+from outgate.relay.suppressing import Suppressing
 from outgate.relay.tls_rules import TlsRules
 from outgate.relay.tls_ways import CHAINS
 from outgate.settings import RelaySettings, Settings, compiled

@@ -183,7 +183,7 @@ class Delivery:
     def live(self) -> dict[str, SiteLive]:
         """Return how each site is served now, from all endpoints together."""
         found: Counter[str] = Counter()
-        for (_, name), site in self._sites.items():
+        for (_, name, _), site in self._sites.items():
             found[name] += site.connections
         return {name: SiteLive(connections) for name, connections in found.items()}
 

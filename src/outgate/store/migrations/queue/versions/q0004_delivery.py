@@ -219,6 +219,8 @@ def _no_verbs() -> None:
     op.drop_table("standing_holds")
     op.drop_table("operator_wishes")
     op.drop_index("recipients_waiting", "recipients")
+
+
 def _tls_optional() -> None:
     op.add_column("messages", sa.Column("tls_optional", sa.Boolean(), nullable=False, server_default="0"))
 
