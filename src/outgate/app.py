@@ -38,7 +38,8 @@ from outgate.model.flow import Attempt, Client, Job
 from outgate.net import guard
 from outgate.net.certificates import BadCertificate, CertificateWatch, ServerCertificate
 from outgate.net.dns import Resolver
-from outgate.net.tls import opportunistic_context
+from outgate.net.http import Fetcher
+from outgate.net.tls import opportunistic_context, verified_context
 from outgate.relay import policy
 from outgate.relay.access import AccessTable
 from outgate.relay.credentials import Credentials
@@ -49,6 +50,7 @@ from outgate.relay.endpoints import Door, Endpoint, Endpoints
 from outgate.relay.guessing import FAMILIAR_S, Guessing
 from outgate.relay.holds import Holds
 from outgate.relay.listeners import CannotListen, Listeners
+from outgate.relay.operators import Operators
 from outgate.relay.planning import Planning
 from outgate.relay.probing import Prober
 from outgate.relay.queue import Queue, Retry
@@ -58,6 +60,11 @@ from outgate.relay.session import Relay, SubmissionSession
 from outgate.relay.signer import Signer
 from outgate.relay.sources import Sources
 from outgate.relay.standing import Schedule
+from outgate.relay.status_log import StatusLog
+from outgate.relay.sts_policies import StsPolicies
+from outgate.relay.suppressing import Suppressing
+from outgate.relay.tls_rules import TlsRules
+from outgate.relay.tls_ways import CHAINS
 from outgate.relay.transports import Transports, WaysOut
 from outgate.settings import RelaySettings, Settings, compiled, default_routes
 from outgate.smtp.asyncio.server import (
@@ -131,6 +138,7 @@ class RelayService:
         self.endpoint_of = functools.lru_cache(maxsize=10_000)(self._endpoint_of)
         self._context = context
         self._certificates = _certificates(relay, self.endpoints)
+        self._verified = _verified(relay)
         self.certificates = CertificateWatch(list(self._certificates.values()))
         self._is_trusted = functools.lru_cache(maxsize=4096)(self._in_trusted)
         self._trusted = [ipaddress.ip_network(network, strict=False) for network in relay.proxy_trusted]
@@ -141,6 +149,7 @@ class RelayService:
                 clock=clock,
                 segment_bytes=settings.store.segment_bytes,
                 notify=loop.call_soon_threadsafe,
+                retention_s=settings.store.retention_s,
                 sync=sync,
             )
         self.credentials = Credentials(control.tenancy, control.identity, clock, threads=relay.password_threads)
@@ -150,6 +159,14 @@ class RelayService:
             load=self.store.load,
             notify=loop.call_soon_threadsafe,
         )
+        self.suppressing = Suppressing(
+            control.suppressions,
+            clock,
+            bounces=relay.suppress_hard_bounces,
+            lasts_s=relay.hard_bounce_lasts_s,
+        )
+        status_file = settings.log.status_file
+        self._status_log = StatusLog(Path(status_file)) if status_file else None
         self._permitted = permitted
         self.sources = Sources(self.endpoints.all, clock)
         self.listeners = Listeners(self.endpoints, self._listener)
@@ -158,7 +175,9 @@ class RelayService:
             for each in self.endpoints.all
             for name in (each.public_name, each.private_name, each.ehlo_name)
         )
-        self.transports = self._transports(resolver, clock)
+        names = _trusted(relay, clock) or resolver
+        self.sts = self._sts(names, permitted)
+        self.transports = self._transports(names, clock)
         self.delivery = self._delivery(clock)
         self.ways = WaysOut(self.transports, self.sources, clock)
         self.prober = Prober(self.transports, self.delivery.dialler, clock)
@@ -179,10 +198,20 @@ class RelayService:
             destroyed=self.signer.forget,
         )
         self.planning = Planning(self.store, self.relay.quotas, control.tenancy.quotas, clock, planned=self.queue.look)
+        self.operators = Operators(
+            self.store.verbs,
+            self.queue,
+            clock,
+            sift=self.delivery.sift,
+            released=self._released,
+            live=self.delivery.live,
+            routes=self.transports.names,
+        )
         self._turnstile = Turnstile(relay.connections, relay.connections_per_address)
         self._changing = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._endings = Endings()
+        self._followed = control.data_version()
         self._due = -inf  # when the time of day asks for a look at access, though no row has changed
 
     def _queue(self, clock: Clock) -> Queue:
@@ -195,6 +224,8 @@ class RelayService:
             retry=Retry(relay.retry_first_s, relay.retry_most_s),
             ready_bytes=self._settings.store.ready_bytes,
             held=lambda smtp_config_id: self.holds.reason(smtp_config_id),
+            suppressed=self.suppressing.among,
+            stopped=lambda job, site: self.operators.stopped(job, site),
         )
 
     def _relay(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> Relay:
@@ -218,11 +249,23 @@ class RelayService:
             guessing=Guessing(relay.wrong_logins),
             replace_bare_line_ends=relay.bare_line_ends == "replace",
             intake=Intake(max(relay.receiving_bytes, relay.max_message_bytes + 1024)),
+            suppressed=self.suppressing.words,
             may_be_dialled=lambda address: self._permitted("", address),
         )
 
+    def _sts(self, names: Resolver, permitted: Callable[[str, str], bool]) -> StsPolicies | None:
+        relay = self._settings.relay
+        if not relay.mta_sts or relay.delivery_tls == "none" or relay.deliver_to:
+            return None
+        fetcher = Fetcher(
+            addresses=names.addresses, permitted=permitted, context=self._verified, port=relay.mta_sts_port
+        )
+        return StsPolicies(self._control.sts, names, fetcher, self._clock)
+
     def _transports(self, resolver: Resolver, clock: Clock) -> Transports:
         relay = self._settings.relay
+        dane = bool(relay.dane_resolver) and relay.delivery_tls != "none"
+        rules = TlsRules(policies=self.sts, tlsa=resolver if dane else None, port=relay.delivery_port, chain=CHAINS)
         try:
             routers = {
                 endpoint.id: Router(
@@ -232,6 +275,7 @@ class RelayService:
                     deliver_to=relay.deliver_to,
                     own_names=self._own_names,
                     permitted=self._permitted,
+                    tls=rules,
                     sources=self.sources,
                     ourselves=self._listens_at,
                 )
@@ -276,12 +320,22 @@ class RelayService:
             finished=self._finished,
             clock=clock,
             limits=limits,
-            dialler=Dialler(clock=clock, limits=limits, tls=tls, sources=self.sources, own_names=self._own_names),
-            may_go=lambda job: self.queue.may_go(job),
+            dialler=Dialler(
+                clock=clock,
+                limits=limits,
+                tls=tls,
+                verified=lambda given: verified_context(authorities=given) if given else self._verified(),
+                sources=self.sources,
+                own_names=self._own_names,
+            ),
+            may_go=lambda job, site: self.queue.may_go(job, site),
         )
 
     def _finished(self, job: Job, attempt: Attempt) -> None:
         settled = self.queue.record(job, attempt)
+        self.suppressing.look(job, settled)
+        if self._status_log is not None:
+            self._status_log.tell(job, settled)
         for outcome in settled.outcomes:
             _log.debug("delivery.outcome", queue_id=job.queue_id, status=outcome.status, reason=outcome.reason)
 
@@ -345,8 +399,12 @@ class RelayService:
     async def start(self) -> None:
         """Take up what an earlier run left and begin to accept."""
         self.sources.start(self._settings.relay.source_check_s)
+        await self.suppressing.start()
         await self.planning.start()
+        await self.operators.start()
         await self.holds.start()
+        if self.sts is not None:
+            await self.sts.start()
         now = self._clock.now()
         self.relay.guessing.remember(await asyncio.to_thread(self.store.sent_from, now - FAMILIAR_S))
         self.queue.start()
@@ -377,6 +435,13 @@ class RelayService:
         async with self._reading:
             await asyncio.to_thread(self.credentials.follow)
             await self._end_sessions(lambda session: session.still_logged_in())
+
+    async def follow_suppressions(self) -> None:
+        """Notice addresses that another process has suppressed. Some microseconds if nothing was written."""
+        version = self._control.data_version()
+        if version != self._followed:
+            await self.suppressing.follow()
+            self._followed = version
 
     async def follow_access(self) -> None:
         """Decide by the network rules of now, in open sessions too, if they have changed or an allow-list has ended;
@@ -422,7 +487,10 @@ class RelayService:
         await self.holds.stop()
         await self.sources.stop()
         await self.delivery.stop()
+        if self.sts is not None:
+            await self.sts.stop()
         await self.queue.stop()
+        await self.suppressing.stop()
         self.signer.close()
         self.credentials.close()
         self.relay.checking.close()
@@ -626,6 +694,31 @@ def _certificates(relay: RelaySettings, endpoints: Endpoints) -> dict[str, Serve
     for certificate in found.values():
         certificate.others = [each for each in found.values() if each is not certificate]
     return found
+
+
+def _verified(relay: RelaySettings) -> Callable[[], ssl.SSLContext]:
+    """Return what makes the context that checks certificates of receiving servers. Raises `StartFailed`."""
+    if not relay.authorities_file:
+        return verified_context
+    make = functools.partial(verified_context, Path(relay.authorities_file))
+    try:
+        make()
+    except OSError as error:  # `ssl.SSLError` is one
+        raise StartFailed(
+            f"relay.authorities_file {relay.authorities_file}: {error.strerror or error}; it is a file of PEM"
+            " certificates"
+        ) from None
+    return make
+
+
+def _trusted(relay: RelaySettings, clock: Clock) -> Resolver | None:
+    """Return the resolver whose word on DNSSEC is believed, if there is one."""
+    if not relay.dane_resolver:
+        return None
+    host, _, port = relay.dane_resolver.rpartition(":")
+    if not CHAINS:
+        _log.info("dane.no_chains", remedy="TLSA records of usage 2 (DANE-TA) count from Python 3.13")
+    return Resolver([(host.strip("[]"), int(port))], clock, trusted=True)
 
 
 def port_taken(name: str, address: str, port: int, error: OSError) -> str:

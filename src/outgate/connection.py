@@ -13,6 +13,7 @@ import os
 import shlex
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, cast
@@ -83,6 +84,18 @@ def client_id_of(token: str) -> str:
         return ""
 
 
+def _parts(request: urllib.request.Request) -> Iterator[bytes]:
+    try:
+        with _DIRECT.open(request, timeout=300) as answer:
+            while part := answer.read(65_536):
+                yield part
+    except urllib.error.HTTPError as error:
+        raise Refusal(error.code, error.read().decode("utf-8", "replace")) from None
+    except (OSError, HTTPException, ValueError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise NotReachable(f"{request.full_url} does not answer ({reason}): is `outgate dev` running?") from None
+
+
 class Api:
     """JSON calls with the token of a `dev.json`."""
 
@@ -127,6 +140,22 @@ class Api:
             return json.loads(text), found
         except ValueError:
             return text, found
+
+    def sent_as(self, media: str, url: str, octets: bytes) -> Any:
+        """Post octets of a media type; return the decoded answer. Raises as `call`."""
+        headers = {**self._headers, "Content-Type": media}
+        request = urllib.request.Request(url, octets, headers, method="POST")  # noqa: S310 - the URL is from dev.json
+        return json.loads(b"".join(_parts(request)))
+
+    def parts(self, url: str) -> Iterator[bytes]:
+        """Give an answer of whatever length in parts. Raises as `call`, also on the way."""
+        headers = {**self._headers, "Accept": "*/*"}
+        return _parts(urllib.request.Request(url, headers=headers))  # noqa: S310 - the URL is from dev.json
+
+    def suppressions(self, path: str = "", *, quoted: bool = True) -> str:
+        """Return the URL of the instance's suppressed addresses, or of one of them; not `quoted`: what hangs there."""
+        base = f"{self.dev['event_notifications_url']}/v1/instances/{self.dev['instance_id']}/smtp/suppressions"
+        return f"{base}/{quote(path, safe='') if quoted else path}" if path else base
 
     def messages(self, queue_id: str = "") -> str:
         """Return the URL of the instance's messages, or of one of them; whatever a person typed stays one part."""

@@ -386,7 +386,7 @@ class Laptop:
             await relay.changed()
 
         # Before the first look: what changes after it is noticed.
-        watch = Watch(control, changed, relay.follow_access, relay.follow_logins)
+        watch = Watch(control, changed, relay.follow_access, relay.follow_logins, relay.follow_suppressions)
         await relay.changed()
         await relay.start()
         await gateways.start()

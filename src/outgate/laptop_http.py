@@ -104,7 +104,14 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
             "/iam": tokens,
             "/identity": _below("/identity", tokens),
             "/sandbox": sandbox_api.build(parts.zone, parts.inbox, advance, authenticator),
-            "/operations/v1": operations.build(status=parts.relay.ways, authenticator=authenticator),
+            "/operations/v1": operations.build(
+                operators=parts.relay.operators,
+                status=parts.relay.ways,
+                authenticator=authenticator,
+                clock=clock,
+                configured=lambda smtp_config_id: control.tenancy.instance_of(smtp_config_id) is not None,
+                instanced=lambda instance_id: control.tenancy.instance(instance_id) is not None,
+            ),
             "/vpc/v1": vpc.build(
                 store=control,
                 authenticator=authenticator,

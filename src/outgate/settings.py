@@ -262,6 +262,16 @@ class RelaySettings(_Section):
     hold_longest_s: float = Field(
         1_209_600.0, gt=0, description="Seconds that mail of a suspended or deleted configuration is held at most."
     )
+    suppress_hard_bounces: bool = Field(
+        True,
+        description="Whether an address is suppressed by its first hard bounce: no mailbox, or one that is closed.",
+    )
+    hard_bounce_lasts_s: float = Field(
+        7_776_000.0,
+        ge=0,
+        le=3_153_600_000,
+        description="Seconds that a hard bounce suppresses its address; 0: until somebody removes it.",
+    )
     recheck_interval_s: float = Field(21_600.0, gt=0, description="Seconds between two looks at a verified domain.")
     recheck_grace_s: float = Field(
         259_200.0, ge=0, description="Seconds a domain that fails may still send before it is suspended."
@@ -293,6 +303,18 @@ class RelaySettings(_Section):
     delivery_port: int = Field(25, ge=1, le=65535, description="Port of the receiving servers.")
     delivery_tls: Literal["opportunistic", "none"] = Field(
         "opportunistic", description="Whether deliveries use STARTTLS where it is offered."
+    )
+    authorities_file: str = Field(
+        "",
+        description="PEM file with the authorities that may vouch for receiving servers and MTA-STS policies; empty:"
+        " the system's.",
+    )
+    mta_sts: bool = Field(True, description="Whether what receiving domains ask by MTA-STS is fetched and kept to.")
+    mta_sts_port: int = Field(443, ge=1, le=65535, description="Port of the servers of MTA-STS policies.")
+    dane_resolver: _HostAndPort = Field(
+        "",
+        description="address:port of a validating DNS resolver that is trusted, on this machine or over a way that is"
+        " safe: it is asked where mail goes, and for TLSA records; empty: no DANE.",
     )
     connections_per_site: int = Field(20, ge=1, description="Connections an endpoint keeps to one site at most.")
     messages_per_connection: int = Field(1000, ge=1, description="Messages over one delivery connection.")
@@ -337,6 +359,11 @@ class StoreSettings(_Section):
     ready_bytes: int = Field(
         33_554_432, ge=0, description="Message bytes kept in memory between acceptance and delivery."
     )
+    retention_s: float = Field(
+        2_592_000.0,
+        ge=604_800.0,
+        description="Seconds that a message and all that befell it are kept once it is done with; a week at least.",
+    )
 
 
 class DevSettings(_Section):
@@ -354,6 +381,9 @@ class LogSettings(_Section):
     """Logging."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    status_file: str = Field(
+        "", description="File that gets the vendor's record of each delivery, deferral and bounce; empty: none."
+    )
 
 
 class Settings(BaseSettings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +19,12 @@ from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.api.mounts import Mounts
 from outgate.base.clock import Clock, FrozenClock, OffsetClock
+from outgate.model.flow import Job
 from outgate.model.tenancy import Checked, Instance, NewStanding, SmtpConfiguration, Verification
 from outgate.net.dns import Resolver
 from outgate.relay.dialling import DeliveryLimits, Dialler
 from outgate.relay.endpoints import Endpoint, OpenEndpoint
+from outgate.relay.operators import Operators
 from outgate.relay.probing import Prober
 from outgate.relay.routing import Router
 from outgate.relay.sources import Sources
@@ -99,6 +101,10 @@ class Service:
         return f"{self.base}/vpc/v1"
 
     @property
+    def operations_url(self) -> str:
+        return f"{self.base}/operations/v1"
+
+    @property
     def smtp_url(self) -> str:
         return f"{self.en_url}/v1/instances/{self.instance.id}/smtp"
 
@@ -170,7 +176,14 @@ def application(
             "/event-notifications": notifications,
             "/context-based-restrictions": restrictions.build(store=store, authenticator=authenticator, clock=clock),
             "/iam": tokens_api,
-            "/operations/v1": operations.build(status=status, authenticator=authenticator),
+            "/operations/v1": operations.build(
+                operators=Operators(history.verbs, NothingUnderWay(), clock, released=nothing),
+                status=status,
+                authenticator=authenticator,
+                clock=clock,
+                configured=lambda smtp_config_id: store.tenancy.instance_of(smtp_config_id) is not None,
+                instanced=lambda instance_id: store.tenancy.instance(instance_id) is not None,
+            ),
             "/vpc/v1": vpc.build(
                 store=store,
                 authenticator=authenticator,
@@ -207,6 +220,26 @@ def prober(store: ControlStore, clock: Clock) -> Prober:
     """Return what tries routes."""
     dialler = Dialler(clock=clock, limits=DeliveryLimits(reply=5.0), tls=None, sources=SOURCES)
     return Prober(transports(store, clock), dialler, clock)
+
+
+class NothingUnderWay:
+    """A queue whose delivery has nothing."""
+
+    def recall(self, recipients: Iterable[int]) -> None:
+        pass
+
+    def under_way(self, wanted: Callable[[Job], bool]) -> list[int]:
+        return []
+
+    def under_way_by_domain(self, wanted: Callable[[Job], bool] | None = None) -> Mapping[str, int]:
+        return {}
+
+    def look(self) -> None:
+        pass
+
+
+async def nothing(_smtp_config_id: str) -> None:
+    pass
 
 
 @contextmanager

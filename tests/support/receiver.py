@@ -1,4 +1,4 @@
-"""A receiving server of the tests' own: the server machine as an MX that says yes and remembers."""
+"""A receiving server of the tests' own: the server machine as an MX that says yes, or what it is told to, and remembers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from outgate.smtp.asyncio.server import Connection, Listener, ListenerOptions, Peer, Timeouts, listening_socket
 from outgate.smtp.events import Connected, Event, MailFrom, MessageReceived, RcptTo
-from outgate.smtp.reply import reply
+from outgate.smtp.reply import Reply, reply
 from outgate.smtp.server import RECIPIENT_OK, SENDER_OK, Limits, ServerMachine
 
 
@@ -21,6 +21,10 @@ class Receiver:
     contents: list[bytes] = field(default_factory=list)
     origins: dict[str, tuple[str, str]] = field(default_factory=dict)
     keep: bool = False
+    refuses: dict[str, Reply] = field(default_factory=dict)
+    """What is said to RCPT, by mailbox."""
+    says: Reply | None = None
+    """What is said to a message instead of taking it."""
     context: ssl.SSLContext | None = None
     listener: Listener | None = None
 
@@ -68,8 +72,11 @@ class _Session:
             case MailFrom():
                 self.machine.answer(SENDER_OK)
             case RcptTo():
-                self.machine.answer(RECIPIENT_OK)
+                self.machine.answer(self._receiver.refuses.get(event.forward_path.text, RECIPIENT_OK))
             case MessageReceived():
+                if self._receiver.says is not None:
+                    self.machine.answer(self._receiver.says)
+                    return
                 self._receiver.take(event.content, self._peer.address, self.machine.hello)
                 self.machine.answer(reply(250, "2.0.0", "Ok"))
             case _:

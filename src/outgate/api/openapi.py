@@ -27,7 +27,7 @@ _SAID = {
     409: "Something stands in the way: a name or domain is taken, or a limit is reached.",
     412: "`If-Match` is not the current ETag: get the thing anew.",
     413: "The body is too long.",
-    415: "The body is not JSON, or in a coding other than gzip.",
+    415: "The body is in another form than this operation reads, or in a coding other than gzip.",
     503: "Nothing was stored; the same request may succeed later.",
 }
 _ALWAYS = (400, 401, 403, 404, 503)

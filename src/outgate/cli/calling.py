@@ -113,7 +113,7 @@ def tagged(
     except Refusal as error:
         if optional and error.status == 404:
             return None, ""
-        fail(_words(error), NOT_AS_WANTED)
+        fail(words(error), NOT_AS_WANTED)
 
 
 def paged(api: Api, url: str, name: str, **wanted: object) -> Iterator[dict[str, Any]]:
@@ -157,7 +157,7 @@ def clean(text: str) -> str:
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
-def _words(error: Refusal) -> str:
+def words(error: Refusal) -> str:
     """Return what a refusal says, whichever of the vendors' bodies it has."""
     try:
         body = json.loads(error.body)

@@ -10,9 +10,11 @@ Not here: what decides (`relay.policy`), what stores (`store`), what sends (`rel
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from outgate.domains.dane import Tlsa
 from outgate.model.tenancy import SmtpConfiguration
 from outgate.smtp.transaction import Step
 
@@ -118,7 +120,9 @@ class Accepted:
 
     `trace` is what we prepend (Received, and Message-ID or Date where missing), CR LF lines. `counted_at` is when
     it counts for its configuration's quota (None: there is none); it is held until then if that is later than
-    `accepted_at`. `warning` is what was found and let pass."""
+    `accepted_at`. `warning` is what was found and let pass. `suppressed` are the mailboxes among its recipients that it
+    is not sent to, and the words for the trail. `tls_optional`: the message says `TLS-Required: No` (RFC 8689
+    section 5)."""
 
     queue_id: str
     submission: Submission
@@ -133,6 +137,8 @@ class Accepted:
     expires_at: float
     counted_at: float | None = None
     warning: str = ""
+    suppressed: Mapping[str, str] = field(default_factory=dict[str, str])
+    tls_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +168,8 @@ class Job:
     """A message × one recipient domain × its due recipients, leased to this process. Made by the queue.
 
     `content` is at hand when the message was accepted a moment ago, else None: read it at `location`. `ret`, `envid`
-    and `requiretls` are as in `Submission`; `route` names the one route it must take, "" for the usual order."""
+    and `requiretls` are as in `Submission`, `tls_optional` as in `Accepted`; `route` names the one route it must take,
+    "" for the usual order."""
 
     queue_id: str
     instance_id: str
@@ -182,6 +189,7 @@ class Job:
     envid: str = ""
     requiretls: bool = False
     route: str = ""
+    tls_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,26 +217,18 @@ class TlsLevel(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tlsa:
-    """A TLSA record (RFC 6698): certificate usage, selector, matching type, and the association data."""
-
-    usage: int
-    selector: int
-    matching: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class TlsDemand:
     """What TLS to a host must be. Made by routing, kept by dialling. `names` are those a certificate may have (the
     host's own if there is none); `why` says who asks for it, for the trail ("MTA-STS enforce of example.com");
-    `authorities` are the certificates (PEM) that may vouch for it, "" for the system's."""
+    `authorities` are the certificates (PEM) that may vouch for it, "" for the usual ones. `testing` is who would like a
+    verified certificate, without insisting ("MTA-STS testing of example.com")."""
 
     level: TlsLevel = TlsLevel.OPPORTUNISTIC
     names: tuple[str, ...] = ()
     tlsa: tuple[Tlsa, ...] = ()
     why: str = ""
     authorities: str = ""
+    testing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,8 @@ class Route:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What one attempt meant for one recipient. `code` 0 when no reply was read; `reason` is a class word
-    ("accepted", "bad-mailbox", "policy", "network", "dns", "tls", "timeout", …)."""
+    ("accepted", "bad-mailbox", "policy", "network", "dns", "tls", "timeout", …). `personal`: the reply was to this
+    recipient alone, not to a sender or a message that others share."""
 
     recipient_id: int
     status: Status
@@ -287,6 +288,7 @@ class Outcome:
     enhanced: str
     text: str
     reason: str
+    personal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

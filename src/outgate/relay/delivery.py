@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -20,6 +21,7 @@ from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
 from outgate.model.flow import Attempt, Host, Job, Outcome, Prepared, Route, Status
+from outgate.model.operations import SiteLive
 from outgate.relay import outcome
 from outgate.relay.dialling import DeliveryLimits, Dialler, NoHost
 from outgate.relay.routing import Unroutable
@@ -70,9 +72,9 @@ class Delivery:
         clock: Clock,
         limits: DeliveryLimits,
         dialler: Dialler,
-        may_go: Callable[[Job], bool] = lambda _job: True,
+        may_go: Callable[[Job, str], bool] = lambda _job, _site: True,
     ) -> None:
-        """`may_go` is asked before a job is begun: if it says no, it has taken the job back."""
+        """`may_go` is asked with the site before a job is begun: if it says no, it has taken the job back."""
         self._ways = ways
         self._signer = signer
         self._finished = finished
@@ -138,6 +140,8 @@ class Delivery:
         if self.stopping:
             self.unsent()
             return
+        if not self.begins(work):  # before anything is dialled for it
+            return
         route = work.route
         key = (route.endpoint, route.site, route.via, route.security)
         site = self._sites.get(key)
@@ -155,9 +159,16 @@ class Delivery:
         for work in waiting:
             tried = (*work.tried, Tried(work.route.via, none.text))
             if self.stopping or none.reason == "internal" or not self._ways.has_others(work.job, tried):
-                self.failed(work, _all_of(tried), none.reason, steps, none.host)
+                self._given_up(work, replace(none, text=_all_of(tried)), steps)
             else:
                 spawn(self._reroute(work, tried, none, steps), "reroute")
+
+    def _given_up(self, work: Work, none: NoHost, steps: tuple[Step, ...]) -> None:
+        if not none.enhanced:
+            self.failed(work, none.text, none.reason, steps, none.host)
+            return
+        refused = functools.partial(outcome.rejected, enhanced=none.enhanced, text=none.text, reason_class=none.reason)
+        self.ended(work, tuple(map(refused, work.job.recipients)), steps, none.host, "")
 
     async def _reroute(self, work: Work, tried: tuple[Tried, ...], none: NoHost, steps: tuple[Step, ...]) -> None:
         try:
@@ -234,10 +245,22 @@ class Delivery:
 
     def begins(self, work: Work) -> bool:
         """Say whether work may be begun: it may have waited long for its turn; if not, the queue has it back."""
-        if self._may_go(work.job):
+        if self._may_go(work.job, work.route.site):
             return True
         self.busy -= 1
         return False
+
+    def sift(self) -> None:
+        """Ask again of all that waits for its turn whether it may be begun: an operator has changed something."""
+        for site in list(self._sites.values()):
+            site.sift()
+
+    def live(self) -> dict[str, SiteLive]:
+        """Return how each site is served now, from all endpoints together."""
+        found: Counter[str] = Counter()
+        for (_, name, *_), site in self._sites.items():
+            found[name] += site.connections
+        return {name: SiteLive(connections) for name, connections in found.items()}
 
     def unsent(self) -> None:
         """Let go of a job that nobody has tried, because the service stops: the queue gives it back."""

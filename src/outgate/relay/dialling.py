@@ -1,35 +1,38 @@
 """From a route to an open connection: which of its hosts, from which address, under which TLS, with which login.
 
-Standards: RFC 5321 section 5.1, RFC 3207, RFC 7435 (opportunistic), RFC 4954 (AUTH), RFC 8305 (a second address is
-tried beside one that does not answer).
+Standards: RFC 5321 section 5.1, RFC 3207, RFC 4954 (AUTH), RFC 8305 (a second address is tried beside one that does not
+answer), RFC 8689 section 4.2.1 (REQUIRETLS).
 Promises: hosts are tried in their order, and what is preferred less only when all that is preferred more has failed; a
 family that leads nowhere costs a quarter of a second, not a time-out; what went wrong on the way is a step for the
 trail, never an exception; an address that is suspended is not left from.
 Dangers: opportunistic TLS hides from listeners, not from impostors: who must be sure makes a demand.
-Not here: where hosts come from (`relay.routing`, `relay.transports`), what goes over the connection (`relay.sites`).
+Not here: where hosts come from (`relay.routing`, `relay.transports`), what TLS must be (`relay.tls_rules`,
+`relay.tls_ways`), what goes over the connection (`relay.sites`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import socket
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from outgate.base.clock import Clock
-from outgate.model.flow import Host, Route, TlsLevel
-from outgate.net.tls import has_name, opportunistic_context, verified_context
+from outgate.base.tasks import spawn
+from outgate.model.flow import Host, Route
+from outgate.net.tls import verified_context
 from outgate.relay.sources import Sources
-from outgate.smtp.asyncio.client import Check, ClientTimeouts, ConnectFailed, Connection, TlsMode, connect, dial
+from outgate.relay.tls_ways import TlsWays
+from outgate.smtp.asyncio.client import ClientTimeouts, ConnectFailed, Connection, connect, dial
 from outgate.smtp.transaction import Step
 
 _BESIDE_S = 0.25
 """RFC 8305 section 5: how long an address may take before the next one is tried beside it."""
-_CONTEXTS = 64
 _REASONS = {"tls": "tls", "auth": "auth", "source": "source", "loop": "loop"}
+_NO_TLS, _NO_REQUIRETLS = "5.7.10", "5.7.30"
+"""RFC 8689 section 4.2.1: no TLS of the kind that the sender requires, no server that promises to go on with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +55,13 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class NoHost:
-    """Why no host of a route took us: text, reason class, and the host tried last."""
+    """Why no host of a route took us: text, reason class, and the host tried last. `enhanced` is the code of a bounce
+    if no later try can help: what the sender requires of TLS is not there."""
 
     text: str
     reason: str
     host: Host
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a demand means for a handshake. `or_clear`: if it fails, the mail may go without TLS."""
-
-    mode: TlsMode
-    context: ssl.SSLContext | None = None
-    server_name: str | None = None
-    check: Check | None = None
-    or_clear: bool = False
+    enhanced: str = ""
 
 
 class Dialler:
@@ -79,19 +73,20 @@ class Dialler:
         clock: Clock,
         limits: DeliveryLimits,
         tls: ssl.SSLContext | None,
+        verified: Callable[[str], ssl.SSLContext] = lambda authorities: verified_context(authorities=authorities),
         sources: Sources | None = None,
         own_names: frozenset[str] = frozenset(),
         beside_s: float = _BESIDE_S,
     ) -> None:
-        """`tls` is for connections with any certificate; None: STARTTLS is used only where it is demanded. Who greets
-        with one of `own_names` is ourselves."""
+        """`tls` is for connections with any certificate; None: STARTTLS is used only where it is demanded. `verified`
+        makes the context of those whose certificate authorities (PEM; "": the usual ones) must vouch for, when it is
+        first needed. Who greets with one of `own_names` is ourselves."""
         self._clock = clock
         self._limits = limits
-        self._tls = tls
+        self._ways = TlsWays(tls, verified, clock)
         self._sources = sources
         self._own = own_names
         self._beside_s = beside_s
-        self._verified: dict[tuple[str, bool], ssl.SSLContext] = {}
 
     async def open(self, route: Route, steps: list[Step]) -> Opened | NoHost:
         """Connect to the first host that takes us; return the connection, or why none did. `steps` gets what failed on
@@ -115,9 +110,13 @@ class Dialler:
             if connection.closed:  # before it took anything: another host may do better
                 failures.append((host, "closed after EHLO", "network"))
                 continue
+            if route.requiretls and "REQUIRETLS" not in connection.extensions:
+                steps.extend(connection.greeting_steps)
+                spawn(connection.quit(), "quit")
+                failures.append((host, "REQUIRETLS is not offered, and the sender requires it", _NO_REQUIRETLS))
+                continue
             return Opened(connection, host)
-        text = "; ".join(f"{_named(host)}: {text}" for host, text, _ in failures)
-        return NoHost(text, failures[-1][2], failures[-1][0])
+        return _nowhere(route, failures)
 
     # -- a socket ---------------------------------------------------------------------------------------------
 
@@ -186,69 +185,53 @@ class Dialler:
 
     async def _converse(self, host: Host, sock: socket.socket, ehlo_name: str, steps: list[Step]) -> Connection:
         try:
-            terms = await self.terms(host)
+            *others, last = await self._ways.of(host)
         except BaseException:
             sock.close()
             raise
-        while True:
+        for way in (*others, last):
             try:
                 return await connect(
                     host.address,
                     host.port,
                     ehlo_name=ehlo_name,
                     source=host.source,
-                    tls=terms.mode,
-                    context=terms.context,
-                    server_name=terms.server_name,
+                    tls=way.mode,
+                    context=way.context,
+                    server_name=way.server_name,
                     timeouts=self._timeouts,
                     clock=self._clock,
                     sock=sock,
-                    check=terms.check,
+                    check=way.check,
                     login=None if host.login is None else (host.login.username, host.login.password),
                     own_names=self._own,
                 )
             except ConnectFailed as error:
                 steps.extend(error.steps)
-                if error.stage != "tls" or not terms.or_clear:
+                if error.stage != "tls" or error.injected:
                     raise
-                terms = Terms("none")  # a broken handshake must not keep mail from a server that takes it
+                if way is last:
+                    raise self._ways.failed(way, host, error) from None
+                # Opportunistic: a broken handshake must not keep mail from a server that takes it.
+                steps.extend(self._ways.note(way, host, error))
             try:
                 sock = await self._dial(host)
             except ConnectFailed as error:
                 steps.extend(error.steps)
                 raise
+        raise AssertionError  # the last way returns or raises
 
-    async def terms(self, host: Host) -> Terms:
-        """Return what the demand on a host means. Raises `ConnectFailed` (stage "tls") for one that cannot be kept."""
-        demand, name = host.tls, host.name or None
-        always: TlsMode = "implicit" if host.implicit else "required"
-        if demand.level is TlsLevel.NONE:
-            return Terms("none")
-        if demand.level is TlsLevel.OPPORTUNISTIC:
-            return Terms("none") if self._tls is None else Terms("opportunistic", self._tls, name, or_clear=True)
-        if demand.level is TlsLevel.ENCRYPTED:
-            return Terms(always, self._tls or opportunistic_context(), name)
-        if demand.level is not TlsLevel.VERIFIED:
-            raise ConnectFailed("tls", f"TLS of level {demand.level.value} cannot be had here")
-        one = len(demand.names) <= 1
-        try:
-            context = await self._verifying(demand.authorities, names_too=one)
-        except (OSError, ValueError) as error:
-            raise ConnectFailed("tls", f"the authorities that are trusted cannot be read: {error}") from None
-        if one:
-            return Terms(always, context, demand.names[0] if demand.names else name)
-        return Terms(always, context, name, functools.partial(has_name, names=demand.names))
 
-    async def _verifying(self, authorities: str, *, names_too: bool) -> ssl.SSLContext:
-        context = self._verified.get((authorities, names_too))
-        if context is None:
-            # Reading the system's authorities takes a while.
-            context = await asyncio.to_thread(verified_context, authorities=authorities)
-            context.check_hostname = names_too
-            if len(self._verified) >= _CONTEXTS:
-                self._verified.clear()
-            self._verified[authorities, names_too] = context
-        return context
+def _nowhere(route: Route, failures: Sequence[tuple[Host, str, str]]) -> NoHost:
+    """Return why no host took us; for good if what the sender requires of TLS is nowhere to be had."""
+    codes = {code if code == _NO_REQUIRETLS else _NO_TLS if code == "tls" else "" for _, _, code in failures}
+    host, _, reason = failures[-1]
+    return NoHost(
+        "; ".join(f"{_named(host)}: {text}" for host, text, _ in failures),
+        "tls" if reason == _NO_REQUIRETLS else reason,
+        host,
+        max(codes) if route.requiretls and "" not in codes else "",
+    )
 
 
 def _alternating(hosts: Sequence[Host]) -> list[Host]:

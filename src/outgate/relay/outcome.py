@@ -9,6 +9,7 @@ Not here: when to try again (`relay.queue`), the conversation (`smtp.client`).
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from outgate.model.flow import JobRecipient, Outcome, Status
 from outgate.smtp.reply import Reply
@@ -69,7 +70,13 @@ def of_transaction(recipients: tuple[JobRecipient, ...], result: TransactionResu
     outcomes: list[Outcome] = []
     for index, recipient in enumerate(recipients):
         deciding = result.reply_for(index)
-        outcomes.append(_unfinished(recipient, result) if deciding is None else of_reply(recipient, deciding))
+        if deciding is None:
+            outcomes.append(_unfinished(recipient, result))
+            continue
+        outcome = of_reply(recipient, deciding)
+        # What is said to RCPT, or to the content where nobody else was to have it.
+        personal = deciding is result.recipients[index] or (len(recipients) == 1 and deciding is result.final)
+        outcomes.append(replace(outcome, personal=True) if personal and not deciding.ok else outcome)
     return tuple(outcomes)
 
 

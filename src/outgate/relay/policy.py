@@ -1,7 +1,8 @@
 """The rule book: each rule is one function from facts to a verdict, with reply, log reason and remedy.
 
 Standards: RFC 5321, 6409 section 6, RFC 3463 (codes); order and meaning are design section 5.
-Promises: pure (time is an argument); the first rule that refuses decides; replies are generic, reasons exact.
+Promises: pure (time is an argument); the first rule that refuses decides; replies are generic, reasons exact; a
+suppressed recipient changes no reply.
 Dangers: a reply must not tell which rule refused: `reason` and `remedy` go to the log only.
 Not here: addresses and zones (`relay.access`), passwords (`relay.credentials`), what a message holds
 (`relay.content`), where the long checks run (`relay.checking`).
@@ -9,7 +10,7 @@ Not here: addresses and zones (`relay.access`), passwords (`relay.credentials`),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 
@@ -32,7 +33,7 @@ from outgate.message.fields import (
     without,
 )
 from outgate.message.mime import TextPart
-from outgate.model.flow import Accepted, Submission, signing_key
+from outgate.model.flow import Accepted, Recipient, Submission, signing_key
 from outgate.model.tenancy import (
     HtmlCheck,
     Instance,
@@ -116,9 +117,15 @@ def forward_path(path: Mailbox, may_be_dialled: Callable[[str], bool]) -> Refuse
     return None
 
 
+def nobody(_instance_id: str, _recipients: Sequence[Recipient]) -> Mapping[str, str]:
+    """Suppress no recipient."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the rules at the end of data may know beside the submission. `lifetime` is in seconds."""
+    """What the rules at the end of data may know beside the submission. `lifetime` is in seconds; `suppressed` tells
+    which recipients an instance's mail is not sent to, and why."""
 
     sender: Sender
     host_name: str
@@ -128,6 +135,7 @@ class Facts:
     quotas: Quotas = field(default_factory=Quotas)
     most_recipients: int = 50
     most_octets: int = 31_457_280
+    suppressed: Callable[[str, Sequence[Recipient]], Mapping[str, str]] = nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,6 +440,9 @@ def _record(configuration: SmtpConfiguration) -> str:
 
 def _accepted(case: Case, warning: str = "") -> Accepted:
     submission, header, configuration, facts = case.submission, case.header, case.configuration, case.facts
+    # After every rule, and never a refusal: on the wire nobody learns who is suppressed. It may raise, so it comes
+    # before anything is counted.
+    suppressed = facts.suppressed(configuration.instance_id, submission.recipients)
     added = trace.received(
         helo=submission.helo,
         address=submission.client.address,
@@ -468,4 +479,6 @@ def _accepted(case: Case, warning: str = "") -> Accepted:
         expires_at=(counted_at or facts.now) + facts.lifetime,
         counted_at=counted_at,
         warning=warning,
+        suppressed=suppressed,
+        tls_optional=[value.lower() for value in header.all("tls-required")] == [b"no"],
     )

@@ -1,6 +1,8 @@
 """Where a recipient domain's mail goes: its MX hosts, the address it is, or the one host that a setting names.
 
-Standards: RFC 5321 section 5.1 (MX, implicit MX, loops), 4.1.3 (address literals), RFC 7505 (null MX).
+Standards: RFC 5321 sections 5.1 (MX, implicit MX, loops), 4.1.3 (address literals), RFC 7505 (null MX), RFC 8461
+section 5 (a host that the policy does not name is not used), RFC 7672 section 2.1.2 (nor is one whose TLSA records
+cannot be known).
 Promises: hosts come in order of preference, equals in random order; an address the guard refuses, or at which we listen
 ourselves, is never tried; a look-up that fails for now is a deferral, a domain that cannot take mail a bounce; where
 every address to leave from is suspended, none is made up.
@@ -13,15 +15,18 @@ from __future__ import annotations
 import ipaddress
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
-from outgate.model.flow import Host, Route
+from outgate.model.flow import Host, Route, TlsDemand, TlsLevel
 from outgate.net.dns import AddressAnswer, Exchange, ExchangeAnswer
 from outgate.relay.endpoints import Endpoint
 from outgate.relay.sources import Sources
+from outgate.relay.tls_rules import TlsRules, Unsafe, Wanted, security
 
 _MX_HOSTS = 10
 _ADDRESSES = 20
+_ANY = TlsDemand()
 
 
 class Names(Protocol):
@@ -64,12 +69,14 @@ class Router:
         deliver_to: str,
         own_names: Iterable[str],
         permitted: Callable[[str, str], bool],
+        tls: TlsRules | None = None,
         sources: Sources | None = None,
         ourselves: Callable[[str, int], bool] = lambda _address, _port: False,
     ) -> None:
         """Mail leaves from the outgoing addresses of `endpoint`, as `sources` chooses among them (None: the first of
         each family), and a host of a family that has none is not tried. `deliver_to` is `address:port` for all mail, or
-        ""; `permitted` judges (name, address) before use; `ourselves` says whether we listen at (address, port)."""
+        ""; `permitted` judges (name, address) before use; `ourselves` says whether we listen at (address, port); `tls`
+        says what TLS must be (None: what can be had)."""
         self._names = names
         self._port = port
         self._endpoint = endpoint
@@ -79,6 +86,7 @@ class Router:
         self._permitted = permitted
         self._ourselves = ourselves
         self._deliver_to = deliver_to
+        self._tls = tls or TlsRules()
         self._fixed = self._smart_host(deliver_to) if deliver_to else None
         self._fixed_at = 0 if sources is None else sources.generation
 
@@ -111,7 +119,10 @@ class Router:
     def _reachable(self, address: str) -> bool:
         return (":" in address) in self._first
 
-    def _host(self, name: str, address: str, port: int, site: str, preference: int = 0) -> Host:
+    def _usable(self, name: str, address: str) -> bool:
+        return self._permitted(name, address) and not self._ourselves(address, self._port) and self._reachable(address)
+
+    def _host(self, name: str, address: str, port: int, site: str, preference: int = 0, tls: TlsDemand = _ANY) -> Host:
         """Return a host with the address to leave from. Raises `Unroutable` (reason "source") if that is suspended."""
         if self._sources is None:
             source = self._first.get(":" in address)
@@ -119,15 +130,18 @@ class Router:
             source = self._sources.choose(self._endpoint.id, address, site)
             if source is None:
                 raise no_source(self._sources, self._endpoint, address)
-        return Host(name, address, port, source, preference=preference)
+        return Host(name, address, port, source, tls, preference)
 
-    async def route(self, domain: str) -> Route:
-        """Return where to deliver mail for `domain` (A-labels, or an address literal). Raises `Unroutable`."""
+    async def route(self, domain: str, *, requiretls: bool = False, tls_optional: bool = False) -> Route:
+        """Return where to deliver mail for `domain` (A-labels, or an address literal). `requiretls`: the sender
+        requires verified TLS all the way; `tls_optional`: it wants the message to go whatever the domain asks. Raises
+        `Unroutable`."""
         fixed = self.fixed
         if fixed is not None:
-            return fixed
+            return _insisted(fixed) if requiretls else fixed
         if domain.startswith("["):
-            return self._literal(domain)
+            found = self._literal(domain)
+            return _insisted(found) if requiretls else found
         answer = await self._names.exchanges(domain)
         if answer.status == "nxdomain":
             raise Unroutable(f"{domain} does not exist", permanent=True, reason="bad-domain", enhanced="5.1.2")
@@ -143,9 +157,22 @@ class Router:
         random.shuffle(exchanges)
         exchanges.sort(key=lambda exchange: exchange.preference)
         site = ",".join(sorted(exchange.host for exchange in exchanges))
-        hosts = await self._hosts(domain, exchanges[:_MX_HOSTS], site)
+        wanted = await self._tls.of(domain, answer, insist=requiretls, waive=tls_optional)
+        hosts, notes = await self._hosts(wanted, exchanges[:_MX_HOSTS], site)
         reason = "implicit MX" if implicit else "MX " + ", ".join(f"{e.preference} {e.host}" for e in exchanges)
-        return self._leaving(site, tuple(hosts), reason)
+        if wanted.demanding or wanted.note:
+            demands = dict.fromkeys(host.tls.why or host.tls.testing for host in hosts)
+            reason = "; ".join(text for text in (reason, *demands, wanted.note, *notes) if text)
+        alike = security(hosts, insist=requiretls, some_unsafe=bool(notes))
+        return Route(
+            site,
+            tuple(hosts),
+            reason,
+            self._endpoint.id,
+            self._endpoint.ehlo_name,
+            security=alike,
+            requiretls=requiretls,
+        )
 
     def _literal(self, domain: str) -> Route:
         """Return the route to a mailbox at an address (RFC 5321 section 4.1.3): there, and nowhere else."""
@@ -170,29 +197,54 @@ class Router:
             raise Unroutable(f"mail for {domain} loops back to us", permanent=True, reason="loop", enhanced="5.4.6")
         return better
 
-    async def _hosts(self, domain: str, exchanges: list[Exchange], site: str) -> list[Host]:
-        """Return the hosts to try, never none. Raises `Unroutable`: for good if DNS says that there is none."""
+    async def _hosts(self, wanted: Wanted, exchanges: list[Exchange], site: str) -> tuple[list[Host], list[str]]:
+        """Return the hosts to try, never none, and why others are not used. Raises `Unroutable`: for good if DNS says
+        that there is none."""
         hosts: list[Host] = []
-        unknown = refused = False
+        unsafe: list[Unsafe] = []
         suspended: Unroutable | None = None
+        domain, unknown, refused = wanted.domain, False, False
         for exchange in exchanges:
             answer = await self._names.hosts(exchange.host)
             unknown |= answer.status not in ("ok", "nodata")
-            for address in answer.addresses:
-                barred = not self._permitted(exchange.host, address) or self._ourselves(address, self._port)
-                if barred or not self._reachable(address):
-                    refused = True
-                elif len(hosts) < _ADDRESSES:
-                    try:
-                        hosts.append(self._host(exchange.host, address, self._port, site, exchange.preference))
-                    except Unroutable as error:
-                        suspended = error
+            usable = [each for each in answer.addresses if self._usable(exchange.host, each)]
+            refused |= len(usable) < len(answer.addresses)
+            usable = usable[: _ADDRESSES - len(hosts)]
+            if not usable:
+                continue
+            try:
+                tls = await self._tls.demand(wanted, exchange.host, answer) if wanted.demanding else _ANY
+            except Unsafe as error:
+                unsafe.append(error)
+                continue
+            for address in usable:
+                try:
+                    hosts.append(self._host(exchange.host, address, self._port, site, exchange.preference, tls))
+                except Unroutable as error:
+                    suspended = error
+        notes = [str(error) for error in unsafe]
         if hosts:
-            return hosts
+            return hosts, notes
         if suspended is not None:
             raise suspended
+        if unsafe:
+            permanent = all(error.permanent for error in unsafe) and not unknown
+            enhanced = "5.7.10" if permanent else ""
+            raise Unroutable(
+                "; ".join(text for text in (*notes, wanted.note) if text),
+                permanent=permanent,
+                reason="tls",
+                enhanced=enhanced,
+            )
         if unknown or refused:
             raise Unroutable(f"no mail host of {domain} has a usable address", permanent=False, reason="dns")
         raise Unroutable(
             f"no mail host of {domain} has an address", permanent=True, reason="bad-domain", enhanced="5.4.4"
         )
+
+
+def _insisted(fixed: Route) -> Route:
+    """Return the one route for a message with REQUIRETLS: its server needs a certificate for its address."""
+    tls = TlsDemand(TlsLevel.VERIFIED, why="REQUIRETLS of the sender")
+    hosts = tuple(replace(host, tls=tls) for host in fixed.hosts)
+    return replace(fixed, hosts=hosts, security=security(hosts, insist=True), requiretls=True)

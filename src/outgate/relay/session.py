@@ -12,7 +12,8 @@ Not here: the rules (`relay.policy`), bytes (`smtp.server`).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -98,6 +99,8 @@ class Relay:
     replace_bare_line_ends: bool = False
     quotas: Quotas = field(default_factory=Quotas)
     checking: Checking = field(default_factory=Checking)
+    suppressed: Callable[[str, Sequence[Recipient]], Mapping[str, str]] = policy.nobody
+    """Tells which recipients an instance's mail is not sent to, and why; raises `sqlite3.Error`."""
     intake: Intake = field(default_factory=Intake)
     may_be_dialled: Callable[[str], bool] = lambda _address: False
     """Whether mail may go to an address that is a recipient's domain."""
@@ -163,6 +166,7 @@ class SubmissionSession:
             tls=implicit_tls,
             replace_bare_line_ends=relay.replace_bare_line_ends,
             intake=relay.intake,
+            offer_requiretls=True,
         )
 
     @property
@@ -435,8 +439,13 @@ class SubmissionSession:
             relay.quotas,
             limits.recipients,
             limits.message,
+            relay.suppressed,
         )
-        verdict = policy.accept(submission, facts)
+        try:
+            verdict = policy.accept(submission, facts)
+        except sqlite3.Error as error:
+            self._unknown(facts, error)
+            return
         if isinstance(verdict, Accepted):
             relay.queue.accept(verdict, functools.partial(self._stored, facts, verdict))
         elif isinstance(verdict, Refused):
@@ -444,6 +453,12 @@ class SubmissionSession:
             self.machine.answer(verdict.reply)
         else:
             self._look_inside(facts, verdict)
+
+    def _unknown(self, facts: Facts, error: Exception) -> None:
+        """Put a message off: whether its recipients are suppressed cannot be read."""
+        remedy = "look at control.db and its disk; the client tries again"
+        _log.error("message.suppression_unknown", queue_id=facts.queue_id, error=repr(error), remedy=remedy)
+        self.machine.answer(LATER)
 
     def _look_inside(self, facts: Facts, verdict: Unfinished) -> None:
         """Have the rules that take long judged in a thread; the answer comes late."""
@@ -478,7 +493,12 @@ class SubmissionSession:
             self.machine.answer(LATER)
         else:
             facts = replace(facts, sender=sender, now=self._relay.clock.now())
-            verdict = policy.finish(case, found, facts) if isinstance(found, str) else found
+            try:
+                verdict = policy.finish(case, found, facts) if isinstance(found, str) else found
+            except sqlite3.Error as error:
+                self._unknown(facts, error)
+                self._resume()
+                return
             if isinstance(verdict, Accepted):
                 if verdict.warning:
                     reason = verdict.warning

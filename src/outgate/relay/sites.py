@@ -87,6 +87,17 @@ class Site:
         self._waiting.append(work)
         self.pump()
 
+    @property
+    def connections(self) -> int:
+        """Return how many connections there are."""
+        return len(self._connections)
+
+    def sift(self) -> None:
+        """Ask again of all that waits whether it may be begun."""
+        waiting, self._waiting = self._waiting, deque()
+        self._waiting.extend(work for work in waiting if self._delivery.begins(work))
+        self._forget_if_empty()
+
     def pump(self) -> None:
         """Hand waiting work to connections that can take it; open another where that helps."""
         limits = self._delivery.limits
@@ -135,6 +146,7 @@ class Site:
             body_8bit=job.body_8bit,
             smtputf8=job.smtputf8,
             size=len(prepared.fields) + len(prepared.content),
+            requiretls=job.requiretls,
         )
         try:
             kept.connection.send(transaction, functools.partial(self._done, kept, work))

@@ -97,6 +97,8 @@ class Transports:
 
     def fixed(self, job: Job) -> Route | None:
         """Return the one route of all mail if a setting gives it. Raises `Unroutable`."""
+        if job.requiretls:  # whoever it is must promise that
+            return None
         return self._routers[self._endpoint_of(job.instance_id).id].fixed
 
     async def route(self, job: Job, tried: tuple[Tried, ...] = ()) -> Route:
@@ -171,7 +173,7 @@ class Transports:
         spec = next((each for each in order if each.name == name), DIRECT if name == DIRECT.name else None)
         if spec is None:
             raise LookupError(name)
-        return await self._make(spec, self._endpoint_of(instance_id), domain, requiretls=False)
+        return await self._make(spec, self._endpoint_of(instance_id), domain)
 
     # -- orders -----------------------------------------------------------------------------------------------
 
@@ -253,11 +255,14 @@ class Transports:
 
     async def _made(self, job: Job, spec: RouteSpec) -> Route:
         endpoint = self._endpoint_of(job.instance_id)
-        return await self._make(spec, endpoint, job.domain, requiretls=job.requiretls)
+        return await self._make(spec, endpoint, job.domain, requiretls=job.requiretls, tls_optional=job.tls_optional)
 
-    async def _make(self, spec: RouteSpec, endpoint: Endpoint, domain: str, *, requiretls: bool) -> Route:
+    async def _make(
+        self, spec: RouteSpec, endpoint: Endpoint, domain: str, *, requiretls: bool = False, tls_optional: bool = False
+    ) -> Route:
         if spec.type is RouteType.DIRECT:
-            return await self._routers[endpoint.id].route(domain)
+            router = self._routers[endpoint.id]
+            return await router.route(domain, requiretls=requiretls, tls_optional=tls_optional)
         demand = demand_of(spec)
         if requiretls and demand.level is not TlsLevel.VERIFIED:
             text = f"the message wants TLS that is verified (REQUIRETLS), and route {spec.name} does not verify"

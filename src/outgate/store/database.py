@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
@@ -71,6 +72,11 @@ class Database:
         with self._watching:
             row = self._watcher.execute("SELECT value FROM meta WHERE key = ?", (of,)).fetchone()
         return 0 if row is None else int(row[0])
+
+    def look(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Return the rows of one short read by an index, on the event loop. Some microseconds."""
+        with self._watching:
+            return self._watcher.execute(sql, values).fetchall()
 
     def close(self) -> None:
         """Close every connection."""

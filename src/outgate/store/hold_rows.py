@@ -16,6 +16,7 @@ from typing import Any
 from outgate.model.flow import Event, Job
 from outgate.store.event_rows import EventRows, Many
 
+SUPPRESSED = "suppressed"
 _EVER = float("inf")
 REASON = "quota"
 TOO_LONG = "held-too-long"
@@ -61,6 +62,13 @@ _EXPIRE = (
     " FROM new WHERE recipients.id = new.id AND recipients.status = 'held'"
 )
 
+_SUPPRESS = (
+    "WITH new(id) AS (VALUES {values})"
+    " UPDATE recipients SET status = 'suppressed', due_at = NULL, lease = NULL, reply = '', reason = 'suppressed',"
+    " updated_at = ? FROM new WHERE recipients.id = new.id AND recipients.lease = ?"
+    " RETURNING recipients.id, recipients.queue_id"
+)
+
 
 def _marks(values: Collection[str]) -> str:
     return ", ".join("?" * len(values))
@@ -75,6 +83,16 @@ class Hold:
     words: str
     at: float
     actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Suppress:
+    """Recipients of a leased job that are suppressed by now: their ids, and the words for the trail."""
+
+    queue_id: str
+    recipients: tuple[int, ...]
+    words: str
+    at: float
 
 
 class HoldRows:
@@ -92,6 +110,12 @@ class HoldRows:
             held = self._many(_HOLD, numbers, (hold.reason, hold.at, self._lease))
             self._tell(sorted(held), "held", hold.reason, hold.words, hold.at, hold.actor)
 
+    def suppress(self, found: Sequence[Suppress]) -> None:
+        """End leased recipients that are suppressed: nothing is sent to them."""
+        for each in found:
+            ended = self._many(_SUPPRESS, [(number,) for number in each.recipients], (each.at, self._lease))
+            self._tell(sorted(ended), SUPPRESSED, SUPPRESSED, each.words, each.at, "")
+
     def waiting(self, queue_ids: Sequence[str], reason: str, words: str, now: float, actor: str = "") -> int:
         """Hold what waits of these messages and is not under way; return how many recipients."""
         found = self._many(_WAITING, [(queue_id,) for queue_id in queue_ids])
@@ -103,6 +127,11 @@ class HoldRows:
         """Put what of these messages is held for these reasons back into the schedule, due now, or leave it to its
         quota; return how many recipients."""
         found = self._held(queue_ids, reasons, _EVER)
+        self.let_go(found, words, now, actor)
+        return len(found)
+
+    def let_go(self, found: Sequence[tuple[Any, ...]], words: str, now: float, actor: str) -> None:
+        """Put held recipients (id, queue id) back into the schedule, due now, or leave them to their quota."""
         messages = dict.fromkeys(row[1] for row in found)
         counted = {row[0] for row in self._many(_COUNTED, [(queue_id,) for queue_id in messages])}
         go = [row for row in found if row[1] not in counted]
@@ -113,7 +142,6 @@ class HoldRows:
         self._many(_EXTEND, [(queue_id,) for queue_id in messages if queue_id not in counted], (now,))
         self._many(_RELEASE, [(number,) for number, _ in go], (now, now))
         self._many(_LEAVE_TO_QUOTA, [(number,) for number, _ in stay], (now,))
-        return len(found)
 
     def expire(
         self, queue_ids: Sequence[str], reasons: Sequence[str], before: float, words: str, now: float, actor: str = ""

@@ -21,10 +21,23 @@ from pathlib import Path
 from typing import Any
 
 from outgate.base.clock import rfc3339
-from outgate.model.flow import Accepted, Attempt, Event, Job, JobRecipient, Location, Outcome, SigningKey, Status
+from outgate.model.flow import (
+    Accepted,
+    Attempt,
+    Event,
+    Job,
+    JobRecipient,
+    Location,
+    Outcome,
+    Recipient,
+    SigningKey,
+    Status,
+)
 from outgate.store import quota_rows
 from outgate.store.event_rows import EventRows, Fact, next_number, storable
-from outgate.store.hold_rows import REASON, HoldRows
+from outgate.store.hold_rows import REASON, SUPPRESSED, HoldRows
+from outgate.store.purge_rows import PurgeRows
+from outgate.store.verb_rows import VerbRows
 
 FINAL = tuple(status.value for status in Status if status.final)
 _FINAL_LIST = ", ".join(f"'{status}'" for status in FINAL)
@@ -34,7 +47,7 @@ _ADD_MESSAGES = (
     " key2_id, key2_selector, session_id, client_address, client_port, endpoint, listener, via, helo, tls,"
     " reverse_path, header_from, message_id, subject, size, body_8bit, smtputf8, ret, envid, requiretls, received_at,"
     " accepted_at, expires_at,"
-    ' segment, generation, "offset", length, counted_at, warning) VALUES {values}'
+    ' segment, generation, "offset", length, counted_at, warning, tls_optional) VALUES {values}'
 )
 _ADD_RECIPIENTS = (
     "INSERT INTO recipients (id, queue_id, mailbox, domain, notify, orcpt, status, attempts, due_at, lease, reply,"
@@ -76,7 +89,7 @@ _TAKE = (
     "SELECT r.id, r.queue_id, r.mailbox, r.domain, r.attempts, r.notify, r.orcpt, r.route, m.instance_id,"
     " m.smtp_config_id, m.key_id, m.key_domain, m.key_selector, m.key2_id, m.key2_selector, m.reverse_path,"
     ' m.segment, m.generation, m."offset", m.length, m.accepted_at, m.expires_at,'
-    " m.body_8bit, m.smtputf8, m.ret, m.envid, m.requiretls"
+    " m.body_8bit, m.smtputf8, m.ret, m.envid, m.requiretls, m.tls_optional"
     " FROM recipients AS r JOIN messages AS m ON m.queue_id = r.queue_id"
     " WHERE r.queue_id IN (VALUES {values}) AND r.due_at <= ? AND r.lease IS NULL ORDER BY r.id"
 )
@@ -135,8 +148,10 @@ class QueueRows:
             connection.execute(f"PRAGMA {pragma}")
         self.events = EventRows(connection, self._many)
         self.holds = HoldRows(lease, self._many, self.events)
+        self.verbs = VerbRows(connection, self._many, self.events, self.holds.let_go, self.free_done)
         self._next_id = next_number(connection, "recipients")
         self._next_attempt = next_number(connection, "attempts")
+        self.purge = PurgeRows(connection, self._many, self._counters)
 
     @contextmanager
     def transaction(self) -> Generator[None]:
@@ -153,6 +168,19 @@ class QueueRows:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def unhurried(self) -> Generator[None]:
+        """Make everything inside durable with the next transaction that is, or nothing of it: no wait for the disk."""
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        try:
+            with self.transaction():
+                yield
+        finally:
+            self._connection.execute("PRAGMA synchronous=FULL")
+
+    def _counters(self) -> dict[str, int]:
+        return {"recipients": self._next_id, "attempts": self._next_attempt, "events": self.events.next_id}
 
     def close(self) -> None:
         """Close the connection; SQLite then folds the log into the file."""
@@ -173,6 +201,7 @@ class QueueRows:
                     for number, queue_id in found
                 ]
             )
+            self.verbs.come_back()
         return len(found)
 
     def generations(self) -> dict[int, int]:
@@ -207,16 +236,23 @@ class QueueRows:
             messages.append(_message_row(accepted, location))
             at = accepted.accepted_at
             facts.append((accepted.queue_id, at, "accepted", None, None, 0, "", "", "", "", None))
+            self.events.submitted(accepted.queue_id, at, len(accepted.submission.recipients))
             if accepted.warning:
                 facts.append((accepted.queue_id, at, "warning", None, None, 0, "", accepted.warning, "", "", None))
-            if accepted.counted_at is not None and accepted.counted_at > at:
-                held = self._held_rows(accepted, accepted.counted_at)
+            sent_to = accepted.submission.recipients
+            if accepted.suppressed:
+                sent_to = tuple(each for each in sent_to if each.mailbox not in accepted.suppressed)
+                suppressed = self._suppressed_rows(accepted)
+                recipients += suppressed
+                facts += _suppressed_facts(accepted, suppressed)
+            if sent_to and accepted.counted_at is not None and accepted.counted_at > at:
+                held = self._held_rows(accepted, sent_to, accepted.counted_at)
                 recipients += held
                 facts += _held_facts(accepted, accepted.counted_at, held)
                 jobs.append(())
                 continue
             by_domain: dict[str, list[JobRecipient]] = {}
-            for recipient in accepted.submission.recipients:
+            for recipient in sent_to:
                 number = self._next_id
                 self._next_id = number + 1
                 mailbox, domain = recipient.mailbox, recipient.domain
@@ -246,10 +282,21 @@ class QueueRows:
         self.events.add(facts)
         return jobs
 
-    def _held_rows(self, accepted: Accepted, until: float) -> list[tuple[Any, ...]]:
+    def _suppressed_rows(self, accepted: Accepted) -> list[tuple[Any, ...]]:
+        """Return the rows of recipients that nothing is sent to."""
+        found = [each for each in accepted.submission.recipients if each.mailbox in accepted.suppressed]
+        first, at = self._next_id, accepted.accepted_at
+        self._next_id += len(found)
+        rest = (Status.SUPPRESSED.value, 0, None, None, "", SUPPRESSED, at)
+        return [
+            (first + number, accepted.queue_id, r.mailbox, r.domain, r.notify, r.orcpt, *rest)
+            for number, r in enumerate(found)
+        ]
+
+    def _held_rows(self, accepted: Accepted, sent_to: Sequence[Recipient], until: float) -> list[tuple[Any, ...]]:
         """Return the rows of recipients that become due by themselves when the quota has room."""
         first, at = self._next_id, accepted.accepted_at
-        self._next_id += len(accepted.submission.recipients)
+        self._next_id += len(sent_to)
         return [
             (
                 first + number,
@@ -266,15 +313,16 @@ class QueueRows:
                 REASON,
                 at,
             )
-            for number, r in enumerate(accepted.submission.recipients)
+            for number, r in enumerate(sent_to)
         ]
 
-    def settle(self, attempts: Sequence[Attempt]) -> dict[int, tuple[int, int]]:
-        """Record attempts; return (records, bytes) by segment that nobody needs once this is durable."""
+    def settle(self, attempts: Sequence[Attempt], besides: Iterable[str] = ()) -> dict[int, tuple[int, int]]:
+        """Record attempts; return (records, bytes) by segment that nobody needs once this is durable, with those of
+        `besides`: messages that have suppressed recipients, and perhaps no others."""
         rows: list[tuple[Any, ...]] = []
         settled: list[tuple[Any, ...]] = []
         facts: list[Fact] = []
-        maybe_done: dict[str, None] = {}
+        maybe_done: dict[str, None] = dict.fromkeys(besides)
         for attempt in attempts:
             number = self._next_attempt
             self._next_attempt = number + 1
@@ -446,6 +494,7 @@ def _message_row(accepted: Accepted, location: Location) -> tuple[Any, ...]:
         location.length,
         accepted.counted_at,
         accepted.warning,
+        accepted.tls_optional,
     )
 
 
@@ -469,6 +518,7 @@ def _fresh_job(accepted: Accepted, location: Location, domain: str, recipients: 
         submission.ret,
         submission.envid,
         submission.requiretls,
+        tls_optional=accepted.tls_optional,
     )
 
 
@@ -477,7 +527,7 @@ def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
     instance_id, smtp_config_id, *message = message
     key, (reverse_path, *message) = SigningKey(*message[:5]), message[5:]
     segment, generation, offset, length, *message = message
-    accepted_at, expires_at, body_8bit, smtputf8, ret, envid, requiretls = message
+    accepted_at, expires_at, body_8bit, smtputf8, ret, envid, requiretls, tls_optional = message
     return Job(
         queue_id=queue_id,
         instance_id=instance_id,
@@ -495,7 +545,17 @@ def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
         envid=envid,
         requiretls=bool(requiretls),
         route=route,
+        tls_optional=bool(tls_optional),
     )
+
+
+def _suppressed_facts(accepted: Accepted, rows: Sequence[tuple[Any, ...]]) -> list[Fact]:
+    """Return what the trail says of recipients that nothing is sent to, and why."""
+    queue_id, at = accepted.queue_id, accepted.accepted_at
+    return [
+        (queue_id, at, SUPPRESSED, row[0], None, 0, "", storable(accepted.suppressed[row[2]]), SUPPRESSED, "", None)
+        for row in rows
+    ]
 
 
 def _held_facts(accepted: Accepted, until: float, held: list[tuple[Any, ...]]) -> list[Fact]:

@@ -5,6 +5,7 @@ A route that is not in the table fails, and so does a line of the table that no 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,12 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "update_smtp_user": WRITE,
         "delete_smtp_user": WRITE,
         "rotate_smtp_user": WRITE,
+        "list_suppressions": READ,
+        "add_suppressions": EGRESS,
+        "get_suppression": READ,
+        "remove_suppression": EGRESS,
+        "import_suppressions": EGRESS,
+        "export_suppressions": READ,
         "get_metrics": READ,
         "get_bounce_metrics": READ,
         "list_endpoints": READ,
@@ -99,10 +106,6 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "update_api_key": MANAGE,
         "delete_api_key": MANAGE,
     },
-    "operations/v1": {
-        "list_sources": OPERATE,
-        "list_ways": OPERATE,
-    },
     "vpc/v1": {
         "list_vpcs": READ,
         "create_vpc": MANAGE,
@@ -125,6 +128,18 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "get_endpoint_gateway_ip": READ,
         "add_endpoint_gateway_ip": WRITE,
         "remove_endpoint_gateway_ip": WRITE,
+    },
+    "operations/v1": {
+        "show_queue": OPERATE,
+        "list_queue_messages": OPERATE,
+        "hold_queue": OPERATE,
+        "release_queue": OPERATE,
+        "retry_queue": OPERATE,
+        "cancel_queue": OPERATE,
+        "reroute_queue": OPERATE,
+        "list_holds": OPERATE,
+        "list_sources": OPERATE,
+        "list_ways": OPERATE,
     },
     "cloud-manager": {
         "programs": EGRESS_READ,
@@ -196,6 +211,8 @@ class Apis:
 
         async def receive() -> dict[str, Any]:
             nonlocal read
+            if read:
+                await asyncio.Event().wait()  # as with a server, nothing more comes until the client goes
             read = True
             return {"type": "http.request", "body": b"{", "more_body": False}
 

@@ -135,7 +135,7 @@ class Router:
         self.error = error
         self.endpoint = endpoint
 
-    async def route(self, domain: str) -> Route:
+    async def route(self, domain: str, **_: bool) -> Route:
         if self.error is not None:
             raise self.error
         return Route(SITE, self.hosts, "MX 10 mx.test", self.endpoint, f"out.{self.endpoint}.test")
@@ -200,7 +200,7 @@ def desk(
     tls: ssl.SSLContext | None = None,
     limits: DeliveryLimits | None = None,
     signer: Signer | None = None,
-    may_go: Callable[[Job], bool] = lambda job: True,
+    may_go: Callable[[Job, str], bool] = lambda job, site: True,
 ) -> Desk:
     attempts: list[Attempt] = []
     done: dict[str, asyncio.Future[Attempt]] = {}
@@ -501,7 +501,7 @@ async def test_stop_leaves_waiting_work_to_the_queue() -> None:
 async def test_what_waits_for_its_turn_is_not_begun_once_it_may_not_go() -> None:
     allowed, refused = [True], []
 
-    def may_go(job: Job) -> bool:
+    def may_go(job: Job, site: str) -> bool:
         if not allowed[0]:
             refused.append(job.queue_id)
         return allowed[0]

@@ -578,6 +578,26 @@ def test_what_a_client_asks_of_delivery_is_in_the_submission() -> None:
     assert (second.mailbox, second.notify, second.orcpt) == ("B@other.test", "", "")
 
 
+def test_requiretls_is_offered_in_tls() -> None:
+    d = desk()
+    d.pump()
+    assert "REQUIRETLS" in d.say("EHLO client.test")
+
+
+@pytest.mark.parametrize(
+    ("fields", "optional"),
+    [(("TLS-Required: No",), True), (("tls-required:\t nO ",), True), (("TLS-Required: Yes",), False), ((), False),
+     (("TLS-Required: No", "TLS-Required: Yes"), False), (("TLS-Required: No thanks",), False)],
+)  # fmt: skip
+def test_a_message_may_say_that_tls_is_not_required(fields: tuple[str, ...], optional: bool) -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.say("MAIL FROM:<a@shop.test>", "RCPT TO:<b@other.test>", "DATA")
+    d.say(*fields, *MESSAGE, ".")
+    assert d.queue.taken[0].tls_optional is optional
+
+
 def test_a_message_in_chunks_is_taken_like_any_other() -> None:
     d = desk()
     d.pump()

@@ -28,6 +28,7 @@ from outgate.api.messages import EgressTrail, History
 from outgate.api.messages import routes as message_routes
 from outgate.api.openapi import publish
 from outgate.api.restrictions.enforcement import Enforcement
+from outgate.api.suppressions import routes as suppression_routes
 from outgate.base.clock import Clock
 from outgate.relay.endpoints import OpenEndpoint
 from outgate.store.control import ControlStore
@@ -36,8 +37,8 @@ MORE_INFO = "https://cloud.ibm.com/apidocs/event-notifications"
 
 _ABOUT = (
     "The SMTP interface of the vendor's Event Notifications API: configurations, verification, users, metrics. Ours"
-    " beside it: endpoints, the authorisation form, evidence of checks, rotation of"
-    " passwords and signing keys, and what became of each message."
+    " beside it: endpoints, the authorisation form, evidence of checks, rotation of passwords and signing keys,"
+    " suppressed addresses, and what became of each message."
 )
 
 __all__ = ["ROLES", "Hasher", "MailReads", "RouteProbe", "SmtpRecords", "Verifier", "build"]
@@ -86,5 +87,6 @@ def build(
     app.include_router(message_routes(parts.instance, history, egress_trail))
     app.include_router(metrics.routes(parts, history, reach_s))
     app.include_router(endpoint_routes.routes(gate, endpoints))
+    app.include_router(suppression_routes(parts.instance, gate, store.suppressions, clock))
     publish(app, "Outgate: Event Notifications, SMTP interface", _ABOUT)
     return app

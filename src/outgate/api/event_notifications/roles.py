@@ -9,6 +9,7 @@ from __future__ import annotations
 
 _READ = frozenset({"reader", "writer", "manager", "authorizer", "operator"})
 _WRITE = frozenset({"writer", "manager"})
+_SUPPRESS = frozenset({"writer", "manager", "operator"})
 _DECIDE = frozenset({"authorizer"})
 _OPERATE = frozenset({"operator"})
 
@@ -45,6 +46,12 @@ ROLES: dict[str, frozenset[str]] = {
     "list_endpoints": _READ,
     "list_messages": _READ,
     "get_message": _READ,
+    "list_suppressions": _READ,
+    "add_suppressions": _SUPPRESS,
+    "get_suppression": _READ,
+    "remove_suppression": _SUPPRESS,
+    "import_suppressions": _SUPPRESS,
+    "export_suppressions": _READ,
     "get_metrics": _READ,
     "get_bounce_metrics": _READ,
 }

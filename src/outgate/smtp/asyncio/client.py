@@ -40,7 +40,7 @@ from outgate.smtp.client import (
     TransactionResult,
 )
 from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, TlsMode, why
-from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
+from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError, SpokeEarly
 from outgate.smtp.reply import Reply
 
 __all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "TlsMode", "connect", "dial"]
@@ -135,6 +135,7 @@ class Connection(asyncio.Protocol):
         "_early",
         "_ended",
         "_error",
+        "_injected",
         "_leaving",
         "_loop",
         "_machine",
@@ -187,6 +188,7 @@ class Connection(asyncio.Protocol):
         self._error = ""
         self._stage = "greeting"
         self._bad_certificate = False
+        self._injected = False
         self._leaving = False
         self._paused = False
         self._pumping = False
@@ -221,6 +223,11 @@ class Connection(asyncio.Protocol):
     def extensions(self) -> dict[str, str]:
         """Return what the peer offers: keyword in capitals → parameters."""
         return self._machine.extensions
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """Return the TLS session, which knows the peer's certificate; None without TLS."""
+        return None if self._transport is None else self._transport.get_extra_info("ssl_object")
 
     @property
     def greeting_steps(self) -> tuple[Step, ...]:
@@ -453,7 +460,7 @@ class Connection(asyncio.Protocol):
         try:
             self._machine.receive(data, self._clock.now())
         except RemoteProtocolError as error:
-            self._error = str(error)
+            self._broke(error)
         self._pump()
 
     def eof_received(self) -> bool:
@@ -492,7 +499,7 @@ class Connection(asyncio.Protocol):
             try:
                 event = machine.next_event()
             except RemoteProtocolError as error:  # what was open has ended; its events are still to come
-                self._error = str(error)
+                self._broke(error)
                 continue
             if event is None:
                 break
@@ -508,6 +515,10 @@ class Connection(asyncio.Protocol):
             self._since = self._loop.time()
         self._pumping = False
         self._flush()
+
+    def _broke(self, error: RemoteProtocolError) -> None:
+        self._error = str(error)
+        self._injected = isinstance(error, SpokeEarly)
 
     def _done(self, result: TransactionResult) -> None:
         for index, (transaction, done) in enumerate(self._waiting):
@@ -532,7 +543,12 @@ class Connection(asyncio.Protocol):
         if not self._opened.done():
             self._step(f"wait for the peer ({self._stage})", text)
             failed = ConnectFailed(
-                self._stage, text, event.reply, self.greeting_steps, certificate=self._bad_certificate
+                self._stage,
+                text,
+                event.reply,
+                self.greeting_steps,
+                certificate=self._bad_certificate,
+                injected=self._injected,
             )
             self._opened.set_exception(failed)
         if self._ended.done():

@@ -21,12 +21,16 @@ def upgrade() -> None:
     """Add tables and columns, a function for each subject."""
     _signing_keys()
     _routes()
+    _suppressions()
+    _sts_policies()
 
 
 def downgrade() -> None:
     """Take them away."""
     _no_routes()
+    _no_suppressions()
     _no_signing_keys()
+    _no_sts_policies()
 
 
 def _signing_keys() -> None:
@@ -76,3 +80,64 @@ def _routes() -> None:
 
 def _no_routes() -> None:
     op.drop_table("routes")
+
+
+def _suppressions() -> None:
+    op.create_table(
+        "suppressions",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("instance_id", sa.String(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("digest", sa.BigInteger(), nullable=False),
+        sa.Column("address", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("detail", sa.String(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("expires_at", sa.Float()),
+        sa.ForeignKeyConstraint(["instance_id"], ["instances.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sqlite_autoincrement=True,
+    )
+    for name, columns in (
+        ("suppressions_in_order", ["instance_id", "id", "expires_at"]),
+        ("suppressions_by_reason", ["instance_id", "reason", "id", "expires_at"]),
+        ("suppressions_by_source", ["instance_id", "source", "id", "expires_at"]),
+    ):
+        op.create_index(name, "suppressions", columns)
+    op.create_index("suppressions_by_key", "suppressions", ["instance_id", "key"], unique=True)
+    op.create_index(
+        "suppressions_ending",
+        "suppressions",
+        ["expires_at", "instance_id"],
+        sqlite_where=sa.text("expires_at IS NOT NULL"),
+    )
+    op.create_table(
+        "suppression_totals",
+        sa.Column("instance_id", sa.String(), nullable=False),
+        sa.Column("entries", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["instance_id"], ["instances.id"]),
+        sa.PrimaryKeyConstraint("instance_id"),
+    )
+
+
+def _no_suppressions() -> None:
+    op.drop_table("suppression_totals")
+    op.drop_table("suppressions")
+
+
+def _sts_policies() -> None:
+    op.create_table(
+        "sts_policies",
+        sa.Column("domain", sa.String(), nullable=False, primary_key=True),
+        sa.Column("policy_id", sa.String(), nullable=False),
+        sa.Column("mode", sa.String(), nullable=False),
+        sa.Column("hosts", sa.JSON(), nullable=False),
+        sa.Column("max_age", sa.Integer(), nullable=False),
+        sa.Column("fetched_at", sa.Float(), nullable=False),
+        sa.Column("used_at", sa.Float(), nullable=False),
+    )
+
+
+def _no_sts_policies() -> None:
+    op.drop_table("sts_policies")
