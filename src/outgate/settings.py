@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from outgate.model.routes import RouteSpec, RouteTls, RouteType, trouble
 from outgate.net import guard
 from outgate.relay.endpoints import Endpoint, Endpoints
 from outgate.smtp import grammar
@@ -181,6 +182,53 @@ class SiteSettings(_Section):
     messages_per_connection: int | None = Field(None, ge=1, description="Messages over one connection.")
 
 
+class RouteSettings(_Section):
+    """A route that any configuration without routes of its own takes."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$", description="What it is called, on attempts too.")
+    type: Literal["direct", "smart_host"] = Field(
+        "smart_host", description="To the domain's own hosts, or to a smart host."
+    )
+    host: str = Field("", max_length=253, description="The smart host's name or address.")
+    port: int = Field(587, ge=1, le=65535, description="The smart host's port.")
+    tls: Literal["starttls", "implicit", "opportunistic", "none"] = Field(
+        "starttls", description="What TLS must be; a user name needs one of the first two."
+    )
+    verify: bool = Field(True, description="Whether its certificate must be vouched for and have its name.")
+    names: list[str] = Field([], description="Names that the certificate may have; empty: the host's own.")
+    ca_file: str = Field("", description="PEM file with the authorities that may vouch for it; empty: the system's.")
+    username: str = Field("", description="User name in AUTH; empty: no login.")
+    password_file: str = Field("", description="File that holds the password in AUTH, on one line.")
+
+
+def default_routes(relay: RelaySettings) -> tuple[RouteSpec, ...]:
+    """Return the routes of configurations that have none. Raises `ValueError`, `OSError` for what cannot be used."""
+    found: list[RouteSpec] = []
+    for each in relay.routes:
+        spec = RouteSpec(
+            f"installation {each.name}",
+            each.name,
+            RouteType(each.type),
+            each.host if each.type == "smart_host" else "",
+            each.port if each.type == "smart_host" else 0,
+            tls=RouteTls(each.tls),
+            verify=each.verify,
+            names=tuple(each.names),
+            authorities=Path(each.ca_file).read_text("ascii") if each.ca_file else "",
+            username=each.username,
+            password=Path(each.password_file).read_text("utf-8").strip("\r\n") if each.password_file else "",
+        )
+        wrong = trouble(spec)
+        if bool(each.username) != bool(each.password_file):
+            wrong = ("username", "and password_file come together")
+        if wrong is not None:
+            raise ValueError(f"{each.name}: {wrong[0]} {wrong[1]}")
+        found.append(spec)
+    if len({spec.name for spec in found}) != len(found):
+        raise ValueError("two have the same name")
+    return tuple(found)
+
+
 class RelaySettings(_Section):
     """The submission relay."""
 
@@ -256,9 +304,25 @@ class RelaySettings(_Section):
     deliver_to: _HostAndPort = Field(
         "", description="address:port that takes all mail instead of the MX; empty: route by MX."
     )
+    routes: list[RouteSettings] = Field(
+        [], description="Routes of configurations that have none, in order; empty: direct."
+    )
+    source_check_s: float = Field(60.0, gt=0, description="Seconds between two looks at the outgoing addresses.")
     delivery_port: int = Field(25, ge=1, le=65535, description="Port of the receiving servers.")
     delivery_tls: Literal["opportunistic", "none"] = Field(
         "opportunistic", description="Whether deliveries use STARTTLS where it is offered."
+    )
+    authorities_file: str = Field(
+        "",
+        description="PEM file with the authorities that may vouch for receiving servers and MTA-STS policies; empty:"
+        " the system's.",
+    )
+    mta_sts: bool = Field(True, description="Whether what receiving domains ask by MTA-STS is fetched and kept to.")
+    mta_sts_port: int = Field(443, ge=1, le=65535, description="Port of the servers of MTA-STS policies.")
+    dane_resolver: _HostAndPort = Field(
+        "",
+        description="address:port of a validating DNS resolver that is trusted, on this machine or over a way that is"
+        " safe: it is asked where mail goes, and for TLSA records; empty: no DANE.",
     )
     connections_per_site: int = Field(20, ge=1, description="Connections an endpoint keeps to one site at most.")
     messages_per_connection: int = Field(1000, ge=1, description="Messages over one delivery connection.")
@@ -321,6 +385,11 @@ class StoreSettings(_Section):
     ready_bytes: int = Field(
         33_554_432, ge=0, description="Message bytes kept in memory between acceptance and delivery."
     )
+    retention_s: float = Field(
+        2_592_000.0,
+        ge=604_800.0,
+        description="Seconds that a message and all that befell it are kept once it is done with; a week at least.",
+    )
 
 
 class DevSettings(_Section):
@@ -338,6 +407,9 @@ class LogSettings(_Section):
     """Logging."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    status_file: str = Field(
+        "", description="File that gets the vendor's record of each delivery, deferral and bounce; empty: none."
+    )
 
 
 class Settings(BaseSettings):

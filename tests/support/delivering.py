@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from outgate.base.clock import FrozenClock
 from outgate.model.flow import Attempt, Host, Job, JobRecipient, Location, Prepared, Route, SigningKey
+from outgate.relay.bundles import Tried
 from outgate.relay.delivery import Delivery
 from outgate.relay.dialling import DeliveryLimits, Dialler
 from outgate.relay.shaping import RuleBook
@@ -30,12 +31,12 @@ class Desk:
     attempts: list[Attempt] = field(default_factory=list)
     given_back: list[tuple[str, float]] = field(default_factory=list)
     prepared: int = 0
-    fixed: None = None
+    troubled: bool = False
 
     def __post_init__(self) -> None:
         self._done: dict[tuple[str, str], asyncio.Future[Attempt | float]] = {}
         self.delivery = Delivery(
-            router=lambda job: self,  # type: ignore[arg-type,return-value]
+            ways=self,
             signer=self,
             finished=self._finished,
             clock=self.clock,
@@ -45,8 +46,20 @@ class Desk:
             rules=self.rules,
         )
 
-    async def route(self, domain: str) -> Route:
-        return self.routes.get(domain) or self.route_to("mx.test", self.port)
+    def fixed(self, job: Job) -> Route | None:
+        return None
+
+    async def route(self, job: Job, tried: tuple[Tried, ...] = ()) -> Route:
+        return self.routes.get(job.domain) or self.route_to("mx.test", self.port)
+
+    def has_others(self, job: Job, tried: Sequence[Tried]) -> bool:
+        return False
+
+    def reached(self, job: Job, route: Route) -> None:
+        pass
+
+    def unreached(self, job: Job, route: Route, reason: str) -> None:
+        pass
 
     def route_to(self, site: str, port: int, security: str = "opportunistic") -> Route:
         return Route(

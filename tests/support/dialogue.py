@@ -9,7 +9,7 @@
 
 `\\r`, `\\n`, `\\0`, `\\t`, `\\xNN`, `\\\\` are escapes in all but S:. A line `S: 250 *` matches any text after the code.
 Options (`% name=value`): sizes of `Limits`; `clear` begins without TLS; `replace` mends bare line ends; `whole` is for
-dialogues that mean something else in pieces.
+dialogues that mean something else in pieces; `requiretls` offers REQUIRETLS.
 """
 
 from __future__ import annotations
@@ -116,7 +116,13 @@ def machine(dialogue: Dialogue, *, tls: bool) -> ServerMachine:
         text_line=int(dialogue.options.get("text_line", "0")),
         useless=int(dialogue.options.get("useless", "100")),
     )
-    return ServerMachine("relay.example", limits=limits, tls=tls, replace_bare_line_ends="replace" in dialogue.options)
+    return ServerMachine(
+        "relay.example",
+        limits=limits,
+        tls=tls,
+        replace_bare_line_ends="replace" in dialogue.options,
+        offer_requiretls="requiretls" in dialogue.options,
+    )
 
 
 def play(dialogue: Dialogue, *, piece: int = 0) -> ScriptedSession:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from outgate.domains.dane import Tlsa
 from outgate.model.tenancy import SmtpConfiguration
 from outgate.smtp.transaction import Step
 
@@ -120,7 +121,8 @@ class Accepted:
     `trace` is what we prepend (Received, and Message-ID or Date where missing), CR LF lines. `counted_at` is when
     it counts for its configuration's quota (None: there is none); it is held until then if that is later than
     `accepted_at`. `warning` is what was found and let pass. `suppressed` are the mailboxes among its recipients that it
-    is not sent to, and the words for the trail."""
+    is not sent to, and the words for the trail. `tls_optional`: the message says `TLS-Required: No` (RFC 8689
+    section 5)."""
 
     queue_id: str
     submission: Submission
@@ -136,6 +138,7 @@ class Accepted:
     counted_at: float | None = None
     warning: str = ""
     suppressed: Mapping[str, str] = field(default_factory=dict[str, str])
+    tls_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,8 @@ class Job:
     """A message × one recipient domain × its due recipients, leased to this process. Made by the queue.
 
     `content` is at hand when the message was accepted a moment ago, else None: read it at `location`. `ret`, `envid`
-    and `requiretls` are as in `Submission`; `route` names the one route it must take, "" for the usual order."""
+    and `requiretls` are as in `Submission`, `tls_optional` as in `Accepted`; `route` names the one route it must take,
+    "" for the usual order."""
 
     queue_id: str
     instance_id: str
@@ -188,6 +192,7 @@ class Job:
     envid: str = ""
     requiretls: bool = False
     route: str = ""
+    tls_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,36 +220,44 @@ class TlsLevel(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tlsa:
-    """A TLSA record (RFC 6698): certificate usage, selector, matching type, and the association data."""
-
-    usage: int
-    selector: int
-    matching: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class TlsDemand:
     """What TLS to a host must be. Made by routing, kept by dialling. `names` are those a certificate may have (the
-    host's own if there is none); `why` says who asks for it, for the trail ("MTA-STS enforce of example.com")."""
+    host's own if there is none); `why` says who asks for it, for the trail ("MTA-STS enforce of example.com");
+    `authorities` are the certificates (PEM) that may vouch for it, "" for the usual ones. `testing` is who would like a
+    verified certificate, without insisting ("MTA-STS testing of example.com")."""
 
     level: TlsLevel = TlsLevel.OPPORTUNISTIC
     names: tuple[str, ...] = ()
     tlsa: tuple[Tlsa, ...] = ()
     why: str = ""
+    authorities: str = ""
+    testing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a smart host is told in AUTH."""
+
+    username: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
     """One place to try: an MX's name ("" for an address literal), its address and port, and the address to leave
-    from, which is of the same family (None: the system's choice); and what TLS to it must be."""
+    from, which is of the same family (None: the system's choice); and what TLS to it must be.
+
+    Hosts of equal `preference` stand beside each other and may be tried at the same time. `implicit`: TLS from the
+    first octet; `login`: AUTH, in TLS."""
 
     name: str
     address: str
     port: int
     source: str | None = None
     tls: TlsDemand = TlsDemand()
+    preference: int = 0
+    implicit: bool = False
+    login: Login | None = None
 
 
 @dataclass(frozen=True, slots=True)

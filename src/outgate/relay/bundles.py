@@ -28,13 +28,24 @@ _ROUNDS = 12
 _TOO_MANY = re.compile(r"too many (?:recipients|rcpts)|recipients? (?:limit|per)|(?:max|limit).{0,30}recipients", re.I)
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A route that a job could not be handed over to just now, and why."""
+
+    via: str
+    text: str
+
+
 @dataclass(slots=True)
 class Work:
-    """A job on its way, and its route."""
+    """A job on its way, and its route. `tried` are the routes that could not take it just now, `before` what was said
+    on them."""
 
     job: Job
     route: Route
     started_at: float
+    tried: tuple[Tried, ...] = ()
+    before: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +164,13 @@ class Bundle:
         self._outcomes = self._outcomes + outcomes if self._outcomes else outcomes
         return not self._rest
 
-    def fail(self, text: str, reason: str) -> None:
-        """Give all that have no outcome a deferral, without a reply."""
+    def fail(self, text: str, reason: str, enhanced: str = "") -> None:
+        """Give all that have no outcome a deferral, without a reply; or a bounce of ours, if it has a code."""
         rest = self.take(1 << 30, 0)
-        self._outcomes += tuple(outcome.failed(recipient, text, reason) for recipient in rest)
+        self._outcomes += tuple(
+            outcome.rejected(recipient, enhanced, text, reason) if enhanced else outcome.failed(recipient, text, reason)
+            for recipient in rest
+        )
 
     def ends(self) -> Iterable[tuple[Work, tuple[Outcome, ...], tuple[JobRecipient, ...]]]:
         """Return each job with its outcomes and the recipients that have none."""

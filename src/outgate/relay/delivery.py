@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
-from outgate.model.flow import Attempt, Host, Job, Outcome, Prepared, Route
+from outgate.model.flow import Attempt, Host, Job, Outcome, Prepared, Route, Status
+from outgate.model.operations import SiteLive
 from outgate.relay import outcome
-from outgate.relay.bundles import NOWHERE, Bundle, Work
-from outgate.relay.dialling import DeliveryLimits, Dialler
-from outgate.relay.routing import Router, Unroutable
+from outgate.relay.bundles import NOWHERE, Bundle, Tried, Work
+from outgate.relay.dialling import DeliveryLimits, Dialler, NoHost
+from outgate.relay.routing import Unroutable
 from outgate.relay.shaping import Pace, PaceRules, PaceStatus, RuleBook
 from outgate.relay.sites import Shared, Site
 from outgate.smtp.transaction import Step
@@ -36,6 +37,8 @@ _TOGETHER_S = 1.0
 """How long the jobs of a message wait for each other's routes."""
 _ASKING = 200
 """Routes looked for at once: more questions would only fill the sockets between the name server and us."""
+_NO_LOGIN = frozenset({530, 535, 538})
+"""RFC 4954: a smart host wants a login, or another one: that is the operator's matter, not the message's fault."""
 _CALM_FROM = 1000
 """Sites that may be remembered before those are looked for of which nothing is worth it."""
 _Servers = tuple[str, tuple[str, ...], str, str, str]
@@ -47,6 +50,23 @@ class Preparer(Protocol):
     """Where jobs get their signature (`relay.signer`)."""
 
     def prepare(self, job: Job, done: Callable[[Prepared | None, Exception | None], None]) -> None: ...
+
+
+class Ways(Protocol):
+    """Where jobs get their routes (`relay.transports`)."""
+
+    @property
+    def troubled(self) -> bool: ...
+
+    def fixed(self, job: Job) -> Route | None: ...
+
+    async def route(self, job: Job, tried: tuple[Tried, ...] = ()) -> Route: ...
+
+    def has_others(self, job: Job, tried: Sequence[Tried]) -> bool: ...
+
+    def reached(self, job: Job, route: Route) -> None: ...
+
+    def unreached(self, job: Job, route: Route, reason: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +87,20 @@ class Delivery:
     def __init__(
         self,
         *,
-        router: Callable[[Job], Router],
+        ways: Ways,
         signer: Preparer,
         finished: Callable[[Job, Attempt], None],
         clock: Clock,
         limits: DeliveryLimits,
         dialler: Dialler,
-        may_go: Callable[[Job], bool] = lambda _job: True,
+        may_go: Callable[[Job, str], bool] = lambda _job, _site: True,
         given_back: Callable[[Job, float], None],
         rules: RuleBook | None = None,
     ) -> None:
-        """`router` is that of a job's endpoint. `may_go` is asked before a job is
-        begun: if it says no, it has taken the job back. `given_back` takes jobs that nobody has tried, for their site
-        is to be left alone until then; `rules` say how fast each site may be served."""
-        self._router = router
+        """`may_go` is asked with the site before a job is begun: if it says no, it has taken the job back. `given_back`
+        takes jobs that nobody has tried, for their site is to be left alone until then; `rules` say how fast each site
+        may be served."""
+        self._ways = ways
         self._signer = signer
         self._finished = finished
         self._may_go = may_go
@@ -120,41 +140,44 @@ class Delivery:
                 continue
             started = self.clock.now()
             works: list[Work] = []
-            asking: list[tuple[Router, Job]] = []
+            asking: list[Job] = []
             for job in jobs:
                 try:
-                    router = self._router(job)
+                    fixed = self._ways.fixed(job)
+                except Unroutable as error:
+                    self.unrouted(job, started, error)
+                    continue
                 except Exception as error:
                     self._lost(job, started, error)
                     continue
-                if router.fixed is not None:
-                    works.append(Work(job, router.fixed, started))
+                if fixed is not None:
+                    works.append(Work(job, fixed, started))
                 else:
-                    asking.append((router, job))
+                    asking.append(job)
             if works:
                 self._routed(works)
             if asking:
                 spawn(self._ask(asking, started), "route")
 
-    async def _ask(self, asking: list[tuple[Router, Job]], started: float) -> None:
+    async def _ask(self, asking: list[Job], started: float) -> None:
         """Find the routes of a message's jobs. Those found within a second go on together; names that take longer keep
         nobody waiting."""
         if len(asking) == 1:
-            work = await self._route(*asking[0], started)
+            work = await self._route(asking[0], started)
             if work is not None:
                 self._routed([work])
             return
-        tasks = [spawn(self._route(router, job, started), "route") for router, job in asking]
+        tasks = [spawn(self._route(job, started), "route") for job in asking]
         _, late = await asyncio.wait(tasks, timeout=_TOGETHER_S)
         self._routed([work for task in tasks if task.done() and (work := task.result()) is not None])
         for task in asyncio.as_completed(late):
             if (work := await task) is not None:
                 self._routed([work])
 
-    async def _route(self, router: Router, job: Job, started: float) -> Work | None:
+    async def _route(self, job: Job, started: float) -> Work | None:
         try:
             async with self._asking:
-                return Work(job, await router.route(job.domain), started)
+                return Work(job, await self._ways.route(job), started)
         except Unroutable as error:
             self.unrouted(job, started, error)
         except Exception as error:
@@ -170,11 +193,8 @@ class Delivery:
         if len(works) == 1:
             self._prepare(Bundle(works))
             return
-        together: dict[Hashable, list[Work]] = {}
-        for work in works:
-            together.setdefault(_key(work.route), []).append(work)
-        for bundle in together.values():
-            self._prepare(Bundle(bundle))
+        for bundle in _together(works):
+            self._prepare(bundle)
 
     def _prepare(self, bundle: Bundle) -> None:
         servers, _, _ = self._way(bundle)
@@ -182,7 +202,7 @@ class Delivery:
         if shared is not None and not shared.pace.easy:
             due = shared.pace.due(self.clock.now(), shared.waiting)
             if due:
-                self.let_go(bundle, due, shared.pace.why)  # before it is read and signed
+                self.pauses(bundle, due, shared.pace)  # before it is read and signed
                 return
         self._signer.prepare(bundle.job, functools.partial(self._prepared, bundle))
 
@@ -200,11 +220,58 @@ class Delivery:
             self.end(bundle)
             return
         bundle.prepared = prepared
+        self._to_site(bundle)
+
+    def _to_site(self, bundle: Bundle) -> None:
         if self.stopping:
             for _ in bundle.works:
                 self.unsent()
-            return
-        self._site(bundle).add(bundle)
+        elif bundle.keep(self.begins):  # before anything is dialled for it
+            self._site(bundle).add(bundle)
+
+    # -- the next route ---------------------------------------------------------------------------------------
+
+    def unreached(self, waiting: Sequence[Bundle], none: NoHost, steps: tuple[Step, ...]) -> None:
+        """Hand over to the next route what no host of a site has taken, or end it if there is none."""
+        if waiting:
+            self._ways.unreached(waiting[0].job, waiting[0].route, none.reason)
+        for bundle in waiting:
+            if none.reason == "internal" or not self._has_others(bundle, none.text):
+                bundle.steps += steps
+                bundle.host = none.host
+                bundle.fail(_all_of(_tried(bundle.works[0], none.text)), none.reason, none.enhanced)
+                self.end(bundle)
+            else:
+                spawn(self._reroute(bundle, none, steps), "reroute")
+
+    def _has_others(self, bundle: Bundle, text: str) -> bool:
+        """Say whether a bundle of which nothing was sent may go another way."""
+        if self.stopping or bundle.begun:
+            return False
+        return all(self._ways.has_others(work.job, _tried(work, text)) for work in bundle.works)
+
+    async def _reroute(self, bundle: Bundle, none: NoHost, steps: tuple[Step, ...]) -> None:
+        found: list[Work] = []
+        for work in bundle.works:
+            tried = _tried(work, none.text)
+            try:
+                route = await self._ways.route(work.job, tried)
+            except Exception as error:
+                if not isinstance(error, Unroutable):
+                    _log.exception("route.failed", queue_id=work.job.queue_id)
+                text = str(error) if isinstance(error, Unroutable) else f"{none.text}; {error!r}"
+                failed = tuple(outcome.failed(each, text, none.reason) for each in work.job.recipients)
+                self.ended(work, failed, steps, none.host, "")
+            else:
+                found.append(replace(work, route=route, tried=tried, before=(*work.before, *steps)))
+        for each in _together(found):
+            each.prepared = bundle.prepared
+            if each.prepared is None:
+                self._prepare(each)
+            else:
+                self._to_site(each)
+
+    # -- sites ------------------------------------------------------------------------------------------------
 
     def _way(self, bundle: Bundle) -> _Way:
         """Return who shares a pace, who shares connections, and by which rules."""
@@ -242,6 +309,30 @@ class Delivery:
             if shared.sites or shared.pace.until > now
         ]
 
+    def live(self) -> dict[str, SiteLive]:
+        """Return how each site is served now, from all endpoints together."""
+        now = self.clock.now()
+        found: dict[str, SiteLive] = {}
+        for (_, _, _, name, _), shared in self._shared.items():
+            before, pace = found.get(name, SiteLive()), shared.pace
+            until, why = before.paused_until, before.why
+            if pace.until > max(now, until or 0.0):
+                until, why = pace.until, pace.why
+            found[name] = SiteLive(before.connections + pace.connections, until, why)
+        return found
+
+    def forgive(self, site: str) -> None:
+        """End the pauses of a site: an operator wants it tried."""
+        for (_, _, _, name, _), shared in self._shared.items():
+            if name == site:
+                shared.pace.forgive()
+                shared.pump()
+
+    def sift(self) -> None:
+        """Ask again of all that waits for its turn whether it may be begun: an operator has changed something."""
+        for site in list(self._sites.values()):
+            site.sift()
+
     # -- ends -----------------------------------------------------------------------------------------------
 
     def unrouted(self, job: Job, started: float, error: Unroutable) -> None:
@@ -268,6 +359,9 @@ class Delivery:
         self.busy -= 1
         if self._stopped:  # the queue has given the job back already
             return
+        outcomes = self._heard(work, outcomes)
+        if work.before:
+            steps = work.before + steps
         attempt = Attempt(
             queue_id=work.job.queue_id,
             site=work.route.site,
@@ -284,9 +378,21 @@ class Delivery:
         )
         self._finished(work.job, attempt)
 
+    def _heard(self, work: Work, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+        """Note what a reply says about the route, and take a smart host's wish for a login for that alone."""
+        code = outcomes[0].code if outcomes else 0
+        if code == 421:
+            self._ways.unreached(work.job, work.route, "unavailable")
+        elif code in _NO_LOGIN and work.route.via != "direct":
+            self._ways.unreached(work.job, work.route, "auth")
+            return tuple(replace(each, status=Status.DEFERRED, reason="auth") for each in outcomes)
+        elif code and self._ways.troubled:
+            self._ways.reached(work.job, work.route)
+        return outcomes
+
     def begins(self, work: Work) -> bool:
         """Say whether work may be begun: it may have waited long for its turn; if not, the queue has it back."""
-        if self._may_go(work.job):
+        if self._may_go(work.job, work.route.site):
             return True
         self.busy -= 1
         return False
@@ -295,6 +401,15 @@ class Delivery:
         """End the jobs of a bundle that has all its outcomes."""
         for work, outcomes, _rest in bundle.ends():
             self.ended(work, outcomes, bundle.steps, bundle.host, bundle.tls)
+
+    def pauses(self, bundle: Bundle, due_at: float, pace: Pace) -> None:
+        """Have a message go another way while its site has a pause, or give it back to the queue until then."""
+        now = self.clock.now()
+        text = f"the site has a pause ({pace.why})"
+        if now < pace.until and due_at and self._has_others(bundle, text):
+            spawn(self._reroute(bundle, NoHost(text, "rate", NOWHERE), ()), "reroute")
+        else:
+            self.let_go(bundle, due_at, pace.why)
 
     def let_go(self, bundle: Bundle, due_at: float = 0.0, why: str = "") -> None:
         """Give a message back to the queue, due at `due_at`, with what it has; 0: the service stops, and the queue
@@ -323,6 +438,23 @@ class Delivery:
     def site_empty(self, key: Hashable) -> None:
         """Forget a site without connections and work; its pace is remembered while there is something to remember."""
         self._sites.pop(key, None)
+
+
+def _tried(work: Work, text: str) -> tuple[Tried, ...]:
+    return (*work.tried, Tried(work.route.via, text))
+
+
+def _all_of(tried: tuple[Tried, ...]) -> str:
+    """Return why no route took a message."""
+    return tried[0].text if len(tried) == 1 else "; ".join(f"{each.via}: {each.text}" for each in tried)
+
+
+def _together(works: Iterable[Work]) -> list[Bundle]:
+    """Return works of one message in bundles that lead to one site each."""
+    found: dict[Hashable, list[Work]] = {}
+    for work in works:
+        found.setdefault(_key(work.route), []).append(work)
+    return [Bundle(together) for together in found.values()]
 
 
 def _sources(route: Route) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,6 +21,7 @@ from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
 from outgate.model.flow import Accepted, Attempt, Job, Status
+from outgate.model.operations import OPERATOR, StandingHold
 from outgate.relay.holds import WORDS
 from outgate.store.queue_rows import Full
 from outgate.store.sqlite import QueueStore
@@ -29,6 +30,7 @@ _log = Log("outgate.relay.queue")
 
 _SLEEP_MOST_S = 60.0
 """Longest sleep between two looks: the clock may have been set meanwhile."""
+_RECALLED_MOST = 10_000
 _TROUBLE_S = 1.0
 """How soon to look again when there was no room, or the store failed."""
 
@@ -76,7 +78,8 @@ class Queue:
     `per_domain` recipients at once, about, and the rest waits in the store. A configuration gets as much as it leaves
     free, of the whole and of each domain: one has half of it at most, two a third each, and who comes new finds
     room. `held` says why a configuration's mail is not to go out now, "" if it may; `suppressed` which recipients of a
-    job that waited have been suppressed since, and why."""
+    job that waited have been suppressed since, and why; `stopped` the hold of an operator that covers a job, at a site
+    or wherever."""
 
     def __init__(
         self,
@@ -91,6 +94,7 @@ class Queue:
         per_domain: int = 500,
         held: Callable[[str], str] = lambda _smtp_config_id: "",
         suppressed: Callable[[Job], Mapping[str, str]] = lambda _job: {},
+        stopped: Callable[[Job, str], StandingHold | None] = lambda _job, _site: None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
@@ -103,6 +107,8 @@ class Queue:
         self._per_domain = per_domain
         self._held = held
         self._suppressed = suppressed
+        self._stopped = stopped
+        self._recalled: set[int] = set()
         self._domains: dict[str, Counter[str]] = {}
         self._configurations: Counter[str] = Counter()
         self._jitter = jitter
@@ -162,20 +168,44 @@ class Queue:
         self._wake_at(due_at)
         self._resume(job)
 
-    def may_go(self, job: Job) -> bool:
-        """Say whether a job may be begun now; if not, it has been taken out of the schedule, for its configuration is
-        held, or is due again a little later, for nobody could tell."""
+    def recall(self, recipients: Iterable[int]) -> None:
+        """Have what has not been begun of these come back at `may_go`: an operator wants something else of it."""
+        if len(self._recalled) > _RECALLED_MOST:
+            self._recalled &= self._undone.keys()
+        self._recalled.update(recipients)
+
+    def under_way(self, wanted: Callable[[Job], bool]) -> list[int]:
+        """Return the recipients that delivery has of the jobs that are `wanted`."""
+        return [number for number, job in list(self._undone.items()) if wanted(job)]
+
+    def under_way_by_domain(self, wanted: Callable[[Job], bool] | None = None) -> dict[str, int]:
+        """Return how many recipients delivery has of each domain."""
+        if wanted is None:
+            return {domain: shares.total() for domain, shares in self._domains.items()}
+        return Counter(job.domain for job in self._undone.values() if wanted(job))
+
+    def may_go(self, job: Job, site: str = "") -> bool:
+        """Say whether a job may be begun now (at `site`, once that is known); if not, it has been taken out of the
+        schedule, for its configuration or an operator holds it, or is due again: at once if an operator wants
+        something of it, a little later if nobody could tell."""
         now = self._clock.now()
+        if self._recalled and not self._recalled.isdisjoint([recipient.id for recipient in job.recipients]):
+            self.release(job, now)
+            return False
         try:
             why = self._held(job.smtp_config_id)
+            hold = None if why else self._stopped(job, site)
         except Exception as error:
             _log.error("queue.hold_unknown", queue_id=job.queue_id, error=repr(error))
             self.release(job, now + _TROUBLE_S)
             return False
-        if not why:
+        if not why and hold is None:
             return True
         self._forget(job.queue_id, [recipient.id for recipient in job.recipients])
-        self._store.hold(job, why, WORDS[why], now)
+        if hold is None:
+            self._store.hold(job, why, WORDS[why], now)
+        else:
+            self._store.hold(job, OPERATOR, hold.words(), now, hold.actor)
         self._resume(job)
         return False
 
@@ -281,6 +311,8 @@ class Queue:
 
     def _forget(self, queue_id: str, recipients: list[int]) -> None:
         gone = 0
+        if self._recalled:
+            self._recalled.difference_update(recipients)
         for number in recipients:
             job = self._undone.pop(number, None)
             if job is not None:

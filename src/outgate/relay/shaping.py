@@ -285,6 +285,14 @@ class Pace:
         """A message got no answer: the connection ended."""
         self._probe_ends(now, "the connection ended")
 
+    def forgive(self) -> None:
+        """Forget what was wrong: an operator says that the site may be tried."""
+        self.until = 0.0
+        self.slots = self.rules.connections
+        self._pauses = self._failures = self._given_back = 0
+        self._probing = self.troubled = False
+        self._why = self._last_reply = ""
+
     def unused(self) -> None:
         """What `may_begin` let go did not go."""
         self._probing = False

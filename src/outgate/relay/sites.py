@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Hashable
+from collections.abc import Awaitable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -48,7 +48,11 @@ class Owner(Protocol):
 
     def end(self, bundle: Bundle) -> None: ...
 
+    def unreached(self, waiting: Sequence[Bundle], none: NoHost, steps: tuple[Step, ...]) -> None: ...
+
     def let_go(self, bundle: Bundle, due_at: float = 0.0, why: str = "") -> None: ...
+
+    def pauses(self, bundle: Bundle, due_at: float, pace: Pace) -> None: ...
 
     def site_empty(self, key: Hashable) -> None: ...
 
@@ -117,7 +121,7 @@ class Site:
         pace = self._pace
         if not pace.easy and (due := pace.due(self._delivery.clock.now(), self._shared.waiting)):
             # The pause began, or others came, while it was prepared.
-            self._delivery.let_go(bundle, due, pace.why)
+            self._delivery.pauses(bundle, due, pace)
             self._forget_if_empty()
             return
         self._waiting.add(bundle)
@@ -208,6 +212,7 @@ class Site:
             content=(prepared.fields, prepared.content),
             body_8bit=job.body_8bit,
             smtputf8=job.smtputf8,
+            requiretls=job.requiretls,
             size=len(prepared.fields) + len(prepared.content),
         )
         try:
@@ -314,17 +319,10 @@ class Site:
         told_so = refusal.reply is not None and about(refusal.reply) is not About.MESSAGE
         if told_so and self._waiting:
             # It told us to wait: one message has that in its story, the others lose nothing.
-            self._fail(self._waiting.pop(), refusal, steps)
+            self._delivery.unreached([self._waiting.pop()], refusal, steps)
             self._shared.give_back(now)
             return
-        for bundle in self._waiting.clear():
-            self._fail(bundle, refusal, steps)
-
-    def _fail(self, bundle: Bundle, refusal: NoHost, steps: tuple[Step, ...]) -> None:
-        bundle.steps += steps
-        bundle.host = refusal.host
-        bundle.fail(refusal.text, refusal.reason)
-        self._delivery.end(bundle)
+        self._delivery.unreached(self._waiting.clear(), refusal, steps)
 
     def _opened(self, opened: Opened, before: tuple[Step, ...]) -> None:
         connection = opened.connection
@@ -359,6 +357,13 @@ class Site:
                 self._shared.sites.remove(self)
             self._delivery.site_empty(self._key)
 
+    def sift(self) -> None:
+        """Ask again of all that waits whether it may be begun."""
+        for bundle in self._waiting.clear():
+            if bundle.keep(self._delivery.begins):
+                self._waiting.add(bundle)
+        self._forget_if_empty()
+
     def give_up(self, *, idle_only: bool) -> bool:
         """Let a connection end, for others; say whether there was one."""
         for kept in self._connections.values():
@@ -370,7 +375,7 @@ class Site:
     def give_back(self, now: float) -> None:
         """Give all that waits back to the queue, due when the pause is over."""
         for bundle in self._waiting.clear():
-            self._delivery.let_go(bundle, self._pace.due(now, 0) or now, self._pace.why)
+            self._delivery.pauses(bundle, self._pace.due(now, 0) or now, self._pace)
         self._forget_if_empty()
 
     async def stop(self) -> None:

@@ -1,7 +1,7 @@
 """The client's side of a session as a state machine: bytes in, results and commands out; no I/O.
 
 Standards: RFC 5321, 2920 (PIPELINING), 1870 (SIZE), 6152 (8BITMIME), 6531 (SMTPUTF8), 3207 (STARTTLS),
-4954 (AUTH; PLAIN is RFC 4616), 2034 and 3463 (enhanced codes).
+4954 (AUTH; PLAIN is RFC 4616), 8689 (REQUIRETLS), 2034 and 3463 (enhanced codes).
 Promises: a result per recipient, never an exception for a 4xx or 5xx; any bytes at all give events or
 `RemoteProtocolError`; splitting the input anywhere changes nothing; after an error every transaction that
 was handed over has had its `Done`; message content is never copied.
@@ -31,9 +31,10 @@ from outgate.smtp.client_events import (
     TlsReady,
     TlsRefused,
 )
-from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
+from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError, SpokeEarly
 from outgate.smtp.reply import Reply
 from outgate.smtp.transaction import (
+    REQUIRETLS_NOT_OFFERED,
     UTF8_NOT_OFFERED,
     Step,
     Transaction,
@@ -227,7 +228,7 @@ class ClientMachine:
 
         Raises `RemoteProtocolError` if the peer may not speak now (before the handshake)."""
         if self.state is State.TLS:
-            self._fail("the peer spoke between its 220 to STARTTLS and the handshake")
+            self._fail(SpokeEarly())
         if self.state is not State.CLOSED:
             self._now = now
             self._input.feed(data)
@@ -306,6 +307,9 @@ class ClientMachine:
         if "SMTPUTF8" not in self.extensions and needs_utf8(transaction):
             work.mail = UTF8_NOT_OFFERED
             self._done(work, "smtputf8 not offered")
+        elif transaction.requiretls and not (self.tls and "REQUIRETLS" in self.extensions):
+            work.mail = REQUIRETLS_NOT_OFFERED
+            self._done(work, "requiretls not offered")
         elif self._current is None:
             self._current = work
             if self.state is State.RSET:
@@ -405,7 +409,7 @@ class ClientMachine:
             if self.state is not State.TLS:
                 self._events.append(TlsRefused(reply))
             elif len(self._input):
-                self._fail("the peer spoke between its 220 to STARTTLS and the handshake")
+                self._fail(SpokeEarly())
             else:
                 self._events.append(TlsReady(reply))
         elif state is State.AUTH:
@@ -452,6 +456,8 @@ class ClientMachine:
             command += " BODY=8BITMIME"
         if needs_utf8(transaction):
             command += " SMTPUTF8"
+        if transaction.requiretls:
+            command += " REQUIRETLS"
         return command + "\r\n"
 
     def _advance(self, state: State, reply: Reply) -> None:
@@ -579,9 +585,9 @@ class ClientMachine:
         self._input.clear()
         self._events.append(Closing(reply))
 
-    def _fail(self, error: str) -> NoReturn:
-        self._end(None, error)
-        raise RemoteProtocolError(error)
+    def _fail(self, error: str | RemoteProtocolError) -> NoReturn:
+        self._end(None, str(error))
+        raise RemoteProtocolError(error) if isinstance(error, str) else error
 
 
 def _note(work: _Work, state: State, reply: Reply) -> None:

@@ -63,8 +63,9 @@ class ClientTimeouts:
 
 
 class ConnectFailed(Exception):
-    """No usable connection. `stage` is "connect", "greeting", "hello", "tls" or "auth"; `reply` the peer's, if
-    any; `certificate` says that the peer's certificate was the reason."""
+    """No usable connection. `stage` is "source" (our own address is not there), "connect", "greeting", "loop" (the peer
+    is ourselves), "hello", "tls" or "auth"; `reply` the peer's, if any; `certificate` says that the peer's certificate
+    was the reason, `injected` that the peer, or someone in between, spoke before the handshake."""
 
     def __init__(
         self,
@@ -74,12 +75,14 @@ class ConnectFailed(Exception):
         steps: tuple[Step, ...] = (),
         *,
         certificate: bool = False,
+        injected: bool = False,
     ) -> None:
         super().__init__(error)
         self.stage = stage
         self.reply = reply
         self.steps = steps
         self.certificate = certificate
+        self.injected = injected
 
 
 def why(error: BaseException) -> str:

@@ -36,6 +36,8 @@ from outgate.model.flow import (
 from outgate.store import quota_rows
 from outgate.store.event_rows import EventRows, Fact, next_number, storable
 from outgate.store.hold_rows import REASON, SUPPRESSED, HoldRows
+from outgate.store.purge_rows import PurgeRows
+from outgate.store.verb_rows import VerbRows
 
 FINAL = tuple(status.value for status in Status if status.final)
 _FINAL_LIST = ", ".join(f"'{status}'" for status in FINAL)
@@ -45,7 +47,7 @@ _ADD_MESSAGES = (
     " key2_id, key2_selector, session_id, client_address, client_port, endpoint, listener, via, helo, tls,"
     " reverse_path, header_from, message_id, subject, size, body_8bit, smtputf8, ret, envid, requiretls, received_at,"
     " accepted_at, expires_at,"
-    ' segment, generation, "offset", length, counted_at, warning) VALUES {values}'
+    ' segment, generation, "offset", length, counted_at, warning, tls_optional) VALUES {values}'
 )
 _ADD_RECIPIENTS = (
     "INSERT INTO recipients (id, queue_id, mailbox, domain, smtp_config_id, notify, orcpt, status, attempts, due_at,"
@@ -91,7 +93,7 @@ _TAKE = (
     " m.instance_id,"
     " m.smtp_config_id, m.key_id, m.key_domain, m.key_selector, m.key2_id, m.key2_selector, m.reverse_path,"
     ' m.segment, m.generation, m."offset", m.length, m.accepted_at, m.expires_at,'
-    " m.body_8bit, m.smtputf8, m.ret, m.envid, m.requiretls"
+    " m.body_8bit, m.smtputf8, m.ret, m.envid, m.requiretls, m.tls_optional"
     " FROM recipients AS r JOIN messages AS m ON m.queue_id = r.queue_id"
     " WHERE r.queue_id IN (VALUES {values}) AND r.due_at <= ? AND r.lease IS NULL ORDER BY r.id"
 )
@@ -177,8 +179,10 @@ class QueueRows:
             connection.execute(f"PRAGMA {pragma}")
         self.events = EventRows(connection, self._many)
         self.holds = HoldRows(lease, self._many, self.events)
+        self.verbs = VerbRows(connection, self._many, self.events, self.holds.let_go, self.free_done)
         self._next_id = next_number(connection, "recipients")
         self._next_attempt = next_number(connection, "attempts")
+        self.purge = PurgeRows(connection, self._many, self._counters)
 
     @contextmanager
     def transaction(self) -> Generator[None]:
@@ -195,6 +199,19 @@ class QueueRows:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def unhurried(self) -> Generator[None]:
+        """Make everything inside durable with the next transaction that is, or nothing of it: no wait for the disk."""
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        try:
+            with self.transaction():
+                yield
+        finally:
+            self._connection.execute("PRAGMA synchronous=FULL")
+
+    def _counters(self) -> dict[str, int]:
+        return {"recipients": self._next_id, "attempts": self._next_attempt, "events": self.events.next_id}
 
     def close(self) -> None:
         """Close the connection; SQLite then folds the log into the file."""
@@ -215,6 +232,7 @@ class QueueRows:
                     for number, queue_id in found
                 ]
             )
+            self.verbs.come_back()
         return len(found)
 
     def generations(self) -> dict[int, int]:
@@ -249,6 +267,7 @@ class QueueRows:
             messages.append(_message_row(accepted, location))
             at = accepted.accepted_at
             facts.append((accepted.queue_id, at, "accepted", None, None, 0, "", "", "", "", None))
+            self.events.submitted(accepted.queue_id, at, len(accepted.submission.recipients))
             if accepted.warning:
                 facts.append((accepted.queue_id, at, "warning", None, None, 0, "", accepted.warning, "", "", None))
             sent_to = accepted.submission.recipients
@@ -302,7 +321,7 @@ class QueueRows:
         self._next_id += len(found)
         rest = (Status.SUPPRESSED.value, 0, None, None, "", SUPPRESSED, at)
         return [
-            (first + number, accepted.queue_id, r.mailbox, r.domain, r.notify, r.orcpt, *rest)
+            (first + number, accepted.queue_id, r.mailbox, r.domain, accepted.smtp_config_id, r.notify, r.orcpt, *rest)
             for number, r in enumerate(found)
         ]
 
@@ -508,6 +527,7 @@ def _message_row(accepted: Accepted, location: Location) -> tuple[Any, ...]:
         location.length,
         accepted.counted_at,
         accepted.warning,
+        accepted.tls_optional,
     )
 
 
@@ -531,6 +551,7 @@ def _fresh_job(accepted: Accepted, location: Location, domain: str, recipients: 
         submission.ret,
         submission.envid,
         submission.requiretls,
+        tls_optional=accepted.tls_optional,
     )
 
 
@@ -539,7 +560,7 @@ def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
     instance_id, smtp_config_id, *message = message
     key, (reverse_path, *message) = SigningKey(*message[:5]), message[5:]
     segment, generation, offset, length, *message = message
-    accepted_at, expires_at, body_8bit, smtputf8, ret, envid, requiretls = message
+    accepted_at, expires_at, body_8bit, smtputf8, ret, envid, requiretls, tls_optional = message
     return Job(
         queue_id=queue_id,
         instance_id=instance_id,
@@ -557,6 +578,7 @@ def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
         envid=envid,
         requiretls=bool(requiretls),
         route=route,
+        tls_optional=bool(tls_optional),
     )
 
 

@@ -21,7 +21,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +38,7 @@ from outgate.store.metrics import Bounce, Counts, Selection
 from outgate.store.migrations import upgrade_queue
 from outgate.store.queue_rows import NOBODY, Full, QueueRows, Release
 from outgate.store.spool import Record, Spool, SpoolError, Sync, Write, default_sync
+from outgate.store.verbs import Verbs
 
 __all__ = [
     "AttemptRecord",
@@ -62,6 +63,9 @@ _GATHER_S = 0.006
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
 _STEP = 100
 """Messages that are held or released in one transaction."""
+_PURGE_REST_S = 600.0
+"""How long a sweep for old mail waits after the one before."""
+_PURGE_PAUSE_S = 0.02
 _COMPACT_REST_S = 5.0
 _COMPACT_PAUSE_S = 0.2
 _COMPACT_RECORDS = 64
@@ -111,12 +115,14 @@ def open_queue(
     clock: Clock,
     segment_bytes: int,
     notify: Notify,
+    retention_s: float | None = None,
     sync: Sync = default_sync,
     write: Write = os.pwritev,
 ) -> QueueStore:
     """Open, making what is missing, `queue-<shard>.db` and `spool-<shard>/` in `directory`.
 
-    `notify` carries a callback to the caller's thread (`loop.call_soon_threadsafe`); `sync` and `write` are
+    `notify` carries a callback to the caller's thread (`loop.call_soon_threadsafe`); mail that has been done with for
+    `retention_s` seconds is forgotten (None: never); `sync` and `write` are
     what the spool calls. Raises `QueueLocked` if another process has the queue, `OSError`, `sqlite3.Error`."""
     if not shard.isalnum():
         raise ValueError("a shard is named by letters and digits")
@@ -138,7 +144,7 @@ def open_queue(
                 sync=sync,
                 write=write,
             )
-            return QueueStore(rows, spool, History(path), notify, lock)
+            return QueueStore(rows, spool, History(path), notify, lock, clock, retention_s)
         except BaseException:
             rows.close()
             raise
@@ -162,7 +168,19 @@ def _lock(directory: Path, shard: str) -> int:
 class QueueStore:
     """The durable queue of one shard. Made by `open_queue`; all methods are thread-safe."""
 
-    def __init__(self, rows: QueueRows, spool: Spool, history: History, notify: Notify, lock: int) -> None:
+    def __init__(
+        self,
+        rows: QueueRows,
+        spool: Spool,
+        history: History,
+        notify: Notify,
+        lock: int,
+        clock: Clock,
+        retention_s: float | None,
+    ) -> None:
+        self._clock = clock
+        self._retention_s = retention_s
+        self._purge_at = time.monotonic() + _COMPACT_REST_S
         self._rows = rows
         self._spool = spool
         self._history = history
@@ -179,6 +197,8 @@ class QueueStore:
         self._compact_at = time.monotonic() + _COMPACT_REST_S
         self._unreadable: set[int] = set()
         self._freed: list[dict[int, tuple[int, int]]] = []
+        self.verbs = Verbs(rows.verbs, history, self._transact, self.flush)
+        """What operators do to queued mail."""
         self._thread = threading.Thread(target=self._run, name="queue-commit", daemon=True)
         self._thread.start()
 
@@ -206,9 +226,9 @@ class QueueStore:
         """Give a job's lease back without an attempt; it is due again at `due_at` (epoch seconds)."""
         self._add_outcome(Release(job.recipients, due_at))
 
-    def hold(self, job: Job, reason: str, words: str, at: float) -> None:
+    def hold(self, job: Job, reason: str, words: str, at: float, actor: str = "") -> None:
         """Take a leased job out of the schedule; `words` tell the trail why. Its recipients are `held`."""
-        self._add_outcome(Hold(job, reason, words, at))
+        self._add_outcome(Hold(job, reason, words, at, actor))
 
     def suppress(self, job: Job, mailboxes: Collection[str], words: str, at: float) -> None:
         """End those recipients of a leased job without an attempt: they are `suppressed`; `words` say why."""
@@ -369,6 +389,12 @@ class QueueStore:
         Return how many records moved; one bounded step, so call again until it returns 0."""
         return self._ask(self._compact)
 
+    def purge(self, before: float) -> tuple[int, bool]:
+        """Forget some of the mail that was done with before `before` (epoch seconds), as the thread does by itself.
+
+        Return how many messages, and whether that was the last step of a sweep; one bounded step, so call again."""
+        return self._ask(partial(self._purge, before))
+
     def live_segments(self) -> dict[int, tuple[int, int]]:
         """Return (records, bytes) of each segment that messages still need."""
         return self._ask(self._spool.live)
@@ -387,6 +413,18 @@ class QueueStore:
         self._rows.close()
         self._spool.close()
         os.close(self._lock)
+
+    def _transact(self, function: Callable[[], _T], freed: Callable[[_T], Mapping[int, tuple[int, int]]]) -> _T:
+        """Do something in one transaction; `freed` says which bodies nobody needs once that is durable."""
+
+        def one() -> _T:
+            with self._rows.transaction():
+                answer = function()
+            for number, (records, length) in freed(answer).items():
+                self._spool.release(number, records, length)
+            return answer
+
+        return self._ask(one)
 
     def _in_steps(self, queue_ids: Sequence[str], step: Callable[[Sequence[str]], int]) -> int:
         """Do something to many messages, a transaction for some of them, so that submissions get their turn."""
@@ -441,6 +479,7 @@ class QueueStore:
             if self._closed and self._inbox.empty():
                 return
             self._compact_in_time()
+            self._purge_in_time()
 
     def _next_batch(self) -> tuple[list[_Submission], list[_Call[object]]]:
         """Wait for something to do; take all of it."""
@@ -466,9 +505,10 @@ class QueueStore:
         """Return how long the thread may sleep: None for ever."""
         if self._outcomes:
             return max(0.0, self._retry_at - time.monotonic())
-        if self._compactable():
-            return max(0.0, self._compact_at - time.monotonic())
-        return None
+        planned = [self._compact_at] if self._compactable() else []
+        if self._retention_s is not None:
+            planned.append(self._purge_at)
+        return max(0.0, min(planned) - time.monotonic()) if planned else None
 
     def _take(self, submissions: list[_Submission], calls: list[_Call[object]], timeout: float | None) -> None:
         inbox = self._inbox
@@ -527,6 +567,7 @@ class QueueStore:
                 )
                 self._rows.release([o for o in outcomes if isinstance(o, Release)])
                 self._rows.holds.add([o for o in outcomes if isinstance(o, Hold)])
+                cancelled = self._rows.verbs.come_back()
         except Exception as error:
             if len(stored) + len(outcomes) > 1 and not _of_the_disk(error):
                 # One of them is at fault: each gets its own verdict.
@@ -541,7 +582,7 @@ class QueueStore:
         self._spool.keep(begun)
         for (submission, _), made in zip(stored, jobs, strict=True):
             submission.jobs, submission.settled = made, True
-        for number, (count, length) in freed.items():
+        for number, (count, length) in (*freed.items(), *cancelled.items()):
             self._spool.release(number, count, length)
 
     def _failed(
@@ -570,6 +611,26 @@ class QueueStore:
         except RuntimeError:
             # The event loop is gone, and the sessions with it: nobody waits for these answers.
             _log.warning("queue.answers_undelivered", messages=len(submissions))
+
+    # --- forgetting ---
+
+    def _purge_in_time(self) -> None:
+        if self._retention_s is None or time.monotonic() < self._purge_at:
+            return
+        over = True
+        try:
+            _, over = self._purge(self._clock.now() - self._retention_s)
+        except Exception as error:
+            _log.error("queue.purge_failed", error=repr(error), remedy="tried again in some minutes")
+        self._purge_at = time.monotonic() + (_PURGE_REST_S if over else _PURGE_PAUSE_S)
+
+    def _purge(self, before: float) -> tuple[int, bool]:
+        try:
+            with self._rows.unhurried():
+                return self._rows.purge.step(before)
+        except BaseException:
+            self._rows.purge.begin_again()
+            raise
 
     # --- copying forward ---
 

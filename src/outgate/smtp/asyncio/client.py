@@ -1,10 +1,11 @@
 """The client machine on an asyncio transport: connect, STARTTLS, transactions in a stream, deadlines.
 
-Standards: RFC 5321 section 4.5.3.2 (time-outs), RFC 3207 (STARTTLS), RFC 8314 (implicit TLS).
+Standards: RFC 5321 section 4.5.3.2 (time-outs), RFC 3207 (STARTTLS), RFC 8314 (implicit TLS), RFC 4954 (AUTH).
 Promises: `connect` gives a connection that has said EHLO, or `ConnectFailed`; every transaction handed over
 gets its callback exactly once, whatever happens; every wait has an end; callbacks, not futures, per message.
 Dangers: nothing may be read between the 220 and the handshake, so reading pauses in that very step; the first
-decrypted bytes can arrive before `start_tls` returns and are kept for the new transport.
+decrypted bytes can arrive before `start_tls` returns and are kept for the new transport. A certificate is judged before
+anything else is said over it: a password is sent to nobody else.
 Not here: what a reply means and where to connect (`relay`), the conversation itself (`smtp.client`).
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
 from outgate.smtp.client import (
+    Authenticated,
     ClientLimits,
     ClientMachine,
     Closing,
@@ -37,10 +40,13 @@ from outgate.smtp.client import (
     TransactionResult,
 )
 from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, why
-from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
+from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError, SpokeEarly
 from outgate.smtp.reply import Reply
 
-__all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "KeepAlive", "TlsMode", "connect"]
+__all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "KeepAlive", "TlsMode", "connect", "dial"]
+
+Check = Callable[[ssl.SSLObject], str]
+"""Judges a finished handshake: "" if it will do, else what is wrong."""
 
 _log = Log("outgate.smtp.client")
 _LEAST_PROGRESS = 8192  # octets that a peer must read within `ClientTimeouts.content`: fewer are a drip
@@ -61,36 +67,40 @@ async def connect(
     limits: ClientLimits | None = None,
     pipelining: bool = True,
     keep_alive: KeepAlive | None = KeepAlive(),
+    sock: socket.socket | None = None,
+    check: Check | None = None,
+    login: tuple[str, str] | None = None,
+    own_names: frozenset[str] = frozenset(),
 ) -> Connection:
-    """Connect to `address`:`port` (an IP address) from `source`, and return once EHLO is answered.
+    """Connect to `address`:`port` (an IP address) from `source`, and return once EHLO, or AUTH, is answered.
 
     "opportunistic" uses STARTTLS if it is offered, "required" fails with stage "tls" if it is not, "implicit"
-    starts with the handshake. `server_name` is the name for SNI and for the check the `context` makes.
-    Raises `ConnectFailed`."""
+    starts with the handshake. `server_name` is the name for SNI and for the check the `context` makes; `check` judges
+    the handshake beside it. `sock` is connected already, by `dial`. `login` is (user name, password), said in TLS only.
+    A server that greets with one of `own_names` (lower case) is ourselves. Raises `ConnectFailed`."""
     if tls != "none" and context is None:
         raise LocalProtocolError("TLS needs a context")
     timeouts = timeouts or ClientTimeouts()
     machine = ClientMachine(ehlo_name=ehlo_name, limits=limits, pipelining=pipelining, tls=tls == "implicit")
     connection = Connection(machine, f"{address}:{port}", tls, context, server_name, timeouts, clock)
-    sock = await _dial(address, port, source, timeouts.connect, clock)
+    connection.check, connection.login, connection.own_names = check, login, own_names
+    sock = sock or await dial(address, port, source, timeouts.connect, clock)
     if keep_alive is not None:
         keep_alive.set_on(sock)
     await connection.open(sock)
     return connection
 
 
-async def _dial(address: str, port: int, source: str | None, seconds: float, clock: Clock) -> socket.socket:
+async def dial(address: str, port: int, source: str | None, seconds: float, clock: Clock) -> socket.socket:
+    """Return a socket that is connected to `address`:`port` from `source`, within `seconds`. Raises `ConnectFailed`:
+    with stage "source" if `source` is no address of this machine now."""
     did = f"connect to {address}:{port}" + (f" from {source}" if source else "")
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if source is not None:
-            # Without it a bound socket takes a port of the address for itself, for all destinations.
-            option = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_IP, option, 1)
-            sock.bind((source, 0))
+            _bind(sock, source, did, clock)
         async with asyncio.timeout(seconds):
             await asyncio.get_running_loop().sock_connect(sock, (address, port))
     except (OSError, TimeoutError) as error:
@@ -101,6 +111,21 @@ async def _dial(address: str, port: int, source: str | None, seconds: float, clo
         sock.close()
         raise
     return sock
+
+
+def _bind(sock: socket.socket, source: str, did: str, clock: Clock) -> None:
+    # Without it a bound socket takes a port of the address for itself, for all destinations.
+    option = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_IP, option, 1)
+    try:
+        sock.bind((source, 0))
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+        # Told apart from the same error of connecting, which says that no port is left.
+        text = f"{source} is not an address of this machine now"
+        raise ConnectFailed("source", text, None, (Step(clock.now(), did, text),)) from None
 
 
 class Connection(asyncio.Protocol):
@@ -115,6 +140,7 @@ class Connection(asyncio.Protocol):
         "_early",
         "_ended",
         "_error",
+        "_injected",
         "_leaving",
         "_loop",
         "_machine",
@@ -134,6 +160,9 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unsent",
         "_waiting",
+        "check",
+        "login",
+        "own_names",
         "peer",
         "tls",
     )
@@ -165,6 +194,7 @@ class Connection(asyncio.Protocol):
         self._error = ""
         self._stage = "greeting"
         self._bad_certificate = False
+        self._injected = False
         self._leaving = False
         self._paused = False
         self._probing: Callable[[], None] | None = None
@@ -173,6 +203,9 @@ class Connection(asyncio.Protocol):
         self._since = self._loop.time()
         self._tick = min(cast("tuple[float, ...]", astuple(timeouts)))
         self._timer: asyncio.TimerHandle | None = None
+        self.check: Check | None = None
+        self.login: tuple[str, str] | None = None
+        self.own_names: frozenset[str] = frozenset()
         self.peer = peer
         self.tls = ""
 
@@ -202,6 +235,11 @@ class Connection(asyncio.Protocol):
     def extensions(self) -> dict[str, str]:
         """Return what the peer offers: keyword in capitals → parameters."""
         return self._machine.extensions
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """Return the TLS session, which knows the peer's certificate; None without TLS."""
+        return None if self._transport is None else self._transport.get_extra_info("ssl_object")
 
     @property
     def greeting_steps(self) -> tuple[Step, ...]:
@@ -304,16 +342,19 @@ class Connection(asyncio.Protocol):
         machine = self._machine
         if type(event) is Greeting:
             self._step(f"connect to {self.peer}" + (f", {self.tls}" if self.tls else ""), event.reply)
-            if event.reply.ok:
-                self._say_hello()
-            else:
+            if not event.reply.ok:
                 self._fail(f"the server greeted with {event.reply}", event.reply)
+            elif self.own_names and _first_word(event.reply) in self.own_names:
+                self._stage = "loop"
+                self._fail(f"the server is ourselves: it greets as {_first_word(event.reply)}", None)
+            else:
+                self._say_hello()
         elif type(event) is Hello:
             self._step("EHLO", event.reply)
             if not event.reply.ok:
                 self._fail(f"the server refused EHLO: {event.reply}", event.reply)
             elif machine.tls or self._mode == "none":
-                self._set_open()
+                self._log_in_or_open()
             elif "STARTTLS" in event.extensions:
                 self._stage = "tls"
                 machine.starttls()
@@ -321,13 +362,19 @@ class Connection(asyncio.Protocol):
                 self._stage = "tls"
                 self._fail("the server does not offer STARTTLS", None)
             else:
-                self._set_open()
+                self._log_in_or_open()
         elif type(event) is TlsRefused:
             self._step("STARTTLS", event.reply)
             if self._mode == "required" or event.reply.code == 421:
                 self._fail(f"the server refused STARTTLS: {event.reply}", event.reply)
             else:
+                self._log_in_or_open()
+        elif type(event) is Authenticated:
+            self._step("AUTH", event.reply)
+            if event.reply.ok:
                 self._set_open()
+            else:
+                self._fail(f"the server refused the login: {event.reply}", event.reply)
         elif type(event) is TlsReady:
             self._step("STARTTLS", event.reply)
             self._flush()
@@ -338,6 +385,23 @@ class Connection(asyncio.Protocol):
     def _say_hello(self) -> None:
         self._stage = "hello"
         self._machine.ehlo()
+
+    def _log_in_or_open(self) -> None:
+        if self.login is None:
+            self._set_open()
+            return
+        self._stage = "auth"
+        offered = self.extensions.get("AUTH", "").upper().split()
+        mechanism = next((name for name in ("PLAIN", "LOGIN") if name in offered), None)
+        if not self._machine.tls:
+            self._fail("there is no TLS, so the password was not sent", None)
+        elif mechanism is None:
+            self._fail("the server offers neither AUTH PLAIN nor AUTH LOGIN", None)
+        else:
+            try:
+                self._machine.auth(mechanism, *self.login)
+            except LocalProtocolError as error:
+                self._fail(str(error), None)
 
     def _step(self, did: str, reply: Reply | str) -> None:
         self._steps.append(Step(self._clock.now(), did, str(reply)))
@@ -382,12 +446,25 @@ class Connection(asyncio.Protocol):
         self._transport = upgraded
         self.tls = _describe(upgraded)
         self._step("TLS handshake", self.tls)
+        if not self._judged(upgraded):
+            return
         self._since = self._loop.time()
         self._machine.tls_started()
         self._say_hello()
         self._pump()
         for data in early:
             self.data_received(data)
+
+    def _judged(self, transport: asyncio.Transport) -> bool:
+        """Have the handshake judged; whoever does not pass is told nothing more."""
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if self.check is None or tls is None or not (wrong := self.check(tls)):
+            return True
+        self._stage = "tls"
+        self._bad_certificate = True
+        self._lose(wrong)
+        transport.abort()
+        return False
 
     # -- asyncio.Protocol -----------------------------------------------------------------------------------
 
@@ -396,6 +473,8 @@ class Connection(asyncio.Protocol):
         self._since = self._loop.time()
         if self._mode == "implicit":
             self.tls = _describe(self._transport)
+            if not self._judged(self._transport):
+                return
         self._timer = self._loop.call_later(self._tick, self._look)
 
     def data_received(self, data: bytes) -> None:
@@ -407,7 +486,7 @@ class Connection(asyncio.Protocol):
         try:
             machine.receive(data, self._clock.now())
         except RemoteProtocolError as error:
-            self._error = str(error)
+            self._broke(error)
         self._pump()
         if machine.replies != replies:  # whole replies count, not bytes: else a drip would never end
             self._since = self._loop.time()
@@ -448,7 +527,7 @@ class Connection(asyncio.Protocol):
             try:
                 event = machine.next_event()
             except RemoteProtocolError as error:  # what was open has ended; its events are still to come
-                self._error = str(error)
+                self._broke(error)
                 continue
             if event is None:
                 break
@@ -468,6 +547,10 @@ class Connection(asyncio.Protocol):
             lives, self._probing = self._probing, None
             if machine.state is State.READY:
                 lives()
+
+    def _broke(self, error: RemoteProtocolError) -> None:
+        self._error = str(error)
+        self._injected = isinstance(error, SpokeEarly)
 
     def _done(self, result: TransactionResult) -> None:
         for index, (transaction, done) in enumerate(self._waiting):
@@ -492,7 +575,12 @@ class Connection(asyncio.Protocol):
         if not self._opened.done():
             self._step(f"wait for the peer ({self._stage})", text)
             failed = ConnectFailed(
-                self._stage, text, event.reply, self.greeting_steps, certificate=self._bad_certificate
+                self._stage,
+                text,
+                event.reply,
+                self.greeting_steps,
+                certificate=self._bad_certificate,
+                injected=self._injected,
             )
             self._opened.set_exception(failed)
         if self._ended.done():
@@ -538,6 +626,11 @@ class Connection(asyncio.Protocol):
             self._lose(f"timeout: no answer ({self._machine.deadline}) within {allowed:g} s")
             return
         self._timer = self._loop.call_later(min(left, self._tick) if allowed else self._tick, self._look)
+
+
+def _first_word(greeting: Reply) -> str:
+    """Return the name a server greets with (RFC 5321 section 4.2)."""
+    return greeting.text.partition(" ")[0].lower().removesuffix(".")
 
 
 def _describe(transport: asyncio.Transport) -> str:
