@@ -183,6 +183,10 @@ class Api:
         """Return a URL of the restrictions API."""
         return f"{self.dev['restrictions_url']}/{path}"
 
+    def operations(self, path: str) -> str:
+        """Return a URL of the operations API."""
+        return f"{self.dev['operations_url']}/{path}"
+
     def environment(self, path: str) -> str:
         """Return a Cloud Manager URL under the environment."""
         dev = self.dev

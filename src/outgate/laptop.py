@@ -422,6 +422,7 @@ def describe(
         "cloud_manager_url": f"{url}/cloud-manager",
         "identity_url": f"{url}/iam",
         "vpc_url": f"{url}/vpc/v1",
+        "operations_url": f"{url}/operations/v1",
         "sandbox_url": f"{url}/sandbox",
         "api_key": tenant.api_key,
         "token": "",

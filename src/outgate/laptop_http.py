@@ -16,7 +16,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from outgate import settings as settings_module
-from outgate.api import cloud_manager, event_notifications, identity, restrictions, vpc
+from outgate.api import cloud_manager, event_notifications, identity, operations, restrictions, vpc
 from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.api.messages.documents import message_document, summary_document
@@ -72,6 +72,8 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
         keep_s=settings.relay.dkim_keep_s,
         ed25519=settings.relay.dkim_ed25519,
         endpoints=parts.relay.listeners.open_endpoints,
+        probe=parts.relay.prober,
+        default_routes=[each.name for each in settings.relay.routes] or ["direct"],
     )
     managed = cloud_manager.build(
         store=control.egress,
@@ -102,6 +104,14 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
             "/iam": tokens,
             "/identity": _below("/identity", tokens),
             "/sandbox": sandbox_api.build(parts.zone, parts.inbox, advance, authenticator),
+            "/operations/v1": operations.build(
+                operators=parts.relay.operators,
+                status=parts.relay.ways,
+                authenticator=authenticator,
+                clock=clock,
+                configured=lambda smtp_config_id: control.tenancy.instance_of(smtp_config_id) is not None,
+                instanced=lambda instance_id: control.tenancy.instance(instance_id) is not None,
+            ),
             "/vpc/v1": vpc.build(
                 store=control,
                 authenticator=authenticator,

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from outgate.model.routes import RouteSpec, RouteTls, RouteType, trouble
 from outgate.net import guard
 from outgate.relay.endpoints import Endpoint, Endpoints
 from outgate.smtp import grammar
@@ -173,6 +174,61 @@ def compiled(given: Mapping[str, EndpointSettings]) -> Endpoints:
     )
 
 
+class SiteSettings(_Section):
+    """An exception for a site: what is not given is as for all."""
+
+    connections: int | None = Field(None, ge=1, description="Connections at most.")
+    per_minute: float | None = Field(None, ge=0, description="Messages a minute at most; 0: any number.")
+    messages_per_connection: int | None = Field(None, ge=1, description="Messages over one connection.")
+
+
+class RouteSettings(_Section):
+    """A route that any configuration without routes of its own takes."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$", description="What it is called, on attempts too.")
+    type: Literal["direct", "smart_host"] = Field(
+        "smart_host", description="To the domain's own hosts, or to a smart host."
+    )
+    host: str = Field("", max_length=253, description="The smart host's name or address.")
+    port: int = Field(587, ge=1, le=65535, description="The smart host's port.")
+    tls: Literal["starttls", "implicit", "opportunistic", "none"] = Field(
+        "starttls", description="What TLS must be; a user name needs one of the first two."
+    )
+    verify: bool = Field(True, description="Whether its certificate must be vouched for and have its name.")
+    names: list[str] = Field([], description="Names that the certificate may have; empty: the host's own.")
+    ca_file: str = Field("", description="PEM file with the authorities that may vouch for it; empty: the system's.")
+    username: str = Field("", description="User name in AUTH; empty: no login.")
+    password_file: str = Field("", description="File that holds the password in AUTH, on one line.")
+
+
+def default_routes(relay: RelaySettings) -> tuple[RouteSpec, ...]:
+    """Return the routes of configurations that have none. Raises `ValueError`, `OSError` for what cannot be used."""
+    found: list[RouteSpec] = []
+    for each in relay.routes:
+        spec = RouteSpec(
+            f"installation {each.name}",
+            each.name,
+            RouteType(each.type),
+            each.host if each.type == "smart_host" else "",
+            each.port if each.type == "smart_host" else 0,
+            tls=RouteTls(each.tls),
+            verify=each.verify,
+            names=tuple(each.names),
+            authorities=Path(each.ca_file).read_text("ascii") if each.ca_file else "",
+            username=each.username,
+            password=Path(each.password_file).read_text("utf-8").strip("\r\n") if each.password_file else "",
+        )
+        wrong = trouble(spec)
+        if bool(each.username) != bool(each.password_file):
+            wrong = ("username", "and password_file come together")
+        if wrong is not None:
+            raise ValueError(f"{each.name}: {wrong[0]} {wrong[1]}")
+        found.append(spec)
+    if len({spec.name for spec in found}) != len(found):
+        raise ValueError("two have the same name")
+    return tuple(found)
+
+
 class RelaySettings(_Section):
     """The submission relay."""
 
@@ -251,13 +307,47 @@ class RelaySettings(_Section):
     deliver_to: _HostAndPort = Field(
         "", description="address:port that takes all mail instead of the MX; empty: route by MX."
     )
+    routes: list[RouteSettings] = Field(
+        [], description="Routes of configurations that have none, in order; empty: direct."
+    )
+    source_check_s: float = Field(60.0, gt=0, description="Seconds between two looks at the outgoing addresses.")
     delivery_port: int = Field(25, ge=1, le=65535, description="Port of the receiving servers.")
     delivery_tls: Literal["opportunistic", "none"] = Field(
         "opportunistic", description="Whether deliveries use STARTTLS where it is offered."
     )
+    authorities_file: str = Field(
+        "",
+        description="PEM file with the authorities that may vouch for receiving servers and MTA-STS policies; empty:"
+        " the system's.",
+    )
+    mta_sts: bool = Field(True, description="Whether what receiving domains ask by MTA-STS is fetched and kept to.")
+    mta_sts_port: int = Field(443, ge=1, le=65535, description="Port of the servers of MTA-STS policies.")
+    dane_resolver: _HostAndPort = Field(
+        "",
+        description="address:port of a validating DNS resolver that is trusted, on this machine or over a way that is"
+        " safe: it is asked where mail goes, and for TLSA records; empty: no DANE.",
+    )
     connections_per_site: int = Field(20, ge=1, description="Connections an endpoint keeps to one site at most.")
     messages_per_connection: int = Field(1000, ge=1, description="Messages over one delivery connection.")
+    site_per_minute: float = Field(
+        0.0, ge=0, description="Messages a minute that an endpoint sends to one site at most; 0: any number."
+    )
+    site_pause_first_s: float = Field(
+        60.0, gt=0, description="Seconds a site is left alone that says we send too much; doubles each time in a row."
+    )
+    site_pause_most_s: float = Field(3600.0, gt=0, description="Longest such pause, in seconds.")
+    sites: dict[_Name, SiteSettings] = Field(
+        {},
+        description="Exceptions by the name of a mail host, of a domain of mail hosts, or of a recipient domain:"
+        ' `[relay.sites."example.com"]` with connections, per_minute, messages_per_connection.',
+    )
     delivery_idle_s: float = Field(30.0, gt=0, description="Seconds an idle delivery connection is kept.")
+    delivery_probe_after_s: float = Field(
+        5.0,
+        gt=0,
+        description="Idle seconds after which a connection is asked whether it lives before a message uses it.",
+    )
+    delivery_probe_s: float = Field(5.0, gt=0, description="Seconds a server may take for that answer.")
     delivery_timeout_s: float = Field(60.0, gt=0, description="Seconds a receiving server may take for a reply.")
     signing_threads: int = Field(2, ge=1, le=16, description="Threads that sign.")
     connections: int = Field(10_000, ge=1, description="Open sessions in all.")
@@ -298,6 +388,11 @@ class StoreSettings(_Section):
     ready_bytes: int = Field(
         33_554_432, ge=0, description="Message bytes kept in memory between acceptance and delivery."
     )
+    retention_s: float = Field(
+        2_592_000.0,
+        ge=604_800.0,
+        description="Seconds that a message and all that befell it are kept once it is done with; a week at least.",
+    )
 
 
 class DevSettings(_Section):
@@ -315,6 +410,9 @@ class LogSettings(_Section):
     """Logging."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    status_file: str = Field(
+        "", description="File that gets the vendor's record of each delivery, deferral and bounce; empty: none."
+    )
 
 
 class Settings(BaseSettings):

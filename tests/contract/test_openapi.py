@@ -23,6 +23,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from outgate.api import event_notifications as event_notifications_api
+from outgate.api import operations as operations_api
 from outgate.api import restrictions as restrictions_api
 from outgate.api import vpc as vpc_api
 from outgate.api.event_notifications.authorization import FORM_EXAMPLE
@@ -98,6 +99,7 @@ class Things:
             "key_id": keys[-1].id,
             "id": keys[-1].id,
             "account_id": self.service.account_id,
+            "name": "direct",
             **self.network_ids(),
         }
 
@@ -220,6 +222,11 @@ def vpc(service: Service) -> Any:
     return schemathesis.openapi.from_url(f"{service.vpc_url}/openapi.json")
 
 
+@pytest.fixture(scope="module")
+def operations(service: Service) -> Any:
+    return schemathesis.openapi.from_url(f"{service.operations_url}/openapi.json")
+
+
 def drive(schema: Any, operation_id: str, mode: GenerationMode, service: Service, things: Things) -> None:
     """Send one operation what its description allows, or what it does not, and hold each answer against it."""
     operation = schema.find_operation_by_id(operation_id)
@@ -270,20 +277,27 @@ def test_vpc(vpc: Any, operation_id: str, mode: GenerationMode, service: Service
     drive(vpc, operation_id, mode, service, things)
 
 
-def test_every_operation_is_described(event_notifications: Any, restrictions: Any, vpc: Any) -> None:
+@MODES
+@pytest.mark.parametrize("operation_id", operations_api.ROLES)
+def test_operations(operations: Any, operation_id: str, mode: GenerationMode, service: Service, things: Things) -> None:
+    drive(operations, operation_id, mode, service, things)
+
+
+def test_every_operation_is_described(event_notifications: Any, restrictions: Any, vpc: Any, operations: Any) -> None:
     for schema, roles in (
         (event_notifications, event_notifications_api.ROLES),
         (restrictions, restrictions_api.ROLES),
         (vpc, vpc_api.ROLES),
+        (operations, operations_api.ROLES),
     ):
         described = {result.ok().definition.raw["operationId"] for result in schema.get_all_operations()}
         assert described == set(roles)
 
 
 def test_every_example_is_as_its_schema_says(
-    event_notifications: Any, restrictions: Any, identity: Any, vpc: Any
+    event_notifications: Any, restrictions: Any, identity: Any, vpc: Any, operations: Any
 ) -> None:
-    for schema in (event_notifications, restrictions, identity, vpc):
+    for schema in (event_notifications, restrictions, identity, vpc, operations):
         document = schema.raw_schema
         seen = 0
         for path, operations in document["paths"].items():

@@ -21,7 +21,7 @@ from support.running import Running, wait_for
 
 pytestmark = pytest.mark.scenario
 KEYS = {
-    "pid", "console_url", "event_notifications_url", "restrictions_url", "cloud_manager_url", "identity_url", "vpc_url",
+    "pid", "console_url", "event_notifications_url", "restrictions_url", "cloud_manager_url", "identity_url", "vpc_url", "operations_url",
     "sandbox_url", "api_key", "token", "account_id", "instance_id", "org_id", "program_id", "environment_id", "submission",
     "submissions", "dns", "inbox", "tunnel_address", "http_proxy", "ca_file", "domain", "smtp_config_id", "smtp_user",
     "smtp_password", "smtp_host_name", "vpc_id", "vpc_crn", "subnet_id",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +13,22 @@ from typing import Any
 
 import uvicorn
 
-from outgate.api import event_notifications, identity, restrictions, vpc
+from outgate.api import event_notifications, identity, operations, restrictions, vpc
 from outgate.api.event_notifications import SmtpRecords
 from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.api.mounts import Mounts
-from outgate.base.clock import Clock, OffsetClock
+from outgate.base.clock import Clock, FrozenClock, OffsetClock
+from outgate.model.flow import Job
 from outgate.model.tenancy import Checked, Instance, NewStanding, SmtpConfiguration, Verification
+from outgate.net.dns import Resolver
+from outgate.relay.dialling import DeliveryLimits, Dialler
 from outgate.relay.endpoints import Endpoint, OpenEndpoint
+from outgate.relay.operators import Operators
+from outgate.relay.probing import Prober
+from outgate.relay.routing import Router
+from outgate.relay.sources import Sources
+from outgate.relay.transports import Transports, WaysOut
 from outgate.store.control import ControlStore, open_control
 from outgate.store.secrets import open_box
 from outgate.store.sqlite import QueueStore, open_queue
@@ -93,6 +101,10 @@ class Service:
         return f"{self.base}/vpc/v1"
 
     @property
+    def operations_url(self) -> str:
+        return f"{self.base}/operations/v1"
+
+    @property
     def smtp_url(self) -> str:
         return f"{self.en_url}/v1/instances/{self.instance.id}/smtp"
 
@@ -155,13 +167,23 @@ def application(
         authorization=authorization,
         clock=clock,
         endpoints=lambda: OPEN_ENDPOINTS,
+        probe=prober(store, clock),
     )
+    status = WaysOut(transports(store, clock), SOURCES, clock)
     tokens_api = identity.build(store=store, tokens=tokens, authenticator=authenticator, clock=clock)
     return Mounts(
         {
             "/event-notifications": notifications,
             "/context-based-restrictions": restrictions.build(store=store, authenticator=authenticator, clock=clock),
             "/iam": tokens_api,
+            "/operations/v1": operations.build(
+                operators=Operators(history.verbs, NothingUnderWay(), clock, released=nothing),
+                status=status,
+                authenticator=authenticator,
+                clock=clock,
+                configured=lambda smtp_config_id: store.tenancy.instance_of(smtp_config_id) is not None,
+                instanced=lambda instance_id: store.tenancy.instance(instance_id) is not None,
+            ),
             "/vpc/v1": vpc.build(
                 store=store,
                 authenticator=authenticator,
@@ -173,6 +195,51 @@ def application(
         },
         tokens_api,
     )
+
+
+HOME = Endpoint("lo", (), "smtp.test", "private.smtp.test", ("127.0.0.1",), ("127.0.0.1", "::1"), "out.test")
+SOURCES = Sources([HOME], FrozenClock())
+
+
+def transports(store: ControlStore, clock: Clock) -> Transports:
+    """Return the ways out from this machine; no name is known to it, and every address may be dialled."""
+    names = Resolver([("127.0.0.1", 9)], clock, rounds=1, timeout=0.2)
+    router = Router(names, port=25, endpoint=HOME, deliver_to="", own_names=(), permitted=lambda n, a: True)
+    return Transports(
+        names=names,
+        routers={HOME.id: router},
+        endpoint_of=lambda instance_id: HOME,
+        stored=store.routes,
+        sources=SOURCES,
+        clock=clock,
+        permitted=lambda name, address: True,
+    )
+
+
+def prober(store: ControlStore, clock: Clock) -> Prober:
+    """Return what tries routes."""
+    dialler = Dialler(clock=clock, limits=DeliveryLimits(reply=5.0), tls=None, sources=SOURCES)
+    return Prober(transports(store, clock), dialler, clock)
+
+
+class NothingUnderWay:
+    """A queue whose delivery has nothing."""
+
+    def recall(self, recipients: Iterable[int]) -> None:
+        pass
+
+    def under_way(self, wanted: Callable[[Job], bool]) -> list[int]:
+        return []
+
+    def under_way_by_domain(self, wanted: Callable[[Job], bool] | None = None) -> Mapping[str, int]:
+        return {}
+
+    def look(self) -> None:
+        pass
+
+
+async def nothing(_smtp_config_id: str) -> None:
+    pass
 
 
 @contextmanager

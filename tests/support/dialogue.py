@@ -8,8 +8,8 @@
     X: the server closes here                     # a comment
 
 `\\r`, `\\n`, `\\0`, `\\t`, `\\xNN`, `\\\\` are escapes in all but S:. A line `S: 250 *` matches any text after the code.
-Options (`% name=value`): sizes of `Limits`; `clear` begins without TLS; `dsn` offers it; `replace` mends bare line ends; `whole` is for
-dialogues that mean something else in pieces.
+Options (`% name=value`): sizes of `Limits`; `clear` begins without TLS; `dsn` and `requiretls` offer these; `replace`
+mends bare line ends; `whole` is for dialogues that mean something else in pieces.
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ def machine(dialogue: Dialogue, *, tls: bool) -> ServerMachine:
         tls=tls,
         replace_bare_line_ends="replace" in dialogue.options,
         offer_dsn="dsn" in dialogue.options,
+        offer_requiretls="requiretls" in dialogue.options,
     )
 
 

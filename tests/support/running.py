@@ -26,12 +26,13 @@ class Running:
         self.config = data.parent / f"{data.name}.toml"
         self.config.write_text(config)
         self.process: subprocess.Popen[str] | None = None
+        self.command = [sys.executable]
         self.log = data.parent / f"{data.name}.log"
         self.ports: dict[str, int] = {}
         self.dev: dict[str, Any] = {}
 
     def start(self) -> Running:
-        command = [sys.executable, "-m", "outgate.cli", "dev", "--data", str(self.data), "--config", str(self.config)]
+        command = [*self.command, "-m", "outgate.cli", "dev", "--data", str(self.data), "--config", str(self.config)]
         for name in ("http", "submission", "submissions", "dns", "inbox", "proxy"):
             command += [f"--{name}-port", str(self.ports.get(name, 0))]
         with self.log.open("a") as log:
@@ -40,8 +41,11 @@ class Running:
         readable, _, _ = select.select([self.process.stdout], [], [], 60)
         line = self.process.stdout.readline() if readable else ""
         assert line.startswith("ready"), f"not ready: {line!r}\n{self.log.read_text()[-3000:]}"
-        self.dev = json.loads((self.data / "dev.json").read_text())
+        self.dev = json.loads(self.dev_json().read_text())
         return self
+
+    def dev_json(self) -> Path:
+        return self.data / "dev.json"
 
     def keep_ports(self) -> None:
         """Have the next start use the same ports again."""

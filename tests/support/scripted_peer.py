@@ -46,6 +46,7 @@ class Peer:
     logins: list[tuple[str, str]] = field(default_factory=list)
     connections: int = 0
     server_names: list[str | None] = field(default_factory=list)
+    address: str = "127.0.0.1"
     port: int = 0
 
     async def __aenter__(self) -> Peer:
@@ -55,7 +56,7 @@ class Peer:
         self._readers: dict[asyncio.StreamWriter, asyncio.StreamReader] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._server = await asyncio.start_server(
-            self._session, "127.0.0.1", 0, ssl=self.context if self.implicit else None, limit=2**24
+            self._session, self.address, self.port, ssl=self.context if self.implicit else None, limit=2**24
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self

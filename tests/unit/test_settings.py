@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from outgate.settings import BadSettings, compiled, load
+from outgate.settings import BadSettings, compiled, default_routes, load
 
 
 def endpoint(name: str, **values: Any) -> str:
@@ -136,3 +136,40 @@ def test_a_public_name_may_be_as_long_as_names_are_if_the_private_one_is_another
     file = tmp_path / "outgate.toml"
     file.write_text(endpoint("a", public_name=".".join(["a" * 61] * 4), private_name="b.test"))
     assert compiled(load(file).relay.endpoints).all[0].private_name == "b.test"
+
+
+def test_routes_of_the_installation(tmp_path: Path) -> None:
+    secret, file = tmp_path / "password", tmp_path / "outgate.toml"
+    secret.write_text("correct horse\n")
+    file.write_text(
+        f"""[[relay.routes]]
+name = "house"
+host = "smtp.example.net"
+username = "outgate"
+password_file = "{secret}"
+[[relay.routes]]
+name = "direct"
+type = "direct"
+"""
+    )
+    house, direct = default_routes(load(file).relay)
+    assert (house.name, house.host, house.port, house.password) == ("house", "smtp.example.net", 587, "correct horse")
+    assert direct.type == "direct" and "correct horse" not in repr(house)
+    assert default_routes(load(None).relay) == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('username = "u"', "password_file come together"),
+        ('username = "u"\npassword_file = "/nowhere"', "No such file"),
+        ('host = "no host"', "host name"),
+        ('names = ["a.test"]\nverify = false', "verify must be true"),
+    ],
+)
+def test_routes_that_cannot_be_used_are_named(tmp_path: Path, more: str, said: str) -> None:
+    file = tmp_path / "outgate.toml"
+    host = "" if "host" in more else 'host = "smtp.example.net"\n'
+    file.write_text(f'[[relay.routes]]\nname = "house"\n{host}{more}\n')
+    with pytest.raises((ValueError, OSError), match=said):
+        default_routes(load(file).relay)

@@ -1,7 +1,8 @@
 """Structured log lines: one event name per fact, JSON on standard error or in a file.
 
 Standards: RFC 8259, RFC 3339.
-Promises: one line per record; no secret reaches a line: fields named like one are masked; no value that JSON or the
+Promises: one line per record; no secret reaches a line: fields named like one are masked, and so is every mailbox,
+wherever it stands in the line; no value that JSON or the
 stream refuses raises to who logs it, or loses the line; what the interpreter cannot raise anywhere is a line too.
 Dangers: text from outside is a JSON string, so it cannot forge a line.
 Not here: the audit of the egress (`egress.audit`) and the status events of messages (`store.sqlite`).
@@ -19,6 +20,7 @@ from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, TextIO
 
 from outgate.base.clock import rfc3339
+from outgate.base.masking import masked, masked_in
 
 _SECRET_WORDS = ("password", "secret", "token", "apikey", "api_key", "authorization", "private")
 _ROOT = logging.getLogger("outgate")
@@ -29,10 +31,11 @@ _encode = json.JSONEncoder(default=str, ensure_ascii=False, allow_nan=False).enc
 def _value(value: object) -> str:
     """Write a value: as JSON, else what it says of itself, else its type."""
     try:
-        return _encode(value)
+        text = _encode(value)
+        return _encode(masked_in(json.loads(text))) if "@" in text else text
     except Exception:
         with contextlib.suppress(Exception):
-            return encode_basestring(repr(value))
+            return encode_basestring(masked(repr(value)))
     return f'"<{type(value).__name__}>"'
 
 
@@ -52,14 +55,14 @@ def _line(created: float, level: str, logger: str, event: str, fields: dict[str,
     milliseconds = int(created * 1000)
     parts = [
         f'{{"time": "{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z", "level": "{level}"'
-        f', "logger": {encode_basestring(logger)}, "event": {encode_basestring(event)}'
+        f', "logger": {encode_basestring(logger)}, "event": {encode_basestring(masked(event))}'
     ]
     for name, value in fields.items():
         key, secret = _key(name)
         parts.append(key)
-        parts.append('"****"' if secret else encode_basestring(value) if type(value) is str else _value(value))
+        parts.append('"****"' if secret else encode_basestring(masked(value)) if type(value) is str else _value(value))
     if exception:
-        parts.append(f', "exception": {encode_basestring(exception)}')
+        parts.append(f', "exception": {encode_basestring(masked(exception))}')
     parts.append("}")
     return "".join(parts)
 

@@ -64,7 +64,8 @@ class Answer:
     "badname" (ours cannot be asked). `records` holds addresses, TXT as bytes with its strings joined, MX as
     "preference host", PTR and CNAME as host names, other types in presentation form; names are in lower case
     without a final dot. `ttl` is in seconds, `server` is "address:port", or "cache"; `alias` is the name that the
-    question's name stands for, "" for itself; `heard` is what each server said if more than one was asked."""
+    question's name stands for, "" for itself; `heard` is what each server said if more than one was asked; `secure`
+    says that a resolver which may be believed has validated it (DNSSEC)."""
 
     status: str
     records: tuple[str | bytes, ...] = ()
@@ -72,6 +73,7 @@ class Answer:
     server: str = ""
     alias: str = ""
     heard: tuple[Heard, ...] = ()
+    secure: bool = False
 
     @property
     def failed(self) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from outgate.domains.dane import Tlsa
 from outgate.model.tenancy import SmtpConfiguration
 from outgate.smtp.transaction import Step
 
@@ -120,8 +121,8 @@ class Accepted:
     `trace` is what we prepend (Received, and Message-ID or Date where missing), CR LF lines. `counted_at` is when
     it counts for its configuration's quota (None: there is none); it is held until then if that is later than
     `accepted_at`. `warning` is what was found and let pass. `suppressed` are the mailboxes among its recipients that it
-    is not sent to, and the words for the trail. `origin` is "" for a submission, "dsn" for a report of ours about the
-    message `parent`."""
+    is not sent to, and the words for the trail. `tls_optional`: the message says `TLS-Required: No` (RFC 8689
+    section 5). `origin` is "" for a submission, "dsn" for a report of ours about the message `parent`."""
 
     queue_id: str
     submission: Submission
@@ -139,6 +140,7 @@ class Accepted:
     suppressed: Mapping[str, str] = field(default_factory=dict[str, str])
     origin: str = ""
     parent: str = ""
+    tls_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,9 @@ class Location:
 @dataclass(frozen=True, slots=True)
 class JobRecipient:
     """A recipient within a job: its row id, mailbox, domain, how many attempts it has had, what DSN asks for, and
-    whether the sender has been told that it is late."""
+    whether the sender has been told that it is late (`warned`).
+
+    `may_have_arrived`: an earlier attempt sent all and got no answer, so that a delivery now may be the second."""
 
     id: int
     mailbox: str
@@ -163,6 +167,7 @@ class JobRecipient:
     notify: str = ""
     orcpt: str = ""
     warned: bool = False
+    may_have_arrived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +175,8 @@ class Job:
     """A message × one recipient domain × its due recipients, leased to this process. Made by the queue.
 
     `content` is at hand when the message was accepted a moment ago, else None: read it at `location`. `ret`, `envid`
-    and `requiretls` are as in `Submission`; `route` names the one route it must take, "" for the usual order;
-    `origin` is as in `Accepted`."""
+    and `requiretls` are as in `Submission`, `tls_optional` and `origin` as in `Accepted`; `route` names the one route
+    it must take, "" for the usual order."""
 
     queue_id: str
     instance_id: str
@@ -192,6 +197,7 @@ class Job:
     requiretls: bool = False
     route: str = ""
     origin: str = ""
+    tls_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,36 +225,44 @@ class TlsLevel(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tlsa:
-    """A TLSA record (RFC 6698): certificate usage, selector, matching type, and the association data."""
-
-    usage: int
-    selector: int
-    matching: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class TlsDemand:
     """What TLS to a host must be. Made by routing, kept by dialling. `names` are those a certificate may have (the
-    host's own if there is none); `why` says who asks for it, for the trail ("MTA-STS enforce of example.com")."""
+    host's own if there is none); `why` says who asks for it, for the trail ("MTA-STS enforce of example.com");
+    `authorities` are the certificates (PEM) that may vouch for it, "" for the usual ones. `testing` is who would like a
+    verified certificate, without insisting ("MTA-STS testing of example.com")."""
 
     level: TlsLevel = TlsLevel.OPPORTUNISTIC
     names: tuple[str, ...] = ()
     tlsa: tuple[Tlsa, ...] = ()
     why: str = ""
+    authorities: str = ""
+    testing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a smart host is told in AUTH."""
+
+    username: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
     """One place to try: an MX's name ("" for an address literal), its address and port, and the address to leave
-    from, which is of the same family (None: the system's choice); and what TLS to it must be."""
+    from, which is of the same family (None: the system's choice); and what TLS to it must be.
+
+    Hosts of equal `preference` stand beside each other and may be tried at the same time. `implicit`: TLS from the
+    first octet; `login`: AUTH, in TLS."""
 
     name: str
     address: str
     port: int
     source: str | None = None
     tls: TlsDemand = TlsDemand()
+    preference: int = 0
+    implicit: bool = False
+    login: Login | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """Ask DNS servers and remember what they said for as long as they allow.
 
-Standards: RFC 1035, 2308 (negative answers), 5452 (random port and id; dnspython's), 6891 (EDNS; section 6.2.2 for
-servers without it), 7766 (TCP).
+Standards: RFC 1035, 2308 (negative answers), 4035 and 6840 (AD), 5452 (random port and id; dnspython's), 6891 (EDNS;
+section 6.2.2 for servers without it), 7766 (TCP).
 Promises: a failure is a status, never an exception; a truncated answer is asked again over TCP; a server that knows no
 EDNS is asked without; no answer outlives its TTL by the injected clock; the cache is bounded; one question is asked
 once at a time.
-Dangers: answers are strangers' words; without DNSSEC they are not even certainly theirs.
+Dangers: answers are strangers' words; without DNSSEC they are not even certainly theirs. An answer is `secure` by the
+word of a resolver that the operator trusts, over a way that the operator trusts: of any other the word is not read.
 Not here: what answers mean (`domains`, `relay.routing`), which addresses may be dialled (`net.guard`), asking
 the servers that speak for a name (`net.authority`), remembering (`net.memory`).
 """
@@ -59,18 +60,23 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeAnswer:
-    """What DNS says about a domain's MX: `status` as in `Answer`; `exchanges` by preference."""
+    """What DNS says about a domain's MX: `status`, `alias` and `secure` as in `Answer`; `exchanges` by preference."""
 
     status: str
     exchanges: tuple[Exchange, ...]
+    alias: str = ""
+    secure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AddressAnswer:
-    """What DNS says about a name's addresses: "ok", "nodata" (surely none), or why it could not be asked."""
+    """What DNS says about a name's addresses: "ok", "nodata" (surely none), or why it could not be asked. `alias` and
+    `secure` are as in `Answer`, of all answers that have addresses."""
 
     status: str
     addresses: tuple[str, ...]
+    alias: str = ""
+    secure: bool = False
 
 
 class Asker(Protocol):
@@ -94,15 +100,17 @@ class Resolver:
         rounds: int = 2,
         cache_size: int = 10_000,
         pace: Pace | None = None,
+        trusted: bool = False,
     ) -> None:
         """`servers` are (address, port) in the order to ask; each gets `timeout` seconds in each of `rounds`.
-        `pace` spaces what is sent to them."""
+        `pace` spaces what is sent to them. `trusted`: they validate, and what they call authentic is believed."""
         if not servers:
             raise ValueError("a resolver needs at least one server")
         self.pace = pace
         self._servers = tuple(servers)
         self._timeout = timeout
         self._rounds = rounds
+        self._trusted = trusted
         self._asking = Asking(
             lambda question, _, allowance: self.find(question, allowance), clock, longest=LONGEST_TTL, size=cache_size
         )
@@ -116,14 +124,16 @@ class Resolver:
         answer = await self.ask(Question(domain, "MX"))
         found = [str(record).partition(" ") for record in answer.records]
         ordered = sorted((int(preference), host) for preference, _, host in found)
-        return ExchangeAnswer(answer.status, tuple(Exchange(preference, host) for preference, host in ordered))
+        exchanges = tuple(Exchange(preference, host) for preference, host in ordered)
+        return ExchangeAnswer(answer.status, exchanges, answer.alias, answer.secure)
 
     async def hosts(self, name: str) -> AddressAnswer:
         """Return the addresses of `name`, IPv4 first, and how sure their absence is."""
         answers = await asyncio.gather(self.ask(Question(name, "A")), self.ask(Question(name, "AAAA")))
         found = tuple(str(record) for answer in answers for record in answer.records)
         if found:
-            return AddressAnswer("ok", found)
+            telling = [answer for answer in answers if answer.records]
+            return AddressAnswer("ok", found, telling[0].alias, all(answer.secure for answer in telling))
         failed = [answer.status for answer in answers if answer.failed]
         return AddressAnswer(failed[0] if failed else "nodata", ())
 
@@ -152,16 +162,24 @@ class Resolver:
         return last
 
     async def _ask_server(self, question: Question, line: Line, edns: bool) -> Answer:
-        response = await line.converse(question, edns=edns)
-        return Answer(response, server=line.server) if isinstance(response, str) else _read(response, line.server)
+        response = await line.converse(question, edns=edns, secure=self._trusted)
+        if isinstance(response, str):
+            return Answer(response, server=line.server)
+        return _read(response, line.server, secure=self._trusted and bool(response.flags & dns.flags.AD))
 
 
-def query(question: Question, *, recursive: bool = True, edns: bool = True) -> dns.message.Message:
-    """Return the message that asks `question`; `recursive` is for a resolver."""
+def query(
+    question: Question, *, recursive: bool = True, edns: bool = True, secure: bool = False
+) -> dns.message.Message:
+    """Return the message that asks `question`; `recursive` is for a resolver, `secure` for one that shall say whether
+    it has validated the answer."""
     name, flags = wire_name(question.name), dns.flags.RD if recursive else 0
+    if secure:
+        flags |= dns.flags.AD
     if not edns:
         return dns.message.make_query(name, question.rdtype, flags=flags)
-    return dns.message.make_query(name, question.rdtype, use_edns=0, payload=_PAYLOAD, flags=flags)
+    # Some resolvers tell of it only those who ask for the signatures too.
+    return dns.message.make_query(name, question.rdtype, use_edns=0, payload=_PAYLOAD, flags=flags, want_dnssec=secure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +198,13 @@ class Line:
         return f"{self.address}:{self.port}"
 
     async def converse(
-        self, question: Question, *, recursive: bool = True, edns: bool = True
+        self, question: Question, *, recursive: bool = True, edns: bool = True, secure: bool = False
     ) -> dns.message.Message | str:
         """Return what the server responds to `question`, or the status that says why it does not. One that does not
         understand EDNS is asked again without."""
-        response = await self._exchange(query(question, recursive=recursive, edns=edns))
+        response = await self._exchange(query(question, recursive=recursive, edns=edns, secure=secure))
         if edns and not isinstance(response, str) and response.rcode() in _NO_EDNS:
-            response = await self._exchange(query(question, recursive=recursive, edns=False))
+            response = await self._exchange(query(question, recursive=recursive, edns=False, secure=secure))
         return response
 
     async def _exchange(self, query: dns.message.Message) -> dns.message.Message | str:
@@ -228,7 +246,7 @@ class Line:
         return True
 
 
-def _read(response: dns.message.Message, server: str) -> Answer:
+def _read(response: dns.message.Message, server: str, *, secure: bool = False) -> Answer:
     """Turn a server's message into an answer; aliases are followed within the message."""
     status = STATUS.get(response.rcode(), "servfail")
     if status not in ("nodata", "nxdomain"):
@@ -244,8 +262,8 @@ def _read(response: dns.message.Message, server: str) -> Answer:
     if chain.answer is None:
         # Without an SOA nothing says how long to believe in a negative answer (RFC 2308 section 5).
         negative = ttl if any(rrset.rdtype == dns.rdatatype.SOA for rrset in response.authority) else 0
-        return Answer(status, (), negative, server, alias=alias)
-    return Answer("ok", tuple(record_of(rdata) for rdata in chain.answer), ttl, server, alias=alias)
+        return Answer(status, (), negative, server, alias=alias, secure=secure)
+    return Answer("ok", tuple(record_of(rdata) for rdata in chain.answer), ttl, server, alias=alias, secure=secure)
 
 
 def record_of(rdata: dns.rdata.Rdata) -> str | bytes:

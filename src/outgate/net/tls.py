@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import cast
 
 # TLS 1.2 with forward secrecy and authenticated encryption; TLS 1.3 has no others.
 _CIPHERS_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -29,9 +30,10 @@ def server_context(chain_file: Path | None = None, key_file: Path | None = None)
     return context
 
 
-def verified_context(ca_file: Path | None = None) -> ssl.SSLContext:
-    """Return a client's context that checks chain and name, against `ca_file` (PEM) or the system's authorities."""
-    context = ssl.create_default_context(cafile=ca_file)
+def verified_context(ca_file: Path | None = None, *, authorities: str = "") -> ssl.SSLContext:
+    """Return a client's context that checks chain and name, against `ca_file` or `authorities` (PEM), or the system's
+    authorities. Raises `ssl.SSLError`, `OSError` for what cannot be read."""
+    context = ssl.create_default_context(cafile=ca_file, cadata=authorities or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
@@ -43,3 +45,17 @@ def opportunistic_context() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def has_name(tls: ssl.SSLObject, names: tuple[str, ...]) -> str:
+    """Say "" if the peer's certificate, whose chain was checked, has one of `names`, else what it has instead.
+
+    As RFC 6125 section 6.4.3 says, `*` stands for one whole label, the first."""
+    certificate = tls.getpeercert() or {}
+    pairs = cast("tuple[tuple[str, str], ...]", certificate.get("subjectAltName", ()))
+    held = [value.lower() for kind, value in pairs if kind in ("DNS", "IP Address")]
+    wanted = {name.lower() for name in names}
+    wanted |= {f"*.{name.partition('.')[2]}" for name in wanted if "." in name and not name.replace(".", "").isdigit()}
+    if wanted.isdisjoint(held):
+        return f"the certificate is for {', '.join(held) or 'no name'}, not for {' or '.join(names)}"
+    return ""

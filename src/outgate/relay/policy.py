@@ -65,7 +65,7 @@ TOO_LARGE = reply(552, "5.3.4", "Message too big")
 TOO_MANY_RECIPIENTS = reply(452, "4.5.3", "Too many recipients")
 ATTACHMENT = reply(554, "5.7.1", "Attachments are not allowed")
 NO_WAY_OUT = reply(554, "5.7.1", "A marketing message needs a link to unsubscribe")
-LITERAL = reply(553, "5.1.3", "Address literals are not delivered to")
+LITERAL = reply(553, "5.1.2", "That address is not delivered to")
 _MOST_HOPS = 50
 _LONGEST_ID = 998
 """Octets of a Message-ID that are kept beside the message: no line may be longer."""
@@ -109,10 +109,11 @@ def reverse_path(sender: Sender, path: Mailbox) -> Refused | None:
     )
 
 
-def forward_path(path: Mailbox) -> Refused | None:
-    """Rule 9 at RCPT: the recipient has a domain that mail can be routed to."""
-    if path.literal:
-        return Refused(LITERAL, "an address literal", "use a domain name")
+def forward_path(path: Mailbox, may_be_dialled: Callable[[str], bool]) -> Refused | None:
+    """Rule 9 at RCPT: the recipient has a domain that mail can be routed to, or is at an address (RFC 5321 section
+    4.1.3) that `may_be_dialled`."""
+    if path.literal and not may_be_dialled(path.domain.strip("[]").removeprefix("IPv6:")):
+        return Refused(LITERAL, f"an address literal, {path.domain}, that the guard refuses", "use a domain name")
     return None
 
 
@@ -479,4 +480,5 @@ def _accepted(case: Case, warning: str = "") -> Accepted:
         counted_at=counted_at,
         warning=warning,
         suppressed=suppressed,
+        tls_optional=[value.lower() for value in header.all("tls-required")] == [b"no"],
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -22,13 +22,16 @@ from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
 from outgate.model.flow import Accepted, Attempt, Job, Report, Status
+from outgate.model.operations import OPERATOR, StandingHold
 from outgate.relay.holds import WORDS
+from outgate.store.queue_rows import Full
 from outgate.store.sqlite import QueueStore
 
 _log = Log("outgate.relay.queue")
 
 _SLEEP_MOST_S = 60.0
 """Longest sleep between two looks: the clock may have been set meanwhile."""
+_RECALLED_MOST = 10_000
 _TROUBLE_S = 1.0
 """How soon to look again when there was no room, or the store failed."""
 
@@ -83,9 +86,11 @@ class Queue:
     """The queue as the event loop sees it. All methods belong to the loop's thread.
 
     `deliver` takes a job and must not block; `room` says how many more jobs it can take; of one domain it gets
-    `per_domain` recipients at once, about, and the rest waits in the store. `held` says why a configuration's mail
-    is not to go out now, "" if it may; `suppressed` which recipients of a job that waited have been suppressed
-    since, and why; `reports` writes what senders are told (None: nobody is told)."""
+    `per_domain` recipients at once, about, and the rest waits in the store. A configuration gets as much as it leaves
+    free, of the whole and of each domain: one has half of it at most, two a third each, and who comes new finds
+    room. `held` says why a configuration's mail is not to go out now, "" if it may; `suppressed` which recipients of a
+    job that waited have been suppressed since, and why; `stopped` the hold of an operator that covers a job, at a site
+    or wherever; `reports` writes what senders are told (None: nobody is told)."""
 
     def __init__(
         self,
@@ -101,6 +106,7 @@ class Queue:
         held: Callable[[str], str] = lambda _smtp_config_id: "",
         suppressed: Callable[[Job], Mapping[str, str]] = lambda _job: {},
         reports: Reporter | None = None,
+        stopped: Callable[[Job, str], StandingHold | None] = lambda _job, _site: None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
@@ -113,15 +119,18 @@ class Queue:
         self._per_domain = per_domain
         self._held = held
         self._suppressed = suppressed
+        self._stopped = stopped
         self._reports = reports
-        self._domains: Counter[str] = Counter()
+        self._recalled: set[int] = set()
+        self._domains: dict[str, Counter[str]] = {}
+        self._configurations: Counter[str] = Counter()
         self._jitter = jitter
         self._undone: dict[int, Job] = {}
         self._ready: dict[str, _Ready] = {}
         self._held_bytes = 0
         self._stopping = False
         self._starved = False
-        self._crowded = False
+        self._crowded: set[str] = set()
         self._look_again = False
         self._looking: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -173,7 +182,7 @@ class Queue:
             self._store.record(settled, report, self.stored)
         if settled.next_attempt_at is not None:
             self._wake_at(settled.next_attempt_at)
-        self._resume()
+        self._resume(job)
 
     def stored(self, error: Exception | None, jobs: tuple[Job, ...]) -> None:
         """Take over the jobs of a message that the relay made itself and that is stored now."""
@@ -185,25 +194,48 @@ class Queue:
         self._forget(job.queue_id, [recipient.id for recipient in job.recipients])
         self._store.release(job, due_at)
         self._wake_at(due_at)
-        self._resume()
+        self._resume(job)
 
-    def may_go(self, job: Job) -> bool:
-        """Say whether a job may be begun now; if not, it has been taken out of the schedule, for its configuration is
-        held, or is due again a little later, for nobody could tell."""
-        if job.origin:  # a report of ours goes: it tells the sender what became of mail
-            return True
+    def recall(self, recipients: Iterable[int]) -> None:
+        """Have what has not been begun of these come back at `may_go`: an operator wants something else of it."""
+        if len(self._recalled) > _RECALLED_MOST:
+            self._recalled &= self._undone.keys()
+        self._recalled.update(recipients)
+
+    def under_way(self, wanted: Callable[[Job], bool]) -> list[int]:
+        """Return the recipients that delivery has of the jobs that are `wanted`."""
+        return [number for number, job in list(self._undone.items()) if wanted(job)]
+
+    def under_way_by_domain(self, wanted: Callable[[Job], bool] | None = None) -> dict[str, int]:
+        """Return how many recipients delivery has of each domain."""
+        if wanted is None:
+            return {domain: shares.total() for domain, shares in self._domains.items()}
+        return Counter(job.domain for job in self._undone.values() if wanted(job))
+
+    def may_go(self, job: Job, site: str = "") -> bool:
+        """Say whether a job may be begun now (at `site`, once that is known); if not, it has been taken out of the
+        schedule, for its configuration or an operator holds it, or is due again: at once if an operator wants
+        something of it, a little later if nobody could tell."""
         now = self._clock.now()
+        if self._recalled and not self._recalled.isdisjoint([recipient.id for recipient in job.recipients]):
+            self.release(job, now)
+            return False
         try:
-            why = self._held(job.smtp_config_id)
+            # A report of ours goes, whoever may not send: it tells the sender what became of mail.
+            why = "" if job.origin else self._held(job.smtp_config_id)
+            hold = None if why else self._stopped(job, site)
         except Exception as error:
             _log.error("queue.hold_unknown", queue_id=job.queue_id, error=repr(error))
             self.release(job, now + _TROUBLE_S)
             return False
-        if not why:
+        if not why and hold is None:
             return True
         self._forget(job.queue_id, [recipient.id for recipient in job.recipients])
-        self._store.hold(job, why, WORDS[why], now)
-        self._resume()
+        if hold is None:
+            self._store.hold(job, why, WORDS[why], now)
+        else:
+            self._store.hold(job, OPERATOR, hold.words(), now, hold.actor)
+        self._resume(job)
         return False
 
     async def body(self, job: Job) -> tuple[bytes, bytes]:
@@ -243,6 +275,7 @@ class Queue:
             self._store.release(replace(job, recipients=rest), now)
         self._undone.clear()
         self._domains.clear()
+        self._configurations.clear()
         self._ready.clear()
         self._held_bytes = 0
         await asyncio.to_thread(self._store.flush)
@@ -271,9 +304,9 @@ class Queue:
             if self._stopping or self._room() <= 0:
                 self._store.release(job, job.accepted_at)
                 self._starve()
-            elif self._domains[job.domain] >= self._per_domain:
+            elif self._is_full(job):
                 self._store.release(job, job.accepted_at)
-                self._crowded = True
+                self._crowded |= {job.domain, job.smtp_config_id}
             elif not self.may_go(job):
                 continue
             elif keep:
@@ -293,7 +326,14 @@ class Queue:
     def _hand_on(self, job: Job) -> None:
         for recipient in job.recipients:
             self._undone[recipient.id] = job
-        self._domains[job.domain] += len(job.recipients)
+        count = len(job.recipients)
+        configuration = job.smtp_config_id
+        domain = self._domains.get(job.domain)
+        if domain is None:
+            domain = self._domains[job.domain] = Counter()
+        domain[""] += count  # all together
+        domain[configuration] += count
+        self._configurations[configuration] += count
         try:
             self._deliver(job)
         except Exception:
@@ -302,19 +342,31 @@ class Queue:
 
     def _forget(self, queue_id: str, recipients: list[int]) -> None:
         gone = 0
+        if self._recalled:
+            self._recalled.difference_update(recipients)
         for number in recipients:
             job = self._undone.pop(number, None)
             if job is not None:
                 gone += 1
-                self._domains[job.domain] -= 1
-                if self._domains[job.domain] <= 0:
-                    del self._domains[job.domain]
+                self._subtract(job.domain, job.smtp_config_id)
         ready = self._ready.get(queue_id)
         if ready is not None:
             ready.recipients -= gone
             if ready.recipients <= 0:
                 self._held_bytes -= ready.size
                 del self._ready[queue_id]
+
+    def _subtract(self, name: str, configuration: str) -> None:
+        domain = self._domains[name]
+        domain[""] -= 1
+        domain[configuration] -= 1
+        if not domain[configuration]:
+            del domain[configuration]
+            if not domain[""]:
+                del self._domains[name]
+        self._configurations[configuration] -= 1
+        if not self._configurations[configuration]:
+            del self._configurations[configuration]
 
     # --- looking for what is due ---
 
@@ -335,24 +387,28 @@ class Queue:
             self._look()
 
     async def _claim_due(self) -> None:
+        due: float | None = None
         try:
             while not self._stopping:
-                limit = min(self._page, self._room())
-                if limit <= 0:
+                room = self._room()
+                if room <= 0:
                     self._starve()
                     return
+                # All of it may be one configuration's: it must not take all the room with that.
+                limit = min(self._page, max(1, room // 4))
                 self._look_again = False
-                jobs = await asyncio.to_thread(self._store.claim, self._clock.now(), limit, self._full_domains())
+                now, full = self._clock.now(), self._full()
+                # Before the claim: who has room again while it runs has it looked for again.
+                self._crowded.update(full.domains, full.configurations, *full.pairs)
+                jobs = await asyncio.to_thread(self._store.claim, now, limit, full)
                 for job in jobs:
                     if self._stopping:
                         self._store.release(job, job.accepted_at)
                     elif self.may_go(job) and (rest := self._without_suppressed(job)).recipients:
                         self._hand_on(rest)
                 if not jobs and not self._look_again:
+                    due = await asyncio.to_thread(self._store.next_due, full, now)
                     break
-            full = self._full_domains()
-            self._crowded = self._crowded or bool(full)
-            due = await asyncio.to_thread(self._store.next_due, full)
         except Exception as error:
             _log.error("queue.claim_failed", error=repr(error))
             self._wake_at(self._clock.now() + _TROUBLE_S)
@@ -378,18 +434,50 @@ class Queue:
             if not future.done():
                 future.set_result(None)
 
-    def _full_domains(self) -> tuple[str, ...]:
-        """Return the domains that have as much in delivery as one may: a slow one must not keep the others waiting."""
-        return tuple(domain for domain, count in self._domains.items() if count >= self._per_domain)
+    def _full(self) -> Full:
+        """Return who has as much in delivery as they may: a slow domain must not keep others waiting, nor a large
+        sender, neither everywhere nor at a domain that others write to as well."""
+        room, per_domain = self._room(), self._per_domain
+        domains: list[str] = []
+        pairs: list[tuple[str, str]] = []
+        for name, domain in self._domains.items():
+            count = domain[""]
+            if count >= per_domain:
+                domains.append(name)
+            elif 2 * count >= per_domain:  # else nobody can have as much as is free
+                pairs += [(name, each) for each, has in domain.items() if each and has >= per_domain - count]
+        configurations = [each for each, has in self._configurations.items() if has >= room]
+        return Full(domains, configurations, pairs)
+
+    def _has_room(self, job: Job) -> bool:
+        """Say whether a quarter of what a job's configuration may have is free: a look for less costs too much."""
+        configuration = job.smtp_config_id
+        if 4 * self._configurations[configuration] > 3 * self._room():
+            return False
+        domain = self._domains.get(job.domain)
+        return domain is None or 4 * domain[configuration] <= 3 * (self._per_domain - domain[""])
+
+    def _is_full(self, job: Job) -> bool:
+        """Say whether a job's domain or configuration is one of them."""
+        configuration = job.smtp_config_id
+        if self._configurations[configuration] >= self._room():
+            return True
+        domain = self._domains.get(job.domain)
+        return domain is not None and domain[configuration] >= self._per_domain - domain[""]
 
     def _starve(self) -> None:
         """Remember that something waits for room; look when there is some."""
         self._starved = True
         self._wake_at(self._clock.now() + _TROUBLE_S)
 
-    def _resume(self) -> None:
-        if self._starved or (self._crowded and not self._full_domains()):
-            self._starved = self._crowded = False
+    def _resume(self, job: Job) -> None:
+        """Look if something waits for what this job, which is gone, has left free."""
+        crowded = self._crowded
+        if crowded and (job.domain in crowded or job.smtp_config_id in crowded) and self._has_room(job):
+            self._starved = True
+        if self._starved:
+            self._starved = False
+            crowded.clear()
             # Delivery counts the room it has just made after this call returns.
             asyncio.get_running_loop().call_soon(self._look)
 

@@ -102,6 +102,8 @@ class Relay:
     suppressed: Callable[[str, Sequence[Recipient]], Mapping[str, str]] = policy.nobody
     """Tells which recipients an instance's mail is not sent to, and why; raises `sqlite3.Error`."""
     intake: Intake = field(default_factory=Intake)
+    may_be_dialled: Callable[[str], bool] = lambda _address: False
+    """Whether mail may go to an address that is a recipient's domain."""
 
     def welcomes(self, address: str, endpoint: str, vpc: str = "") -> bool:
         """Say whether to begin TLS with a client of the implicit port; a refusal is logged, nobody else could."""
@@ -165,6 +167,7 @@ class SubmissionSession:
             replace_bare_line_ends=relay.replace_bare_line_ends,
             intake=relay.intake,
             offer_dsn=True,
+            offer_requiretls=True,
         )
 
     @property
@@ -394,7 +397,7 @@ class SubmissionSession:
 
     def _rcpt_to(self, event: RcptTo) -> None:
         path = event.forward_path
-        refused = policy.forward_path(path)
+        refused = policy.forward_path(path, self._relay.may_be_dialled)
         if refused is not None:
             self._refused("rcpt.refused", refused)
             self.machine.answer(refused.reply)

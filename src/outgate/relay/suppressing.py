@@ -34,6 +34,7 @@ _log = Log("outgate.suppression")
 
 MAILBOX_IS_WRONG = frozenset({"bad-mailbox", "inactive"})
 """The reason classes (`relay.outcome`) that speak of the mailbox itself."""
+_OF_MAILBOXES = frozenset({550, 551, 553})
 # Without an enhanced code a 550 may mean anything: only its words can say that it is the mailbox.
 _NO_MAILBOX = re.compile(
     r"no (?:such|mailbox)"
@@ -73,7 +74,10 @@ def hard_bounces(attempt: Attempt) -> list[tuple[str, Outcome]]:
 def _speaks_of_mailbox(outcome: Outcome) -> bool:
     if not outcome.personal or outcome.reason not in MAILBOX_IS_WRONG:
         return False
-    return bool(outcome.enhanced) or _NO_MAILBOX.search(outcome.text) is not None
+    if outcome.enhanced:
+        # Words alone do not count against a code that speaks of something else.
+        return outcome.enhanced.startswith(("5.1.", "5.2."))
+    return outcome.code in _OF_MAILBOXES and _NO_MAILBOX.search(outcome.text) is not None
 
 
 def _shown(text: str) -> str:

@@ -1,7 +1,7 @@
 """The client's side of a session as a state machine: bytes in, results and commands out; no I/O.
 
 Standards: RFC 5321, 2920 (PIPELINING), 1870 (SIZE), 6152 (8BITMIME), 6531 (SMTPUTF8), 3207 (STARTTLS),
-4954 (AUTH; PLAIN is RFC 4616), 3461 (DSN), 2034 and 3463 (enhanced codes).
+4954 (AUTH; PLAIN is RFC 4616), 3461 (DSN), 8689 (REQUIRETLS), 2034 and 3463 (enhanced codes).
 Promises: a result per recipient, never an exception for a 4xx or 5xx; any bytes at all give events or
 `RemoteProtocolError`; splitting the input anywhere changes nothing; after an error every transaction that
 was handed over has had its `Done`; message content is never copied.
@@ -31,9 +31,10 @@ from outgate.smtp.client_events import (
     TlsReady,
     TlsRefused,
 )
-from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
+from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError, SpokeEarly
 from outgate.smtp.reply import Reply
 from outgate.smtp.transaction import (
+    REQUIRETLS_NOT_OFFERED,
     UTF8_NOT_OFFERED,
     Step,
     Transaction,
@@ -99,6 +100,7 @@ TRANSITIONS: dict[State, dict[str, State]] = {
         "STARTTLS": State.STARTTLS,
         "AUTH": State.AUTH,
         "MAIL": State.MAIL,
+        "RSET": State.RSET,
         "QUIT": State.QUIT,
         "4xx": State.CLOSED,  # nobody asked: an idle peer takes its leave
         "5xx": State.CLOSED,
@@ -187,6 +189,7 @@ class ClientMachine:
         "_queued",
         "_secrets",
         "extensions",
+        "replies",
         "state",
         "tls",
     )
@@ -213,6 +216,8 @@ class ClientMachine:
         self._now = 0.0
         self._pipelining = False
         self.extensions: dict[str, str] = {}
+        self.replies = 0
+        """Whole replies read: a peer that only drips does not get on."""
         self.state = State.GREETING
         self.tls = tls
 
@@ -223,7 +228,7 @@ class ClientMachine:
 
         Raises `RemoteProtocolError` if the peer may not speak now (before the handshake)."""
         if self.state is State.TLS:
-            self._fail("the peer spoke between its 220 to STARTTLS and the handshake")
+            self._fail(SpokeEarly())
         if self.state is not State.CLOSED:
             self._now = now
             self._input.feed(data)
@@ -302,6 +307,9 @@ class ClientMachine:
         if "SMTPUTF8" not in self.extensions and needs_utf8(transaction):
             work.mail = UTF8_NOT_OFFERED
             self._done(work, "smtputf8 not offered")
+        elif transaction.requiretls and not (self.tls and "REQUIRETLS" in self.extensions):
+            work.mail = REQUIRETLS_NOT_OFFERED
+            self._done(work, "requiretls not offered")
         elif self._current is None:
             self._current = work
             if self.state is State.RSET:
@@ -312,6 +320,11 @@ class ClientMachine:
             self._queued = work
             if self.state is State.DOT:
                 self._send_ahead(work)
+
+    def reset(self) -> None:
+        """Ask an idle peer whether it is there (RSET changes nothing between messages); then it is READY again."""
+        self._start("RSET")
+        self._out.append(b"RSET\r\n")
 
     def quit(self) -> None:
         """Say goodbye; `Closing` follows."""
@@ -348,6 +361,7 @@ class ClientMachine:
 
     def _take(self, reply: Reply) -> None:
         """Let one reply act on the state it answers."""
+        self.replies += 1
         state = self.state
         code = reply.code
         kind = _CLASSES[code // 100]
@@ -395,7 +409,7 @@ class ClientMachine:
             if self.state is not State.TLS:
                 self._events.append(TlsRefused(reply))
             elif len(self._input):
-                self._fail("the peer spoke between its 220 to STARTTLS and the handshake")
+                self._fail(SpokeEarly())
             else:
                 self._events.append(TlsReady(reply))
         elif state is State.AUTH:
@@ -449,6 +463,8 @@ class ClientMachine:
             command += " SMTPUTF8"
         if "DSN" in extensions:
             command += transaction.mail_options()
+        if transaction.requiretls:
+            command += " REQUIRETLS"
         return command + "\r\n"
 
     def _advance(self, state: State, reply: Reply) -> None:
@@ -578,9 +594,9 @@ class ClientMachine:
         self._input.clear()
         self._events.append(Closing(reply))
 
-    def _fail(self, error: str) -> NoReturn:
-        self._end(None, error, broken=True)
-        raise RemoteProtocolError(error)
+    def _fail(self, error: str | RemoteProtocolError) -> NoReturn:
+        self._end(None, str(error), broken=True)
+        raise RemoteProtocolError(error) if isinstance(error, str) else error
 
 
 def _note(work: _Work, state: State, reply: Reply) -> None:

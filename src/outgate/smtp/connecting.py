@@ -9,6 +9,7 @@ Not here: the shells (`smtp.asyncio.client`, `smtp.sync.client`).
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,9 +20,30 @@ TlsMode = Literal["none", "opportunistic", "required", "implicit"]
 
 
 @dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """When the system asks whether a silent peer's machine still answers: after `idle` seconds, each `interval`
+    seconds, and `count` questions without an answer end the connection. So a long wait for the reply to the final dot
+    ends soon if there is nobody who could give it.
+
+    TCP_USER_TIMEOUT would stand in the place of `count`, and cut off peers that live but do not read for a while."""
+
+    idle: int = 15
+    interval: int = 5
+    count: int = 3
+
+    def set_on(self, sock: socket.socket) -> None:
+        """Ask for it, as far as the system has it."""
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("IDLE", self.idle), ("INTVL", self.interval), ("CNT", self.count)):
+            option = getattr(socket, f"TCP_KEEP{name}", None)
+            if option is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+@dataclass(frozen=True, slots=True)
 class ClientTimeouts:
-    """Seconds: to connect, for a handshake, for a reply, for the reply to the final dot, without progress
-    while content is sent, and for the reply to QUIT."""
+    """Seconds: to connect, for a handshake, for a whole reply, for the reply to the final dot, without progress
+    while content is sent, for the reply to QUIT, and for that to the question whether an idle peer is still there."""
 
     connect: float = 30.0
     handshake: float = 30.0
@@ -29,6 +51,7 @@ class ClientTimeouts:
     final: float = 600.0
     content: float = 180.0
     quit: float = 10.0
+    probe: float = 5.0
 
     def for_reply(self, waited_for: str) -> float:
         """Return the seconds for what a machine's `deadline` names."""
@@ -40,8 +63,9 @@ class ClientTimeouts:
 
 
 class ConnectFailed(Exception):
-    """No usable connection. `stage` is "connect", "greeting", "hello", "tls" or "auth"; `reply` the peer's, if
-    any; `certificate` says that the peer's certificate was the reason."""
+    """No usable connection. `stage` is "source" (our own address is not there), "connect", "greeting", "loop" (the peer
+    is ourselves), "hello", "tls" or "auth"; `reply` the peer's, if any; `certificate` says that the peer's certificate
+    was the reason, `injected` that the peer, or someone in between, spoke before the handshake."""
 
     def __init__(
         self,
@@ -51,12 +75,14 @@ class ConnectFailed(Exception):
         steps: tuple[Step, ...] = (),
         *,
         certificate: bool = False,
+        injected: bool = False,
     ) -> None:
         super().__init__(error)
         self.stage = stage
         self.reply = reply
         self.steps = steps
         self.certificate = certificate
+        self.injected = injected
 
 
 def why(error: BaseException) -> str:

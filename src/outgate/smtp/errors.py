@@ -18,3 +18,11 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The peer sent what no standard allows; the connection is of no further use."""
+
+
+class SpokeEarly(RemoteProtocolError):
+    """The peer spoke between its 220 to STARTTLS and the handshake: so would someone in between (RFC 3207 section
+    6)."""
+
+    def __init__(self) -> None:
+        super().__init__("the peer spoke between its 220 to STARTTLS and the handshake")

@@ -17,6 +17,8 @@ from outgate.smtp.reply import Reply, reply
 
 UTF8_NOT_OFFERED = reply(553, "5.6.7", "The next server does not offer SMTPUTF8, which this message needs")
 """Our own verdict, not the peer's: `TransactionResult.error` says so."""
+REQUIRETLS_NOT_OFFERED = reply(550, "5.7.30", "The next server does not offer REQUIRETLS, which the sender requires")
+"""Our own verdict likewise (RFC 8689 section 4.2.1)."""
 
 
 class Step(NamedTuple):
@@ -32,9 +34,10 @@ class Transaction:
     """One mail transaction to make. `reverse_path` "" is the null sender.
 
     `content` are buffers in wire form: dot-stuffed, every line ends in CR LF, without the final dot line.
-    `size` is told to the peer in octets (0: not told). `token` is the caller's own.
-    `ret`, `envid`, and of each recipient `notify` and `orcpt` ("" for none; () for none of all) are what DSN asks for
-    (RFC 3461), in the form of the wire; a peer that does not offer DSN is told nothing of it."""
+    `size` is told to the peer in octets (0: not told). `requiretls`: no server may have it that does not promise to
+    hold the next ones to TLS. `token` is the caller's own. `ret`, `envid`, and of each recipient `notify` and `orcpt`
+    ("" for none; () for none of all) are what DSN asks for (RFC 3461), in the form of the wire; a peer that does not
+    offer DSN is told nothing of it."""
 
     reverse_path: str
     recipients: tuple[str, ...]
@@ -42,6 +45,7 @@ class Transaction:
     body_8bit: bool = False
     smtputf8: bool = False
     size: int = 0
+    requiretls: bool = False
     token: object = None
     ret: str = ""
     envid: str = ""
@@ -98,6 +102,8 @@ class TransactionResult:
         transaction = self.transaction
         if self.mail is UTF8_NOT_OFFERED:
             return (Step(self.envelope_at, "looked for SMTPUTF8 among the extensions", self.error),)
+        if self.mail is REQUIRETLS_NOT_OFFERED:
+            return (Step(self.envelope_at, "looked for REQUIRETLS among the extensions", self.error),)
         said = [f"MAIL FROM:<{transaction.reverse_path}>" + (transaction.mail_options() if self.dsn else "")]
         heard = [str(self.mail)] if self.mail is not None else []
         if heard:

@@ -21,6 +21,16 @@ _ADD = (
     "INSERT INTO events (id, queue_id, at, kind, recipient_id, attempt_id, code, enhanced, text, reason, actor, due_at)"
     " VALUES {values}"
 )
+# A report of ours is nobody's submission, and what becomes of it nobody's success.
+_COUNT = (
+    "WITH new(queue_id, minute, kind, n) AS (VALUES {values})"
+    " INSERT INTO counts (instance_id, minute, kind, smtp_config_id, n)"
+    " SELECT m.instance_id, new.minute, new.kind, m.smtp_config_id, sum(new.n)"
+    " FROM new CROSS JOIN messages AS m ON m.queue_id = new.queue_id WHERE m.origin = '' GROUP BY 1, 2, 3, 4"
+    " ON CONFLICT DO UPDATE SET n = n + excluded.n"
+)
+COUNTED = {"delivered": "success", "deferred": "deferred", "bounced": "bounced", "expired": "bounced"}
+"""What metrics call these kinds."""
 _NEXT = (
     "SELECT max(coalesce((SELECT max(id) FROM {table}), 0) + 1,"
     " coalesce((SELECT next FROM numbers WHERE name = '{table}'), 1))"
@@ -54,8 +64,9 @@ class EventRows:
 
     def __init__(self, connection: sqlite3.Connection, many: Many) -> None:
         self._many = many
-        self._next = next_number(connection, "events")
+        self.next_id = next_number(connection, "events")
         self._facts: list[Fact] = []
+        self._counts: dict[tuple[str, int, str], int] = {}
 
     def tell(self, events: Sequence[Event]) -> None:
         """Have events written with the transaction under way."""
@@ -80,14 +91,27 @@ class EventRows:
         """Do as `tell` does, with columns."""
         self._facts += facts
 
+    def submitted(self, queue_id: str, at: float, recipients: int) -> None:
+        """Count a message's recipients as submitted, for metrics."""
+        self._counts[queue_id, int(at) // 60, "submitted"] = recipients
+
     def write(self) -> None:
         """Write what the transaction has told: the last thing before it is committed."""
+        counts = self._counts
+        for fact in self._facts:
+            if (kind := COUNTED.get(fact[2])) is not None:
+                key = (fact[0], int(fact[1]) // 60, kind)
+                counts[key] = counts.get(key, 0) + 1
+        if counts:
+            self._counts = {}
+            self._many(_COUNT, [(*key, number) for key, number in counts.items()])
         if self._facts:
             facts, self._facts = self._facts, []
-            first = self._next
-            self._next += len(facts)
+            first = self.next_id
+            self.next_id += len(facts)
             self._many(_ADD, [(first + index, *fact) for index, fact in enumerate(facts)])
 
     def forget(self) -> None:
         """Drop what was told: the transaction has been rolled back."""
         self._facts.clear()
+        self._counts.clear()

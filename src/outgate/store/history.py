@@ -13,11 +13,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from outgate.model.flow import Event, Location, Outcome, SigningKey, Status
 from outgate.smtp.transaction import Step
@@ -39,10 +39,14 @@ _SENT_FROM = (
     " WHERE accepted_at > ? AND username != '' GROUP BY username, client_address ORDER BY at"
 )
 _KEYS_NEEDED = "SELECT DISTINCT key_id, key2_id FROM messages WHERE segment IS NOT NULL"
+_T = TypeVar("_T")
 _PAGE_MOST = 1000
+COUNTED = 10_000
+"""How many matches of a search are counted."""
 _EVER = float("inf")
 _WIDE_WAITING = 8
 _STATUSES = frozenset(status.value for status in Status)
+_UNUSUAL = frozenset(Status) - {Status.QUEUED, Status.ATTEMPTING, Status.DELIVERED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +220,11 @@ class History:
         self._wide.close()
         self._work.close()
 
+    def read(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Return what a function reads for the queue's own work, all of one moment."""
+        with self._work.snapshot() as connection:
+            return function(connection)
+
     def location(self, queue_id: str) -> Location | None:
         """Return where a message's body lies now."""
         with self._narrow.snapshot() as connection:
@@ -227,7 +236,7 @@ class History:
     def message(self, queue_id: str) -> MessageRecord | None:
         """Return one message, or None if this file has none of that id."""
         with self._narrow.snapshot() as connection:
-            found = _with_details(connection, connection.execute(_ONE, (queue_id,)).fetchall())
+            found = _with_details(connection, connection.execute(_ONE, (queue_id,)).fetchall(), whole=True)
         return found[0] if found else None
 
     def messages(
@@ -247,7 +256,8 @@ class History:
 
         None means any. `message_id`: one as it was given, or any of several. `recipient`: a mailbox, its domain in
         any case. `status`: at least one recipient (the named one, if any) stands so. `gte` and `lte` bound the time
-        of acceptance, both included. `limit` is at most 1000."""
+        of acceptance, both included. `limit` is at most 1000. More than `COUNTED` matches are not counted: the number
+        is then that, or one more than what the page shows if there is more. The records have no attempts or events."""
         narrow = any(value is not None for value in (queue_id, message_id, recipient))
         statuses = _statuses(status)
         conditions: list[str] = []
@@ -255,31 +265,51 @@ class History:
         for condition, value in (
             # Without statistics SQLite takes the instance's index, for it is in the order of the page. The sign
             # in front of a column keeps that index out where another one leads to a handful.
-            ("+instance_id = ?" if narrow else "instance_id = ?", instance_id),
-            ("queue_id = ?", queue_id),
-            ("message_id IN (SELECT value FROM json_each(?))", None if message_id is None else json.dumps(message_id)),
-            ("accepted_at >= ?", gte),
-            ("accepted_at <= ?", lte),
+            ("+m.instance_id = ?" if narrow else "m.instance_id = ?", instance_id),
+            ("m.queue_id = ?", queue_id),
+            (
+                "m.message_id IN (SELECT value FROM json_each(?))",
+                None if message_id is None else json.dumps(message_id),
+            ),
+            ("m.accepted_at >= ?", gte),
+            ("m.accepted_at <= ?", lte),
         ):
             if value is not None:
                 conditions.append(condition)
                 values.append(value)
-        _by_recipient(recipient, statuses, conditions, values)
-        table = "messages"
-        if not narrow and statuses and not any(one.final for one in statuses):
-            # Who waits still has a body: a short index, however long the history.
-            table = "messages INDEXED BY messages_with_body"
-            conditions.append("segment IS NOT NULL")
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        found = _unusual(statuses, conditions) if statuses and not narrow else ""
+        if found:
+            values = [status.value for status in statuses] + values
+        else:
+            _by_recipient(recipient, statuses, conditions, values)
+            table = "messages AS m"
+            if not narrow and statuses and not any(one.final for one in statuses):
+                # Who waits still has a body: a short index, however long the history.
+                table = "messages AS m INDEXED BY messages_with_body"
+                conditions.append("m.segment IS NOT NULL")
+            where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+            # What an index does not hold is read of the page only: what comes before it is skipped in the index.
+            found = f"SELECT m.rowid AS number FROM {table}{where} ORDER BY m.accepted_at DESC, m.rowid DESC"  # noqa: S608
+        return self._page(found, values, max(0, min(limit, _PAGE_MOST)), max(0, offset))
+
+    def _page(self, found: str, values: list[Any], limit: int, offset: int) -> tuple[int, list[MessageRecord]]:
+        """Return the total and one page of the messages whose row numbers the statement `found` gives."""
         # What is put together here are our own words; every value is bound.
         with self._wide.snapshot() as connection:
-            (total,) = connection.execute(f"SELECT count(*) FROM {table}{where}", values).fetchone()  # noqa: S608
+            (total,) = connection.execute(
+                f"SELECT count(*) FROM ({found} LIMIT ?)",  # noqa: S608
+                [*values, COUNTED + 1],
+            ).fetchone()
             page = connection.execute(
-                f"SELECT {_COLUMNS} FROM {table}{where} ORDER BY accepted_at DESC, queue_id DESC"  # noqa: S608
-                " LIMIT ? OFFSET ?",
-                [*values, max(0, min(limit, _PAGE_MOST)), max(0, offset)],
+                f"SELECT {_COLUMNS} FROM ({found} LIMIT ? OFFSET ?) AS f"  # noqa: S608
+                " CROSS JOIN messages ON messages.rowid = f.number"
+                " ORDER BY accepted_at DESC, messages.rowid DESC",
+                [*values, limit, offset],
             ).fetchall()
-            return total, _with_details(connection, page)
+            if total > COUNTED:
+                # Counting all of a long history would take longer than the page: there is more, that is known.
+                total = max(COUNTED, offset + len(page) + (len(page) == limit))
+            return total, _with_details(connection, page, whole=False)
 
     def held(self, reasons: Sequence[str], *, before: float | None = None) -> dict[str, list[str]]:
         """Return the messages that have a recipient held for one of `reasons`, by configuration; only those held
@@ -340,8 +370,8 @@ class History:
             return list_bounces(connection, wanted, limit, offset)
 
 
-def _with_details(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> list[MessageRecord]:
-    """Make records of rows of `messages`, with their recipients and attempts."""
+def _with_details(connection: sqlite3.Connection, rows: list[tuple[Any, ...]], *, whole: bool) -> list[MessageRecord]:
+    """Make records of rows of `messages`, with their recipients, and if `whole` their events and attempts."""
     if not rows:
         return []
     queue_ids = json.dumps([row[0] for row in rows])
@@ -354,6 +384,8 @@ def _with_details(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -
         (queue_ids,),
     ):
         recipients[queue_id].append(_recipient(fields))
+    if not whole:
+        return [_message(row, recipients[row[0]], [], [], []) for row in rows]
     for fields in connection.execute(
         "SELECT queue_id, at, kind, recipient_id, attempt_id, code, enhanced, text, reason, actor, due_at FROM events"
         " WHERE queue_id IN (SELECT value FROM json_each(?)) ORDER BY id",
@@ -362,8 +394,8 @@ def _with_details(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -
         events[fields[0]].append(Event(*fields))
     for queue_id, *fields in connection.execute(
         "SELECT queue_id, id, started_at, finished_at, site, host, address, source, tls, route_reason,"
-        " conversation FROM attempts WHERE queue_id IN (SELECT value FROM json_each(?)) ORDER BY id",
-        (queue_ids,),
+        " conversation FROM attempts WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
+        (json.dumps(sorted({each.attempt_id for told in events.values() for each in told if each.attempt_id})),),
     ):
         attempts[queue_id].append(_attempt(fields, recipients[queue_id], events[queue_id]))
     reports: dict[str, list[str]] = {row[0]: [] for row in rows}
@@ -380,6 +412,22 @@ def _statuses(status: Status | str | Sequence[Status] | None) -> tuple[Status, .
     if status is None:
         return ()
     return (Status(status),) if isinstance(status, str) else tuple(status)
+
+
+def _unusual(statuses: tuple[Status, ...], conditions: list[str]) -> str:
+    """Return the statement that finds, newest first, messages with a recipient that stands as few do; "" if one of
+    these states is that of many."""
+    if not _UNUSUAL.issuperset(statuses):
+        return ""
+    marks = ", ".join("?" * len(statuses))
+    where = "".join(f" AND {condition.replace('m.instance_id', '+m.instance_id')}" for condition in conditions)
+    # A queue id begins with its time.
+    return (
+        "SELECT m.rowid AS number FROM recipients AS r INDEXED BY recipients_by_status"  # noqa: S608
+        " CROSS JOIN messages AS m ON m.queue_id = r.queue_id"
+        f" WHERE r.status IN ({marks}) AND r.status NOT IN ('queued', 'attempting', 'delivered'){where}"
+        " GROUP BY r.queue_id ORDER BY r.queue_id DESC"
+    )
 
 
 def _by_recipient(
@@ -399,9 +447,9 @@ def _by_recipient(
     # By mailbox, its index leads to few messages; by status alone, each message looks at its own recipients.
     inner = f"FROM recipients WHERE {' AND '.join(of_recipient)}"
     if recipient is not None:
-        conditions.append(f"queue_id IN (SELECT queue_id {inner})")
+        conditions.append(f"m.queue_id IN (SELECT queue_id {inner})")
     else:
-        conditions.append(f"EXISTS (SELECT 1 {inner} AND recipients.queue_id = messages.queue_id)")
+        conditions.append(f"EXISTS (SELECT 1 {inner} AND recipients.queue_id = m.queue_id)")
 
 
 def _recipient(fields: list[Any]) -> RecipientRecord:

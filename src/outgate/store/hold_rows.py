@@ -129,6 +129,11 @@ class HoldRows:
         """Put what of these messages is held for these reasons back into the schedule, due now, or leave it to its
         quota; return how many recipients."""
         found = self._held(queue_ids, reasons, _EVER)
+        self.let_go(found, words, now, actor)
+        return len(found)
+
+    def let_go(self, found: Sequence[tuple[Any, ...]], words: str, now: float, actor: str) -> None:
+        """Put held recipients (id, queue id) back into the schedule, due now, or leave them to their quota."""
         messages = dict.fromkeys(row[1] for row in found)
         counted = {row[0] for row in self._many(_COUNTED, [(queue_id,) for queue_id in messages])}
         go = [row for row in found if row[1] not in counted]
@@ -139,7 +144,6 @@ class HoldRows:
         self._many(_EXTEND, [(queue_id,) for queue_id in messages if queue_id not in counted], (now,))
         self._many(_RELEASE, [(number,) for number, _ in go], (now, now))
         self._many(_LEAVE_TO_QUOTA, [(number,) for number, _ in stay], (now,))
-        return len(found)
 
     def expire(
         self, queue_ids: Sequence[str], reasons: Sequence[str], before: float, words: str, now: float, actor: str = ""

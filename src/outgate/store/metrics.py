@@ -1,11 +1,13 @@
 """Count what became of an instance's mail, by time, and list its bounces, from the rows themselves.
 
 Standards: none.
-Promises: an event of one recipient counts once, at the time it happened; messages are found by the index of
-    instance and time, so what other instances and other times hold costs nothing.
-Dangers: reads every recipient that was accepted in the window or up to `reach_s` before it: seconds for a
-    million. What happens to a message later than that is not counted. The caller sees to one transaction, a
-    thread, and the functions of `conditions.add_functions`.
+Promises: an event of one recipient counts once, at the time it happened; reports of our own count for nobody. A window
+    of two days or more that asks for no single message is answered from counts by the minute, however much mail there
+    was; its first and last minute are whole then. Else messages are found by the index of instance and time, so what
+    other instances and other times hold costs nothing.
+Dangers: what asks for a recipient, sender, subject or user, and short windows, read every recipient that was accepted
+    in the window or up to `reach_s` before it: seconds for a million. What happens to a message later than that is not
+    counted there. The caller sees to one transaction, a thread, and the functions of `conditions.add_functions`.
 Not here: connections (`history`), the width of a bucket and the vendor's spelling (`api.event_notifications`).
 """
 
@@ -27,17 +29,23 @@ the queue and two weeks on hold."""
 _RECIPIENTS = " FROM messages AS m CROSS JOIN recipients AS r ON r.queue_id = m.queue_id"
 _SUBMITTED = (
     f"SELECT 'submitted', CAST(m.accepted_at AS INTEGER) / ?, count(*){_RECIPIENTS}"
-    " WHERE m.accepted_at >= ? AND m.accepted_at <= ?{scope} GROUP BY 2"
+    " WHERE m.origin = '' AND m.accepted_at >= ? AND m.accepted_at <= ?{scope} GROUP BY 2"
 )
 _BEFELL = (
     "SELECT CASE e.kind WHEN 'delivered' THEN 'success' WHEN 'deferred' THEN 'deferred' ELSE 'bounced' END,"
     " CAST(e.at AS INTEGER) / ?, count(*) FROM messages AS m CROSS JOIN events AS e ON e.queue_id = m.queue_id"
-    " WHERE e.at >= ? AND e.at <= ? AND e.kind IN ('delivered', 'deferred', 'bounced', 'expired')"
+    " WHERE m.origin = '' AND e.at >= ? AND e.at <= ? AND e.kind IN ('delivered', 'deferred', 'bounced', 'expired')"
     " AND m.accepted_at >= ? AND m.accepted_at <= ?{scope} GROUP BY 1, 2"
 )
+_ROLLED_UP = (
+    "SELECT kind, minute / ?, sum(n) FROM counts"
+    " WHERE instance_id = ? AND minute >= ? AND minute <= ?{of} GROUP BY 1, 2"
+)
+_COARSE_S = 172_800.0
+"""From which length of a window on its edges are whole minutes."""
 _BOUNCED = (
-    f"{_RECIPIENTS} WHERE r.updated_at >= ? AND r.updated_at <= ? AND r.status IN ('bounced', 'expired')"
-    " AND m.accepted_at >= ? AND m.accepted_at <= ?{scope}"
+    f"{_RECIPIENTS} WHERE m.origin = '' AND r.updated_at >= ? AND r.updated_at <= ?"
+    " AND r.status IN ('bounced', 'expired') AND m.accepted_at >= ? AND m.accepted_at <= ?{scope}"
 )
 _BOUNCES = (
     "SELECT m.queue_id, r.mailbox, m.subject, r.status, r.reply, r.reason, r.updated_at, m.client_address"
@@ -86,6 +94,8 @@ class Bounce:
 
 def count(connection: sqlite3.Connection, wanted: Selection, width_s: int) -> Counts:
     """Return the events of `wanted` by kind and by buckets of `width_s` seconds."""
+    if _whole_minutes(wanted, width_s):
+        return _rolled_up(connection, wanted, width_s // 60)
     window, accepted = [wanted.gte, wanted.lte], [wanted.gte - wanted.reach_s, wanted.lte]
     mail, mail_values = _mail(wanted)
     recipient, recipient_values = _recipient(wanted, "{condition}")
@@ -97,6 +107,22 @@ def count(connection: sqlite3.Connection, wanted: Selection, width_s: int) -> Co
     ):
         for kind, number, events in connection.execute(statement.format(scope=scope), [width_s, *values]):
             found[kind][number] = events
+    return found
+
+
+def _whole_minutes(wanted: Selection, width_s: int) -> bool:
+    """Say whether what was counted by the minute answers: nothing of single messages is asked, and no minute is cut."""
+    single = (wanted.username, wanted.email_from, wanted.email_to, wanted.subject)
+    return not any(each is not None for each in single) and width_s % 60 == 0 and wanted.lte - wanted.gte >= _COARSE_S
+
+
+def _rolled_up(connection: sqlite3.Connection, wanted: Selection, width: int) -> Counts:
+    of = "" if wanted.smtp_config_id is None else " AND smtp_config_id = ?"
+    values = [width, wanted.instance_id, int(wanted.gte) // 60, int(wanted.lte) // 60]
+    found: dict[str, dict[int, int]] = {"submitted": {}, "success": {}, "deferred": {}, "bounced": {}}
+    configuration = [] if wanted.smtp_config_id is None else [wanted.smtp_config_id]
+    for kind, number, events in connection.execute(_ROLLED_UP.format(of=of), [*values, *configuration]):
+        found[kind][number] = events
     return found
 
 

@@ -36,6 +36,8 @@ from outgate.model.flow import (
 from outgate.store import quota_rows
 from outgate.store.event_rows import EventRows, Fact, next_number, storable
 from outgate.store.hold_rows import REASON, SUPPRESSED, HoldRows
+from outgate.store.purge_rows import PurgeRows
+from outgate.store.verb_rows import VerbRows
 
 FINAL = tuple(status.value for status in Status if status.final)
 _FINAL_LIST = ", ".join(f"'{status}'" for status in FINAL)
@@ -45,11 +47,11 @@ _ADD_MESSAGES = (
     " key2_id, key2_selector, session_id, client_address, client_port, endpoint, listener, via, helo, tls,"
     " reverse_path, header_from, message_id, subject, size, body_8bit, smtputf8, ret, envid, requiretls, received_at,"
     " accepted_at, expires_at,"
-    ' segment, generation, "offset", length, counted_at, warning, origin, parent) VALUES {values}'
+    ' segment, generation, "offset", length, counted_at, warning, origin, parent, tls_optional) VALUES {values}'
 )
 _ADD_RECIPIENTS = (
-    "INSERT INTO recipients (id, queue_id, mailbox, domain, notify, orcpt, status, attempts, due_at, lease, reply,"
-    " reason, updated_at) VALUES {values}"
+    "INSERT INTO recipients (id, queue_id, mailbox, domain, smtp_config_id, notify, orcpt, status, attempts, due_at,"
+    " lease, reply, reason, updated_at) VALUES {values}"
 )
 _ADD_ATTEMPTS = (
     "INSERT INTO attempts (id, queue_id, started_at, finished_at, site, host, address, source, tls, route_reason,"
@@ -58,7 +60,8 @@ _ADD_ATTEMPTS = (
 _SETTLE = (
     "WITH new(id, status, due_at, reply, reason, updated_at, site) AS (VALUES {values})"
     " UPDATE recipients SET status = new.status, attempts = recipients.attempts + 1, due_at = new.due_at,"
-    " lease = NULL, reply = new.reply, reason = new.reason, updated_at = new.updated_at, site = new.site"
+    " lease = NULL, reply = new.reply, reason = new.reason, updated_at = new.updated_at, site = new.site,"
+    " may_have_arrived = may_have_arrived OR new.reason = 'unknown'"
     " FROM new WHERE recipients.id = new.id AND recipients.lease = ? RETURNING recipients.id"
 )
 _RELEASE = (
@@ -74,6 +77,8 @@ _DONE = (
 _COUNT_DONE = f"SELECT segment, count(*), sum(length) FROM messages{_DONE} GROUP BY segment"
 _FREE_DONE = f'UPDATE messages SET segment = NULL, generation = NULL, "offset" = NULL, length = NULL{_DONE}'
 
+# What is left out is left out in the index, which has all that these ask of a recipient: behind 100,000 rows of one
+# who has enough in delivery, the next one's is found without reading a row.
 _DUE = (
     "SELECT r.queue_id, r.domain FROM recipients AS r CROSS JOIN messages AS m ON m.queue_id = r.queue_id"
     " WHERE r.due_at <= ? AND r.lease IS NULL AND m.segment IS NOT NULL{but} ORDER BY r.due_at, r.id LIMIT ?"
@@ -81,13 +86,13 @@ _DUE = (
 # The same rows as above: one that is due but never claimed would have the queue look again at once, for ever.
 _NEXT_DUE = (
     "SELECT r.due_at FROM recipients AS r CROSS JOIN messages AS m ON m.queue_id = r.queue_id"
-    " WHERE r.due_at IS NOT NULL AND r.lease IS NULL AND m.segment IS NOT NULL{but} ORDER BY r.due_at LIMIT 1"
+    " WHERE r.due_at > ? AND r.lease IS NULL AND m.segment IS NOT NULL{but} ORDER BY r.due_at LIMIT 1"
 )
 _JOB = (
-    "SELECT r.id, r.queue_id, r.mailbox, r.domain, r.attempts, r.notify, r.orcpt, r.warned, r.route, m.instance_id,"
-    " m.smtp_config_id, m.key_id, m.key_domain, m.key_selector, m.key2_id, m.key2_selector, m.reverse_path,"
-    ' m.segment, m.generation, m."offset", m.length, m.accepted_at, m.expires_at,'
-    " m.body_8bit, m.smtputf8, m.ret, m.envid, m.requiretls, m.origin"
+    "SELECT r.id, r.queue_id, r.mailbox, r.domain, r.attempts, r.notify, r.orcpt, r.warned, r.may_have_arrived,"
+    " r.route, m.instance_id, m.smtp_config_id, m.key_id, m.key_domain, m.key_selector, m.key2_id, m.key2_selector,"
+    ' m.reverse_path, m.segment, m.generation, m."offset", m.length, m.accepted_at, m.expires_at,'
+    " m.body_8bit, m.smtputf8, m.ret, m.envid, m.requiretls, m.origin, m.tls_optional"
     " FROM recipients AS r JOIN messages AS m ON m.queue_id = r.queue_id WHERE r.queue_id IN (VALUES {values})"
 )
 _TAKE = _JOB + " AND r.due_at <= ? AND r.lease IS NULL ORDER BY r.id"
@@ -103,7 +108,8 @@ _INTERRUPTED = (
 )
 _UNDER_WAY = f"SELECT id, queue_id FROM recipients{_INTERRUPTED}"
 _RECOVER = (
-    "UPDATE recipients SET lease = NULL, due_at = min(coalesce(due_at, :now), :now),"
+    "UPDATE recipients SET may_have_arrived = may_have_arrived OR lease IS NOT NULL, lease = NULL,"
+    " due_at = min(coalesce(due_at, :now), :now),"
     " status = CASE WHEN status != 'attempting' THEN status WHEN attempts = 0 THEN 'queued'"
     f" ELSE 'deferred' END{_INTERRUPTED}"
 )
@@ -114,13 +120,39 @@ _MOVE = (
 )
 
 
-def _except(domains: Collection[str]) -> str:
-    """Return the condition that leaves out as many domains, a parameter each."""
-    return f" AND r.domain NOT IN ({', '.join('?' * len(domains))})" if domains else ""
-
-
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _sql_cache: dict[tuple[str, int, int], str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """Who has as much in delivery as they may: domains, configurations, and configurations at a domain (domain,
+    configuration)."""
+
+    domains: Collection[str] = ()
+    configurations: Collection[str] = ()
+    pairs: Collection[tuple[str, str]] = ()
+
+    @property
+    def condition(self) -> str:
+        """Return the condition that leaves them out, a parameter each."""
+        condition = ""
+        if self.domains:
+            condition += f" AND r.domain NOT IN ({', '.join('?' * len(self.domains))})"
+        if self.configurations:
+            condition += f" AND r.smtp_config_id NOT IN ({', '.join('?' * len(self.configurations))})"
+        if self.pairs:
+            pairs = ", ".join(["(?, ?)"] * len(self.pairs))
+            condition += f" AND (r.domain, r.smtp_config_id) NOT IN (VALUES {pairs})"
+        return condition
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Return the parameters."""
+        return (*self.domains, *self.configurations, *(value for pair in self.pairs for value in pair))
+
+
+NOBODY = Full()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +183,10 @@ class QueueRows:
             connection.execute(f"PRAGMA {pragma}")
         self.events = EventRows(connection, self._many)
         self.holds = HoldRows(lease, self._many, self.events)
+        self.verbs = VerbRows(connection, self._many, self.events, self.holds.let_go, self.free_done)
         self._next_id = next_number(connection, "recipients")
         self._next_attempt = next_number(connection, "attempts")
+        self.purge = PurgeRows(connection, self._many, self._counters)
 
     @contextmanager
     def transaction(self) -> Generator[None]:
@@ -169,6 +203,19 @@ class QueueRows:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def unhurried(self) -> Generator[None]:
+        """Make everything inside durable with the next transaction that is, or nothing of it: no wait for the disk."""
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        try:
+            with self.transaction():
+                yield
+        finally:
+            self._connection.execute("PRAGMA synchronous=FULL")
+
+    def _counters(self) -> dict[str, int]:
+        return {"recipients": self._next_id, "attempts": self._next_attempt, "events": self.events.next_id}
 
     def close(self) -> None:
         """Close the connection; SQLite then folds the log into the file."""
@@ -189,6 +236,7 @@ class QueueRows:
                     for number, queue_id in found
                 ]
             )
+            self.verbs.come_back()
         return len(found)
 
     def generations(self) -> dict[int, int]:
@@ -226,6 +274,8 @@ class QueueRows:
             facts.append((accepted.queue_id, at, "accepted", None, None, 0, "", about, "", "", None))
             if accepted.parent:
                 facts.append(_report_fact(accepted))
+            if not accepted.origin:
+                self.events.submitted(accepted.queue_id, at, len(accepted.submission.recipients))
             if accepted.warning:
                 facts.append((accepted.queue_id, at, "warning", None, None, 0, "", accepted.warning, "", "", None))
             sent_to = accepted.submission.recipients
@@ -251,6 +301,7 @@ class QueueRows:
                         accepted.queue_id,
                         mailbox,
                         domain,
+                        accepted.smtp_config_id,
                         recipient.notify,
                         recipient.orcpt,
                         "queued",
@@ -278,7 +329,7 @@ class QueueRows:
         self._next_id += len(found)
         rest = (Status.SUPPRESSED.value, 0, None, None, "", SUPPRESSED, at)
         return [
-            (first + number, accepted.queue_id, r.mailbox, r.domain, r.notify, r.orcpt, *rest)
+            (first + number, accepted.queue_id, r.mailbox, r.domain, accepted.smtp_config_id, r.notify, r.orcpt, *rest)
             for number, r in enumerate(found)
         ]
 
@@ -292,6 +343,7 @@ class QueueRows:
                 accepted.queue_id,
                 r.mailbox,
                 r.domain,
+                accepted.smtp_config_id,
                 r.notify,
                 r.orcpt,
                 "held",
@@ -400,11 +452,11 @@ class QueueRows:
 
     # --- on their own ---
 
-    def claim(self, now: float, limit: int, but: Collection[str] = ()) -> list[Job]:
-        """Lease what is due, oldest first, at most `limit` jobs, none to the domains in `but`; contents stay in
+    def claim(self, now: float, limit: int, but: Full = NOBODY) -> list[Job]:
+        """Lease what is due, oldest first, at most `limit` jobs, none of those in `but`; contents stay in
         the spool."""
-        due = _DUE.format(but=_except(but))
-        groups = dict.fromkeys(self._connection.execute(due, (now, *but, limit)).fetchall())
+        due = _DUE.format(but=but.condition)
+        groups = dict.fromkeys(self._connection.execute(due, (now, *but.values, limit)).fetchall())
         if not groups:
             return []
         queue_ids = [(queue_id,) for queue_id in dict.fromkeys(queue_id for queue_id, _ in groups)]
@@ -416,9 +468,9 @@ class QueueRows:
             self._connection.executemany(_LEASE, [(self._lease, row[0]) for rows in found.values() for row in rows])
         return [_claimed_job(rows) for rows in found.values()]
 
-    def next_due(self, but: Collection[str] = ()) -> float | None:
-        """Return when the next unleased recipient is due, not counting the domains in `but`."""
-        row = self._connection.execute(_NEXT_DUE.format(but=_except(but)), tuple(but)).fetchone()
+    def next_due(self, but: Full = NOBODY, after: float = 0.0) -> float | None:
+        """Return when the next unleased recipient is due that is due after `after`, not counting those in `but`."""
+        row = self._connection.execute(_NEXT_DUE.format(but=but.condition), (after, *but.values)).fetchone()
         return None if row is None else row[0]
 
     def bodies(self, segment: int, limit: int) -> list[tuple[str, Location]]:
@@ -505,6 +557,7 @@ def _message_row(accepted: Accepted, location: Location) -> tuple[Any, ...]:
         accepted.warning,
         accepted.origin,
         accepted.parent,
+        accepted.tls_optional,
     )
 
 
@@ -528,17 +581,17 @@ def _fresh_job(accepted: Accepted, location: Location, domain: str, recipients: 
         submission.ret,
         submission.envid,
         submission.requiretls,
-        "",
-        accepted.origin,
+        origin=accepted.origin,
+        tls_optional=accepted.tls_optional,
     )
 
 
 def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
-    _, queue_id, _, domain, _, _, _, _, route, *message = rows[0]
+    _, queue_id, _, domain, _, _, _, _, _, route, *message = rows[0]
     instance_id, smtp_config_id, *message = message
     key, (reverse_path, *message) = SigningKey(*message[:5]), message[5:]
     segment, generation, offset, length, *message = message
-    accepted_at, expires_at, body_8bit, smtputf8, ret, envid, requiretls, origin = message
+    accepted_at, expires_at, body_8bit, smtputf8, ret, envid, requiretls, origin, tls_optional = message
     return Job(
         queue_id=queue_id,
         instance_id=instance_id,
@@ -546,7 +599,7 @@ def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
         signing_key=key,
         reverse_path=reverse_path,
         domain=domain,
-        recipients=tuple(JobRecipient(r[0], r[2], r[3], r[4], r[5], r[6], bool(r[7])) for r in rows),
+        recipients=tuple(JobRecipient(r[0], r[2], r[3], r[4], r[5], r[6], bool(r[7]), bool(r[8])) for r in rows),
         location=Location(segment, generation, offset, length),
         accepted_at=accepted_at,
         expires_at=expires_at,
@@ -557,6 +610,7 @@ def _claimed_job(rows: list[tuple[Any, ...]]) -> Job:
         requiretls=bool(requiretls),
         route=route,
         origin=origin,
+        tls_optional=bool(tls_optional),
     )
 
 

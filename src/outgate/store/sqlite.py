@@ -36,8 +36,9 @@ from outgate.store.history import AttemptRecord, History, MessageRecord, Recipie
 from outgate.store.hold_rows import Hold, Suppress
 from outgate.store.metrics import Bounce, Counts, Selection
 from outgate.store.migrations import upgrade_queue
-from outgate.store.queue_rows import QueueRows, Release
+from outgate.store.queue_rows import NOBODY, Full, QueueRows, Release
 from outgate.store.spool import Record, Spool, SpoolError, Sync, Write, default_sync
+from outgate.store.verbs import Verbs
 
 __all__ = [
     "AttemptRecord",
@@ -62,6 +63,9 @@ _GATHER_S = 0.006
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
 _STEP = 100
 """Messages that are held or released in one transaction."""
+_PURGE_REST_S = 600.0
+"""How long a sweep for old mail waits after the one before."""
+_PURGE_PAUSE_S = 0.02
 _COMPACT_REST_S = 5.0
 _COMPACT_PAUSE_S = 0.2
 _COMPACT_RECORDS = 64
@@ -124,12 +128,14 @@ def open_queue(
     clock: Clock,
     segment_bytes: int,
     notify: Notify,
+    retention_s: float | None = None,
     sync: Sync = default_sync,
     write: Write = os.pwritev,
 ) -> QueueStore:
     """Open, making what is missing, `queue-<shard>.db` and `spool-<shard>/` in `directory`.
 
-    `notify` carries a callback to the caller's thread (`loop.call_soon_threadsafe`); `sync` and `write` are
+    `notify` carries a callback to the caller's thread (`loop.call_soon_threadsafe`); mail that has been done with for
+    `retention_s` seconds is forgotten (None: never); `sync` and `write` are
     what the spool calls. Raises `QueueLocked` if another process has the queue, `OSError`, `sqlite3.Error`."""
     if not shard.isalnum():
         raise ValueError("a shard is named by letters and digits")
@@ -151,7 +157,7 @@ def open_queue(
                 sync=sync,
                 write=write,
             )
-            return QueueStore(rows, spool, History(path), notify, lock)
+            return QueueStore(rows, spool, History(path), notify, lock, clock, retention_s)
         except BaseException:
             rows.close()
             raise
@@ -179,7 +185,19 @@ _Stored = list[tuple[_Submission, Location]]
 class QueueStore:
     """The durable queue of one shard. Made by `open_queue`; all methods are thread-safe."""
 
-    def __init__(self, rows: QueueRows, spool: Spool, history: History, notify: Notify, lock: int) -> None:
+    def __init__(
+        self,
+        rows: QueueRows,
+        spool: Spool,
+        history: History,
+        notify: Notify,
+        lock: int,
+        clock: Clock,
+        retention_s: float | None,
+    ) -> None:
+        self._clock = clock
+        self._retention_s = retention_s
+        self._purge_at = time.monotonic() + _COMPACT_REST_S
         self._rows = rows
         self._spool = spool
         self._history = history
@@ -196,6 +214,8 @@ class QueueStore:
         self._compact_at = time.monotonic() + _COMPACT_REST_S
         self._unreadable: set[int] = set()
         self._freed: list[dict[int, tuple[int, int]]] = []
+        self.verbs = Verbs(rows.verbs, history, self._transact, self.flush)
+        """What operators do to queued mail."""
         self._thread = threading.Thread(target=self._run, name="queue-commit", daemon=True)
         self._thread.start()
 
@@ -227,9 +247,9 @@ class QueueStore:
         """Give a job's lease back without an attempt; it is due again at `due_at` (epoch seconds)."""
         self._add_outcome(Release(job.recipients, due_at))
 
-    def hold(self, job: Job, reason: str, words: str, at: float) -> None:
+    def hold(self, job: Job, reason: str, words: str, at: float, actor: str = "") -> None:
         """Take a leased job out of the schedule; `words` tell the trail why. Its recipients are `held`."""
-        self._add_outcome(Hold(job, reason, words, at))
+        self._add_outcome(Hold(job, reason, words, at, actor))
 
     def suppress(self, job: Job, mailboxes: Collection[str], words: str, at: float) -> None:
         """End those recipients of a leased job without an attempt: they are `suppressed`; `words` say why."""
@@ -301,7 +321,7 @@ class QueueStore:
             self._spool.discard(place for _, place in stored)
             raise
         self._spool.keep(begun)
-        self._settled(stored, made, freed)
+        self._settled(stored, made, tuple(freed.items()))
         self._answer([submission for submission, _ in stored])
         return count
 
@@ -352,15 +372,15 @@ class QueueStore:
 
         return self._ask(step)
 
-    def claim(self, now: float, limit: int, but: Collection[str] = ()) -> list[Job]:
-        """Lease and return at most `limit` jobs due by `now`, oldest first, none to the domains in `but`; blocks for
+    def claim(self, now: float, limit: int, but: Full = NOBODY) -> list[Job]:
+        """Lease and return at most `limit` jobs due by `now`, oldest first, none of those in `but`; blocks for
         a transaction."""
         return self._ask(partial(self._rows.claim, now, limit, but)) if limit > 0 else []
 
-    def next_due(self, but: Collection[str] = ()) -> float | None:
-        """Return when the next unleased recipient is due (`but` as in `claim`), None if none waits; blocks for the
-        batch before."""
-        return self._ask(partial(self._rows.next_due, but))
+    def next_due(self, but: Full = NOBODY, after: float = 0.0) -> float | None:
+        """Return when the next unleased recipient is due of those due after `after` (`but` as in `claim`), None if none
+        waits; blocks for the batch before. Who has just claimed in vain need not have all that wade through again."""
+        return self._ask(partial(self._rows.next_due, but, after))
 
     def load(self, job: Job) -> tuple[bytes, bytes]:
         """Return a job's (trace, content) from the spool; blocks for the disk.
@@ -430,6 +450,12 @@ class QueueStore:
         Return how many records moved; one bounded step, so call again until it returns 0."""
         return self._ask(self._compact)
 
+    def purge(self, before: float) -> tuple[int, bool]:
+        """Forget some of the mail that was done with before `before` (epoch seconds), as the thread does by itself.
+
+        Return how many messages, and whether that was the last step of a sweep; one bounded step, so call again."""
+        return self._ask(partial(self._purge, before))
+
     def live_segments(self) -> dict[int, tuple[int, int]]:
         """Return (records, bytes) of each segment that messages still need."""
         return self._ask(self._spool.live)
@@ -448,6 +474,18 @@ class QueueStore:
         self._rows.close()
         self._spool.close()
         os.close(self._lock)
+
+    def _transact(self, function: Callable[[], _T], freed: Callable[[_T], Mapping[int, tuple[int, int]]]) -> _T:
+        """Do something in one transaction; `freed` says which bodies nobody needs once that is durable."""
+
+        def one() -> _T:
+            with self._rows.transaction():
+                answer = function()
+            for number, (records, length) in freed(answer).items():
+                self._spool.release(number, records, length)
+            return answer
+
+        return self._ask(one)
 
     def _in_steps(self, queue_ids: Sequence[str], step: Callable[[Sequence[str]], int]) -> int:
         """Do something to many messages, a transaction for some of them, so that submissions get their turn."""
@@ -502,6 +540,7 @@ class QueueStore:
             if self._closed and self._inbox.empty():
                 return
             self._compact_in_time()
+            self._purge_in_time()
 
     def _next_batch(self) -> tuple[list[_Submission], list[_Call[object]]]:
         """Wait for something to do; take all of it."""
@@ -527,9 +566,10 @@ class QueueStore:
         """Return how long the thread may sleep: None for ever."""
         if self._outcomes:
             return max(0.0, self._retry_at - time.monotonic())
-        if self._compactable():
-            return max(0.0, self._compact_at - time.monotonic())
-        return None
+        planned = [self._compact_at] if self._compactable() else []
+        if self._retention_s is not None:
+            planned.append(self._purge_at)
+        return max(0.0, min(planned) - time.monotonic()) if planned else None
 
     def _take(self, submissions: list[_Submission], calls: list[_Call[object]], timeout: float | None) -> None:
         inbox = self._inbox
@@ -600,6 +640,7 @@ class QueueStore:
                 self._rows.warned(id for o in outcomes if isinstance(o, _Reported) for id in o.delayed)
                 self._rows.release([o for o in outcomes if isinstance(o, Release)])
                 self._rows.holds.add([o for o in outcomes if isinstance(o, Hold)])
+                cancelled = self._rows.verbs.come_back()
         except Exception as error:
             apart = _apart(stored, outcomes)
             if len(apart) > 1 and not _of_the_disk(error):
@@ -611,12 +652,17 @@ class QueueStore:
             return
         self._retry_s = self._retry_at = 0.0
         self._spool.keep(begun)
-        self._settled(stored, jobs, freed)
+        self._settled(stored, jobs, (*freed.items(), *cancelled.items()))
 
-    def _settled(self, stored: _Stored, jobs: Sequence[tuple[Job, ...]], freed: Mapping[int, tuple[int, int]]) -> None:
+    def _settled(
+        self,
+        stored: _Stored,
+        jobs: Sequence[tuple[Job, ...]],
+        freed: Sequence[tuple[int, tuple[int, int]]],
+    ) -> None:
         for (submission, _), made in zip(stored, jobs, strict=True):
             submission.jobs, submission.settled = made, True
-        for number, (count, length) in freed.items():
+        for number, (count, length) in freed:
             self._spool.release(number, count, length)
 
     def _failed(self, stored: _Stored, outcomes: list[_Outcome], error: Exception) -> None:
@@ -649,6 +695,26 @@ class QueueStore:
         except RuntimeError:
             # The event loop is gone, and the sessions with it: nobody waits for these answers.
             _log.warning("queue.answers_undelivered", messages=len(submissions))
+
+    # --- forgetting ---
+
+    def _purge_in_time(self) -> None:
+        if self._retention_s is None or time.monotonic() < self._purge_at:
+            return
+        over = True
+        try:
+            _, over = self._purge(self._clock.now() - self._retention_s)
+        except Exception as error:
+            _log.error("queue.purge_failed", error=repr(error), remedy="tried again in some minutes")
+        self._purge_at = time.monotonic() + (_PURGE_REST_S if over else _PURGE_PAUSE_S)
+
+    def _purge(self, before: float) -> tuple[int, bool]:
+        try:
+            with self._rows.unhurried():
+                return self._rows.purge.step(before)
+        except BaseException:
+            self._rows.purge.begin_again()
+            raise
 
     # --- copying forward ---
 

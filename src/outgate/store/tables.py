@@ -142,6 +142,25 @@ dkim_keys = Table(
 # Those whose private half may have to be destroyed are few.
 Index("dkim_keys_retired", dkim_keys.c.changed_at, sqlite_where=dkim_keys.c.state == "retired")
 
+routes = Table(
+    "routes",
+    control,
+    Column("id", String, primary_key=True),
+    Column("smtp_config_id", String, ForeignKey("smtp_configurations.id"), nullable=False),
+    # The order in which a configuration prefers them, from 0.
+    Column("place", Integer, nullable=False),
+    Column("name", String, nullable=False),
+    Column("type", String, nullable=False),
+    # Everything else that is no secret, as the model has it.
+    Column("document", JSON, nullable=False),
+    # The password in AUTH; NULL: none.
+    Column("sealed", LargeBinary),
+    Column("updated_at", Float, nullable=False),
+    Column("updated_by", String, nullable=False),
+    UniqueConstraint("smtp_config_id", "place"),
+    UniqueConstraint("smtp_config_id", "name"),
+)
+
 evidence = Table(
     "evidence",
     control,
@@ -445,6 +464,18 @@ audit = Table(
     Column("detail", JSON, nullable=False),
 )
 
+sts_policies = Table(
+    "sts_policies",
+    control,
+    Column("domain", String, primary_key=True),
+    Column("policy_id", String, nullable=False),
+    Column("mode", String, nullable=False),
+    Column("hosts", JSON, nullable=False),
+    Column("max_age", Integer, nullable=False),
+    Column("fetched_at", Float, nullable=False),
+    Column("used_at", Float, nullable=False),
+)
+
 messages = Table(
     "messages",
     queue,
@@ -477,6 +508,8 @@ messages = Table(
     Column("ret", String, nullable=False, server_default=""),
     Column("envid", String, nullable=False, server_default=""),
     Column("requiretls", Boolean, nullable=False, server_default="0"),
+    # The header field `TLS-Required: No`.
+    Column("tls_optional", Boolean, nullable=False, server_default="0"),
     Column("received_at", Float, nullable=False),
     Column("accepted_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
@@ -511,6 +544,10 @@ recipients = Table(
     Column("queue_id", String, nullable=False, index=True),
     Column("mailbox", String, nullable=False, index=True),
     Column("domain", String, nullable=False),
+    # Its message's: so that looking for what is due can pass by those who have enough in delivery, in the index alone.
+    Column("smtp_config_id", String, nullable=False, server_default=""),
+    # An attempt sent all and got no answer, so the next delivery may be the second.
+    Column("may_have_arrived", Boolean, nullable=False, server_default="0"),
     # DSN's NOTIFY and ORCPT as they came, "" if not given.
     Column("notify", String, nullable=False, server_default=""),
     Column("orcpt", String, nullable=False, server_default=""),
@@ -532,15 +569,63 @@ recipients = Table(
 Index(
     "recipients_due",
     recipients.c.due_at,
+    recipients.c.id,
+    recipients.c.domain,
+    recipients.c.smtp_config_id,
+    recipients.c.queue_id,
     sqlite_where=and_(recipients.c.due_at.is_not(None), recipients.c.lease.is_(None)),
 )
+# Who is in a state that is not the usual way: few, and shown by queue id, which is the order of acceptance.
+Index(
+    "recipients_by_status",
+    recipients.c.status,
+    recipients.c.queue_id,
+    sqlite_where=recipients.c.status.not_in(("queued", "attempting", "delivered")),
+)
 Index("recipients_held", recipients.c.updated_at, sqlite_where=recipients.c.status == "held")
+
+# What waits, for operators: counted and chosen by domain and site without a look at a row. A leased row stays out.
+Index(
+    "recipients_waiting",
+    recipients.c.domain,
+    recipients.c.site,
+    recipients.c.status,
+    recipients.c.reason,
+    recipients.c.due_at,
+    recipients.c.lease,  # none has one, but without the column SQLite would look at each row for it
+    sqlite_where=and_(recipients.c.lease.is_(None), recipients.c.status.in_(("queued", "deferred", "held"))),
+)
+
+# What an operator wants of a recipient that is under way: "hold" or "cancel" once it comes back.
+operator_wishes = Table(
+    "operator_wishes",
+    queue,
+    Column("recipient_id", Integer, primary_key=True, autoincrement=False),
+    Column("verb", String, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("why", String, nullable=False),
+)
+
+# Mail that is held until somebody releases it, also what comes; "" is any.
+standing_holds = Table(
+    "standing_holds",
+    queue,
+    Column("instance_id", String, primary_key=True),
+    Column("smtp_config_id", String, primary_key=True),
+    Column("site", String, primary_key=True),
+    Column("domain", String, primary_key=True),
+    Column("actor", String, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("why", String, nullable=False),
+)
 
 attempts = Table(
     "attempts",
     queue,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("queue_id", String, nullable=False, index=True),
+    # Found by the events that name them, so no index.
+    Column("queue_id", String, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("finished_at", Float, nullable=False),
     Column("site", String, nullable=False),
@@ -569,6 +654,19 @@ events = Table(
     Column("reason", String, nullable=False),
     Column("actor", String, nullable=False),
     Column("due_at", Float),
+)
+
+# How many events of each kind ("submitted", "success", "deferred", "bounced") a configuration had in a minute since the
+# epoch: what metrics are drawn from when they ask for no single recipient, sender or subject.
+counts = Table(
+    "counts",
+    queue,
+    Column("instance_id", String, primary_key=True),
+    Column("minute", Integer, primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("smtp_config_id", String, primary_key=True),
+    Column("n", Integer, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 # The first id of a table that was never given, written when rows go: ids are not given twice.

@@ -206,6 +206,11 @@ class TenancyQueries:
             smtp_configurations.c.id == smtp_config_id, smtp_configurations.c.instance_id == instance_id
         )
 
+    def instance_of(self, smtp_config_id: str) -> str | None:
+        """Return the id of a configuration's instance, or None if it is unknown or deleted."""
+        found = self._one_configuration(smtp_configurations.c.id == smtp_config_id)
+        return None if found is None else found.instance_id
+
     def configuration_by_domain(self, instance_id: str, domain: str) -> SmtpConfiguration | None:
         """Return an instance's configuration for a domain, or None."""
         return self._one_configuration(

@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from outgate.api import cloud_manager, event_notifications, identity, restrictions, vpc
+from outgate.api import cloud_manager, event_notifications, identity, operations, restrictions, vpc
 from outgate.api.identity.roles import ALL_ROLES, covered
 from outgate.api.identity.tokens import Authenticator
 from support import api_service
@@ -52,6 +52,9 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "cancel_smtp_dkim_rotation": WRITE,
         "get_smtp_rules": READ,
         "update_smtp_rules": OPERATE,
+        "get_smtp_routes": READ,
+        "replace_smtp_routes": OPERATE,
+        "test_smtp_route": OPERATE,
         "get_smtp_settings": READ,
         "update_smtp_settings": OPERATE,
         "create_smtp_user": WRITE,
@@ -126,6 +129,18 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "add_endpoint_gateway_ip": WRITE,
         "remove_endpoint_gateway_ip": WRITE,
     },
+    "operations/v1": {
+        "show_queue": OPERATE,
+        "list_queue_messages": OPERATE,
+        "hold_queue": OPERATE,
+        "release_queue": OPERATE,
+        "retry_queue": OPERATE,
+        "cancel_queue": OPERATE,
+        "reroute_queue": OPERATE,
+        "list_holds": OPERATE,
+        "list_sources": OPERATE,
+        "list_ways": OPERATE,
+    },
     "cloud-manager": {
         "programs": EGRESS_READ,
         "program": EGRESS_READ,
@@ -145,6 +160,7 @@ TABLES = {
     "event-notifications": event_notifications.ROLES,
     "context-based-restrictions": restrictions.ROLES,
     "iam": identity.ROLES,
+    "operations/v1": operations.ROLES,
     "vpc/v1": vpc.ROLES,
 }
 OPERATIONS = [(api, operation) for api, operations in EXPECTED.items() for operation in operations]

@@ -41,6 +41,7 @@ def outgate(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             "restrictions_url": service.cbr_url,
             "cloud_manager_url": f"{service.base}/cloud-manager",
             "identity_url": f"{service.base}/iam",
+            "operations_url": service.operations_url,
             "sandbox_url": f"{service.base}/sandbox",
         }
         (tmp_path / "dev.json").write_text(json.dumps(dev))

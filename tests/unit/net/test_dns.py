@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import dns.flags
+import dns.message
 import pytest
 
 from outgate.base.clock import FrozenClock
@@ -259,3 +261,27 @@ async def test_answer_all_drives_an_evaluation(zone: Zone) -> None:
 
     async with served(zone) as resolver:
         assert await answer_all(evaluation(), resolver) == (("2001:db8::1",), "nxdomain")
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_only_the_word_of_a_trusted_resolver_is_read(trusted: bool) -> None:
+    peer, asked = Peer(Zone(address=RESOLVER)), list[dns.message.Message]()
+    peer.zone.put("x.example", "MX", ["10 mx.example."], 60)
+    peer.zone.put("mx.example", "A", ["192.0.2.1"], 60)
+    answer = peer.reply
+
+    def authentic(wire: bytes, *, tcp: bool) -> bytes | None:
+        asked.append(dns.message.from_wire(wire))
+        said = answer(wire, tcp=tcp)
+        return said and said[:3] + bytes([said[3] | 0x20]) + said[4:]
+
+    peer.reply = authentic  # type: ignore[method-assign]
+    async with peers({RESOLVER: peer}) as port:
+        resolver = Resolver([(RESOLVER, port)], FrozenClock(), trusted=trusted)
+        assert (await resolver.ask(Question("x.example", "MX"))).secure is trusted
+        assert (await resolver.exchanges("x.example")).secure is trusted
+        assert (await resolver.hosts("mx.example")).secure is trusted
+        assert (await resolver.ask(Question("nobody.example", "TLSA"))).secure is trusted
+        assert (await resolver.ask(Question("x.example", "MX"))).secure is trusted  # from memory too
+    for query in asked:
+        assert bool(query.flags & dns.flags.AD) is trusted is bool(query.ednsflags & dns.flags.DO)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import trustme
@@ -26,6 +26,7 @@ from outgate.model.flow import (
 from outgate.relay.delivery import Delivery, DeliveryLimits
 from outgate.relay.dialling import Dialler
 from outgate.relay.routing import Unroutable
+from outgate.relay.transports import Tried
 from outgate.smtp.asyncio.server import (
     Connection,
     Listener,
@@ -134,10 +135,33 @@ class Router:
         self.error = error
         self.endpoint = endpoint
 
-    async def route(self, domain: str) -> Route:
+    async def route(self, domain: str, **_: bool) -> Route:
         if self.error is not None:
             raise self.error
         return Route(SITE, self.hosts, "MX 10 mx.test", self.endpoint, f"out.{self.endpoint}.test")
+
+
+@dataclass
+class Ways:
+    """One route for each job, and no other."""
+
+    router: Callable[[Job], Router]
+    troubled: bool = False
+
+    def fixed(self, job: Job) -> Route | None:
+        return self.router(job).fixed
+
+    async def route(self, job: Job, tried: tuple[Tried, ...] = ()) -> Route:
+        return await self.router(job).route(job.domain)
+
+    def has_others(self, job: Job, tried: Sequence[Tried]) -> bool:
+        return False
+
+    def reached(self, job: Job, route: Route) -> None:
+        pass
+
+    def unreached(self, job: Job, route: Route, reason: str) -> None:
+        pass
 
 
 class Signer:
@@ -156,6 +180,7 @@ class Signer:
 class Desk:
     delivery: Delivery
     attempts: list[Attempt]
+    given_back: list[tuple[str, float]]
     done: dict[str, asyncio.Future[Attempt]]
 
     def send(self, name: str, *recipients: str, text: bytes = b"", instance: str = "inst") -> asyncio.Future[Attempt]:
@@ -176,9 +201,10 @@ def desk(
     tls: ssl.SSLContext | None = None,
     limits: DeliveryLimits | None = None,
     signer: Signer | None = None,
-    may_go: Callable[[Job], bool] = lambda job: True,
+    may_go: Callable[[Job, str], bool] = lambda job, site: True,
 ) -> Desk:
     attempts: list[Attempt] = []
+    given_back: list[tuple[str, float]] = []
     done: dict[str, asyncio.Future[Attempt]] = {}
 
     def finished(job: Job, attempt: Attempt) -> None:
@@ -187,15 +213,16 @@ def desk(
 
     limits = limits or DeliveryLimits()
     delivery = Delivery(
-        router=router if callable(router) else lambda job: router,  # type: ignore[arg-type,return-value]
+        ways=Ways(router if callable(router) else lambda job: router),
         signer=signer or Signer(),
         finished=finished,
         clock=FrozenClock(),
         limits=limits,
         dialler=Dialler(clock=FrozenClock(), limits=limits, tls=tls),
+        given_back=lambda job, due_at: given_back.append((job.queue_id, due_at)),
         may_go=may_go,
     )
-    return Desk(delivery, attempts, done)
+    return Desk(delivery, attempts, given_back, done)
 
 
 def free_port() -> int:
@@ -477,7 +504,7 @@ async def test_stop_leaves_waiting_work_to_the_queue() -> None:
 async def test_what_waits_for_its_turn_is_not_begun_once_it_may_not_go() -> None:
     allowed, refused = [True], []
 
-    def may_go(job: Job) -> bool:
+    def may_go(job: Job, site: str) -> bool:
         if not allowed[0]:
             refused.append(job.queue_id)
         return allowed[0]

@@ -37,7 +37,7 @@ class House:
             self.store,
             clock,
             self.jobs.append,
-            lambda: 1000,
+            lambda: 3000,
             retry=Retry(60.0, 7200.0),
             ready_bytes=1 << 20,
             held=lambda smtp_config_id: self.holds.reason(smtp_config_id),

@@ -129,8 +129,9 @@ def test_reverse_and_forward_path() -> None:
     assert policy.reverse_path(sender(), mailbox(b"x@SHOP.test")) is None
     assert policy.reverse_path(sender(), mailbox(b"")) is None
     assert policy.reverse_path(sender(), mailbox(b"x@sub.shop.test")) is not None
-    assert policy.forward_path(mailbox(b"x@y.test")) is None
-    assert policy.forward_path(mailbox(b"x@[192.0.2.1]")) is not None
+    assert policy.forward_path(mailbox(b"x@y.test"), lambda address: False) is None
+    assert policy.forward_path(mailbox(b"x@[192.0.2.1]"), lambda address: False) is not None
+    assert policy.forward_path(mailbox(b"x@[IPv6:2001:DB8::1]"), "2001:db8::1".__eq__) is None
 
 
 def test_no_subject_can_break_it() -> None:

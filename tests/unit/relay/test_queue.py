@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -290,16 +291,55 @@ async def test_a_poke_during_a_look_sees_the_new_time(offices, monkeypatch):
 
 async def test_without_room_mail_waits_in_the_store_and_comes_when_there_is_some(offices, monkeypatch):
     monkeypatch.setattr("outgate.relay.queue._TROUBLE_S", 1e6)  # room that is made is noticed at once
-    office = await offices(room=2)
+    office = await offices(room=4)
     messages = [accepted(f"u{n}@dest.test") for n in range(5)]
     assert await office.accept(*messages) == [None] * 5
-    assert len(office.jobs) == 2
+    assert len(office.jobs) == 2  # one configuration gets as much as it leaves free
     for number in range(5):
         await office.wait_for(number + 1)
         made = office.jobs[number]
         office.queue.record(made, attempt(made))
         office.room += 1  # as delivery does, after it has reported
     assert {made.queue_id for made in office.jobs} == {message.queue_id for message in messages}
+
+
+async def test_one_sender_with_20_000_does_not_keep_the_mail_of_another_waiting(offices):
+    office = await offices(room=200, per_domain=100)
+    for start in range(0, 20_000, 2_000):
+        await office.accept(*(accepted("a@dest.test", id=f"0L{start + n:06}") for n in range(2_000)))
+    assert len(office.jobs) == 50  # as much of the domain as it leaves free
+    small = replace(accepted("b@dest.test"), smtp_config_id="small")
+    assert await office.accept(small) == [None]
+    assert office.jobs[-1].queue_id == small.queue_id  # at once, for room was left
+
+    # The same when nothing was left, and all that is due is older: it has its turn within the next few dozen.
+    late = replace(accepted("c@dest.test"), smtp_config_id="late")
+    office.room = 0
+    assert await office.accept(late) == [None]
+    office.room = 149
+    done = 0
+    while late.queue_id not in [job.queue_id for job in office.jobs]:
+        job = office.jobs[done]
+        done += 1
+        office.queue.record(job, attempt(job))
+        office.room += 1
+        await office.queue.poke()
+    assert done < 40 and len(office.jobs) < 150
+
+
+async def test_two_large_senders_leave_a_third_of_the_room_to_who_comes_new(offices):
+    office = await offices(room=90, per_domain=1000)
+    for name in ("one", "two"):
+        await office.accept(*(replace(accepted(f"a@{n}.test"), smtp_config_id=name) for n in range(300)))
+    await office.queue.poke()
+    having = Counter(job.smtp_config_id for job in office.jobs)
+    assert having == {"one": 45, "two": 23} and office.room == 22  # the second takes half of what the first has left
+    for job in list(office.jobs):
+        office.queue.record(job, attempt(job))
+        office.room += 1
+        await office.queue.poke()
+    having = Counter(job.smtp_config_id for job in office.queue._undone.values())
+    assert office.room >= 20 and min(having["one"], having["two"]) >= 20, having
 
 
 async def test_a_claim_that_fails_is_tried_again(offices, monkeypatch):
@@ -367,7 +407,7 @@ async def test_stopping_ends_a_poke_that_waits(offices):
 
 
 async def test_a_slow_domain_does_not_keep_the_others_waiting(offices):
-    office = await offices(per_domain=3)
+    office = await offices(per_domain=6)
     slow = [accepted("a@slow0.test") for _ in range(10)]
     assert await office.accept(*slow) == [None] * 10
     assert [job.domain for job in office.jobs] == ["slow0.test"] * 3

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from outgate.base.clock import FrozenClock
 from outgate.net.dns import AddressAnswer, Exchange, ExchangeAnswer
 from outgate.relay.endpoints import Endpoint
 from outgate.relay.routing import Router, Unroutable
+from outgate.relay.sources import Sources
 
 
 @dataclass
@@ -38,9 +40,16 @@ def router(
     permitted: Callable[[str, str], bool] = lambda n, a: True,
     deliver_to: str = "",
     sources: tuple[str, ...] = ("192.0.2.5", "2001:db8::5"),
+    missing: tuple[str, ...] | None = None,
+    ourselves: Callable[[str, int], bool] = lambda a, p: False,
 ) -> Router:
+    """`missing` are those of the `sources` that are not plumbed (None: nobody looks)."""
     endpoint = Endpoint("dal", (), "smtp.test", "private.smtp.test", ("192.0.2.9",), sources, "out.test")
-    return Router(names, port=2525, endpoint=endpoint, deliver_to=deliver_to, own_names=("Relay.Test.", "out.test"), permitted=permitted)  # fmt: skip
+    watched = None
+    if missing is not None:
+        watched = Sources([endpoint], FrozenClock(), trouble=lambda a: "gone" if a in missing else "")
+        watched.check()
+    return Router(names, port=2525, endpoint=endpoint, deliver_to=deliver_to, own_names=("Relay.Test.", "out.test"), permitted=permitted, sources=watched, ourselves=ourselves)  # fmt: skip
 
 
 async def failure(names: Names, **options: object) -> Unroutable:
@@ -141,3 +150,64 @@ async def test_a_family_without_an_outgoing_address_is_not_tried() -> None:
     assert not (await failure(only, sources=("192.0.2.5",))).permanent
     with pytest.raises(ValueError, match="family"):
         router(Names(), sources=("192.0.2.5",), deliver_to="[::1]:25")
+
+
+async def test_equals_share_a_preference_so_that_they_may_be_tried_beside_each_other() -> None:
+    names = Names(mx((10, "a.test"), (10, "b.test"), (20, "c.test")), {f"{n}.test": ["192.0.2.1"] for n in "abc"})
+    assert [host.preference for host in (await router(names).route("x.test")).hosts] == [10, 10, 20]
+
+
+@pytest.mark.parametrize(
+    ("domain", "address"), [("[198.51.100.7]", "198.51.100.7"), ("[IPv6:2001:db8::7]", "2001:db8::7")]
+)
+async def test_an_address_literal_leads_to_that_address_and_asks_nobody(domain: str, address: str) -> None:
+    names = Names()
+    route = await router(names).route(domain)
+    (host,) = route.hosts
+    assert (host.name, host.address, host.port) == ("", address, 2525)
+    assert host.source == ("2001:db8::5" if ":" in address else "192.0.2.5")
+    assert (route.site, route.reason, names.asked) == (domain, "address literal", [])
+
+
+async def test_an_address_literal_that_the_guard_refuses_or_that_is_ours_bounces() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def refuse(name: str, address: str) -> bool:
+        asked.append((name, address))
+        return False
+
+    for options in ({"permitted": refuse}, {"ourselves": lambda a, p: (a, p) == ("127.0.0.1", 2525)}):
+        with pytest.raises(Unroutable) as caught:
+            await router(Names(), **options).route("[127.0.0.1]")  # type: ignore[arg-type]
+        assert (caught.value.permanent, caught.value.reason, caught.value.enhanced) == (True, "bad-domain", "5.1.2")
+    assert asked == [("", "127.0.0.1")], "no name's exception opens it"
+    with pytest.raises(Unroutable) as caught:
+        await router(Names(), sources=("192.0.2.5",)).route("[IPv6:2001:db8::7]")
+    assert caught.value.permanent and "no IPv6 address" in str(caught.value)
+
+
+async def test_a_host_at_which_we_listen_is_not_tried() -> None:
+    names = Names(mx((10, "a.test"), (10, "b.test")), {"a.test": ["192.0.2.9"], "b.test": ["192.0.2.1"]})
+    route = await router(names, ourselves=lambda a, p: a == "192.0.2.9").route("x.test")
+    assert [host.name for host in route.hosts] == ["b.test"]
+
+
+async def test_a_family_without_an_address_to_leave_from_is_left_out_and_both_defer() -> None:
+    names = Names(mx((10, "a.test")), {"a.test": ["198.51.100.1", "2001:db8::1"]})
+    route = await router(names, missing=("192.0.2.5",)).route("x.test")
+    assert [host.address for host in route.hosts] == ["2001:db8::1"]
+    error = await failure(names, missing=("192.0.2.5", "2001:db8::5"))
+    assert (error.permanent, error.reason) == (False, "source") and "outgoing_addresses" in str(error)
+    error = await failure(Names(mx((10, "a.test")), {"a.test": ["198.51.100.1"]}), missing=("192.0.2.5",))
+    assert error.reason == "source" and "192.0.2.5" in str(error)
+
+
+async def test_sites_are_spread_over_an_endpoints_addresses() -> None:
+    sources = tuple(f"192.0.2.{number}" for number in range(1, 5))
+    used: set[str | None] = set()
+    for number in range(60):
+        names = Names(mx((10, f"mx{number}.test")), {f"mx{number}.test": ["198.51.100.1"]})
+        found = {(await router(names, sources=sources, missing=()).route("x.test")).hosts[0].source for _ in range(2)}
+        assert len(found) == 1
+        used |= found
+    assert used == set(sources)

@@ -429,7 +429,10 @@ def test_reverse_path_of_a_foreign_domain_and_a_recipient_literal_are_refused() 
     d.login()
     refused = d.say("MAIL FROM:<a@other.test>")
     assert refused.startswith("550 5.7.1") and "other.test" not in refused
-    assert d.say("MAIL FROM:<>", "RCPT TO:<a@[127.0.0.1]>").splitlines()[1].startswith("553 5.1.3")
+    assert d.say("MAIL FROM:<>", "RCPT TO:<a@[127.0.0.1]>").splitlines()[1].startswith("553 5.1.2")
+    d.relay.may_be_dialled = lambda address: address in ("192.0.2.1", "2001:db8::1")
+    said = d.say("RSET", "MAIL FROM:<>", "RCPT TO:<a@[192.0.2.1]>", "RCPT TO:<a@[IPv6:2001:DB8::1]>", "RCPT TO:<a@[192.0.2.2]>")  # fmt: skip
+    assert [line[:9] for line in said.splitlines()[2:]] == ["250 2.1.5", "250 2.1.5", "553 5.1.2"]
 
 
 def test_recipients_are_kept_once_each_in_order() -> None:
@@ -573,6 +576,26 @@ def test_what_a_client_asks_of_delivery_is_in_the_submission() -> None:
     first, second = submission.recipients  # a mailbox that is given twice is one recipient, as it was first
     assert (first.mailbox, first.notify, first.orcpt) == ("b@other.test", "NEVER", "rfc822;x@other.test")
     assert (second.mailbox, second.notify, second.orcpt) == ("B@other.test", "", "")
+
+
+def test_requiretls_is_offered_in_tls() -> None:
+    d = desk()
+    d.pump()
+    assert "REQUIRETLS" in d.say("EHLO client.test")
+
+
+@pytest.mark.parametrize(
+    ("fields", "optional"),
+    [(("TLS-Required: No",), True), (("tls-required:\t nO ",), True), (("TLS-Required: Yes",), False), ((), False),
+     (("TLS-Required: No", "TLS-Required: Yes"), False), (("TLS-Required: No thanks",), False)],
+)  # fmt: skip
+def test_a_message_may_say_that_tls_is_not_required(fields: tuple[str, ...], optional: bool) -> None:
+    d = desk()
+    d.pump()
+    d.login()
+    d.say("MAIL FROM:<a@shop.test>", "RCPT TO:<b@other.test>", "DATA")
+    d.say(*fields, *MESSAGE, ".")
+    assert d.queue.taken[0].tls_optional is optional
 
 
 def test_a_message_in_chunks_is_taken_like_any_other() -> None:

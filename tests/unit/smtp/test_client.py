@@ -253,6 +253,20 @@ class TestTransaction:
         assert "SMTPUTF8" in result.steps[0].did
         assert machine.ready
 
+    def test_requiretls_goes_only_where_it_is_offered_in_tls(self) -> None:
+        transaction = Transaction("a@x.test", ("b@y.test",), (b"\r\n",), requiretls=True)
+        machine = ready("PIPELINING", "REQUIRETLS")  # without TLS
+        machine.send(transaction)
+        (result,) = results(play(machine, ""))
+        assert result.error == "requiretls not offered" and not result.sent_all
+        reply = result.reply_for(0)
+        assert reply is not None and (reply.code, reply.enhanced) == (550, "5.7.30")
+        assert "REQUIRETLS" in result.steps[0].did
+        assert machine.ready
+        machine.tls = True
+        machine.send(transaction)
+        play(machine, "C: MAIL FROM:<a@x.test> REQUIRETLS\nC: RCPT TO:<b@y.test>\nC: DATA")
+
     def test_null_sender_and_quoted_local_part(self) -> None:
         machine = ready("PIPELINING")
         machine.send(Transaction("", ('"a > b"@y.test',), (b"\r\n",)))

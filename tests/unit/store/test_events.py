@@ -14,6 +14,7 @@ import pytest
 
 from outgate.base.clock import FrozenClock
 from outgate.model.flow import Event, Job, Status
+from outgate.model.operations import Order, Scope, Verb
 from support.queue_mail import NOW, Desk, accepted, attempt
 
 DAY = 86_400.0
@@ -149,6 +150,17 @@ class History:
     def free(self) -> None:
         self.desk.store.release_held("configuration-1", ("suspended",), "released: again", self.clock.now())
 
+    def order(self) -> None:
+        """An operator wants something of some mail, under way or not."""
+        at = self.clock.now()
+        scope = Scope(domain=self.random.choice(("one.test", "two.test")))
+        verb = self.random.choice(list(Verb))
+        verbs = self.desk.store.verbs
+        going = [recipient.id for job in self.jobs for recipient in job.recipients if recipient.domain == scope.domain]
+        verbs.obey(Order(verb, scope, "iam-ann", at), sorted({*verbs.find(scope), *going}))
+        if verb in (Verb.RETRY, Verb.REROUTE):
+            self.given.add(at)
+
     def plan(self) -> None:
         waiting = self.desk.store.held_for_quota("configuration-1", self.clock.now())
         at = self.clock.now() + 120
@@ -190,6 +202,7 @@ def test_where_recipients_stand_follows_from_events_alone(tmp_path: Path, seed: 
     often = [history.submit, history.claim, history.attempt, history.time]
     seldom = [
         history.give_back, history.too_late, history.put_aside, history.hold, history.free, history.plan,
+        history.order,
         history.expire, history.restart, history.crash,
     ]  # fmt: skip
     told = 0

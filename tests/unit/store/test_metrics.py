@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from outgate.model.flow import Accepted, Event, Job, Outcome, Status
+from outgate.store import history as history_module
 from outgate.store.history import History
 from outgate.store.metrics import REACH_S, Selection
 from support.queue_mail import NOW, Desk, accepted, attempt
@@ -244,9 +246,11 @@ def test_a_count_of_one_recipient_reads_that_one_only(desk: Desk) -> None:
         ({"message_id": "<m>"}, "messages_by_message_id (message_id=?)"),
         ({"recipient": "a@one.test"}, "sqlite_autoindex_messages_1 (queue_id=?)"),
         ({"recipient": "a@one.test", "status": "bounced"}, "sqlite_autoindex_messages_1 (queue_id=?)"),
-        ({"status": "held"}, "messages_with_body (segment>?)"),
+        ({"status": "held"}, "recipients_by_status (status=?)"),
+        ({"status": (Status.BOUNCED, Status.EXPIRED), "lte": NOW}, "recipients_by_status (status=?)"),
+        ({"status": (Status.BOUNCED, Status.DELIVERED)}, "messages_by_instance (instance_id=?)"),
         ({"status": (Status.QUEUED, Status.DEFERRED), "gte": NOW}, "messages_with_body (segment>?)"),
-        ({"status": "bounced"}, "messages_by_instance (instance_id=?)"),
+        ({"status": "delivered"}, "messages_by_instance (instance_id=?)"),
         ({}, "messages_by_instance (instance_id=?)"),
         ({"gte": NOW, "lte": NOW + 1}, "messages_by_instance (instance_id=? AND accepted_at>? AND accepted_at<?)"),
     ],
@@ -256,7 +260,13 @@ def test_a_search_goes_by_the_index_that_leads_to_the_least(desk: Desk, search: 
     found = plans(history, lambda: history.messages("instance-1", **search))
     assert len(found) == 2
     for plan in found:
-        assert index in plan[0]
+        first = next(step for step in plan if step.startswith(("SEARCH m ", "SEARCH r ", "SCAN m ", "SCAN r ")))
+        assert index in first
+        # What is sorted is a helping: the page, or what an index has led to.
+        sorts = [step for step in plan if "TEMP B-TREE" in step]
+        assert "USING INDEX" in first or "USING COVERING INDEX" in first
+        assert len(sorts) <= 1 + (len(plan) > 3), plan
+        assert not any(step.startswith(("SCAN m", "SCAN r")) for step in plan), plan
 
 
 def test_a_search_for_a_mailbox_minds_the_local_parts_case_only(desk: Desk) -> None:
@@ -349,3 +359,84 @@ def test_a_hold_is_no_attempt_and_counts_for_nothing(desk: Desk) -> None:
     record = desk.store.message(message.queue_id)
     assert record is not None and record.attempts == () and record.recipients[0].attempts == 0
     assert totals(desk) == counts(submitted=1)
+
+
+def test_a_page_is_read_from_an_index_in_its_own_order(desk: Desk) -> None:
+    """Skipping to a deep page, and a page of what few are, sort no more than the page."""
+    history = desk.store._history
+    for search in ({"offset": 900_000}, {"status": "deferred"}, {"status": "bounced"}, {"status": "delivered"}):
+        for plan in plans(history, lambda search=search: history.messages("instance-1", **search)):
+            inner = plan[: next((at for at, step in enumerate(plan) if step.startswith("SCAN")), len(plan))]
+            assert not any("TEMP B-TREE" in step for step in inner), plan
+    deep = plans(history, lambda: history.messages("instance-1", offset=900_000))
+    assert all(any("USING COVERING INDEX messages_by_instance" in step for step in plan) for plan in deep)
+
+
+def test_pages_by_status_are_the_newest_first_and_a_message_is_on_one_of_them(desk: Desk) -> None:
+    jobs = desk.store_all(*(accepted(f"a{n}@one.test", f"b{n}@one.test", at=NOW + n) for n in range(7)))
+    for job in jobs:
+        desk.store.record(attempt(job, Status.DEFERRED, next_at=NOW + 900))
+    desk.store.flush()
+    wanted = [job.queue_id for job in reversed(jobs)]
+    for status in (Status.DEFERRED, (Status.DEFERRED, Status.BOUNCED)):
+        seen = []
+        for offset in (0, 3, 6):
+            total, page = desk.store.messages("instance-1", status=status, limit=3, offset=offset)
+            assert total == 7
+            seen += [record.queue_id for record in page]
+        assert seen == wanted
+    assert desk.store.messages("instance-2", status=Status.DEFERRED) == (0, [])
+
+
+def test_no_more_is_counted_than_anybody_pages_through(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "COUNTED", 5)
+    desk.store_all(*(accepted(at=NOW + number) for number in range(12)))
+    seen: list[str] = []
+    totals: list[int] = []
+    while not totals or len(seen) < totals[-1]:  # as a client goes on while there is a next page
+        total, page = desk.store.messages("instance-1", limit=4, offset=len(seen))
+        totals.append(total)
+        seen += [record.queue_id for record in page]
+    assert len(set(seen)) == 12
+    assert totals == [5, 9, 13, 12]
+
+
+LONG = replace(WINDOW, lte=NOW + 3 * DAY)
+
+
+def test_a_long_window_is_answered_by_counts_of_the_minute_as_by_the_rows(desk: Desk) -> None:
+    jobs = desk.store_all(
+        *(accepted(f"{n}@one.test", f"{n}b@one.test", at=NOW + n * 997) for n in range(40)),
+        replace(accepted("x@one.test", at=NOW + 5), smtp_config_id="configuration-2"),
+        accepted("y@one.test", instance="instance-2"),
+    )
+    ends = (Status.DELIVERED, Status.BOUNCED, Status.EXPIRED)
+    for number, job in enumerate(jobs):
+        at = job.accepted_at + 7
+        settle(desk, job, (Status.DEFERRED, at), (ends[number % 3], at + 700 * number))
+    for wanted in (LONG, replace(LONG, smtp_config_id="configuration-2"), replace(LONG, instance_id="instance-2")):
+        for width in (60, HOUR, DAY):
+            # A subject that all have in common asks for single messages, and changes nothing.
+            assert desk.store.metrics(wanted, width) == desk.store.metrics(replace(wanted, subject="hello"), width)
+    assert totals(desk, LONG)["submitted"] == 81
+
+
+def test_a_long_window_reads_no_messages(desk: Desk) -> None:
+    history = desk.store._history
+    (plan,) = plans(history, lambda: history.metrics(replace(LONG, smtp_config_id="c"), HOUR))
+    assert plan[0] == "SEARCH counts USING PRIMARY KEY (instance_id=? AND minute>? AND minute<?)"
+    assert not any("messages" in step or "events" in step for step in plan)
+
+
+def test_reports_of_our_own_are_nobodys_mail(desk: Desk, tmp_path: Path) -> None:
+    (own,) = desk.store_all(accepted("a@one.test"))
+    settle(desk, own, (Status.DELIVERED, NOW + 1))
+    (report,) = desk.store_all(accepted("b@one.test", at=NOW + 2))
+    with sqlite3.connect(tmp_path / "queue-0.db") as connection:
+        connection.execute("UPDATE messages SET origin = 'dsn' WHERE queue_id = ?", (report.queue_id,))
+        connection.execute("DELETE FROM counts")
+    connection.close()
+    settle(desk, report, (Status.BOUNCED, NOW + 3))
+    assert totals(desk) == counts(submitted=1, success=1)
+    assert totals(desk, LONG) == counts()  # what happened to the report was not counted either
+    assert desk.store.bounces(WINDOW, 10, 0) == (0, [])

@@ -40,7 +40,8 @@ def schema(path: Path) -> dict[str, Any]:
             indexes: set[tuple[Any, ...]] = set()
             for row in connection.execute(f"PRAGMA index_list({name})").fetchall():
                 fields = tuple(entry[2] for entry in connection.execute(f"PRAGMA index_info({row[1]})"))
-                where = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (row[1],)).fetchone()[0]
+                where = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (row[1],)).fetchone()
+                where = where[0] if where else ""  # a table without rowids is its key's index
                 tail = where.partition(" WHERE ")[2] if where else ""
                 named = row[1] if not row[1].startswith("sqlite_autoindex") else ""
                 indexes.add((named, fields, row[2], tail))

@@ -809,12 +809,12 @@ def test_what_a_client_asks_of_delivery_is_in_the_rows(desks, tmp_path):
         requiretls=True,
         recipients=(replace(anna, notify="SUCCESS,DELAY", orcpt="rfc822;a@x.test"), replace(ben, notify="NEVER")),
     )
-    for message in (plain, replace(asking, submission=wishes)):
+    for message in (plain, replace(asking, submission=wishes, tls_optional=True)):
         desk.submit(message)
     desk.wait(2)
-    assert rows(tmp_path, "SELECT ret, envid, requiretls FROM messages ORDER BY rowid") == [
-        ("", "", 0),
-        ("HDRS", "QQ+20314", 1),
+    assert rows(tmp_path, "SELECT ret, envid, requiretls, tls_optional FROM messages ORDER BY rowid") == [
+        ("", "", 0, 0),
+        ("HDRS", "QQ+20314", 1, 1),
     ]
     assert rows(tmp_path, "SELECT notify, orcpt FROM recipients ORDER BY id") == [
         ("", ""),

@@ -20,6 +20,8 @@ from outgate.api.event_notifications import configurations, metrics, rules, sign
 from outgate.api.event_notifications import endpoints as endpoint_routes
 from outgate.api.event_notifications.parts import Hasher, Parts, SmtpRecords, Verifier
 from outgate.api.event_notifications.roles import ROLES
+from outgate.api.event_notifications.routes import RouteProbe
+from outgate.api.event_notifications.routes import routes as mail_routes
 from outgate.api.identity.gate import Gate
 from outgate.api.identity.tokens import Authenticator
 from outgate.api.messages import EgressTrail, History
@@ -39,7 +41,7 @@ _ABOUT = (
     " suppressed addresses, and what became of each message."
 )
 
-__all__ = ["ROLES", "Hasher", "MailReads", "SmtpRecords", "Verifier", "build"]
+__all__ = ["ROLES", "Hasher", "MailReads", "RouteProbe", "SmtpRecords", "Verifier", "build"]
 
 
 class MailReads(History, metrics.MetricsReads, Protocol):
@@ -57,6 +59,8 @@ def build(
     egress_trail: EgressTrail,
     authorization: Literal["automatic", "manual"],
     clock: Clock,
+    probe: RouteProbe,
+    default_routes: Sequence[str] = ("direct",),
     endpoints: Callable[[], Sequence[OpenEndpoint]] = tuple,
     grace_s: float = 259_200.0,
     reach_s: float = 15 * 86_400.0,
@@ -65,6 +69,7 @@ def build(
 ) -> FastAPI:
     """Return the API, to be mounted at `/event-notifications`; its paths begin with `/v1/instances/{id}`.
 
+    `probe` tries routes; `default_routes` names those of configurations that have none.
     `endpoints` tells where mail can be handed in. `grace_s` is how long a domain that fails its checks may still send;
     `reach_s` how long after its acceptance something may still happen to a message;
     `keep_s` how long after that the record of a key that signed it must stay; all in seconds. `ed25519`: a new
@@ -77,6 +82,7 @@ def build(
     app.include_router(authorization_routes.routes(parts))
     app.include_router(rules.routes(parts))
     app.include_router(signing.routes(parts, reach_s + keep_s))
+    app.include_router(mail_routes(parts, probe, tuple(default_routes)))
     app.include_router(users.routes(parts))
     app.include_router(message_routes(parts.instance, history, egress_trail))
     app.include_router(metrics.routes(parts, history, reach_s))

@@ -57,7 +57,7 @@ class MessageSummary(Shown):
 class MessagesList(Shown):
     """A page of messages, newest first."""
 
-    total_count: int = Field(ge=0)
+    total_count: int = Field(ge=0, description="Matches; beyond 10,000: that many, or one more than were shown.")
     offset: int = Field(ge=0)
     limit: int = Field(ge=1, le=100)
     messages: list[MessageSummary]

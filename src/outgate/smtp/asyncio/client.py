@@ -1,10 +1,11 @@
 """The client machine on an asyncio transport: connect, STARTTLS, transactions in a stream, deadlines.
 
-Standards: RFC 5321 section 4.5.3.2 (time-outs), RFC 3207 (STARTTLS), RFC 8314 (implicit TLS).
+Standards: RFC 5321 section 4.5.3.2 (time-outs), RFC 3207 (STARTTLS), RFC 8314 (implicit TLS), RFC 4954 (AUTH).
 Promises: `connect` gives a connection that has said EHLO, or `ConnectFailed`; every transaction handed over
 gets its callback exactly once, whatever happens; every wait has an end; callbacks, not futures, per message.
 Dangers: nothing may be read between the 220 and the handshake, so reading pauses in that very step; the first
-decrypted bytes can arrive before `start_tls` returns and are kept for the new transport.
+decrypted bytes can arrive before `start_tls` returns and are kept for the new transport. A certificate is judged before
+anything else is said over it: a password is sent to nobody else.
 Not here: what a reply means and where to connect (`relay`), the conversation itself (`smtp.client`).
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
 from outgate.smtp.client import (
+    Authenticated,
     ClientLimits,
     ClientMachine,
     Closing,
@@ -36,13 +39,17 @@ from outgate.smtp.client import (
     Transaction,
     TransactionResult,
 )
-from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, TlsMode, why
-from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
+from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, why
+from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError, SpokeEarly
 from outgate.smtp.reply import Reply
 
-__all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "TlsMode", "connect"]
+__all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "KeepAlive", "TlsMode", "connect", "dial"]
+
+Check = Callable[[ssl.SSLObject], str]
+"""Judges a finished handshake: "" if it will do, else what is wrong."""
 
 _log = Log("outgate.smtp.client")
+_LEAST_PROGRESS = 8192  # octets that a peer must read within `ClientTimeouts.content`: fewer are a drip
 _ONE_RECORD = 16_384  # octets: what fits into one TLS record is cheaper joined than encrypted in pieces
 
 
@@ -59,34 +66,41 @@ async def connect(
     timeouts: ClientTimeouts | None = None,
     limits: ClientLimits | None = None,
     pipelining: bool = True,
+    keep_alive: KeepAlive | None = KeepAlive(),
+    sock: socket.socket | None = None,
+    check: Check | None = None,
+    login: tuple[str, str] | None = None,
+    own_names: frozenset[str] = frozenset(),
 ) -> Connection:
-    """Connect to `address`:`port` (an IP address) from `source`, and return once EHLO is answered.
+    """Connect to `address`:`port` (an IP address) from `source`, and return once EHLO, or AUTH, is answered.
 
     "opportunistic" uses STARTTLS if it is offered, "required" fails with stage "tls" if it is not, "implicit"
-    starts with the handshake. `server_name` is the name for SNI and for the check the `context` makes.
-    Raises `ConnectFailed`."""
+    starts with the handshake. `server_name` is the name for SNI and for the check the `context` makes; `check` judges
+    the handshake beside it. `sock` is connected already, by `dial`. `login` is (user name, password), said in TLS only.
+    A server that greets with one of `own_names` (lower case) is ourselves. Raises `ConnectFailed`."""
     if tls != "none" and context is None:
         raise LocalProtocolError("TLS needs a context")
     timeouts = timeouts or ClientTimeouts()
     machine = ClientMachine(ehlo_name=ehlo_name, limits=limits, pipelining=pipelining, tls=tls == "implicit")
     connection = Connection(machine, f"{address}:{port}", tls, context, server_name, timeouts, clock)
-    sock = await _dial(address, port, source, timeouts.connect, clock)
+    connection.check, connection.login, connection.own_names = check, login, own_names
+    sock = sock or await dial(address, port, source, timeouts.connect, clock)
+    if keep_alive is not None:
+        keep_alive.set_on(sock)
     await connection.open(sock)
     return connection
 
 
-async def _dial(address: str, port: int, source: str | None, seconds: float, clock: Clock) -> socket.socket:
+async def dial(address: str, port: int, source: str | None, seconds: float, clock: Clock) -> socket.socket:
+    """Return a socket that is connected to `address`:`port` from `source`, within `seconds`. Raises `ConnectFailed`:
+    with stage "source" if `source` is no address of this machine now."""
     did = f"connect to {address}:{port}" + (f" from {source}" if source else "")
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if source is not None:
-            # Without it a bound socket takes a port of the address for itself, for all destinations.
-            option = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_IP, option, 1)
-            sock.bind((source, 0))
+            _bind(sock, source, did, clock)
         async with asyncio.timeout(seconds):
             await asyncio.get_running_loop().sock_connect(sock, (address, port))
     except (OSError, TimeoutError) as error:
@@ -97,6 +111,21 @@ async def _dial(address: str, port: int, source: str | None, seconds: float, clo
         sock.close()
         raise
     return sock
+
+
+def _bind(sock: socket.socket, source: str, did: str, clock: Clock) -> None:
+    # Without it a bound socket takes a port of the address for itself, for all destinations.
+    option = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_IP, option, 1)
+    try:
+        sock.bind((source, 0))
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+        # Told apart from the same error of connecting, which says that no port is left.
+        text = f"{source} is not an address of this machine now"
+        raise ConnectFailed("source", text, None, (Step(clock.now(), did, text),)) from None
 
 
 class Connection(asyncio.Protocol):
@@ -111,6 +140,7 @@ class Connection(asyncio.Protocol):
         "_early",
         "_ended",
         "_error",
+        "_injected",
         "_leaving",
         "_loop",
         "_machine",
@@ -118,6 +148,7 @@ class Connection(asyncio.Protocol):
         "_on_closed",
         "_opened",
         "_paused",
+        "_probing",
         "_pumping",
         "_server_name",
         "_since",
@@ -129,6 +160,9 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unsent",
         "_waiting",
+        "check",
+        "login",
+        "own_names",
         "peer",
         "tls",
     )
@@ -160,13 +194,18 @@ class Connection(asyncio.Protocol):
         self._error = ""
         self._stage = "greeting"
         self._bad_certificate = False
+        self._injected = False
         self._leaving = False
         self._paused = False
+        self._probing: Callable[[], None] | None = None
         self._pumping = False
         self._unsent = 0
         self._since = self._loop.time()
         self._tick = min(cast("tuple[float, ...]", astuple(timeouts)))
         self._timer: asyncio.TimerHandle | None = None
+        self.check: Check | None = None
+        self.login: tuple[str, str] | None = None
+        self.own_names: frozenset[str] = frozenset()
         self.peer = peer
         self.tls = ""
 
@@ -175,7 +214,7 @@ class Connection(asyncio.Protocol):
     @property
     def ready(self) -> bool:
         """Say whether `send` is welcome now: at most one transaction under way and none behind it."""
-        return self._machine.ready and not self._paused and not self._leaving
+        return self._machine.ready and not self._paused and not self._leaving and self._probing is None
 
     @property
     def in_flight(self) -> int:
@@ -188,9 +227,19 @@ class Connection(asyncio.Protocol):
         return self._machine.state is State.CLOSED
 
     @property
+    def error(self) -> str:
+        """Return why the session is over, "" while it is not, or if it ended in peace."""
+        return self._error
+
+    @property
     def extensions(self) -> dict[str, str]:
         """Return what the peer offers: keyword in capitals → parameters."""
         return self._machine.extensions
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """Return the TLS session, which knows the peer's certificate; None without TLS."""
+        return None if self._transport is None else self._transport.get_extra_info("ssl_object")
 
     @property
     def greeting_steps(self) -> tuple[Step, ...]:
@@ -218,6 +267,19 @@ class Connection(asyncio.Protocol):
         self._machine.send(transaction)
         self._waiting.append((transaction, done))
         self._pump()
+
+    def probe(self, lives: Callable[[], None]) -> None:
+        """Ask the peer of an idle connection whether it is still there; `lives` is called if it says so in time, else
+        the connection ends. Raises `LocalProtocolError` when not `ready` or something is under way."""
+        if not self.ready:
+            raise LocalProtocolError("the connection cannot be asked now")
+        self._machine.reset()
+        self._probing = lives
+        self._since = self._loop.time()
+        self._pump()
+        if self._timer is not None and not self.closed:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._timeouts.probe, self._look)
 
     async def quit(self) -> None:
         """Say QUIT once nothing is under way, and wait until the connection is closed."""
@@ -280,16 +342,19 @@ class Connection(asyncio.Protocol):
         machine = self._machine
         if type(event) is Greeting:
             self._step(f"connect to {self.peer}" + (f", {self.tls}" if self.tls else ""), event.reply)
-            if event.reply.ok:
-                self._say_hello()
-            else:
+            if not event.reply.ok:
                 self._fail(f"the server greeted with {event.reply}", event.reply)
+            elif self.own_names and _first_word(event.reply) in self.own_names:
+                self._stage = "loop"
+                self._fail(f"the server is ourselves: it greets as {_first_word(event.reply)}", None)
+            else:
+                self._say_hello()
         elif type(event) is Hello:
             self._step("EHLO", event.reply)
             if not event.reply.ok:
                 self._fail(f"the server refused EHLO: {event.reply}", event.reply)
             elif machine.tls or self._mode == "none":
-                self._set_open()
+                self._log_in_or_open()
             elif "STARTTLS" in event.extensions:
                 self._stage = "tls"
                 machine.starttls()
@@ -297,13 +362,19 @@ class Connection(asyncio.Protocol):
                 self._stage = "tls"
                 self._fail("the server does not offer STARTTLS", None)
             else:
-                self._set_open()
+                self._log_in_or_open()
         elif type(event) is TlsRefused:
             self._step("STARTTLS", event.reply)
             if self._mode == "required" or event.reply.code == 421:
                 self._fail(f"the server refused STARTTLS: {event.reply}", event.reply)
             else:
+                self._log_in_or_open()
+        elif type(event) is Authenticated:
+            self._step("AUTH", event.reply)
+            if event.reply.ok:
                 self._set_open()
+            else:
+                self._fail(f"the server refused the login: {event.reply}", event.reply)
         elif type(event) is TlsReady:
             self._step("STARTTLS", event.reply)
             self._flush()
@@ -314,6 +385,23 @@ class Connection(asyncio.Protocol):
     def _say_hello(self) -> None:
         self._stage = "hello"
         self._machine.ehlo()
+
+    def _log_in_or_open(self) -> None:
+        if self.login is None:
+            self._set_open()
+            return
+        self._stage = "auth"
+        offered = self.extensions.get("AUTH", "").upper().split()
+        mechanism = next((name for name in ("PLAIN", "LOGIN") if name in offered), None)
+        if not self._machine.tls:
+            self._fail("there is no TLS, so the password was not sent", None)
+        elif mechanism is None:
+            self._fail("the server offers neither AUTH PLAIN nor AUTH LOGIN", None)
+        else:
+            try:
+                self._machine.auth(mechanism, *self.login)
+            except LocalProtocolError as error:
+                self._fail(str(error), None)
 
     def _step(self, did: str, reply: Reply | str) -> None:
         self._steps.append(Step(self._clock.now(), did, str(reply)))
@@ -358,12 +446,25 @@ class Connection(asyncio.Protocol):
         self._transport = upgraded
         self.tls = _describe(upgraded)
         self._step("TLS handshake", self.tls)
+        if not self._judged(upgraded):
+            return
         self._since = self._loop.time()
         self._machine.tls_started()
         self._say_hello()
         self._pump()
         for data in early:
             self.data_received(data)
+
+    def _judged(self, transport: asyncio.Transport) -> bool:
+        """Have the handshake judged; whoever does not pass is told nothing more."""
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if self.check is None or tls is None or not (wrong := self.check(tls)):
+            return True
+        self._stage = "tls"
+        self._bad_certificate = True
+        self._lose(wrong)
+        transport.abort()
+        return False
 
     # -- asyncio.Protocol -----------------------------------------------------------------------------------
 
@@ -372,18 +473,23 @@ class Connection(asyncio.Protocol):
         self._since = self._loop.time()
         if self._mode == "implicit":
             self.tls = _describe(self._transport)
+            if not self._judged(self._transport):
+                return
         self._timer = self._loop.call_later(self._tick, self._look)
 
     def data_received(self, data: bytes) -> None:
         if self._early is not None:
             self._early.append(data)
             return
-        self._since = self._loop.time()
+        machine = self._machine
+        replies = machine.replies
         try:
-            self._machine.receive(data, self._clock.now())
+            machine.receive(data, self._clock.now())
         except RemoteProtocolError as error:
-            self._error = str(error)
+            self._broke(error)
         self._pump()
+        if machine.replies != replies:  # whole replies count, not bytes: else a drip would never end
+            self._since = self._loop.time()
 
     def eof_received(self) -> bool:
         self._lose("the peer closed the connection")
@@ -421,7 +527,7 @@ class Connection(asyncio.Protocol):
             try:
                 event = machine.next_event()
             except RemoteProtocolError as error:  # what was open has ended; its events are still to come
-                self._error = str(error)
+                self._broke(error)
                 continue
             if event is None:
                 break
@@ -437,6 +543,14 @@ class Connection(asyncio.Protocol):
             self._since = self._loop.time()
         self._pumping = False
         self._flush()
+        if self._probing is not None and machine.state is not State.RSET:
+            lives, self._probing = self._probing, None
+            if machine.state is State.READY:
+                lives()
+
+    def _broke(self, error: RemoteProtocolError) -> None:
+        self._error = str(error)
+        self._injected = isinstance(error, SpokeEarly)
 
     def _done(self, result: TransactionResult) -> None:
         for index, (transaction, done) in enumerate(self._waiting):
@@ -461,7 +575,12 @@ class Connection(asyncio.Protocol):
         if not self._opened.done():
             self._step(f"wait for the peer ({self._stage})", text)
             failed = ConnectFailed(
-                self._stage, text, event.reply, self.greeting_steps, certificate=self._bad_certificate
+                self._stage,
+                text,
+                event.reply,
+                self.greeting_steps,
+                certificate=self._bad_certificate,
+                injected=self._injected,
             )
             self._opened.set_exception(failed)
         if self._ended.done():
@@ -489,22 +608,29 @@ class Connection(asyncio.Protocol):
         waited_for = self._machine.deadline
         if waited_for is None or waited_for == "handshake":  # `start_tls` has its own
             return 0.0
-        return self._timeouts.content if self._paused else self._timeouts.for_reply(waited_for)
+        if self._paused:
+            return self._timeouts.content
+        return self._timeouts.probe if self._probing is not None else self._timeouts.for_reply(waited_for)
 
     def _look(self) -> None:
         # One lazy timer per connection: it looks when it fires instead of being moved with every message.
         now = self._loop.time()
         if self._paused and self._transport is not None:
             unsent = self._transport.get_write_buffer_size()
-            if unsent < self._unsent:
+            if unsent + _LEAST_PROGRESS <= self._unsent:
                 self._since = now
-            self._unsent = unsent
+                self._unsent = unsent
         allowed = self._allowed()
         left = self._since + allowed - now
         if allowed and left <= 0:
             self._lose(f"timeout: no answer ({self._machine.deadline}) within {allowed:g} s")
             return
         self._timer = self._loop.call_later(min(left, self._tick) if allowed else self._tick, self._look)
+
+
+def _first_word(greeting: Reply) -> str:
+    """Return the name a server greets with (RFC 5321 section 4.2)."""
+    return greeting.text.partition(" ")[0].lower().removesuffix(".")
 
 
 def _describe(transport: asyncio.Transport) -> str:

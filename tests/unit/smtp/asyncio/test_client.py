@@ -144,7 +144,7 @@ class TestFailingToConnect:
 
     async def test_a_source_address_that_is_not_ours(self) -> None:
         async with Peer() as peer:
-            assert (await self.fails(peer, source="192.0.2.1")).stage == "connect"
+            assert (await self.fails(peer, source="192.0.2.1")).stage == "source"
 
     @pytest.mark.parametrize(
         ("answers", "stage", "code"),

@@ -20,13 +20,17 @@ depends_on = None
 def upgrade() -> None:
     """Add tables and columns, a function for each subject."""
     _signing_keys()
+    _routes()
     _suppressions()
+    _sts_policies()
 
 
 def downgrade() -> None:
     """Take them away."""
+    _no_routes()
     _no_suppressions()
     _no_signing_keys()
+    _no_sts_policies()
 
 
 def _signing_keys() -> None:
@@ -53,6 +57,29 @@ def _no_signing_keys() -> None:
     op.drop_column("smtp_configurations", "second_key_id")
     for name in ("state", "changed_at", "published"):
         op.drop_column("dkim_keys", name)
+
+
+def _routes() -> None:
+    op.create_table(
+        "routes",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("smtp_config_id", sa.String(), nullable=False),
+        sa.Column("place", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("type", sa.String(), nullable=False),
+        sa.Column("document", sa.JSON(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary()),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("updated_by", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["smtp_config_id"], ["smtp_configurations.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("smtp_config_id", "place"),
+        sa.UniqueConstraint("smtp_config_id", "name"),
+    )
+
+
+def _no_routes() -> None:
+    op.drop_table("routes")
 
 
 def _suppressions() -> None:
@@ -97,3 +124,20 @@ def _suppressions() -> None:
 def _no_suppressions() -> None:
     op.drop_table("suppression_totals")
     op.drop_table("suppressions")
+
+
+def _sts_policies() -> None:
+    op.create_table(
+        "sts_policies",
+        sa.Column("domain", sa.String(), nullable=False, primary_key=True),
+        sa.Column("policy_id", sa.String(), nullable=False),
+        sa.Column("mode", sa.String(), nullable=False),
+        sa.Column("hosts", sa.JSON(), nullable=False),
+        sa.Column("max_age", sa.Integer(), nullable=False),
+        sa.Column("fetched_at", sa.Float(), nullable=False),
+        sa.Column("used_at", sa.Float(), nullable=False),
+    )
+
+
+def _no_sts_policies() -> None:
+    op.drop_table("sts_policies")

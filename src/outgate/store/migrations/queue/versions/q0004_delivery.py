@@ -17,6 +17,7 @@ down_revision = "q0003"
 branch_labels = None
 depends_on = None
 
+_DUE = sa.text("due_at IS NOT NULL AND lease IS NULL")
 _TEXTS = (("recipients", "route"), ("recipients", "site"), ("messages", "origin"), ("messages", "parent"))
 
 
@@ -55,6 +56,14 @@ _FILL_DUE = (
     "UPDATE events SET due_at = (SELECT r.due_at FROM recipients AS r WHERE r.id = events.recipient_id)"
     " WHERE id IN (SELECT max(id) FROM events WHERE recipient_id IS NOT NULL GROUP BY recipient_id)"
 )
+_COUNT = (
+    "INSERT INTO counts (instance_id, minute, kind, smtp_config_id, n)"
+    " SELECT m.instance_id, CAST(f.at / 60 AS INTEGER) AS minute, f.kind, m.smtp_config_id, count(*) FROM ("
+    "SELECT queue_id, at, CASE kind WHEN 'delivered' THEN 'success' WHEN 'deferred' THEN 'deferred' ELSE 'bounced' END"
+    " AS kind FROM events WHERE kind IN ('delivered', 'deferred', 'bounced', 'expired')"
+    " UNION ALL SELECT r.queue_id, m.accepted_at, 'submitted' FROM recipients AS r JOIN messages AS m"
+    " ON m.queue_id = r.queue_id) AS f JOIN messages AS m ON m.queue_id = f.queue_id GROUP BY 1, 2, 3, 4"
+)
 _OUTCOMES = (
     "SELECT json_group_array(json_array(e.recipient_id, r.mailbox, e.kind, e.code, e.enhanced, e.text, e.reason))"
     " FROM events AS e JOIN recipients AS r ON r.id = e.recipient_id"
@@ -76,14 +85,22 @@ def upgrade() -> None:
     _events()
     _second_keys()
     _reports()
+    _turns()
+    _verbs()
+    _by_status()
+    _tls_optional()
 
 
 def downgrade() -> None:
     """Take them away."""
     _no_reports()
+    _no_turns()
+    _no_verbs()
+    _no_by_status()
     _no_events()
     _no_second_keys()
     _no_texts()
+    _no_tls_optional()
 
 
 def _second_keys() -> None:
@@ -133,15 +150,43 @@ def _events() -> None:
     op.create_index("ix_events_queue_id", "events", ["queue_id"])
     op.execute(_FILL_REST)
     op.execute(_FILL_DUE)
+    op.create_table(
+        "counts",
+        sa.Column("instance_id", sa.String(), nullable=False),
+        sa.Column("minute", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("smtp_config_id", sa.String(), nullable=False),
+        sa.Column("n", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("instance_id", "minute", "kind", "smtp_config_id"),
+        sqlite_with_rowid=False,
+    )
+    op.execute(_COUNT)
     op.execute(f"DELETE FROM attempts AS a WHERE {_SILENT}")
     op.execute("UPDATE attempts SET conversation = json_extract(conversation, '$.steps')")
+    # Attempts are found by their events: an index less pays for part of the new rows.
+    op.drop_index("ix_attempts_queue_id", "attempts")
+
+
+def _by_status() -> None:
+    op.create_index(
+        "recipients_by_status",
+        "recipients",
+        ["status", "queue_id"],
+        sqlite_where=sa.text("(status NOT IN ('queued', 'attempting', 'delivered'))"),
+    )
+
+
+def _no_by_status() -> None:
+    op.drop_index("recipients_by_status", "recipients")
 
 
 def _no_events() -> None:
+    op.create_index("ix_attempts_queue_id", "attempts", ["queue_id"])
     op.execute(
         f"UPDATE attempts SET conversation = json_object('steps', json(conversation), 'outcomes', json(({_OUTCOMES})))"
     )
     op.execute(_SILENT_AGAIN)
+    op.drop_table("counts")
     op.drop_table("numbers")
     op.drop_index("ix_events_queue_id", "events")
     op.drop_table("events")
@@ -155,3 +200,66 @@ def _reports() -> None:
 def _no_reports() -> None:
     op.drop_index("messages_by_parent", "messages")
     op.drop_column("recipients", "warned")
+
+
+def _turns() -> None:
+    """Let looking for what is due see whose it is, and remember what may have arrived."""
+    op.add_column("recipients", sa.Column("smtp_config_id", sa.String(), nullable=False, server_default=""))
+    op.add_column("recipients", sa.Column("may_have_arrived", sa.Boolean(), nullable=False, server_default="0"))
+    op.execute(
+        "UPDATE recipients SET smtp_config_id = coalesce((SELECT m.smtp_config_id FROM messages AS m"
+        " WHERE m.queue_id = recipients.queue_id), '') WHERE due_at IS NOT NULL OR status = 'held'"
+    )
+    op.drop_index("recipients_due", "recipients")
+    op.create_index(
+        "recipients_due", "recipients", ["due_at", "id", "domain", "smtp_config_id", "queue_id"], sqlite_where=_DUE
+    )
+
+
+def _no_turns() -> None:
+    op.drop_index("recipients_due", "recipients")
+    op.create_index("recipients_due", "recipients", ["due_at"], sqlite_where=_DUE)
+    op.drop_column("recipients", "may_have_arrived")
+    op.drop_column("recipients", "smtp_config_id")
+
+
+def _verbs() -> None:
+    """What operators do to queued mail."""
+    op.create_index(
+        "recipients_waiting",
+        "recipients",
+        ["domain", "site", "status", "reason", "due_at", "lease"],
+        sqlite_where=sa.text("lease IS NULL AND status IN ('queued', 'deferred', 'held')"),
+    )
+    op.create_table(
+        "operator_wishes",
+        sa.Column("recipient_id", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("verb", sa.String(), nullable=False),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("why", sa.String(), nullable=False),
+    )
+    op.create_table(
+        "standing_holds",
+        *(
+            sa.Column(name, sa.String(), primary_key=True)
+            for name in ("instance_id", "smtp_config_id", "site", "domain")
+        ),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("since", sa.Float(), nullable=False),
+        sa.Column("why", sa.String(), nullable=False),
+    )
+
+
+def _no_verbs() -> None:
+    op.drop_table("standing_holds")
+    op.drop_table("operator_wishes")
+    op.drop_index("recipients_waiting", "recipients")
+
+
+def _tls_optional() -> None:
+    op.add_column("messages", sa.Column("tls_optional", sa.Boolean(), nullable=False, server_default="0"))
+
+
+def _no_tls_optional() -> None:
+    op.drop_column("messages", "tls_optional")

@@ -1,0 +1,24 @@
+"""Which roles may call which operation on the queue.
+
+Standards: none.
+Promises: an operation that is not listed here cannot be routed; the queue is everybody's, so only who runs the service
+    sees and changes it.
+Not here: the check itself (`api.identity.gate`).
+"""
+
+from __future__ import annotations
+
+_OPERATE = frozenset({"operator"})
+
+ROLES: dict[str, frozenset[str]] = {
+    "show_queue": _OPERATE,
+    "list_queue_messages": _OPERATE,
+    "hold_queue": _OPERATE,
+    "release_queue": _OPERATE,
+    "retry_queue": _OPERATE,
+    "cancel_queue": _OPERATE,
+    "reroute_queue": _OPERATE,
+    "list_holds": _OPERATE,
+    "list_sources": _OPERATE,
+    "list_ways": _OPERATE,
+}
