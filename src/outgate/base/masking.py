@@ -15,7 +15,7 @@ from typing import cast
 # Bounded, so that a text that is all one word costs no more than its length. What stands before a "=" or an apostrophe
 # is left as it is: more often than part of a mailbox it is what a representation puts before one.
 _MAILBOX = re.compile(
-    r"""(?:"(?:[^"\\\r\n]|\\.){1,128}"|[^\s<>()\[\],;:"'=\\@]{1,256})"""  # local part, quoted or not
+    r"""(?:"(?:[^"\\\r\n]|\\.){1,128}"|[^\s<>()\[\],;:"'=\\@]{1,256}|['=])"""  # local part, quoted or not
     r"""@(?:\[[^\]\s"]{1,64}\]|[^\s<>()\[\],;:"'\\@]+)"""
 )
 _WORD = re.compile(r'[^.@\[\]"]+')

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from outgate.base.log import Log, configure
@@ -39,6 +39,7 @@ AROUND = st.text(st.characters(blacklist_characters="@"), max_size=20)
 
 
 @given(AROUND, LOCAL, DOMAIN, AROUND)
+@example("", "0'", ["00"], "")
 def test_no_address_is_left_in_any_text(before: str, local: str, labels: list[str], after: str) -> None:
     address = f"{local}@{'.'.join(labels)}"
     told = masked(f"{before} {address} {after}")

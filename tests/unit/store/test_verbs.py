@@ -91,7 +91,7 @@ def test_holds_of_another_kind_and_operators_leave_each_other_alone(desk: Desk) 
     assert obey(desk, order(Verb.HOLD)) == Done(changed=1, messages=1)
     assert desk.store.release_held("configuration-1", ["suspended"], "again", NOW + 30) == 0
     assert desk.store.hold_waiting("configuration-1", "suspended", "no records", NOW + 40) == 0
-    assert desk.store.expire_held(["suspended", "withdrawn", "deleted"], NOW + 1e9, "too long", NOW + 1e9) == 0
+    assert list(desk.store.held_too_long(["suspended", "withdrawn", "deleted"], NOW + 1e9)) == []
     assert stands(desk, job.queue_id) == [("held", OPERATOR, None)]
 
 
