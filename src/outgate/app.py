@@ -166,6 +166,7 @@ class RelayService:
             clock,
             bounces=relay.suppress_hard_bounces,
             lasts_s=relay.hard_bounce_lasts_s,
+            durable=self.store.flush,
         )
         status_file = settings.log.status_file
         self._status_log = StatusLog(Path(status_file)) if status_file else None
@@ -240,6 +241,7 @@ class RelayService:
             held=lambda smtp_config_id: self.holds.reason(smtp_config_id),
             suppressed=self.suppressing.among,
             reports=self.reports,
+            recorded=self.suppressing.look,
             stopped=lambda job, site: self.operators.stopped(job, site),
         )
 
@@ -352,7 +354,6 @@ class RelayService:
 
     def _finished(self, job: Job, attempt: Attempt) -> None:
         settled = self.queue.record(job, attempt)
-        self.suppressing.look(job, settled)
         if self._status_log is not None and not job.origin:
             self._status_log.tell(job, settled)
         for outcome in settled.outcomes:

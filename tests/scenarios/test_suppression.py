@@ -33,7 +33,8 @@ def submit(running: Running, recipient: str, subject: str) -> str:
 
 
 def subjects(running: Running) -> list[str]:
-    return [item["subject"] for item in running.inbox()]
+    """Return the subjects of what has come, but for reports to the sender."""
+    return [item["subject"] for item in running.inbox() if item["envelope"]["mail_from"]]
 
 
 def test_a_hard_bounce_is_the_last_mail_until_somebody_says_otherwise(running: Running) -> None:

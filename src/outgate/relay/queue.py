@@ -90,7 +90,8 @@ class Queue:
     free, of the whole and of each domain: one has half of it at most, two a third each, and who comes new finds
     room. `held` says why a configuration's mail is not to go out now, "" if it may; `suppressed` which recipients of a
     job that waited have been suppressed since, and why; `stopped` the hold of an operator that covers a job, at a site
-    or wherever; `reports` writes what senders are told (None: nobody is told)."""
+    or wherever; `reports` writes what senders are told (None: nobody is told); `recorded` is told of each attempt that
+    has been handed over to be stored."""
 
     def __init__(
         self,
@@ -106,6 +107,7 @@ class Queue:
         held: Callable[[str], str] = lambda _smtp_config_id: "",
         suppressed: Callable[[Job], Mapping[str, str]] = lambda _job: {},
         reports: Reporter | None = None,
+        recorded: Callable[[Job, Attempt], object] = lambda _job, _attempt: None,
         stopped: Callable[[Job, str], StandingHold | None] = lambda _job, _site: None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -121,6 +123,7 @@ class Queue:
         self._suppressed = suppressed
         self._stopped = stopped
         self._reports = reports
+        self._told = recorded
         self._recalled: set[int] = set()
         self._domains: dict[str, Counter[str]] = {}
         self._configurations: Counter[str] = Counter()
@@ -180,6 +183,7 @@ class Queue:
             self._store.record(settled)
         else:
             self._store.record(settled, report, self.stored)
+        self._told(job, settled)
         if settled.next_attempt_at is not None:
             self._wake_at(settled.next_attempt_at)
         self._resume(job)

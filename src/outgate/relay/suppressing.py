@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,6 +28,7 @@ from outgate.base.log import Log
 from outgate.base.tasks import cancel, spawn
 from outgate.model.flow import Attempt, Job, JobRecipient, Outcome, Recipient, Status
 from outgate.model.suppression import HARD_BOUNCE, LONGEST_DETAIL, NewSuppression, Suppression
+from outgate.store.sqlite import QueueClosed
 from outgate.store.tenancy import TooMany
 
 _log = Log("outgate.suppression")
@@ -44,7 +45,7 @@ _NO_MAILBOX = re.compile(
     r"|invalid (?:recipient|mailbox|address)",
     re.IGNORECASE | re.DOTALL,
 )
-_GATHER_S = 0.1
+_GATHER_S, _TROUBLE_S = 0.1, 1.0
 _PAUSE_S, _PURGE_S = 0.05, 600.0
 _WAITING_MOST = 100_000
 
@@ -89,9 +90,19 @@ def _shown(text: str) -> str:
 class Suppressing:
     """What the relay does with suppressed addresses. Belongs to one event loop."""
 
-    def __init__(self, rows: Suppressions, clock: Clock, *, bounces: bool, lasts_s: float) -> None:
-        """`bounces` says whether hard bounces add by themselves, `lasts_s` for how many seconds (0: for good)."""
+    def __init__(
+        self,
+        rows: Suppressions,
+        clock: Clock,
+        *,
+        bounces: bool,
+        lasts_s: float,
+        durable: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`bounces` says whether hard bounces add by themselves, `lasts_s` for how many seconds (0: for good);
+        `durable` blocks until the attempts that were told of are on disk, or raises `OSError`."""
         self._rows = rows
+        self._durable = durable
         self._clock = clock
         self._bounces = bounces
         self._lasts_s = lasts_s
@@ -160,11 +171,21 @@ class Suppressing:
             await asyncio.sleep(_GATHER_S)  # a bounce seldom comes alone
             self._woken.clear()
             await self._write()
+            if self._waiting:
+                self._woken.set()
+                await asyncio.sleep(_TROUBLE_S)
 
     async def _write(self) -> None:
         while self._waiting:
             instance_id, waiting = next(iter(self._waiting.items()))
             entries = list(waiting)
+            try:
+                # Not before the bounce itself: else a crash in between would have the message end as suppressed, and
+                # its sender would be told nothing.
+                await asyncio.to_thread(self._durable)
+            except (OSError, QueueClosed) as error:
+                _log.warning("suppression.waits", entries=self._count, error=repr(error))
+                return
             try:
                 new = await asyncio.to_thread(self._rows.add, instance_id, entries, replace=False)
             except TooMany as error:

@@ -293,7 +293,13 @@ async def test_a_flood_of_bounces_is_a_few_transactions() -> None:
         def follow(self) -> int:
             return 0
 
-    suppressing = Suppressing(Rows(), FrozenClock(), bounces=True, lasts_s=0)
+    full = False
+
+    def durable() -> None:
+        if full:
+            raise OSError("outcomes could not be written")
+
+    suppressing = Suppressing(Rows(), FrozenClock(), bounces=True, lasts_s=0, durable=durable)
     job = Job("Q", "i", "c", accepted().signing_key, "a@shop.test", "x.test", (ONE,), None, 0, 0, False, False)  # type: ignore[arg-type]
     bounce = Outcome(1, Status.BOUNCED, 550, "5.1.1", "no\r\none", "bad-mailbox", personal=True)
     made = Attempt("Q", "", "", "", "", "", 0, 0, "", (), (bounce,), None, (ONE,))
@@ -304,3 +310,11 @@ async def test_a_flood_of_bounces_is_a_few_transactions() -> None:
         suppressing.look(job, made)
     await suppressing.stop()
     assert calls == [5000, 10]
+    # An address is suppressed only when its bounce is on disk: else a crash would leave its sender without a word.
+    full = True
+    suppressing.look(job, made)
+    await suppressing.stop()
+    assert calls == [5000, 10]
+    full = False
+    await suppressing.stop()
+    assert calls == [5000, 10, 1]
