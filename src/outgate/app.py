@@ -348,7 +348,7 @@ class RelayService:
                 own_names=self._own_names,
             ),
             may_go=lambda job, site: self.queue.may_go(job, site),
-            given_back=lambda job, due_at: self.queue.release(job, due_at),
+            given_back=lambda job, due_at, site, why: self.queue.release(job, due_at, site, why),
             rules=_pace_rules(relay),
         )
 

@@ -30,6 +30,7 @@ class Desk:
     clock: FrozenClock = field(default_factory=FrozenClock)
     attempts: list[Attempt] = field(default_factory=list)
     given_back: list[tuple[str, float]] = field(default_factory=list)
+    told: list[tuple[str, str]] = field(default_factory=list)
     prepared: int = 0
     troubled: bool = False
 
@@ -103,7 +104,8 @@ class Desk:
         if not done.done():
             done.set_result(attempt)
 
-    def _given_back(self, job: Job, due_at: float) -> None:
+    def _given_back(self, job: Job, due_at: float, site: str, why: str) -> None:
+        self.told.append((site, why))
         self.given_back.append((job.queue_id, due_at))
         done = self._done[job.queue_id, job.domain]
         if not done.done():

@@ -131,7 +131,7 @@ class World:
             ),
             signer=_Signer(),
             finished=self._finished,
-            given_back=lambda job, due_at: None,
+            given_back=lambda *_: None,
             clock=self.clock,
             limits=limits,
             dialler=Dialler(

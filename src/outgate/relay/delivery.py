@@ -94,12 +94,12 @@ class Delivery:
         limits: DeliveryLimits,
         dialler: Dialler,
         may_go: Callable[[Job, str], bool] = lambda _job, _site: True,
-        given_back: Callable[[Job, float], None],
+        given_back: Callable[[Job, float, str, str], None],
         rules: RuleBook | None = None,
     ) -> None:
         """`may_go` is asked with the site before a job is begun: if it says no, it has taken the job back. `given_back`
-        takes jobs that nobody has tried, for their site is to be left alone until then; `rules` say how fast each site
-        may be served."""
+        takes jobs that nobody has tried, for their site is to be left alone until then, with the site and why; `rules`
+        say how fast each site may be served."""
         self._ways = ways
         self._signer = signer
         self._finished = finished
@@ -405,11 +405,14 @@ class Delivery:
     def pauses(self, bundle: Bundle, due_at: float, pace: Pace) -> None:
         """Have a message go another way while its site has a pause, or give it back to the queue until then."""
         now = self.clock.now()
-        text = f"the site has a pause ({pace.why})"
+        if now < pace.until:
+            text = f"the site has a pause ({pace.why})"
+        else:
+            text = f"its turn at {pace.rules.per_minute:g} messages a minute"
         if now < pace.until and due_at and self._has_others(bundle, text):
             spawn(self._reroute(bundle, NoHost(text, "rate", NOWHERE), ()), "reroute")
         else:
-            self.let_go(bundle, due_at, pace.why)
+            self.let_go(bundle, due_at, text)
 
     def let_go(self, bundle: Bundle, due_at: float = 0.0, why: str = "") -> None:
         """Give a message back to the queue, due at `due_at`, with what it has; 0: the service stops, and the queue
@@ -419,7 +422,8 @@ class Delivery:
             if rest and due_at > job.expires_at:  # only an attempt can say that it expires
                 outcomes += tuple(outcome.failed(recipient, why, "rate") for recipient in rest)
             elif rest and due_at:
-                self._given_back(job if len(rest) == len(job.recipients) else replace(job, recipients=rest), due_at)
+                left = job if len(rest) == len(job.recipients) else replace(job, recipients=rest)
+                self._given_back(left, due_at, work.route.site, why)
             if outcomes:
                 self.ended(work, outcomes, bundle.steps, bundle.host, bundle.tls)
             else:

@@ -193,10 +193,10 @@ class Queue:
         if error is None and jobs:
             self._hand_on_fresh(jobs)
 
-    def release(self, job: Job, due_at: float) -> None:
-        """Take a job back that was not tried; it is due again at `due_at`."""
+    def release(self, job: Job, due_at: float, site: str = "", why: str = "") -> None:
+        """Take a job back that was not tried; it is due again at `due_at`. `why` it waits for `site` is shown."""
         self._forget(job.queue_id, [recipient.id for recipient in job.recipients])
-        self._store.release(job, due_at)
+        self._store.release(job, due_at, site, why)
         self._wake_at(due_at)
         self._resume(job)
 

@@ -69,6 +69,11 @@ _RELEASE = (
     " UPDATE recipients SET due_at = new.due_at, lease = NULL"
     " FROM new WHERE recipients.id = new.id AND recipients.lease = ?"
 )
+_WAIT = (
+    "WITH new(id, due_at, site, reply) AS (VALUES {values})"
+    " UPDATE recipients SET due_at = new.due_at, lease = NULL, site = new.site, reply = new.reply, reason = 'rate'"
+    " FROM new WHERE recipients.id = new.id AND recipients.lease = ?"
+)
 _DONE = (
     " WHERE queue_id IN (VALUES {values}) AND segment IS NOT NULL"
     " AND NOT EXISTS (SELECT 1 FROM recipients"
@@ -157,10 +162,13 @@ NOBODY = Full()
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A lease given back without an attempt: these recipients are due again at `due_at`."""
+    """A lease given back without an attempt: these recipients are due again at `due_at`; if they wait for a `site`'s
+    pace, `why` says so until they are tried."""
 
     recipients: tuple[JobRecipient, ...]
     due_at: float
+    site: str = ""
+    why: str = ""
 
 
 class QueueRows:
@@ -424,7 +432,15 @@ class QueueRows:
 
     def release(self, releases: Sequence[Release]) -> None:
         """Give leases back."""
-        self._many(_RELEASE, [(r.id, given.due_at) for given in releases for r in given.recipients], (self._lease,))
+        plain = [(r.id, given.due_at) for given in releases if not given.why for r in given.recipients]
+        self._many(_RELEASE, plain, (self._lease,))
+        told = [
+            (r.id, given.due_at, storable(given.site), storable(given.why))
+            for given in releases
+            if given.why
+            for r in given.recipients
+        ]
+        self._many(_WAIT, told, (self._lease,))
 
     def keep_generations(self, begun: Mapping[int, int]) -> None:
         """Write down the generations that segments have reached."""

@@ -243,9 +243,10 @@ class QueueStore:
         else:
             self._add_outcome(_Reported(attempt, report.delayed, _Submission(report.message, done)))
 
-    def release(self, job: Job, due_at: float) -> None:
-        """Give a job's lease back without an attempt; it is due again at `due_at` (epoch seconds)."""
-        self._add_outcome(Release(job.recipients, due_at))
+    def release(self, job: Job, due_at: float, site: str = "", why: str = "") -> None:
+        """Give a job's lease back without an attempt; it is due again at `due_at` (epoch seconds). If it waits for the
+        pace of `site`, its recipients show `why`."""
+        self._add_outcome(Release(job.recipients, due_at, site, why))
 
     def hold(self, job: Job, reason: str, words: str, at: float, actor: str = "") -> None:
         """Take a leased job out of the schedule; `words` tell the trail why. Its recipients are `held`."""

@@ -219,7 +219,7 @@ def desk(
         clock=FrozenClock(),
         limits=limits,
         dialler=Dialler(clock=FrozenClock(), limits=limits, tls=tls),
-        given_back=lambda job, due_at: given_back.append((job.queue_id, due_at)),
+        given_back=lambda job, due_at, *_why: given_back.append((job.queue_id, due_at)),
         may_go=may_go,
     )
     return Desk(delivery, attempts, given_back, done)

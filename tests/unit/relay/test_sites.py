@@ -165,6 +165,9 @@ async def test_a_site_that_slows_us_down_has_a_pause_and_memory_does_not_fill() 
         assert status.site == "mx.test" and status.pace.until == d.clock.now() + 60
         assert "slows us down" in status.pace.why and "Rate limit" in status.pace.last_reply
         assert status.pace.given_back == 51 - len(tried)
+        assert set(d.told) == {
+            ("mx.test", "the site has a pause (the server slows us down: 450 4.7.1 Rate limit exceeded)")
+        }
 
         # After it one message probes; as long as that is under way the others wait.
         d.clock.advance(60)

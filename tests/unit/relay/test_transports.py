@@ -122,7 +122,7 @@ async def desk(
         clock=clock,
         limits=limits,
         dialler=Dialler(clock=clock, limits=limits, tls=None, sources=sources),
-        given_back=lambda job, due_at: attempts.put_nowait(due_at),
+        given_back=lambda job, due_at, *_why: attempts.put_nowait(due_at),
     )
     try:
         yield Desk(world, transports, delivery, clock, sources, attempts)

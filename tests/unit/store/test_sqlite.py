@@ -21,6 +21,7 @@ import pytest
 
 from outgate.base.clock import FrozenClock
 from outgate.model.flow import Job, Outcome, Status
+from outgate.model.operations import Scope
 from outgate.store.sqlite import QueueClosed, QueueLocked, SpoolError
 from support.queue_mail import NOW, SEGMENT, TRACE, Desk, accepted, attempt, random_content
 
@@ -363,6 +364,24 @@ def test_a_released_job_is_due_again_without_an_attempt(desks):
     record = desk.store.message(job.queue_id)
     assert record is not None
     assert record.attempts == ()
+
+
+def test_what_waits_for_a_site_says_so_until_it_is_tried(desks):
+    desk = desks()
+    job, other = desk.store_all(accepted(), accepted("b@else.test"))
+    desk.store.release(job, NOW + 60, "mx.dest.test", "the site has a pause (421)")
+    desk.store.release(other, NOW + 60)
+    desk.store.flush()
+    _, sums, (site, plain) = desk.store.verbs.depth(Scope(), NOW, {}, by_age=True, limit=10, offset=0)
+    assert (site.name, site.reason, site.reply) == ("mx.dest.test", "rate", "the site has a pause (421)")
+    assert (plain.name, plain.reason, plain.reply, sums["deferred"]) == ("else.test", "", "", 2)
+    assert [each.queue_id for each in desk.store.verbs.waiting(Scope(site="mx.dest.test"), 10, 0)[1]] == [job.queue_id]
+    (again, _) = desk.store.claim(NOW + 60, 10)
+    desk.store.record(attempt(again, Status.DEFERRED, next_at=NOW + 120))
+    desk.store.flush()
+    record = desk.store.message(job.queue_id)
+    assert record is not None and "pause" not in record.recipients[0].reply
+    assert [event.kind for event in record.timeline()] == ["accepted", "deferred"]  # only the schedule had moved
 
 
 def test_an_outcome_without_a_lease_is_kept_in_the_trail_only(desks):
