@@ -48,7 +48,7 @@ def hops(message: dict[str, Any]) -> list[Hop]:
 
 
 def _with_attempts(found: list[Hop], message: dict[str, Any]) -> list[Hop]:
-    for attempt in message.get("attempts", []):
+    for attempt in _together(message.get("attempts", [])):
         found.extend(_attempt(attempt))
     found.extend(_untried(message))
     return sorted(found, key=lambda hop: hop.at)
@@ -75,9 +75,24 @@ def _carried(line: dict[str, Any]) -> Hop:
     )
 
 
+def _together(attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return attempts that were one transaction (recipient domains of one site) as one, with all their outcomes."""
+    found: list[dict[str, Any]] = []
+    for attempt in attempts:
+        said = attempt["conversation"]
+        same = next((each for each in found if said and each["conversation"] == said), None)
+        if same is None:
+            found.append({**attempt, "outcomes": list(attempt["outcomes"])})
+        else:
+            same["outcomes"] += attempt["outcomes"]
+    return found
+
+
 def _attempt(attempt: dict[str, Any]) -> list[Hop]:
-    where = f"{attempt['host']} [{attempt['address']}] by ".lstrip() if attempt["address"] else ""
-    tls = attempt["tls"] or "in the clear"
+    source = f"from {attempt['source']} " if attempt.get("source") else ""
+    where = f"{attempt['host']} [{attempt['address']}] {source}by ".lstrip() if attempt["address"] else ""
+    mailed = any(step["did"].startswith("MAIL FROM") for step in attempt["conversation"])
+    tls = f" ({attempt['tls'] or 'in the clear'})" if mailed or attempt["tls"] else ""
     found = [Hop(attempt["started_at"], "delivery", "attempt", f"{where}{attempt['route_reason']}")]
     found.extend(
         Hop(step["at"], "delivery", "said", f"{step['did']}  ⇒  {step['reply']}") for step in attempt["conversation"]
@@ -87,7 +102,7 @@ def _attempt(attempt: dict[str, Any]) -> list[Hop]:
             attempt["finished_at"],
             "delivery",
             outcome["status"],
-            f"{outcome['mailbox']}: {_reply(outcome)} ({tls})",
+            f"{outcome['mailbox']}: {_reply(outcome)}{tls}",
         )
         for outcome in attempt["outcomes"]
     )
@@ -130,9 +145,31 @@ def lines(message: dict[str, Any]) -> list[str]:
         f"  Message-ID: {message['message_id']}",
         "",
     ]
-    told += [f"  {line(hop)}" for hop in hops(message)]
+    for number, reported in enumerate(message.get("reports", [])):
+        told.insert(4 + number, f"  Report:     {reported}, to who sent it")
+    if message.get("parent"):
+        told.insert(4, f"  About:      {message['parent']}")
+    day = message["accepted_at"][:10]
+    for hop in hops(message):
+        if hop.at[:10] != day:
+            day = hop.at[:10]
+            told.append(f"  {day}")
+        told.append(f"  {line(hop)}")
     told.append("")
-    for recipient in message["recipients"]:
-        again = f", next attempt {recipient['next_attempt_at']}" if recipient["next_attempt_at"] else ""
-        told.append(f"  {recipient['mailbox']}: {recipient['status']} after {recipient['attempts']} attempt(s){again}")
+    told += [f"  {recipient['mailbox']}: {stands(recipient)}" for recipient in message["recipients"]]
     return told
+
+
+def stands(recipient: dict[str, Any]) -> str:
+    """Return where a recipient stands, why if it waits or came to nothing, and when it is tried again."""
+    tries = recipient["attempts"]
+    text = f"{recipient['status']} after {tries} attempt{'' if tries == 1 else 's'}"
+    if recipient["status"] != "delivered":
+        why = ": ".join(part for part in (recipient.get("reason"), recipient.get("reply")) if part)
+        text += f"; {why}" if why else ""
+    return f"{text}; next attempt {moment(recipient['next_attempt_at'])}" if recipient["next_attempt_at"] else text
+
+
+def moment(at: str) -> str:
+    """Return an RFC 3339 time in UTC as people read it, to the second."""
+    return f"{at[:10]} {at[11:19]} UTC"

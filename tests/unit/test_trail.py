@@ -18,8 +18,8 @@ MESSAGE: dict[str, Any] = {
     ],
     "attempts": [
         {
-            "started_at": "2026-11-21T07:03:02.000Z", "finished_at": "2026-11-21T07:03:03.000Z", "host": "mx.test", "address": "127.0.0.1:25",
-            "route_reason": "MX 10 mx.test", "tls": "", "conversation": [{"at": "2026-11-21T07:03:02.500Z", "did": "EHLO", "reply": "250 hi"}],
+            "started_at": "2026-11-21T07:03:02.000Z", "finished_at": "2026-11-21T07:03:03.000Z", "host": "mx.test", "address": "127.0.0.1:25", "source": "127.0.0.9",
+            "route_reason": "MX 10 mx.test", "tls": "", "conversation": [{"at": "2026-11-21T07:03:02.500Z", "did": "MAIL FROM:<r@shop.test>", "reply": "250 hi"}],
             "outcomes": [{"mailbox": "b@x.test", "status": "delivered", "code": 250, "enhanced": "2.0.0", "text": "Ok"}],
         },
         {
@@ -28,7 +28,7 @@ MESSAGE: dict[str, Any] = {
             "outcomes": [{"mailbox": "c@y.test", "status": "deferred", "code": 0, "enhanced": "", "text": "no answer"}],
         },
     ],
-    "recipients": [{"mailbox": "b@x.test", "status": "delivered", "attempts": 1, "next_attempt_at": None}, {"mailbox": "c@y.test", "status": "deferred", "attempts": 1, "next_attempt_at": "2026-11-21T07:04:04Z"}],
+    "recipients": [{"mailbox": "b@x.test", "status": "delivered", "attempts": 1, "next_attempt_at": None}, {"mailbox": "c@y.test", "status": "deferred", "attempts": 1, "next_attempt_at": "2026-11-21T07:04:04.123Z", "reason": "dns", "reply": "no answer"}],
 }  # fmt: skip
 
 
@@ -43,9 +43,9 @@ def test_hops_are_in_order_of_time_and_say_who_and_what() -> None:
     assert "PROXY v2 header" in told["carried"] and "from 127.0.0.2" in told["carried"]
     assert "127.0.0.1:5 via 127.0.0.2" in told["accepted"] and "queued as 0QUEUE" in told["accepted"]
     assert told["delivered"] == "b@x.test: 250 2.0.0 Ok (in the clear)"
-    assert told["deferred"] == "c@y.test: no answer (in the clear)"
+    assert told["deferred"] == "c@y.test: no answer"  # nothing was said, so nothing was in the clear
     attempts = [hop.detail for hop in found if hop.result == "attempt"]
-    assert attempts == ["mx.test [127.0.0.1:25] by MX 10 mx.test", "MX of y: servfail"]
+    assert attempts == ["mx.test [127.0.0.1:25] from 127.0.0.9 by MX 10 mx.test", "MX of y: servfail"]
 
 
 def test_a_message_that_came_without_the_forwarder() -> None:
@@ -65,9 +65,30 @@ def test_the_whole_story() -> None:
     assert told[0] == "0QUEUE  2026-11-21T07:03:01Z"
     assert "  From:       a@shop.test  (reverse-path <r@shop.test>)" in told
     assert told[-2:] == [
-        "  b@x.test: delivered after 1 attempt(s)",
-        "  c@y.test: deferred after 1 attempt(s), next attempt 2026-11-21T07:04:04Z",
+        "  b@x.test: delivered after 1 attempt",
+        "  c@y.test: deferred after 1 attempt; dns: no answer; next attempt 2026-11-21 07:04:04 UTC",
     ]
+
+
+def test_a_transaction_for_several_domains_is_told_once_with_all_that_came_of_it() -> None:
+    first, second = MESSAGE["attempts"]
+    other = {**first, "outcomes": [{**first["outcomes"][0], "mailbox": "d@z.test"}]}
+    found = hops({**MESSAGE, "attempts": [first, other, second, second]})
+    assert [hop.result for hop in found].count("said") == 1
+    assert [hop.detail.split(":")[0] for hop in found if hop.result == "delivered"] == ["b@x.test", "d@z.test"]
+    assert len(first["outcomes"]) == 1  # what was given is as it was
+    assert [hop.result for hop in found].count("deferred") == 2  # nothing was said in either: they are two
+
+
+def test_another_day_is_said_and_reports_and_parents_are_named() -> None:
+    first, second = MESSAGE["attempts"]
+    late = {**second, "started_at": "2026-11-22T00:00:01.000Z", "finished_at": "2026-11-22T00:00:01.000Z"}
+    told = lines({**MESSAGE, "attempts": [first, late], "reports": ["0REPORT"]})
+    assert "  Report:     0REPORT, to who sent it" in told
+    day = told.index("  2026-11-22")
+    assert told[day + 1].startswith("  00:00:01.000  delivery   attempt")
+    assert sum(each.startswith("  2026-") for each in told) == 1
+    assert "  About:      0PARENT" in lines({**MESSAGE, "parent": "0PARENT"})
 
 
 def test_what_befell_recipients_without_an_attempt_is_told_of_the_relay() -> None:
