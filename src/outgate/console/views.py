@@ -28,7 +28,7 @@ from starlette.exceptions import HTTPException
 
 from outgate.console.paste import recipes
 from outgate.console.reading import clean, read_mail
-from outgate.trail import hops
+from outgate.trail import hops, moment
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -169,7 +169,9 @@ class _Parts:
             if (match := _INBOX_ID.search(recipient["reply"] or "")) and match[1] in known
         }
         path = f"/part/messages/{found['queue_id']}"
-        return self._pages.live(path, "message_part.html", message=found, hops=hops(found), arrived=arrived)
+        return self._pages.live(
+            path, "message_part.html", message=found, hops=hops(found), arrived=arrived, moment=moment
+        )
 
 
 def _unless_seen(request: Request, part: tuple[str, Markup]) -> Response:

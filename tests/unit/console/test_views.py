@@ -152,6 +152,23 @@ def test_mail_and_trail_lead_to_each_other(client: TestClient, world: World) -> 
     assert "Open in the inbox" not in client.get(f"/messages/{QUEUE_ID}").text
 
 
+def test_a_message_and_its_reports_lead_to_each_other(client: TestClient, world: World) -> None:
+    waits = {"mailbox": "you@customer.test", "status": "deferred", "attempts": 2, "reply": "452 4.2.2 <b>full",
+             "next_attempt_at": "2026-11-22T00:00:01.000Z", "reason": "full"}  # fmt: skip
+    later = {"at": "2026-11-22T00:00:00.000Z", "event": "retried", "recipient": "", "detail": "", "attempt": None,
+             "actor": "<i>me"}  # fmt: skip
+    world.sent[0] |= {"reports": ["0REPORT"], "recipients": [waits], "timeline": [later]}
+    world.sent.append(message(queue_id="0REPORT", parent=QUEUE_ID))
+    page = client.get(f"/messages/{QUEUE_ID}").text
+    assert '<a href="/messages/0REPORT">' in page
+    assert "<b>full</b>: 452 4.2.2 &lt;b&gt;full" in page
+    assert "Next attempt 2026-11-22 00:00:01 UTC." in page
+    assert '<span class="time">2026-11-22 00:00:00.000</span>' in page  # another day than the one it came
+    assert "(by &lt;i&gt;me)" in page
+    for path in ("/messages/0REPORT", "/"):
+        assert f'<a href="/messages/{QUEUE_ID}">' in client.get(path).text
+
+
 def test_odd_mails_have_a_page(client: TestClient, world: World) -> None:
     odd = {
         "no body": (b"Subject: x\r\n", "<pre"),
@@ -182,8 +199,9 @@ def test_values_are_escaped_everywhere(client: TestClient, world: World) -> None
             spf={"result": evil, "explanation": evil},
         )
     ]
-    recipient = message()["recipients"][0] | {"mailbox": evil, "status": evil, "reply": evil}
-    world.sent = [message(subject=evil, header_from=evil, message_id=evil, recipients=[recipient] * 7)]
+    recipient = message()["recipients"][0] | {"mailbox": evil, "status": evil, "reply": evil, "reason": evil}
+    sent = message(subject=evil, header_from=evil, message_id=evil, recipients=[recipient] * 7)
+    world.sent = [sent | {"parent": evil, "reports": [evil], "reverse_path": evil}]
     world.variables = [{"name": evil, "value": evil, "type": "string", "service": evil}]
     for path in ("/", f"/inbox/{ID}", f"/messages/{QUEUE_ID}"):
         shown = client.get(path)
