@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
@@ -136,12 +137,14 @@ def print_json(document: object) -> None:
     print("".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text))
 
 
-def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows in columns under their heads."""
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, cut: bool = False) -> None:
+    """Print rows in columns under their heads; `cut` lines to the width of a terminal."""
     cells = [[clean("" if cell is None else str(cell)) for cell in row] for row in (heads, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
+    room = shutil.get_terminal_size().columns if cut and sys.stdout is not None and sys.stdout.isatty() else None
     for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        print(line if room is None or len(line) <= room else f"{line[: room - 1]}\N{HORIZONTAL ELLIPSIS}")
 
 
 def print_fields(fields: Sequence[tuple[str, object]]) -> None:

@@ -91,7 +91,7 @@ def show(
     if not found["sites"]:
         print("Nothing waits.")
         return
-    print_table(HEADS, [cells(site) for site in found["sites"]])
+    print_table(HEADS, [cells(site) for site in found["sites"]], cut=True)
     print(summary(found))
 
 
@@ -114,6 +114,9 @@ def messages(
     if as_json:
         print_json(found)
         return
+    if not found["recipients"]:
+        print("Nothing waits.")
+        return
     rows = [
         (
             each["queue_id"],
@@ -123,7 +126,7 @@ def messages(
             _moment(each["next_attempt_at"]),
             each["site"] or each["domain"],
             each["route"],
-            " ".join(part for part in (each["reason"], each["reply"]) if part),
+            ": ".join(part for part in (each["reason"], each["reply"]) if part),
         )
         for each in found["recipients"]
     ]
@@ -390,6 +393,8 @@ _DONE = {
 def _came_to(found: dict[str, Any]) -> str:
     """Return in a line what an order came to."""
     verb = found["verb"]
+    if not any(found[count] for count in ("changed", "under_way", "held", "kept", "final", "standing")):
+        return f"nothing to {verb}: no mail that waits is what was named (`outgate queue` shows what waits)"
     parts = [f"{found['changed']} recipient(s) of {found['messages']} message(s) {_DONE[verb][found['dry_run']]}"]
     if found["under_way"]:
         later = {

@@ -121,6 +121,7 @@ def test_reroute(outgate: Outgate, mail: TenantMail) -> None:
         (("hold", "--domain", "not a domain"), 1, "must be a domain such as example.net"),
         (("hold", "--config", "nobody.test"), 1, "there is no configuration of nobody.test: `outgate smtp list`"),
         (("retry", "--message", "0NOSUCH"), 1, "there is no message '0NOSUCH'"),
+        (("hold", "--message", "HERE", "--message", "0NOSUCH"), 1, "there is no message '0NOSUCH'"),
         (("reroute", "moon", "--domain", "dest.test"), 1, "there are direct"),
         (("--sort", "size"), 2, "'size' is not one of depth, age"),
     ],
@@ -128,9 +129,34 @@ def test_reroute(outgate: Outgate, mail: TenantMail) -> None:
 def test_what_is_wrong_is_said_with_its_remedy(
     outgate: Outgate, mail: TenantMail, arguments: tuple[str, ...], code: int, says: str
 ) -> None:
-    done = by_operator(outgate, *arguments)
+    here = deferred(mail, "ann@dest.test")
+    done = by_operator(outgate, *(here if word == "HERE" else word for word in arguments))
     assert done.exit_code == code, done.output
+    assert json.loads(by_operator(outgate, "messages", "--json").stdout)["recipients"][0]["status"] == "deferred"
     assert says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_selection_that_nothing_fits_is_told_apart_from_work_that_was_done(
+    outgate: Outgate, mail: TenantMail
+) -> None:
+    assert by_operator(outgate, "messages").stdout == "Nothing waits.\n"
+    deferred(mail, "ann@dest.test")
+    done = by_operator(outgate, "retry", "--domain", "dset.test")
+    assert (done.exit_code, done.stdout.partition(" (")[0]) == (
+        0,
+        "nothing to retry: no mail that waits is what was named",
+    )
+
+
+def test_a_row_is_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from outgate.cli.calling import print_table
+
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table(("A", "WHY"), [("x", "y" * 40)], cut=True)
+    assert "y" * 40 in capsys.readouterr().out  # a pipe gets it whole
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_table(("A", "WHY"), [("x", "y" * 40)], cut=True)
+    assert capsys.readouterr().out.splitlines()[1] == "x  " + "y" * 16 + "…"
 
 
 def test_who_is_no_operator_is_told_so(outgate: Outgate, mail: TenantMail) -> None:

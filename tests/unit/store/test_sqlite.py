@@ -381,7 +381,11 @@ def test_what_waits_for_a_site_says_so_until_it_is_tried(desks):
     desk.store.flush()
     record = desk.store.message(job.queue_id)
     assert record is not None and "pause" not in record.recipients[0].reply
-    assert [event.kind for event in record.timeline()] == ["accepted", "deferred"]  # only the schedule had moved
+    assert [event.kind for event in record.timeline()] == [
+        "accepted",
+        "attempt",
+        "deferred",
+    ]  # only the schedule had moved
 
 
 def test_an_outcome_without_a_lease_is_kept_in_the_trail_only(desks):

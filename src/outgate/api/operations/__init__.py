@@ -103,8 +103,9 @@ class _Door:
             self._check_there(scope)
         order = Order(verb, scope, caller.subject, self.now(), body.reason, route)
         with _refusals():
-            if scope.queue_ids and not await self.operators.known(scope.queue_ids):
-                raise NotFound("message", ", ".join(scope.queue_ids))
+            # All or none: who mistypes one of several ids must not believe that it is held.
+            if missing := sorted({*scope.queue_ids}.difference(await self.operators.known(scope.queue_ids))):
+                raise NotFound("message", ", ".join(missing))
             if body.dry_run:
                 done = await self.operators.weigh(order)
             else:
