@@ -168,8 +168,7 @@ class RelayService:
             lasts_s=relay.hard_bounce_lasts_s,
             durable=self.store.flush,
         )
-        status_file = settings.log.status_file
-        self._status_log = StatusLog(Path(status_file)) if status_file else None
+        self._status_log = _status_log(settings.log.status_file)
         self._permitted = permitted
         self.sources = Sources(self.endpoints.all, clock)
         self.listeners = Listeners(self.endpoints, self._listener)
@@ -727,6 +726,21 @@ def _certificates(relay: RelaySettings, endpoints: Endpoints) -> dict[str, Serve
                 raise StartFailed(f"relay.endpoints.{endpoint.id}: {error}") from None
     for certificate in found.values():
         certificate.others = [each for each in found.values() if each is not certificate]
+    return found
+
+
+def _status_log(file: str) -> StatusLog | None:
+    """Return the vendor's log of statuses, if there is to be one. Raises `StartFailed` if its file cannot be written."""
+    if not file:
+        return None
+    found = StatusLog(Path(file))
+    try:
+        found.try_out()
+    except OSError as error:
+        raise StartFailed(
+            f"log.status_file {file}: {error.strerror}; name a file in a directory that is there and that the service"
+            " may write"
+        ) from None
     return found
 
 

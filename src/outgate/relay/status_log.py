@@ -41,6 +41,13 @@ class StatusLog:
         self._path = path
         self._failed = False
 
+    def try_out(self) -> None:
+        """Open the file once, so that a start says what is wrong with its place. Raises `OSError`."""
+        os.close(self._open())
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
     def tell(self, job: Job, attempt: Attempt) -> None:
         """Write what an attempt meant for each recipient."""
         mailboxes = {recipient.id: recipient.mailbox for recipient in attempt.recipients}
@@ -53,7 +60,7 @@ class StatusLog:
             return
         data = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
         try:
-            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            file = self._open()
             try:
                 os.write(file, data)
             finally:

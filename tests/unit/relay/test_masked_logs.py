@@ -107,6 +107,8 @@ def test_a_status_log_that_cannot_be_written_is_said_once_and_again_when_it_work
     desk.store.close()
     missing = tmp_path / "not" / "there.jsonl"
     log = StatusLog(missing)
+    with pytest.raises(OSError):
+        log.try_out()
     for _ in range(3):
         log.tell(job, attempt(job, at=NOW))
     assert written.getvalue().count("status_log.failed") == 1
