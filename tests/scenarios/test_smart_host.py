@@ -101,7 +101,7 @@ def test_a_wrong_password_and_a_wrong_authority_are_passed_over_and_told(
     assert "locked failed just now (" in said and "refused the login: 535 5.7.8" in said
 
     told = tried(running, "locked")
-    assert told.returncode == 1 and "does not work (auth)" in told.stderr
+    assert told.returncode == 1 and "does not work (login)" in told.stderr
     assert "TLS handshake" in told.stdout and "535 5.7.8" in told.stdout and "wrong" not in told.stdout
     told = tried(running, "stranger")
     assert told.returncode == 1 and "does not work (tls)" in told.stderr

@@ -384,8 +384,8 @@ class Delivery:
         if code == 421:
             self._ways.unreached(work.job, work.route, "unavailable")
         elif code in _NO_LOGIN and work.route.via != "direct":
-            self._ways.unreached(work.job, work.route, "auth")
-            return tuple(replace(each, status=Status.DEFERRED, reason="auth") for each in outcomes)
+            self._ways.unreached(work.job, work.route, "login")
+            return tuple(replace(each, status=Status.DEFERRED, reason="login") for each in outcomes)
         elif code and self._ways.troubled:
             self._ways.reached(work.job, work.route)
         return outcomes
