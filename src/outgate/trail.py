@@ -93,7 +93,10 @@ def _attempt(attempt: dict[str, Any]) -> list[Hop]:
     where = f"{attempt['host']} [{attempt['address']}] {source}by ".lstrip() if attempt["address"] else ""
     mailed = any(step["did"].startswith("MAIL FROM") for step in attempt["conversation"])
     tls = f" ({attempt['tls'] or 'in the clear'})" if mailed or attempt["tls"] else ""
-    found = [Hop(attempt["started_at"], "delivery", "attempt", f"{where}{attempt['route_reason']}")]
+    found: list[Hop] = []
+    if where or all(step["reply"] != attempt["route_reason"] for step in attempt["conversation"]):
+        # Where no host was found, the look-up's line says it.
+        found.append(Hop(attempt["started_at"], "delivery", "attempt", f"{where}{attempt['route_reason']}"))
     found.extend(
         Hop(step["at"], "delivery", "said", f"{step['did']}  ⇒  {step['reply']}") for step in attempt["conversation"]
     )
@@ -162,11 +165,12 @@ def lines(message: dict[str, Any]) -> list[str]:
 
 def stands(recipient: dict[str, Any]) -> str:
     """Return where a recipient stands, why if it waits or came to nothing, and when it is tried again."""
-    tries = recipient["attempts"]
-    text = f"{recipient['status']} after {tries} attempt{'' if tries == 1 else 's'}"
-    if recipient["status"] != "delivered":
-        why = ": ".join(part for part in (recipient.get("reason"), recipient.get("reply")) if part)
-        text += f"; {why}" if why else ""
+    tries, text = recipient["attempts"], recipient["status"]
+    if tries:
+        text += f" after {tries} attempt{'' if tries == 1 else 's'}"
+    reason, reply = recipient.get("reason"), recipient.get("reply")
+    if recipient["status"] != "delivered" and reason != recipient["status"] and (reason or reply):
+        text += f"; {reason}: {reply}" if reason and reply else f"; reason {reason}" if reason else f"; {reply}"
     return f"{text}; next attempt {moment(recipient['next_attempt_at'])}" if recipient["next_attempt_at"] else text
 
 

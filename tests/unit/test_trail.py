@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from outgate.trail import Hop, hops, line, lines
 
 FORWARD = {"portOrig": 30465, "name": "smtp.mymail.com", "portDest": 465}
@@ -78,6 +80,23 @@ def test_a_transaction_for_several_domains_is_told_once_with_all_that_came_of_it
     assert [hop.detail.split(":")[0] for hop in found if hop.result == "delivered"] == ["b@x.test", "d@z.test"]
     assert len(first["outcomes"]) == 1  # what was given is as it was
     assert [hop.result for hop in found].count("deferred") == 2  # nothing was said in either: they are two
+    step = {"at": second["started_at"], "did": "look up MX of y", "reply": second["route_reason"]}
+    told = hops({**MESSAGE, "attempts": [{**second, "conversation": [step]}]})
+    assert [hop.result for hop in told[-3:-1]] == ["said", "deferred"]  # not said twice
+
+
+@pytest.mark.parametrize(
+    ("stands", "said"),
+    [
+        ({"status": "held", "attempts": 0, "reason": "operator", "reply": ""}, "held; reason operator"),
+        ({"status": "suppressed", "attempts": 0, "reason": "suppressed", "reply": ""}, "suppressed"),
+        ({"status": "bounced", "attempts": 2, "reason": "", "reply": "550 no"}, "bounced after 2 attempts; 550 no"),
+        ({"status": "delivered", "attempts": 1, "reason": "accepted", "reply": "250 Ok"}, "delivered after 1 attempt"),
+    ],
+)
+def test_where_a_recipient_stands(stands: dict[str, Any], said: str) -> None:
+    recipient = {"mailbox": "e@x.test", "next_attempt_at": None, **stands}
+    assert lines({**MESSAGE, "recipients": [recipient]})[-1] == f"  e@x.test: {said}"
 
 
 def test_another_day_is_said_and_reports_and_parents_are_named() -> None:
