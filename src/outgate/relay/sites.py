@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from outgate.base.clock import Clock
+from outgate.base.clock import Clock, rfc3339
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
 from outgate.model.flow import Host, JobRecipient, Route
@@ -63,6 +63,8 @@ class Shared:
 
     pace: Pace
     sites: list[Site] = field(default_factory=list["Site"])
+    said_until: float = 0.0
+    """The end of the pause that the log has told of."""
 
     @property
     def waiting(self) -> int:
@@ -85,6 +87,10 @@ class Shared:
 
     def give_back(self, now: float) -> None:
         """The site has a pause: what waits for it is due again when that ends."""
+        if self.said_until != self.pace.until:
+            self.said_until = self.pace.until
+            names = sorted({site.route.site for site in self.sites})
+            _log.warning("site.paused", site=", ".join(names), until=rfc3339(self.pace.until), reason=self.pace.why)
         for site in tuple(self.sites):
             site.give_back(now)
 

@@ -6,6 +6,8 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from outgate.model.flow import Attempt, Status
 from outgate.relay.dialling import DeliveryLimits
 from outgate.relay.shaping import PaceRules, RuleBook
@@ -148,6 +150,16 @@ async def test_a_half_open_peer_costs_no_attempt_and_no_doubt() -> None:
         assert statuses(attempt) == [Status.DELIVERED] and len(d.attempts) == 2
         assert peer.connections == 2
         assert [text for text in peer.commands if text.startswith("MAIL")] == ["MAIL FROM:<a@shop.test> SIZE=33"] * 2
+        await d.delivery.stop()
+
+
+async def test_a_pause_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with Peer(answers={"MAIL": b"450 4.7.1 Rate limit exceeded\r\n"}) as peer:
+        d = Desk(peer.port, limits=DeliveryLimits(connections_per_site=1))
+        with caplog.at_level("WARNING", "outgate.delivery"):
+            await all_of(*(d.send(f"m{n}") for n in range(20)))
+            await all_of(d.send("later"))
+        assert [record.message for record in caplog.records] == ["site.paused"]
         await d.delivery.stop()
 
 
