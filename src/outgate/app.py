@@ -730,7 +730,7 @@ def _certificates(relay: RelaySettings, endpoints: Endpoints) -> dict[str, Serve
 
 
 def _status_log(file: str) -> StatusLog | None:
-    """Return the vendor's log of statuses, if there is to be one. Raises `StartFailed` if its file cannot be written."""
+    """Return the vendor's log of statuses, if there is to be one. Raises `StartFailed` if that cannot be written."""
     if not file:
         return None
     found = StatusLog(Path(file))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
+from outgate.model.flow import Status
 from outgate.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -28,6 +29,25 @@ def test_every_setting_has_its_sentence() -> None:
             for part in get_args(field.annotation):
                 for inner, described in getattr(part, "model_fields", {}).items():
                     assert described.description and described.description.endswith("."), f"{name}.{key}.{inner}"
+
+
+def test_the_settings_of_delivery_are_on_the_operators_page() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(relay|store|log)\.(\w+)` \| (\S*) ?\| (.+) \|$", page, re.MULTILINE)
+    assert {"retry_first_s", "dane_resolver", "sites", "routes", "status_file", "retention_s"} <= {
+        row[1] for row in rows
+    }
+    for section, name, default, said in rows:
+        field = Settings.model_fields[section].annotation.model_fields[name]  # type: ignore[union-attr]
+        assert field.description == said, name
+        value = str(field.default).lower().removesuffix(".0") if field.default not in ([], {}) else ""
+        assert value == default, name
+
+
+def test_every_status_has_its_row_on_the_operators_page() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (yes)? ?\|$", page, re.MULTILINE)
+    assert dict(rows) == {status.value: "yes" if status.final else "" for status in Status}
 
 
 def test_every_module_opens_with_what_it_is() -> None:
