@@ -168,7 +168,8 @@ def stands(recipient: dict[str, Any]) -> str:
     tries, text = recipient["attempts"], recipient["status"]
     if tries:
         text += f" after {tries} attempt{'' if tries == 1 else 's'}"
-    reason, reply = recipient.get("reason"), recipient.get("reply")
+    # What a server said before is not why it is held.
+    reason, reply = recipient.get("reason"), "" if text.startswith("held") else recipient.get("reply")
     if recipient["status"] != "delivered" and reason != recipient["status"] and (reason or reply):
         text += f"; {reason}: {reply}" if reason and reply else f"; reason {reason}" if reason else f"; {reply}"
     return f"{text}; next attempt {moment(recipient['next_attempt_at'])}" if recipient["next_attempt_at"] else text

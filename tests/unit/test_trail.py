@@ -89,6 +89,7 @@ def test_a_transaction_for_several_domains_is_told_once_with_all_that_came_of_it
     ("stands", "said"),
     [
         ({"status": "held", "attempts": 0, "reason": "operator", "reply": ""}, "held; reason operator"),
+        ({"status": "held", "attempts": 1, "reason": "quota", "reply": "450"}, "held after 1 attempt; reason quota"),
         ({"status": "suppressed", "attempts": 0, "reason": "suppressed", "reply": ""}, "suppressed"),
         ({"status": "bounced", "attempts": 2, "reason": "", "reply": "550 no"}, "bounced after 2 attempts; 550 no"),
         ({"status": "delivered", "attempts": 1, "reason": "accepted", "reply": "250 Ok"}, "delivered after 1 attempt"),

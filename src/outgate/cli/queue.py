@@ -126,7 +126,7 @@ def messages(
             _moment(each["next_attempt_at"]),
             each["site"] or each["domain"],
             each["route"],
-            ": ".join(part for part in (each["reason"], each["reply"]) if part),
+            _why(each),
         )
         for each in found["recipients"]
     ]
@@ -308,6 +308,13 @@ def _moment(text: str | None) -> str:
     today = datetime.now(UTC).date().isoformat()
     date, _, clock = text.partition("T")
     return clock.removesuffix("Z").partition(".")[0] if date == today else f"{date} {clock[:5]}"
+
+
+def _why(recipient: dict[str, Any]) -> str:
+    """Return why a recipient waits; what a server said before it was held is not why."""
+    if recipient["status"] == "held":
+        return f"held: {recipient['reason']}"
+    return ": ".join(part for part in (recipient["reason"], recipient["reply"]) if part)
 
 
 @dataclass(frozen=True, slots=True)
