@@ -141,10 +141,20 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, cut: 
     """Print rows in columns under their heads; `cut` lines to the width of a terminal."""
     cells = [[clean("" if cell is None else str(cell)) for cell in row] for row in (heads, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
-    room = shutil.get_terminal_size().columns if cut and sys.stdout is not None and sys.stdout.isatty() else None
+    room = columns() if cut else None
     for row in cells:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        print(line if room is None or len(line) <= room else f"{line[: room - 1]}\N{HORIZONTAL ELLIPSIS}")
+        print(line if room is None else shortened(line, room))
+
+
+def columns() -> int | None:
+    """Return how wide the terminal is; None without one."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
+
+
+def shortened(text: str, room: int) -> str:
+    """Return text in at most `room` signs."""
+    return text if len(text) <= room else f"{text[: room - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def print_fields(fields: Sequence[tuple[str, object]]) -> None:

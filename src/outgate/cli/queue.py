@@ -10,6 +10,7 @@ Not here: the live table (`queue_top`), what the verbs do (`relay.operators`).
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -26,6 +27,7 @@ from outgate.cli.calling import (
     Json,
     call,
     clean,
+    columns,
     configuration,
     fail,
     given,
@@ -33,12 +35,17 @@ from outgate.cli.calling import (
     print_json,
     print_table,
     reach,
+    shortened,
 )
 from outgate.connection import Api
 
 commands = typer.Typer(help="The queue: which sites mail waits for and why; hold, release, retry, cancel, reroute.")
 
 HEADS = ("SITE", "WAITING", "READY", "DEFERRED", "HELD", "UNDER WAY", "OLDEST", "NEXT", "WHY")
+WIDE = 120
+"""Columns of a terminal from which a site's row has room for why."""
+_NARROW = (0, 1, 3, 4, 6, 7)
+"""What a narrower one shows in a row; why stands below it."""
 
 
 class Sort(StrEnum):
@@ -91,7 +98,11 @@ def show(
     if not found["sites"]:
         print("Nothing waits.")
         return
-    print_table(HEADS, [cells(site) for site in found["sites"]], cut=True)
+    room = columns()
+    if room is not None and room < WIDE:
+        print("\n".join(narrow(found["sites"], room)))
+    else:
+        print_table(HEADS, [cells(site) for site in found["sites"]], cut=True)
     print(summary(found))
 
 
@@ -281,6 +292,21 @@ def cells(site: dict[str, Any]) -> tuple[object, ...]:
         _moment(site["next_attempt_at"]),
         site["why"],
     )
+
+
+def narrow(sites: Sequence[dict[str, Any]], room: int) -> list[str]:
+    """Return a table for a terminal of `room` columns: the heads, then two lines a site, the second says why."""
+    rows = [HEADS, *(cells(site) for site in sites)]
+    texts = [[clean(str(row[column])) for column in _NARROW] for row in rows]
+    widths = [max(len(row[column]) for row in texts) for column in range(len(_NARROW))]
+    widths[0] = min(widths[0], max(8, room - sum(widths[1:]) - 2 * (len(_NARROW) - 1)))
+    lines: list[str] = []
+    for row, text in zip(rows, texts, strict=True):
+        cut = (shortened(cell, width).ljust(width) for cell, width in zip(text, widths, strict=True))
+        lines.append(shortened("  ".join(cut).rstrip(), room))
+        if row is not HEADS:
+            lines.append(shortened(f"    {clean(str(row[-1]))}".rstrip(), room))
+    return lines
 
 
 def summary(found: dict[str, Any]) -> str:

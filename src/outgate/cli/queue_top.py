@@ -38,24 +38,50 @@ def run(look: Callable[[int], dict[str, Any]], interval: float, *, once: bool) -
         return
     from rich.live import Live
 
+    from outgate.cli.queue import WIDE
+
     with (
         suppress(KeyboardInterrupt),
         _keys() as pressed,
         Live(console=console, screen=True, auto_refresh=False) as live,
     ):
         while True:
-            room = max(1, min(100, console.size.height - _OTHER_LINES))
-            live.update(_frame(look(room)), refresh=True)
+            room = console.size.height - _OTHER_LINES
+            if console.size.width < WIDE:
+                room //= 2
+            live.update(_frame(look(max(1, min(100, room))), console.size.width), refresh=True)
             if pressed(interval):
                 return
 
 
-def _frame(found: dict[str, Any]) -> Any:
+def _frame(found: dict[str, Any], width: int) -> Any:
     from rich.console import Group
+    from rich.text import Text
+
+    from outgate.cli.queue import WIDE, narrow, summary
+
+    at = time.strftime("%H:%M:%S", time.gmtime())
+    head = (Text(f"outgate queue  {at} UTC   q ends", style="bold"), Text(clean(summary(found))), Text(""))
+    if width >= WIDE:
+        return Group(*head, _table(found))
+    heads, *lines = narrow(found["sites"], width)
+    styles = [style for site in found["sites"] for style in (_style(site), "dim")]
+    return Group(
+        *head,
+        Text(heads, style="bold"),
+        *(Text(line, style=style) for line, style in zip(lines, styles, strict=True)),
+    )
+
+
+def _style(site: dict[str, Any]) -> str:
+    return "yellow" if site["held"] else "red" if site["deferred"] else ""
+
+
+def _table(found: dict[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from outgate.cli.queue import HEADS, cells, summary
+    from outgate.cli.queue import HEADS, cells
 
     table = Table(box=None, expand=True, pad_edge=False, header_style="bold")
     for head in (*HEADS[:8], "CONN", HEADS[8]):
@@ -69,10 +95,8 @@ def _frame(found: dict[str, Any]) -> Any:
         )
     for site in found["sites"]:
         row = [clean(str(cell)) for cell in cells(site)]
-        style = "yellow" if site["held"] else "red" if site["deferred"] else ""
-        table.add_row(*row[:8], str(site["connections"]), Text(row[8], overflow="ellipsis"), style=style)
-    at = time.strftime("%H:%M:%S", time.gmtime())
-    return Group(Text(f"outgate queue  {at} UTC   q ends", style="bold"), Text(clean(summary(found))), Text(""), table)
+        table.add_row(*row[:8], str(site["connections"]), Text(row[8], overflow="ellipsis"), style=_style(site))
+    return table
 
 
 @contextmanager

@@ -159,6 +159,22 @@ def test_a_row_is_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert capsys.readouterr().out.splitlines()[1] == "x  " + "y" * 16 + "…"
 
 
+def test_eighty_columns_have_room_for_why() -> None:
+    from outgate.cli.queue import narrow
+
+    site = {
+        "site": "a-very-long-name-of-a-mail-host.example.net,and-another.example.net", "recipients": 100_000, "ready": 0,
+        "deferred": 99_000, "held": 1_000, "under_way": 0, "oldest_age_s": 90_000, "next_attempt_at": "2001-01-01T00:00:00Z",
+        "why": "rate: the site has a pause (the server slows us down: \x1b[31m" + "x" * 100,
+    }  # fmt: skip
+    heads, row, why = narrow([site], 80)
+    assert heads.split() == ["SITE", "WAITING", "DEFERRED", "HELD", "OLDEST", "NEXT"]
+    assert row.startswith("a-very-long-name-") and row.endswith("2001-01-01 00:00") and "1d1h" in row
+    assert why.startswith("    rate: the site has a pause (") and "\x1b" not in why
+    assert max(map(len, (heads, row, why))) <= 80
+    assert narrow([], 80) == ["SITE  WAITING  DEFERRED  HELD  OLDEST  NEXT"]
+
+
 def test_who_is_no_operator_is_told_so(outgate: Outgate, mail: TenantMail) -> None:
     done = outgate("queue", roles=("reader",))
     assert done.exit_code == 1 and "operator" in done.stderr
