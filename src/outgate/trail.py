@@ -149,7 +149,7 @@ def lines(message: dict[str, Any]) -> list[str]:
         "",
     ]
     for number, reported in enumerate(message.get("reports", [])):
-        told.insert(4 + number, f"  Report:     {reported}, to who sent it")
+        told.insert(4 + number, f"  Report:     {reported}, to its sender")
     if message.get("parent"):
         told.insert(4, f"  About:      {message['parent']}")
     day = message["accepted_at"][:10]

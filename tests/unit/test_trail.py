@@ -104,7 +104,7 @@ def test_another_day_is_said_and_reports_and_parents_are_named() -> None:
     first, second = MESSAGE["attempts"]
     late = {**second, "started_at": "2026-11-22T00:00:01.000Z", "finished_at": "2026-11-22T00:00:01.000Z"}
     told = lines({**MESSAGE, "attempts": [first, late], "reports": ["0REPORT"]})
-    assert "  Report:     0REPORT, to who sent it" in told
+    assert "  Report:     0REPORT, to its sender" in told
     day = told.index("  2026-11-22")
     assert told[day + 1].startswith("  00:00:01.000  delivery   attempt")
     assert sum(each.startswith("  2026-") for each in told) == 1

@@ -165,6 +165,9 @@ def test_a_message_and_its_reports_lead_to_each_other(client: TestClient, world:
     assert "Next attempt 2026-11-22 00:00:01 UTC." in page
     assert '<span class="time">2026-11-22 00:00:00.000</span>' in page  # another day than the one it came
     assert "(by &lt;i&gt;me)" in page
+    world.sent[0]["recipients"] = [waits | {"status": "held", "reason": "operator"}]
+    held = client.get(f"/messages/{QUEUE_ID}").text
+    assert "<b>operator</b>" in held and "452 4.2.2" not in held.partition("</dl>")[0]
     for path in ("/messages/0REPORT", "/"):
         assert f'<a href="/messages/{QUEUE_ID}">' in client.get(path).text
 
