@@ -150,7 +150,7 @@ async def measure(data: Path, names: tuple[str, int], port: int, sites: int, mes
         clock=clock,
         limits=limits,
         dialler=Dialler(clock=clock, limits=limits, tls=None),
-        given_back=lambda job, due_at: queue.release(job, due_at),
+        given_back=lambda job, due_at, site, why: queue.release(job, due_at, site, why),
     )
     queue = Queue(
         store, clock, delivery.deliver, lambda: _IN_FLIGHT - delivery.busy, retry=Retry(60, 7200), ready_bytes=1 << 25

@@ -22,7 +22,8 @@ class PageOfMessages(Shown):
 
 
 class MessageRecipient(Shown):
-    """Where one recipient stands; `reply` is the last one, `next_attempt_at` null when none is planned."""
+    """Where one recipient stands; `reply` is the last one, or why its site is left alone until the next attempt
+    (`reason` is "rate" then); `next_attempt_at` null when none is planned."""
 
     mailbox: str
     status: Status
