@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-import dns.asyncbackend
-import dns.asyncquery
 import dns.exception
 import dns.flags
 import dns.message
@@ -33,6 +31,7 @@ import dns.rdtypes.ANY.TXT
 
 from outgate.base.clock import Clock
 from outgate.domains.ask import Answer, Evaluation, Question
+from outgate.net import udp
 from outgate.net.allowance import Allowance
 from outgate.net.memory import Asking
 from outgate.net.pace import Pace
@@ -40,6 +39,7 @@ from outgate.net.pace import Pace
 R = TypeVar("R")
 
 LONGEST_TTL = 86_400
+BOTH = frozenset({"A", "AAAA"})
 _PAYLOAD = 1232
 STATUS = {
     dns.rcode.NOERROR: "nodata",
@@ -127,9 +127,18 @@ class Resolver:
         exchanges = tuple(Exchange(preference, host) for preference, host in ordered)
         return ExchangeAnswer(answer.status, exchanges, answer.alias, answer.secure)
 
-    async def hosts(self, name: str) -> AddressAnswer:
-        """Return the addresses of `name`, IPv4 first, and how sure their absence is."""
-        answers = await asyncio.gather(self.ask(Question(name, "A")), self.ask(Question(name, "AAAA")))
+    async def hosts(self, name: str, *, families: frozenset[str] = BOTH) -> AddressAnswer:
+        """Return the addresses of `name`, IPv4 first, and how sure their absence is. Of `families` ("A", "AAAA") that
+        are of use to whoever asks, one left out is asked for only where there is nothing of the other: to know whether
+        there is none at all."""
+        if len(families) == 1:
+            wanted = "A" if "A" in families else "AAAA"
+            answer = await self.ask(Question(name, wanted))
+            answers = [answer]
+            if not answer.records and not answer.failed:
+                answers.append(await self.ask(Question(name, "AAAA" if wanted == "A" else "A")))
+        else:
+            answers = await asyncio.gather(self.ask(Question(name, "A")), self.ask(Question(name, "AAAA")))
         found = tuple(str(record) for answer in answers for record in answer.records)
         if found:
             telling = [answer for answer in answers if answer.records]
@@ -208,34 +217,31 @@ class Line:
         return response
 
     async def _exchange(self, query: dns.message.Message) -> dns.message.Message | str:
-        backend = dns.asyncbackend.get_backend("asyncio")
         if not await self._turn():
             return "limit"
         try:
-            try:
-                # What does not belong to our question is dropped unread: it may be someone guessing at ports and ids.
-                return await dns.asyncquery.udp(
-                    query,
-                    self.address,
-                    timeout=self.timeout,
-                    port=self.port,
-                    ignore_unexpected=True,
-                    ignore_errors=True,
-                    raise_on_truncation=True,
-                    backend=backend,
-                )
-            except dns.message.Truncated:
+            response = await udp.ask(
+                query.to_wire(), self.address, self.port, self.timeout, lambda wire: _response(wire, query)
+            )
+            if response.flags & dns.flags.TC:
                 if not await self._turn():
                     return "limit"
-                return await dns.asyncquery.tcp(
-                    query, self.address, timeout=self.timeout, port=self.port, backend=backend
-                )
+                response = await self._over_tcp(query)
         except (dns.exception.Timeout, TimeoutError):
             return "timeout"
         except (OSError, EOFError):
             return "unreachable"
         except (dns.exception.DNSException, struct.error, ValueError):
             return "malformed"
+        return response
+
+    async def _over_tcp(self, query: dns.message.Message) -> dns.message.Message:
+        # Rare, and what it takes is a good part of all of dnspython.
+        import dns.asyncbackend
+        import dns.asyncquery
+
+        backend = dns.asyncbackend.get_backend("asyncio")
+        return await dns.asyncquery.tcp(query, self.address, timeout=self.timeout, port=self.port, backend=backend)
 
     async def _turn(self) -> bool:
         """Wait until a packet may be sent; say whether it may be at all."""
@@ -244,6 +250,20 @@ class Line:
         if self.pace is not None:
             await self.pace.turn(self.address)
         return True
+
+
+def _response(wire: bytes, query: dns.message.Message) -> dns.message.Message | None:
+    """Return the response to `query` in a datagram, cut off or whole; None if it is none: that may be someone who
+    guesses at ports and ids."""
+    if len(wire) < 2 or int.from_bytes(wire[:2], "big") != query.id:
+        return None
+    try:
+        response = dns.message.from_wire(wire, raise_on_truncation=True)
+    except dns.message.Truncated as error:
+        response = error.message()
+    except Exception:
+        return None
+    return response if query.is_response(response) else None
 
 
 def _read(response: dns.message.Message, server: str, *, secure: bool = False) -> Answer:
