@@ -19,7 +19,7 @@ import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import dns.exception
 import dns.flags
@@ -217,7 +217,7 @@ def query(question: Question, *, recursive: bool = True, edns: bool = True, secu
     """Return what asks `question`, under a random id; `recursive` is for a resolver, `secure` for one that shall say
     whether it has validated the answer."""
     head, tail = _around_name(question.rdtype, recursive, edns, secure)
-    name = wire_name(question.name).to_wire()
+    name = cast("bytes", wire_name(question.name).to_wire())
     return Query(os.urandom(2) + head + name + tail, 12 + len(name) + 4)
 
 
@@ -283,12 +283,11 @@ class Line:
 
     async def _over_tcp(self, query: Query) -> dns.message.Message:
         # Rare, and what it takes is a good part of all of dnspython.
-        import dns.asyncbackend
-        import dns.asyncquery
+        from dns import asyncbackend, asyncquery
 
-        backend = dns.asyncbackend.get_backend("asyncio")
+        backend = asyncbackend.get_backend("asyncio")
         message = dns.message.from_wire(query.wire)
-        return await dns.asyncquery.tcp(message, self.address, timeout=self.timeout, port=self.port, backend=backend)
+        return await asyncquery.tcp(message, self.address, timeout=self.timeout, port=self.port, backend=backend)
 
     async def _turn(self) -> bool:
         """Wait until a packet may be sent; say whether it may be at all."""
