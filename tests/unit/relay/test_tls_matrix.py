@@ -345,8 +345,8 @@ async def test_the_service_keeps_to_dane_by_its_setting(dns: Names, tmp_path: Pa
         ):
             publish(w, domain, sts="none", dane="usable", good=chain[0], port=peer.port)
             waiting: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
-            finished = running.service.delivery._finished
-            running.service.delivery._finished = lambda job, attempt: (finished(job, attempt), waiting.set_result(attempt))  # type: ignore[assignment,return-value]  # fmt: skip
+            finished = running.service.outbound.delivery._finished
+            running.service.outbound.delivery._finished = lambda job, attempt: (finished(job, attempt), waiting.set_result(attempt))  # type: ignore[assignment,return-value]  # fmt: skip
             client = await running.client()
             assert (await client.envelope("a@example.test", f"you@{domain}")).startswith("354 ")
             assert (await client.send(letter())).startswith("250 ")
