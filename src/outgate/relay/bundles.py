@@ -128,6 +128,7 @@ class Bundle:
             if len(self.works) == 1:
                 return may_go(self.works[0])
             self.works = [work for work in self.works if may_go(work)]
+            self._rest = None  # a connection that died may have put back those of all
         return bool(self.works)
 
     def take(self, recipients: int, domains: int) -> tuple[JobRecipient, ...]:

@@ -376,7 +376,10 @@ class Delivery:
             outcomes=outcomes,
             recipients=work.job.recipients,
         )
-        self._finished(work.job, attempt)
+        try:
+            self._finished(work.job, attempt)
+        except Exception:  # the other jobs of its bundle have their ends too
+            _log.exception("attempt.not_finished", queue_id=work.job.queue_id)
 
     def _heard(self, work: Work, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
         """Note what a reply says about the route, and take a smart host's wish for a login for that alone."""
@@ -385,7 +388,7 @@ class Delivery:
             self._ways.unreached(work.job, work.route, "unavailable")
         elif code in _NO_LOGIN and work.route.via != "direct":
             self._ways.unreached(work.job, work.route, "auth")
-            return tuple(replace(each, status=Status.DEFERRED, reason="auth") for each in outcomes)
+            return tuple(_no_login(each) for each in outcomes)
         elif code and self._ways.troubled:
             self._ways.reached(work.job, work.route)
         return outcomes
@@ -438,6 +441,10 @@ class Delivery:
     def site_empty(self, key: Hashable) -> None:
         """Forget a site without connections and work; its pace is remembered while there is something to remember."""
         self._sites.pop(key, None)
+
+
+def _no_login(found: Outcome) -> Outcome:
+    return replace(found, status=Status.DEFERRED, reason="auth") if found.code in _NO_LOGIN else found
 
 
 def _tried(work: Work, text: str) -> tuple[Tried, ...]:

@@ -251,6 +251,8 @@ class Site:
             self._delivery.end(bundle)
         elif not result.error and kept.connection.ready and not kept.leaving and kept.sent < kept.most:
             self._send(kept, bundle)
+        elif self._delivery.stopping:
+            self._delivery.let_go(bundle)  # who has an answer must not get the message again
         elif bundle.handed_back < 2 or not result.error:
             bundle.handed_back += bool(result.error)
             self._waiting.add_first(bundle)
@@ -394,6 +396,7 @@ class Site:
             kept.cancel()
             leaving.append(_quit(kept.connection))
         await asyncio.gather(*leaving)
+        self._forget_if_empty()
 
 
 async def _quit(connection: Connection) -> None:

@@ -71,6 +71,13 @@ def test_two_domains_share_a_transaction_and_each_job_has_its_own_outcomes() -> 
     assert [o.recipient_id for o in second[1]] == [10]
 
 
+def test_who_may_not_go_any_more_is_not_sent_to_after_a_connection_died() -> None:
+    bundle = Bundle([work("m", "a@one.test"), work("m", "b@two.test", first=5)])
+    bundle.put_back(bundle.take(100, 0))
+    assert bundle.keep(lambda each: each.job.domain == "one.test")
+    assert [each.mailbox for each in bundle.take(100, 0)] == ["a@one.test"]
+
+
 def test_a_limit_of_domains_is_kept() -> None:
     bundle = Bundle([work("m", "a@one.test"), work("m", "c@two.test", first=10)])
     assert [each.mailbox for each in bundle.take(100, 1)] == ["a@one.test"]
