@@ -18,7 +18,7 @@ def lived(seed: int, story: Callable[[World], Coroutine[Any, Any, None]]) -> Wor
     world = World(seed)
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
         runner.run(story(world))
-    assert world.store.errors == []
+    assert not world.store.errors, world.store.errors[:3]
     return world
 
 

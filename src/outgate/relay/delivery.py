@@ -197,6 +197,10 @@ class Delivery:
             self._prepare(bundle)
 
     def _prepare(self, bundle: Bundle) -> None:
+        if self.stopping:  # the queue gives it back, or has
+            for _ in bundle.works:
+                self.unsent()
+            return
         servers, _, _ = self._way(bundle)
         shared = self._shared.get(servers)
         if shared is not None and not shared.pace.easy:
