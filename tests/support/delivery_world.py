@@ -404,7 +404,7 @@ class World:
 
     def _route(self, job: Job, via: str) -> Route:
         site = SITES[DOMAINS.index(job.domain) % len(SITES)] if via == "first" else "smart.test:25"
-        security = f"route {via}" + (" strict" if job.domain.startswith("n") else "")
+        security = f"route {via}" + " strict" * (int(job.queue_id[1:]) % 2)  # they share a pace, no connection
         return Route(site, (Host(site, "192.0.2.1", 25),), "by chance", "dal", "out.test", via, security)
 
     def has_others(self, job: Job, tried: Sequence[Tried]) -> bool:
