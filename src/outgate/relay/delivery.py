@@ -391,7 +391,7 @@ class Delivery:
         if code == 421:
             self._ways.unreached(work.job, work.route, "unavailable")
         elif code in _NO_LOGIN and work.route.via != "direct":
-            self._ways.unreached(work.job, work.route, "auth")
+            self._ways.unreached(work.job, work.route, "login")
             return tuple(_no_login(each) for each in outcomes)
         elif code and self._ways.troubled:
             self._ways.reached(work.job, work.route)
@@ -448,7 +448,7 @@ class Delivery:
 
 
 def _no_login(found: Outcome) -> Outcome:
-    return replace(found, status=Status.DEFERRED, reason="auth") if found.code in _NO_LOGIN else found
+    return replace(found, status=Status.DEFERRED, reason="login") if found.code in _NO_LOGIN else found
 
 
 def _tried(work: Work, text: str) -> tuple[Tried, ...]:

@@ -31,7 +31,7 @@ from outgate.smtp.transaction import Step
 
 _BESIDE_S = 0.25
 """RFC 8305 section 5: how long an address may take before the next one is tried beside it."""
-_REASONS = {"tls": "tls", "auth": "auth", "source": "source", "loop": "loop"}
+_REASONS = {"tls": "tls", "auth": "login", "source": "source", "loop": "loop"}
 _NO_TLS, _NO_REQUIRETLS = "5.7.10", "5.7.30"
 """RFC 8689 section 4.2.1: no TLS of the kind that the sender requires, no server that promises to go on with it."""
 

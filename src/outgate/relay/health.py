@@ -22,7 +22,7 @@ _CALM = 0.1
 """Burden below which a way has been well for so long that its next pause is a short one again."""
 _WAYS = 10_000
 # What a failure weighs. A login that is refused and a certificate that is wrong do not mend themselves soon.
-_WEIGHTS = {"network": 1.0, "dns": 1.0, "unavailable": 1.0, "timeout": 1.5, "tls": 2.0, "auth": 3.0, "loop": 3.0}
+_WEIGHTS = {"network": 1.0, "dns": 1.0, "unavailable": 1.0, "timeout": 1.5, "tls": 2.0, "login": 3.0, "loop": 3.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Health:
 
 
 def failed(health: Health, reason: str, now: float) -> Health:
-    """Return what a failure makes of it; `reason` is a class word ("network", "timeout", "auth", …)."""
+    """Return what a failure makes of it; `reason` is a class word ("network", "timeout", "login", …)."""
     before = health.burden_at(now)
     after = replace(
         health,

@@ -59,6 +59,8 @@ REASONS = (
     Reason("loop", "mail for the address goes round in circles", "Tell the receiving side's postmaster."),
     Reason("network", "no server could be reached", _WAIT),
     Reason("timeout", "the server did not answer in time", _WAIT),
+    Reason("source", "no address of ours to leave from could be used", _OPERATOR),
+    Reason("route", "the route that it was to take could not be used", _OPERATOR),
     Reason("dns", "the domain's mail server could not be looked up", _WAIT),
     Reason("expired", "the next server gave up after trying for its own while", _WAIT),
     Reason("held-too-long", "the domain was not allowed to send, for as long as mail is held", _OPERATOR),

@@ -31,7 +31,7 @@ from outgate.relay.sources import Source, Sources
 _log = Log("outgate.routes")
 _KNOWN = 10_000
 _ADDRESSES = 20
-_OWN_FAULTS = frozenset({"tls", "auth"})
+_OWN_FAULTS = frozenset({"tls", "login"})
 """What says something about a route's login or demands, not about the place that others share with it."""
 _NOBODYS_FAULTS = frozenset({"source", "internal"})
 

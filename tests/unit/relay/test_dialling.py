@@ -229,17 +229,17 @@ async def test_a_login_that_fails() -> None:
     demand, login = TlsDemand(TlsLevel.ENCRYPTED), Login("shop", PASSWORD)
     async with Peer(context=server_context(ca, "mx.test"), auth="PLAIN", answers={"AUTH": b"535 5.7.8 no\r\n"}) as peer:
         found, _ = await opening(host(peer, tls=demand, login=login))
-        assert isinstance(found, NoHost) and found.reason == "auth" and "535" in found.text
+        assert isinstance(found, NoHost) and found.reason == "login" and "535" in found.text
     async with Peer(context=server_context(ca, "mx.test")) as peer:
         found, _ = await opening(host(peer, tls=demand, login=login))
-        assert isinstance(found, NoHost) and found.reason == "auth" and "neither AUTH PLAIN" in found.text
+        assert isinstance(found, NoHost) and found.reason == "login" and "neither AUTH PLAIN" in found.text
 
 
 async def test_a_password_is_never_sent_in_the_clear() -> None:
     async with Peer(auth="PLAIN") as peer:
         for level in (TlsLevel.NONE, TlsLevel.OPPORTUNISTIC):
             found, _ = await opening(host(peer, tls=TlsDemand(level), login=Login("shop", PASSWORD)))
-            assert isinstance(found, NoHost) and found.reason == "auth" and "no TLS" in found.text
+            assert isinstance(found, NoHost) and found.reason == "login" and "no TLS" in found.text
     assert peer.logins == []
 
 

@@ -22,7 +22,7 @@ def test_one_or_two_failures_are_borne_the_third_makes_it_rest() -> None:
 
 
 def test_a_refused_login_makes_it_rest_at_once() -> None:
-    assert after("auth").resting and not after("tls").resting
+    assert after("login").resting and not after("tls").resting
 
 
 def test_failures_that_are_long_ago_weigh_little() -> None:
@@ -41,7 +41,7 @@ def test_it_comes_back_by_a_try_after_a_pause_that_doubles() -> None:
 
 
 def test_two_do_not_try_at_once_but_one_that_never_tells_does_not_bar_it_for_ever() -> None:
-    it = health.tried(after("auth"), 30.0)
+    it = health.tried(after("login"), 30.0)
     assert not it.may_be_tried(31.0)
     assert it.may_be_tried(30.0 + 301.0)
 
@@ -77,15 +77,15 @@ def test_one_that_falls_again_soon_rests_longer_and_one_that_was_well_for_long_d
 
 
 def test_a_pause_has_an_end() -> None:
-    it = after("auth")
+    it = after("login")
     for _ in range(20):
-        it = health.failed(it, "auth", it.try_at)
+        it = health.failed(it, "login", it.try_at)
     assert it.pause == 1800.0
 
 
 def test_ways_are_apart_and_what_is_well_again_is_forgotten() -> None:
     healths = Healths()
-    healths.failed(WAY, "auth", 0.0)
+    healths.failed(WAY, "login", 0.0)
     assert healths.of(WAY).resting and not healths.of(("smart_host", "b.test", "25")).resting
     assert [key for key, _ in healths.known()] == [WAY]
     healths.worked(("never", "seen"), 0.0)
@@ -97,7 +97,7 @@ def test_ways_are_apart_and_what_is_well_again_is_forgotten() -> None:
 def test_how_many_are_remembered_is_bounded_and_the_worst_stay() -> None:
     healths = Healths(most=20)
     for _ in range(4):
-        healths.failed(WAY, "auth", 0.0)
+        healths.failed(WAY, "login", 0.0)
     for number in range(1000):
         healths.failed(("direct", "dal", f"mx{number}.test"), "network", 0.0)
     assert len(healths) <= 20 and healths.of(WAY).resting

@@ -262,7 +262,7 @@ async def test_a_bad_login_is_one_routes_matter_and_a_dead_place_is_everybodys()
         other = replace(job(), smtp_config_id="cfg2")
         await d.transports.route(other)
         made = await d.transports._made(job(), one)
-        d.transports.unreached(job(), made, "auth")
+        d.transports.unreached(job(), made, "login")
         assert (await d.reason()).startswith("route two: one failed 1 time,")
         assert (await d.reason(other)).startswith("route mine: preferred")
         for _ in range(3):
@@ -284,7 +284,7 @@ async def test_a_wish_for_a_login_defers_and_never_bounces() -> None:
         desk(smart("primary", peer.port)) as d,
     ):
         attempt = await d.send()
-    assert (attempt.outcomes[0].status, attempt.outcomes[0].reason) == (Status.DEFERRED, "auth")
+    assert (attempt.outcomes[0].status, attempt.outcomes[0].reason) == (Status.DEFERRED, "login")
 
 
 async def test_messages_of_different_logins_share_no_connection() -> None:
