@@ -97,6 +97,11 @@ class Router:
         return self._endpoint
 
     @property
+    def takes_all(self) -> bool:
+        """Say whether a setting gives one route for all mail."""
+        return bool(self._deliver_to)
+
+    @property
     def fixed(self) -> Route | None:
         """Return the one route of all mail if a setting gives it. Raises `Unroutable` if nothing can be left from."""
         if self._fixed is not None and self._sources is not None and self._fixed_at != self._sources.generation:

@@ -96,6 +96,8 @@ class Transports:
 
     async def route(self, job: Job, tried: tuple[Tried, ...] = ()) -> Route:
         """Return the route that a job takes, after those that were `tried` for it. Raises `Unroutable`."""
+        if self._routers[self._endpoint_of(job.instance_id).id].takes_all:
+            return await self._made(job, DIRECT)
         order = await self._wanted(job)
         resting: list[tuple[RouteSpec, Route]] = []
         why = [f"{each.via} failed just now ({each.text})" for each in tried]
@@ -132,7 +134,9 @@ class Transports:
 
     def has_others(self, job: Job, tried: Sequence[Tried]) -> bool:
         """Say whether a job may have another route than those that were tried."""
-        return not job.route and len(self._known(job)) > len(tried)
+        if job.route or len(self._known(job)) <= len(tried):
+            return False
+        return not self._routers[self._endpoint_of(job.instance_id).id].takes_all
 
     def reached(self, job: Job, route: Route) -> None:
         """Note that a server of a route has answered a message, whatever it said."""

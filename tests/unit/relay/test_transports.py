@@ -348,6 +348,15 @@ async def test_the_setting_that_takes_all_mail_takes_it_without_a_look_at_routes
     assert attempt.outcomes[0].status is Status.DELIVERED and d.world.read == 0
 
 
+async def test_the_setting_that_takes_all_mail_takes_what_requires_tls_too_and_what_it_could_not_take() -> None:
+    async with desk(smart("primary", 587, tls=RouteTls.STARTTLS), DIRECT, deliver_to="127.0.0.1:1") as d:
+        await d.transports._order("cfg")  # as a test of a route reads it
+        route = await d.transports.route(job(requiretls=True))
+        assert (route.site, route.requiretls) == ("127.0.0.1:1", True)
+        attempt = await d.send()
+    assert (attempt.site, attempt.outcomes[0].reason) == ("127.0.0.1:1", "network")
+
+
 # -- what is refused ----------------------------------------------------------------------------------------------
 
 
