@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from outgate.model.flow import Route
+from outgate.relay.dialling import NoHost
+from outgate.smtp.transaction import Step
 from support.delivery_world import DOMAINS, JumpingLoop, World, undone
 
 SEEDS = range(25)
 
 
-def lived(seed: int, story: Callable[[World], Coroutine[Any, Any, None]]) -> World:
+def lived(seed: int, story: Callable[[World], Coroutine[Any, Any, None]], **limits: int) -> World:
     """Run a story to its end, in a world of its own."""
-    world = World(seed)
+    world = World(seed, **limits)
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
         runner.run(story(world))
     assert not world.store.errors, world.store.errors[:3]
@@ -87,3 +91,44 @@ def once(world: World) -> None:
         assert row.arrived <= 1 + row.lost_answers, row
         if row.arrived > row.lost_answers:
             assert [str(each) for each in row.ends] == ["delivered"], row
+
+
+def test_a_pause_gives_back_what_waits_at_every_site_that_shares_the_pace() -> None:
+    async def story(world: World) -> None:
+        world.kind = True
+        world.fixed = lambda job: world._route(replace(job, route="first"), "first")  # type: ignore[method-assign]
+        world.has_others = lambda job, tried: False  # type: ignore[method-assign]
+
+        async def refuses(route: Route, steps: list[Step]) -> NoHost:
+            await asyncio.sleep(1.0)
+            return NoHost("connection refused", "network", route.hosts[0])
+
+        world.delivery.dialler.open = refuses  # type: ignore[assignment,method-assign]
+        for _ in range(2):
+            world.accept(["narrow.test"], 2)
+            await asyncio.sleep(2.0)
+        world.accept(["narrow.test"], 2)  # takes the one slot, and fails for the third time
+        world.accept(["narrow.test"], 1)
+        world.accept(["narrow.test"], 1)  # under another demand on TLS: waits for the slot
+        await asyncio.sleep(2.0)
+        assert dict(+undone(world)) == {}
+
+    lived(0, story)
+
+
+def test_with_one_slot_each_site_that_shares_it_has_its_turn() -> None:
+    async def story(world: World) -> None:
+        world.kind = True
+        world.fixed = lambda job: world._route(replace(job, route="first"), "first")  # type: ignore[method-assign]
+        for _ in range(40):
+            world.accept(["narrow.test"], 1)  # an even number in its name, for its recipient has the odd one
+        world.accept(["narrow.test"], 2)
+        await asyncio.sleep(1.0)
+        world.accept(["narrow.test"], 1)  # the other demand on TLS
+        await asyncio.sleep(600.0)
+
+    world = lived(0, story, room=500, per_domain=500)
+    order = [int(attempt.queue_id[1:]) for attempt in world.store.attempts]
+    assert len(order) == 42
+    (turn,) = [place for place, number in enumerate(order) if number % 2 == 0]
+    assert turn < 21, order  # it did not wait for all the others

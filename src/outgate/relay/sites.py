@@ -237,7 +237,7 @@ class Site:
             # The connection had ended while it was idle: that is not the message's failure.
             self._hand_back(bundle, recipients, result.mail)
             return
-        final = result.final
+        final, troubled = result.final, self._pace.troubled
         if final is None or not final.ok or self._pace.troubled:
             self._judge(result)
         steps = kept.steps(result.steps)
@@ -261,7 +261,7 @@ class Site:
             self._delivery.end(bundle)
         if kept.sent >= kept.most or self._pace.surplus:
             kept.leave()
-        self._after_judgement()
+        self._after_judgement(troubled)
 
     def _hand_back(self, bundle: Bundle, recipients: tuple[JobRecipient, ...], goodbye: Reply | None) -> None:
         bundle.put_back(recipients)
@@ -289,10 +289,11 @@ class Site:
         else:
             self._pace.heard(refusal, now)
 
-    def _after_judgement(self) -> None:
+    def _after_judgement(self, troubled: bool = True) -> None:
+        """Have all go on who may; `troubled`: something was wrong before, so others may have waited for this."""
         if self._pace.troubled and (now := self._delivery.clock.now()) < self._pace.until:
             self._shared.give_back(now)
-        elif len(self._shared.sites) > 1 and not self._pace.easy:
+        elif len(self._shared.sites) > 1 and (troubled or not self._pace.easy):
             self._shared.pump()
         else:
             self.pump()
@@ -329,6 +330,8 @@ class Site:
             self._shared.give_back(now)
             return
         self._delivery.unreached(self._waiting.clear(), refusal, steps)
+        if now < pace.until:  # nobody would wake the other sites that it has paused
+            self._shared.give_back(now)
 
     def _opened(self, opened: Opened, before: tuple[Step, ...]) -> None:
         connection = opened.connection
