@@ -42,7 +42,7 @@ _NO_LOGIN = frozenset({530, 535, 538})
 _CALM_FROM = 1000
 """Sites that may be remembered before those are looked for of which nothing is worth it."""
 _Servers = tuple[str, tuple[str, ...], str, str, str]
-"""Endpoint, its addresses, way, site, name of the rules: who shares a pace."""
+"""Endpoint, its addresses, way, site, name of the rules (and of the login): who shares a pace."""
 _Way = tuple[_Servers, Hashable, PaceRules]
 
 
@@ -237,7 +237,7 @@ class Delivery:
 
     def unreached(self, waiting: Sequence[Bundle], none: NoHost, steps: tuple[Step, ...]) -> None:
         """Hand over to the next route what no host of a site has taken, or end it if there is none."""
-        if waiting:
+        if waiting and not (none.reason == "tls" and waiting[0].route.requiretls):  # that is the sender's demand
             self._ways.unreached(waiting[0].job, waiting[0].route, none.reason)
         for bundle in waiting:
             if none.reason == "internal" or not self._has_others(bundle, none.text):
@@ -283,7 +283,9 @@ class Delivery:
         if route is self._last_route and not self._rules.has_exceptions:
             return self._last_way
         rules = self._rules.rules(bundle.job.domain, (host.name for host in route.hosts))
-        servers = (route.endpoint, _sources(route), route.via, route.site, rules.name)
+        # What a smart host thinks of one login it need not think of another's: another configuration's, with its name.
+        own = rules.name if route.via == "direct" else f"{rules.name} {route.security}"
+        servers = (route.endpoint, _sources(route), route.via, route.site, own)
         self._last_route, self._last_way = route, (servers, (*_key(route), rules.name), rules)
         return self._last_way
 
