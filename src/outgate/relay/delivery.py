@@ -22,7 +22,7 @@ from outgate.base.tasks import spawn
 from outgate.model.flow import Attempt, Host, Job, Outcome, Prepared, Route, Status
 from outgate.model.operations import SiteLive
 from outgate.relay import outcome
-from outgate.relay.bundles import NOWHERE, Bundle, Tried, Work
+from outgate.relay.bundles import NOWHERE, Bundle, Tried, Work, bounded
 from outgate.relay.dialling import DeliveryLimits, Dialler, NoHost
 from outgate.relay.routing import Unroutable
 from outgate.relay.shaping import Pace, PaceRules, PaceStatus, RuleBook
@@ -41,6 +41,8 @@ _NO_LOGIN = frozenset({530, 535, 538})
 """RFC 4954: a smart host wants a login, or another one: that is the operator's matter, not the message's fault."""
 _CALM_FROM = 1000
 """Sites that may be remembered before those are looked for of which nothing is worth it."""
+_TRIED = 300
+"""Signs that are said of a route that could not take a message, in the reason for the next one."""
 _Servers = tuple[str, tuple[str, ...], str, str, str]
 """Endpoint, its addresses, way, site, name of the rules (and of the login): who shares a pace."""
 _Way = tuple[_Servers, Hashable, PaceRules]
@@ -378,7 +380,7 @@ class Delivery:
             started_at=work.started_at,
             finished_at=self.clock.now(),
             route_reason=work.route.reason,
-            steps=steps,
+            steps=bounded(steps),
             outcomes=outcomes,
             recipients=work.job.recipients,
         )
@@ -454,7 +456,7 @@ def _no_login(found: Outcome) -> Outcome:
 
 
 def _tried(work: Work, text: str) -> tuple[Tried, ...]:
-    return (*work.tried, Tried(work.route.via, text))
+    return (*work.tried, Tried(work.route.via, text[:_TRIED]))
 
 
 def _all_of(tried: tuple[Tried, ...]) -> str:

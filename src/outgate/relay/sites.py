@@ -22,7 +22,7 @@ from outgate.base.clock import Clock
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
 from outgate.model.flow import Host, JobRecipient, Route
-from outgate.relay.bundles import NOWHERE, RECIPIENTS, Bundle, Waiting, Work, offered
+from outgate.relay.bundles import NOWHERE, RECIPIENTS, Bundle, Waiting, Work, bounded, offered
 from outgate.relay.dialling import DeliveryLimits, Dialler, NoHost, Opened
 from outgate.relay.shaping import About, Pace, about
 from outgate.smtp.asyncio.client import Connection
@@ -241,7 +241,7 @@ class Site:
         if final is None or not final.ok or self._pace.troubled:
             self._judge(result)
         steps = kept.steps(result.steps)
-        bundle.steps = bundle.steps + steps if bundle.steps else steps
+        bundle.steps = bounded(bundle.steps + steps) if bundle.steps else steps
         bundle.host, bundle.tls = kept.host, kept.connection.tls
         whole = bundle.settle(recipients, result)
         if bundle.learned:
