@@ -195,8 +195,18 @@ class Delivery:
         if len(works) == 1:
             self._prepare(Bundle(works))
             return
-        for bundle in _together(works):
+        for bundle in self._together(works):
             self._prepare(bundle)
+
+    def _together(self, works: Iterable[Work]) -> list[Bundle]:
+        """Return works of one message in bundles that lead to one site each, by the same rules of pace."""
+        found: dict[Hashable, list[Work]] = {}
+        for work in works:
+            key = _key(work.route)
+            if self._rules.has_exceptions:
+                key = (*key, self._rules.rules(work.job.domain, (host.name for host in work.route.hosts)).name)
+            found.setdefault(key, []).append(work)
+        return [Bundle(together) for together in found.values()]
 
     def _prepare(self, bundle: Bundle) -> None:
         if self.stopping:  # the queue gives it back, or has
@@ -270,7 +280,7 @@ class Delivery:
                 self.ended(work, failed, steps, none.host, "")
             else:
                 found.append(replace(work, route=route, tried=tried, before=(*work.before, *steps)))
-        for each in _together(found):
+        for each in self._together(found):
             each.prepared = bundle.prepared
             if each.prepared is None:
                 self._prepare(each)
@@ -462,14 +472,6 @@ def _tried(work: Work, text: str) -> tuple[Tried, ...]:
 def _all_of(tried: tuple[Tried, ...]) -> str:
     """Return why no route took a message."""
     return tried[0].text if len(tried) == 1 else "; ".join(f"{each.via}: {each.text}" for each in tried)
-
-
-def _together(works: Iterable[Work]) -> list[Bundle]:
-    """Return works of one message in bundles that lead to one site each."""
-    found: dict[Hashable, list[Work]] = {}
-    for work in works:
-        found.setdefault(_key(work.route), []).append(work)
-    return [Bundle(together) for together in found.values()]
 
 
 def _sources(route: Route) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from outgate.base.clock import FrozenClock
 from outgate.model.flow import Attempt, Job, JobRecipient, Location, Prepared, SigningKey, Status, TlsLevel
 from outgate.model.routes import DIRECT, Forward, RouteSpec, RouteTls, RouteType
 from outgate.net.dns import BOTH, AddressAnswer, Exchange, ExchangeAnswer
-from outgate.relay.bundles import Tried
+from outgate.relay.bundles import Bundle, Tried, Work
 from outgate.relay.delivery import Delivery, DeliveryLimits
-from outgate.relay.dialling import Dialler
+from outgate.relay.dialling import Dialler, NoHost
 from outgate.relay.endpoints import Endpoint
 from outgate.relay.routing import Router, Unroutable
 from outgate.relay.sources import Sources
@@ -299,6 +299,16 @@ async def test_messages_of_different_logins_share_no_connection() -> None:
     assert [user for user, _ in peer.logins] == ["one", "two"]
 
 
+async def test_a_pause_that_one_login_has_earned_is_not_anothers() -> None:
+    async with desk(smart("relay", 1, username="me", password="x", tls=RouteTls.STARTTLS)) as d:
+        other = smart("relay", 1, username="you", password="y", tls=RouteTls.STARTTLS)
+        d.world.specs["cfg2"] = (replace(other, id="id-other"),)
+        for _ in range(3):
+            await d.send()
+        assert isinstance(await d.send(), float)  # given back: there is a pause
+        assert isinstance(await d.send(replace(job(), smtp_config_id="cfg2")), Attempt)
+
+
 async def test_the_names_that_an_operator_may_choose_from() -> None:
     async with desk(smart("primary", 1), defaults=(smart("house", 3), DIRECT)) as d:
         assert d.transports.names(["cfg"]) == ("direct", "house", "primary")
@@ -473,6 +483,14 @@ def test_a_login_is_never_without_tls() -> None:
     assert demand_of(smart("a", 25, tls=RouteTls.OPPORTUNISTIC)).level is TlsLevel.OPPORTUNISTIC
     assert demand_of(smart("a", 25)).level is TlsLevel.NONE
     assert demand_of(smart("a", 25, tls=RouteTls.IMPLICIT)).level is TlsLevel.VERIFIED
+
+
+async def test_what_a_sender_requires_of_tls_is_no_fault_of_the_route() -> None:
+    async with desk(smart("sure", 587, tls=RouteTls.STARTTLS)) as d:
+        route = await d.transports.route(job(requiretls=True))
+        bundle = Bundle([Work(job(requiretls=True), route, 0.0)])
+        d.delivery.unreached([bundle], NoHost("REQUIRETLS is not offered", "tls", route.hosts[0], None, "5.7.30"), ())
+        assert (await d.attempts.get()).outcomes[0].status is Status.BOUNCED and not d.transports.troubled
 
 
 async def test_what_requires_tls_takes_no_route_that_does_not_verify() -> None:
