@@ -103,6 +103,16 @@ class Router:
             self._fixed_at = self._sources.generation
         return self._fixed
 
+    @property
+    def is_fixed(self) -> bool:
+        """Say whether a setting gives the one route of all mail."""
+        return self._fixed is not None
+
+    def fixed_for(self, *, requiretls: bool) -> Route | None:
+        """Return the one route of all mail, for a message that may require verified TLS. Raises `Unroutable`."""
+        fixed = self.fixed
+        return _insisted(fixed) if fixed is not None and requiretls else fixed
+
     def _smart_host(self, deliver_to: str) -> Route:
         host, _, port = deliver_to.rpartition(":")
         if not host or not port.isdecimal():
@@ -136,9 +146,9 @@ class Router:
         """Return where to deliver mail for `domain` (A-labels, or an address literal). `requiretls`: the sender
         requires verified TLS all the way; `tls_optional`: it wants the message to go whatever the domain asks. Raises
         `Unroutable`."""
-        fixed = self.fixed
+        fixed = self.fixed_for(requiretls=requiretls)
         if fixed is not None:
-            return _insisted(fixed) if requiretls else fixed
+            return fixed
         if domain.startswith("["):
             found = self._literal(domain)
             return _insisted(found) if requiretls else found

@@ -31,6 +31,13 @@ def smart(name: str, port: int, host: str = "127.0.0.1", **more: Any) -> RouteSp
     return RouteSpec(f"id-{name}", name, RouteType.SMART_HOST, host, port, **{"tls": NONE} | more)
 
 
+WANTS_LOGIN = {
+    "MAIL": b"530 5.7.0 Authentication required\r\n",
+    "RCPT": b"503 5.5.1 Need MAIL command\r\n",
+    "DATA": b"503 5.5.1 Need RCPT command\r\n",
+}
+
+
 @dataclass
 class World:
     """DNS, the store, and what is asked of them."""
@@ -280,7 +287,7 @@ async def test_an_address_of_ours_that_is_gone_is_no_fault_of_the_route() -> Non
 
 async def test_a_wish_for_a_login_defers_and_never_bounces() -> None:
     async with (
-        Peer(answers={"MAIL": b"530 5.7.0 Authentication required\r\n"}) as peer,
+        Peer(answers=WANTS_LOGIN) as peer,
         desk(smart("primary", peer.port)) as d,
     ):
         attempt = await d.send()
@@ -346,6 +353,19 @@ async def test_the_setting_that_takes_all_mail_takes_it_without_a_look_at_routes
     async with Peer() as peer, desk(smart("primary", 1), deliver_to=f"127.0.0.1:{peer.port}") as d:
         attempt = await d.send()
     assert attempt.outcomes[0].status is Status.DELIVERED and d.world.read == 0
+
+
+@pytest.mark.parametrize("requiretls", [False, True])
+async def test_nothing_leads_past_the_setting_that_takes_all_mail(requiretls: bool) -> None:
+    """Not what a sender requires of TLS, and not a failure, where the configuration's routes are known already."""
+    async with Peer() as elsewhere, Peer(answers={"EHLO": b"421 4.3.2 not now\r\n"}) as peer:
+        smart_host = smart("primary", elsewhere.port, verify=True, tls=RouteTls.IMPLICIT)
+        async with desk(smart_host, deliver_to=f"127.0.0.1:{peer.port}") as d:
+            assert (await d.transports.made("inst", "cfg", "primary", "x.test")).via == "primary"
+            assert not d.transports.has_others(job(), ())
+            attempt = await d.send(job(requiretls=requiretls))
+        assert attempt.outcomes[0].status is Status.DEFERRED and attempt.address == f"127.0.0.1:{peer.port}"
+        assert attempt.route_reason == "setting deliver_to" and peer.connections == 1 and elsewhere.connections == 0
 
 
 # -- what is refused ----------------------------------------------------------------------------------------------
