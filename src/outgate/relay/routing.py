@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Protocol
 
 from outgate.model.flow import Host, Route, TlsDemand, TlsLevel
@@ -25,6 +26,7 @@ from outgate.relay.sources import Sources
 from outgate.relay.tls_rules import TlsRules, Unsafe, Wanted, security
 
 _MX_HOSTS = 10
+_MX_NAMED = 3
 _ADDRESSES = 20
 _ANY = TlsDemand()
 
@@ -166,10 +168,10 @@ class Router:
         exchanges = self._before_us(domain, exchanges)
         random.shuffle(exchanges)
         exchanges.sort(key=lambda exchange: exchange.preference)
-        site = ",".join(sorted(exchange.host for exchange in exchanges))
+        site = _site(exchanges)
         wanted = await self._tls.of(domain, answer, insist=requiretls, waive=tls_optional)
         hosts, notes = await self._hosts(wanted, exchanges[:_MX_HOSTS], site)
-        reason = "implicit MX" if implicit else "MX " + ", ".join(f"{e.preference} {e.host}" for e in exchanges)
+        reason = "implicit MX" if implicit else _named(exchanges)
         if wanted.demanding or wanted.note:
             demands = dict.fromkeys(host.tls.why or host.tls.testing for host in hosts)
             reason = "; ".join(text for text in (reason, *demands, wanted.note, *notes) if text)
@@ -251,6 +253,24 @@ class Router:
         raise Unroutable(
             f"no mail host of {domain} has an address", permanent=True, reason="bad-domain", enhanced="5.4.4"
         )
+
+
+def _site(exchanges: Sequence[Exchange]) -> str:
+    """Return the name of the site that these hosts are: its connections and its pace are one.
+
+    A site is written with each recipient, and who publishes a thousand hosts must not fill the disk: those that are
+    too many to name are told apart by a digest, which nobody can have two sets share."""
+    hosts = sorted({exchange.host for exchange in exchanges})
+    whole = ",".join(hosts)
+    if len(hosts) <= _MX_HOSTS:
+        return whole
+    return f"{','.join(hosts[:_MX_NAMED])},{len(hosts) - _MX_NAMED}-more-{sha256(whole.encode()).hexdigest()[:32]}"
+
+
+def _named(exchanges: Sequence[Exchange]) -> str:
+    """Return the hosts that may be tried, as the trail shows them."""
+    text = "MX " + ", ".join(f"{exchange.preference} {exchange.host}" for exchange in exchanges[:_MX_HOSTS])
+    return text if len(exchanges) <= _MX_HOSTS else f"{text} and {len(exchanges) - _MX_HOSTS} more"
 
 
 def _insisted(fixed: Route) -> Route:
