@@ -17,6 +17,9 @@ LONGEST = 65_536
 """Octets of a policy that are read (RFC 8461 section 3.3 suggests a limit)."""
 LONGEST_AGE = 31_557_600
 """Seconds that a policy may be kept: about a year (section 3.2)."""
+LEAST_AGE = 60
+"""Seconds that a policy counts whatever it says: one with a max_age of 0 would else hold for no message, and be fetched
+for each."""
 MOST_HOSTS = 100
 """Patterns of one policy: the RFC has no limit, memory has."""
 
@@ -62,7 +65,7 @@ class Kept:
     @property
     def expires_at(self) -> float:
         """Return until when it counts, whatever DNS says meanwhile."""
-        return self.fetched_at + self.policy.max_age
+        return self.fetched_at + max(self.policy.max_age, LEAST_AGE)
 
 
 def policy_id(records: Iterable[bytes]) -> str | None:
