@@ -134,6 +134,7 @@ class Writer:
         )
         return Report(
             self._message(job, number, octets, at, report.subject(reported[0].action)),
+            tuple(recipient.id for recipient, _, _ in told),
             tuple(recipient.id for recipient, _, action in told if action == "delayed"),
         )
 

@@ -357,9 +357,12 @@ class QueueRows:
             for number, r in enumerate(sent_to)
         ]
 
-    def settle(self, attempts: Sequence[Attempt], besides: Iterable[str] = ()) -> dict[int, tuple[int, int]]:
-        """Record attempts; return (records, bytes) by segment that nobody needs once this is durable, with those of
-        `besides`: messages that have suppressed recipients, and perhaps no others."""
+    def settle(
+        self, attempts: Sequence[Attempt], besides: Iterable[str] = ()
+    ) -> tuple[set[int], dict[int, tuple[int, int]]]:
+        """Record attempts; return the recipients whose outcome counts, and (records, bytes) by segment that nobody
+        needs once this is durable, with those of `besides`: messages that have suppressed recipients, and perhaps no
+        others."""
         rows: list[tuple[Any, ...]] = []
         settled: list[tuple[Any, ...]] = []
         facts: list[Fact] = []
@@ -392,11 +395,11 @@ class QueueRows:
                     )
                 )
         self._many(_ADD_ATTEMPTS, rows)
-        standing = self._many(_SETTLE, settled, (self._lease,))
+        standing = {row[0] for row in self._many(_SETTLE, settled, (self._lease,))}
         if len(standing) != len(settled):
-            facts = _told_late(facts, {row[0] for row in standing})
+            facts = _told_late(facts, set(standing))
         self.events.add(facts)
-        return self.free_done(maybe_done)
+        return standing, self.free_done(maybe_done)
 
     def free_done(self, queue_ids: Iterable[str]) -> dict[int, tuple[int, int]]:
         """Let go of the bodies of those messages whose recipients are all final; say what is freed, by segment."""

@@ -103,7 +103,7 @@ class _Reported:
     """An attempt with the report that it causes: both are kept, or neither."""
 
     attempt: Attempt
-    delayed: tuple[int, ...]
+    about: Report
     report: _Submission
 
 
@@ -241,7 +241,7 @@ class QueueStore:
         if report is None:
             self._add_outcome(attempt)
         else:
-            self._add_outcome(_Reported(attempt, report.delayed, _Submission(report.message, done)))
+            self._add_outcome(_Reported(attempt, report, _Submission(report.message, done)))
 
     def release(self, job: Job, due_at: float) -> None:
         """Give a job's lease back without an attempt; it is due again at `due_at` (epoch seconds)."""
@@ -314,7 +314,7 @@ class QueueStore:
         try:
             with self._rows.transaction():
                 self._rows.keep_generations(begun)
-                made = self._rows.add([(submission.accepted, place) for submission, place in stored])
+                made = self._add(stored)
                 count = self._rows.holds.expire(queue_ids, reasons, before, words, now)
                 freed = self._rows.free_done(queue_ids)
         except BaseException:
@@ -624,23 +624,35 @@ class QueueStore:
     def _write(self, stored: _Stored, outcomes: list[_Outcome]) -> None:
         """Make rows durable in one transaction; where that cannot be, in one each."""
         begun = self._spool.begun()
+        of_outcomes = {id(each.report) for each in outcomes if isinstance(each, _Reported)}
+        mail = [each for each in stored if id(each[0]) not in of_outcomes]
+        reports = [each for each in stored if id(each[0]) in of_outcomes]
         try:
             with self._rows.transaction():
                 self._rows.keep_generations(begun)
-                jobs = self._rows.add([(submission.accepted, place) for submission, place in stored])
+                jobs = self._add(mail)
                 suppressed = [o for o in outcomes if isinstance(o, Suppress)]
                 self._rows.holds.suppress(suppressed)
-                freed = self._rows.settle(
+                standing, freed = self._rows.settle(
                     _attempts(outcomes),
                     [
-                        *(submission.accepted.queue_id for submission, _ in stored if submission.accepted.suppressed),
+                        *(submission.accepted.queue_id for submission, _ in mail if submission.accepted.suppressed),
                         *(each.queue_id for each in suppressed),
                     ],
                 )
-                self._rows.warned(id for o in outcomes if isinstance(o, _Reported) for id in o.delayed)
                 self._rows.release([o for o in outcomes if isinstance(o, Release)])
                 self._rows.holds.add([o for o in outcomes if isinstance(o, Hold)])
-                cancelled = self._rows.verbs.come_back()
+                cancelled, spared = self._rows.verbs.come_back()
+                # Only now is it known which outcomes count: nobody is told of another.
+                moot = _moot(outcomes, standing - cancelled)
+                told = [each for each in reports if id(each[0]) not in moot]
+                jobs += self._add(told)
+                self._rows.warned(
+                    number
+                    for each in outcomes
+                    if isinstance(each, _Reported) and id(each.report) not in moot
+                    for number in each.about.delayed
+                )
         except Exception as error:
             apart = _apart(stored, outcomes)
             if len(apart) > 1 and not _of_the_disk(error):
@@ -652,7 +664,13 @@ class QueueStore:
             return
         self._retry_s = self._retry_at = 0.0
         self._spool.keep(begun)
-        self._settled(stored, jobs, (*freed.items(), *cancelled.items()))
+        self._settled([*mail, *told], jobs, (*freed.items(), *spared.items()))
+        if moot:
+            self._spool.discard(place for submission, place in reports if id(submission) in moot)
+            _log.info("queue.reports_moot", reports=len(moot), reason="what they tell did not count any more")
+
+    def _add(self, stored: _Stored) -> list[tuple[Job, ...]]:
+        return self._rows.add([(submission.accepted, place) for submission, place in stored]) if stored else []
 
     def _settled(
         self,
@@ -777,6 +795,12 @@ def _attempts(outcomes: Sequence[_Outcome]) -> list[Attempt]:
         elif isinstance(each, _Reported):
             found.append(each.attempt)
     return found
+
+
+def _moot(outcomes: Sequence[_Outcome], standing: set[int]) -> set[int]:
+    """Return (by identity) the submissions of reports that are about nobody whose outcome stands."""
+    reported = [each for each in outcomes if isinstance(each, _Reported)]
+    return {id(each.report) for each in reported if standing.isdisjoint(each.about.recipients)}
 
 
 def _apart(stored: _Stored, outcomes: list[_Outcome]) -> list[tuple[_Stored, list[_Outcome]]]:

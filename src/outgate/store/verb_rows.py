@@ -193,13 +193,13 @@ class VerbRows:
         step.done.changed += len(held)
         step.done.under_way -= len(held)
 
-    def come_back(self) -> dict[int, tuple[int, int]]:
-        """Do what was wished of recipients that are no longer under way; return the bodies that nobody needs once this
-        is durable, by segment."""
+    def come_back(self) -> tuple[set[int], dict[int, tuple[int, int]]]:
+        """Do what was wished of recipients that are no longer under way; return those that are cancelled by it, and the
+        bodies that nobody needs once this is durable, by segment."""
         if not self._wishes:
-            return {}
+            return set(), {}
         rows = self._connection.execute(_CAME_BACK).fetchall()
-        cancelled: dict[str, None] = {}
+        cancelled: dict[int, str] = {}
         for number, verb, actor, at, why, queue_id, status, updated_at in rows:
             found = fate(Verb(verb), Status(status), leased=False, reason="")
             if found is not Fate.CHANGES:
@@ -209,12 +209,12 @@ class VerbRows:
             self._tell(order, [(number, queue_id)])
             self._many(_HOLD if verb == Verb.HOLD else _CANCEL, [(number,)], (order.at,))
             if verb == Verb.CANCEL:
-                cancelled[queue_id] = None
+                cancelled[number] = queue_id
         self._many(_FORGET, [(row[0],) for row in rows])
         (left,) = self._connection.execute("SELECT EXISTS (SELECT 1 FROM operator_wishes)").fetchone()
         # Seen before this transaction ends: should it be undone, the next one looks again.
         self._wishes = bool(left or rows)
-        return self._free_done(list(cancelled))
+        return set(cancelled), self._free_done(list(dict.fromkeys(cancelled.values())))
 
 
 _TOLD = {

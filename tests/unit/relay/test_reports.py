@@ -15,6 +15,7 @@ import pytest
 from outgate.base.clock import FrozenClock
 from outgate.message.fields import unstuffed
 from outgate.model.flow import Accepted, Attempt, Job, Outcome, Recipient, Report, Status
+from outgate.model.operations import Order, Scope, Verb
 from outgate.relay.holds import Holds
 from outgate.relay.queue import Queue, Retry
 from outgate.relay.reports import Reports, Writer, news
@@ -323,6 +324,44 @@ async def test_after_a_crash_there_are_both_or_neither(desks, tmp_path: Path) ->
         assert again.store.messages()[0] == 3
     finally:
         await again.stop()
+
+
+async def test_nobody_is_told_of_an_outcome_that_comes_too_late(desks) -> None:  # type: ignore[no-untyped-def]
+    desk = desks()
+    job = await desk.accept(asked(""))
+    desk.queue.release(job, NOW + 3600)  # given back, and due again
+    await asyncio.to_thread(desk.store.flush)
+    desk.queue.record(job, attempt(job, B))
+    await desk.settle()
+    found = desk.store.message(job.queue_id)
+    assert found is not None and found.recipients[0].status is Status.QUEUED and found.reports == ()
+    assert [event.kind for event in found.events] == ["accepted", "warning"]
+    assert sum(records for records, _ in desk.store.live_segments().values()) == 1
+    assert desk.store.messages()[0] == 1 and not desk.jobs
+
+
+async def test_who_cancels_what_is_late_is_not_told_that_it_goes_on(desks) -> None:  # type: ignore[no-untyped-def]
+    desk = desks()
+    job = await desk.accept(asked("DELAY"))
+    order = Order(Verb.CANCEL, Scope(queue_ids=(job.queue_id,)), "iam-ann", NOW)
+    await asyncio.to_thread(desk.store.verbs.obey, order, [job.recipients[0].id])
+    desk.queue.record(job, attempt(job, Status.DEFERRED, at=NOW + DELAY))
+    await desk.settle()
+    found = desk.store.message(job.queue_id)
+    assert found is not None and found.recipients[0].status is Status.CANCELLED and found.reports == ()
+    assert desk.store.live_segments() == {} and not desk.jobs
+
+
+async def test_a_cancellation_does_not_undo_what_has_failed_and_is_told(desks) -> None:  # type: ignore[no-untyped-def]
+    desk = desks()
+    job = await desk.accept(asked(""))
+    desk.queue.record(job, attempt(job, B))  # while its report is written, it is under way
+    order = Order(Verb.CANCEL, Scope(queue_ids=(job.queue_id,)), "iam-ann", NOW)
+    done = (await asyncio.to_thread(desk.store.verbs.obey, order, [job.recipients[0].id])).done
+    await desk.settle()
+    found = desk.store.message(job.queue_id)
+    assert found is not None and found.recipients[0].status is B and len(found.reports) == 1
+    assert done.under_way + done.final == 1
 
 
 async def test_stopping_writes_what_is_being_written(desks) -> None:  # type: ignore[no-untyped-def]
