@@ -49,7 +49,7 @@ _WISH = (
 _WISHES_OF = "SELECT recipient_id FROM operator_wishes WHERE verb = 'hold' AND recipient_id IN (VALUES {values})"
 _FORGET = "DELETE FROM operator_wishes WHERE recipient_id IN (VALUES {values})"
 _CAME_BACK = (
-    "SELECT w.recipient_id, w.verb, w.actor, w.at, w.why, r.queue_id, r.status, r.updated_at"
+    "SELECT w.recipient_id, w.verb, w.actor, w.at, w.why, r.queue_id, r.status, r.reason, r.updated_at"
     " FROM operator_wishes AS w CROSS JOIN recipients AS r ON r.id = w.recipient_id WHERE r.lease IS NULL"
 )
 _ADD_HOLD = (
@@ -200,8 +200,8 @@ class VerbRows:
             return set(), {}
         rows = self._connection.execute(_CAME_BACK).fetchall()
         cancelled: dict[int, str] = {}
-        for number, verb, actor, at, why, queue_id, status, updated_at in rows:
-            found = fate(Verb(verb), Status(status), leased=False, reason="")
+        for number, verb, actor, at, why, queue_id, status, reason, updated_at in rows:
+            found = fate(Verb(verb), Status(status), leased=False, reason=reason)
             if found is not Fate.CHANGES:
                 continue
             # Not before what the trail says of the attempt that it has just had.
