@@ -213,7 +213,6 @@ class QueueStore:
         self._retry_at = 0.0
         self._compact_at = time.monotonic() + _COMPACT_REST_S
         self._unreadable: set[int] = set()
-        self._freed: list[dict[int, tuple[int, int]]] = []
         self.verbs = Verbs(rows.verbs, history, self._transact, self.flush)
         """What operators do to queued mail."""
         self._thread = threading.Thread(target=self._run, name="queue-commit", daemon=True)
@@ -491,19 +490,10 @@ class QueueStore:
         """Do something to many messages, a transaction for some of them, so that submissions get their turn."""
 
         def one(some: Sequence[str]) -> int:
-            self._freed.clear()
             with self._rows.transaction():
-                count = step(some)
-            # Only now is it durable that nobody needs these bodies.
-            for freed in self._freed:
-                for number, (records, length) in freed.items():
-                    self._spool.release(number, records, length)
-            return count
+                return step(some)
 
-        total = 0
-        for at in range(0, len(queue_ids), _STEP):
-            total += self._ask(partial(one, queue_ids[at : at + _STEP]))
-        return total
+        return sum(self._ask(partial(one, queue_ids[at : at + _STEP])) for at in range(0, len(queue_ids), _STEP))
 
     def _add_outcome(self, outcome: _Outcome) -> None:
         self._outcomes.append(outcome)
@@ -693,6 +683,10 @@ class QueueStore:
         if outcomes and _of_the_disk(error):
             self._put_back(outcomes)
             self._pause(self._retry_s)
+        elif outcomes and isinstance(outcomes[0], _Reported):
+            # It may be the report's fault: what became of mail is kept in any case.
+            _log.error("queue.report_refused", queue_id=outcomes[0].attempt.queue_id, remedy="nobody is told")
+            self._write([], [outcomes[0].attempt])
         elif outcomes:
             # No repetition will help; the lease stands until the next start, which tries these again.
             _log.error("queue.outcome_refused", outcome=repr(outcomes[0]))

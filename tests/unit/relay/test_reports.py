@@ -326,6 +326,22 @@ async def test_after_a_crash_there_are_both_or_neither(desks, tmp_path: Path) ->
         await again.stop()
 
 
+async def test_an_outcome_is_kept_though_its_report_is_refused(desks, caplog) -> None:  # type: ignore[no-untyped-def]
+    desk = desks()
+    job, other = await desk.accept(asked("")), await desk.accept(asked(""))
+    report = desk.writer.write(job, attempt(job, B))
+    assert report is not None
+    taken = replace(report.message, queue_id=job.queue_id)  # rows that cannot be
+    desk.store.record(attempt(job, B), replace(report, message=taken), desk.queue.stored)
+    desk.queue.record(other, attempt(other, B))
+    await desk.settle()
+    found, beside = desk.store.message(job.queue_id), desk.store.message(other.queue_id)
+    assert found is not None and found.recipients[0].status is B and found.reports == ()
+    assert beside is not None and beside.recipients[0].status is B and len(beside.reports) == 1
+    assert "queue.report_refused" in caplog.text
+    assert sum(records for records, _ in desk.store.live_segments().values()) == 1
+
+
 async def test_nobody_is_told_of_an_outcome_that_comes_too_late(desks) -> None:  # type: ignore[no-untyped-def]
     desk = desks()
     job = await desk.accept(asked(""))
