@@ -192,6 +192,8 @@ class QueueRows:
     def transaction(self) -> Generator[None]:
         """Make everything inside durable at once, or nothing of it."""
         connection = self._connection
+        if connection.in_transaction:  # what failed before could not even be undone: nothing begins until it is
+            connection.execute("ROLLBACK")
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
