@@ -17,16 +17,17 @@ from collections.abc import Callable
 from outgate.model.flow import Status
 from outgate.store.event_rows import Many
 
-LOOK, MOST = 200, 40
-"""Messages that one step looks at, and that it takes out."""
+LOOK, MOST, YOUNG = 200, 40, 20
+"""Messages that one step looks at, that it takes out, and that must be young in a row to end a sweep."""
 
 _FINAL = ", ".join(f"'{status.value}'" for status in Status if status.final)
 # The table's own order is the order of acceptance.
 _OLD = (
-    "SELECT rowid, queue_id, segment IS NULL AND NOT EXISTS (SELECT 1 FROM recipients AS r"
-    f" WHERE r.queue_id = m.queue_id AND (r.updated_at >= :before OR r.status NOT IN ({_FINAL})))"
+    "SELECT rowid, queue_id, accepted_at >= :before, segment IS NULL AND accepted_at < :before AND NOT EXISTS"
+    " (SELECT 1 FROM recipients AS r WHERE r.queue_id = m.queue_id"
+    f" AND (r.updated_at >= :before OR r.status NOT IN ({_FINAL})))"
     " FROM (SELECT rowid, queue_id, segment, accepted_at FROM messages WHERE rowid > :after ORDER BY rowid LIMIT :look)"
-    " AS m WHERE m.accepted_at < :before ORDER BY rowid"
+    " AS m ORDER BY rowid"
 )
 _FORGET = (
     "DELETE FROM attempts WHERE id IN (SELECT attempt_id FROM events WHERE queue_id IN (VALUES {values}))",
@@ -53,14 +54,15 @@ class PurgeRows:
         asked = {"before": before, "after": self._after, "look": LOOK}
         rows = self._connection.execute(_OLD, asked).fetchall()
         gone: list[tuple[str]] = []
-        for number, queue_id, done in rows:
+        for number, queue_id, _, done in rows:
             if done and len(gone) == MOST:
                 break
             self._after = number
             if done:
                 gone.append((queue_id,))
         else:
-            if len(rows) < LOOK:
+            # What follows something young is young; but for one that came while the clock was wrong.
+            if len(rows) < LOOK or all(young for _, _, young, _ in rows[-YOUNG:]):
                 self._after = -1
         if gone:
             for statement in _FORGET:

@@ -88,6 +88,20 @@ def test_a_sweep_gets_past_what_has_to_stay(desk: Desk, tmp_path: Path) -> None:
     assert count(tmp_path)["messages"] == purge_rows.LOOK + 30
 
 
+def test_a_sweep_gets_past_what_came_while_the_clock_was_wrong(desk: Desk, tmp_path: Path) -> None:
+    finished(desk, 1, at=NOW + 3650 * DAY)
+    desk.store_all(*(accepted(f"w{number}@dest.test", at=OLD) for number in range(purge_rows.LOOK)))
+    finished(desk, 50)
+    assert sweep(desk) == 50
+    assert count(tmp_path)["messages"] == purge_rows.LOOK + 1
+
+
+def test_a_sweep_ends_where_what_is_young_begins(desk: Desk) -> None:
+    finished(desk, 3)
+    finished(desk, purge_rows.LOOK + 50, at=NOW - DAY)
+    assert desk.store.purge(BEFORE) == (3, True)
+
+
 def test_ids_of_what_is_gone_are_not_given_again(desk: Desk, tmp_path: Path) -> None:
     finished(desk, 5)
     assert sweep(desk) == 5
