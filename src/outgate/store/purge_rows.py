@@ -17,8 +17,8 @@ from collections.abc import Callable
 from outgate.model.flow import Status
 from outgate.store.event_rows import Many
 
-LOOK, MOST, YOUNG = 200, 40, 20
-"""Messages that one step looks at, that it takes out, and that must be young in a row to end a sweep."""
+LOOK, MOST = 200, 40
+"""Messages that one step looks at, and that it takes out."""
 
 _FINAL = ", ".join(f"'{status.value}'" for status in Status if status.final)
 # The table's own order is the order of acceptance.
@@ -29,6 +29,8 @@ _OLD = (
     " FROM (SELECT rowid, queue_id, segment, accepted_at FROM messages WHERE rowid > :after ORDER BY rowid LIMIT :look)"
     " AS m ORDER BY rowid"
 )
+_YOUNG = 20
+"""Messages that must be young in a row to end a sweep."""
 _FORGET = (
     "DELETE FROM attempts WHERE id IN (SELECT attempt_id FROM events WHERE queue_id IN (VALUES {values}))",
     "DELETE FROM events WHERE queue_id IN (VALUES {values})",
@@ -62,7 +64,7 @@ class PurgeRows:
                 gone.append((queue_id,))
         else:
             # What follows something young is young; but for one that came while the clock was wrong.
-            if len(rows) < LOOK or all(young for _, _, young, _ in rows[-YOUNG:]):
+            if len(rows) < LOOK or all(young for _, _, young, _ in rows[-_YOUNG:]):
                 self._after = -1
         if gone:
             for statement in _FORGET:
