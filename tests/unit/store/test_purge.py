@@ -12,7 +12,7 @@ import pytest
 
 from outgate.base.clock import FrozenClock
 from outgate.model.flow import Status
-from outgate.store import purge_rows, sqlite
+from outgate.store import purge_rows, tidying
 from outgate.store.metrics import Selection
 from support.queue_mail import NOW, Desk, accepted, attempt
 
@@ -119,7 +119,7 @@ def test_a_submission_waits_for_one_step_at_most(desk: Desk, tmp_path: Path) -> 
     """Told by order, not by the clock: between any two commits of submissions that wait there is one step."""
     finished(desk, 600)
     order: list[str] = []
-    purge, write = desk.store._purge, desk.store._write
+    purge, write = desk.store._tidying.purge, desk.store._write
     under_way, go_on = threading.Event(), threading.Event()
 
     def step(before: float) -> tuple[int, bool]:
@@ -134,9 +134,9 @@ def test_a_submission_waits_for_one_step_at_most(desk: Desk, tmp_path: Path) -> 
         write(submissions, outcomes)
 
     desk.store._write = stored  # type: ignore[method-assign]
-    desk.store._purge = step  # type: ignore[method-assign]
-    desk.store._retention_s = 30 * DAY
-    desk.store._purge_at = 0.0
+    desk.store._tidying.purge = step  # type: ignore[method-assign]
+    desk.store._tidying._retention_s = 30 * DAY
+    desk.store._tidying._purge_at = 0.0
     desk.store._inbox.put(None)  # the thread looks at what it planned
     assert under_way.wait(30)
     desk.answers.clear()
@@ -145,7 +145,7 @@ def test_a_submission_waits_for_one_step_at_most(desk: Desk, tmp_path: Path) -> 
     desk.wait(1)
     assert order[:2] == ["step", "stored"]
     for _ in range(30):
-        desk.store._purge_at = 0.0  # a step is due whenever the thread looks
+        desk.store._tidying._purge_at = 0.0  # a step is due whenever the thread looks
         desk.answers.clear()
         steps = order.count("step")
         desk.submit(accepted(at=OLD - DAY))
@@ -159,8 +159,8 @@ def test_a_submission_waits_for_one_step_at_most(desk: Desk, tmp_path: Path) -> 
 
 
 def test_it_happens_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_COMPACT_REST_S", 0.0)
-    monkeypatch.setattr(sqlite, "_PURGE_REST_S", 0.0)
+    monkeypatch.setattr(tidying, "_COMPACT_REST_S", 0.0)
+    monkeypatch.setattr(tidying, "_PURGE_REST_S", 0.0)
     clock = FrozenClock(OLD)
     desk = Desk(tmp_path, clock, retention_s=30 * DAY)
     finished(desk, 100)
