@@ -299,7 +299,7 @@ class Ledger(History):
         assert self.purged or counted == befell
 
 
-@pytest.mark.parametrize("seed", [3, 4, 6, 7])
+@pytest.mark.parametrize("seed", [8, 15, 32, 33])
 def test_mail_outcomes_reports_and_room_add_up(tmp_path: Path, seed: int) -> None:
     ledger = Ledger(tmp_path, seed)
     ledger.opened()
