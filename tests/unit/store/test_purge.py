@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,37 @@ def test_a_step_that_fails_leaves_everything_and_is_tried_again(desk: Desk, tmp_
     with closing(sqlite3.connect(tmp_path / "queue-0.db")) as connection:
         connection.execute("DROP TRIGGER t")
     assert sweep(desk) == 10
+
+
+def counts(directory: Path) -> list[tuple[str, int]]:
+    with closing(sqlite3.connect(directory / "queue-0.db")) as connection:
+        return connection.execute("SELECT instance_id, minute FROM counts ORDER BY instance_id, minute").fetchall()
+
+
+def test_what_was_counted_goes_with_the_mail_of_that_time_instance_by_instance(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purge_rows, "COUNTS_MOST", 4)
+    boundary = int(BEFORE) // 60 * 60
+    times = [*(OLD + 60 * each for each in range(12)), boundary - 1, boundary, NOW]
+    for instance in ("a", "b", "c"):
+        desk.store_all(*(accepted(at=at, instance=instance) for at in times))
+    assert len(counts(tmp_path)) == 3 * len(times)
+    steps = 0
+    while not desk.store.purge(BEFORE)[1]:
+        steps += 1
+    assert 3 * 13 // 4 <= steps <= 3 * 13
+    kept = [boundary // 60, int(NOW) // 60]
+    assert counts(tmp_path) == [(instance, minute) for instance in ("a", "b", "c") for minute in kept]
+    # The mail itself waits still, and the next sweep begins with it again.
+    assert count(tmp_path)["messages"] == 3 * len(times)
+    assert desk.store.purge(BEFORE) == (0, True)
+
+
+def test_many_counts_of_one_minute_go_in_one_step(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(purge_rows, "COUNTS_MOST", 2)
+    desk.store_all(*(replace(accepted(at=OLD), smtp_config_id=f"c{each}") for each in range(9)))
+    assert len(counts(tmp_path)) == 9
+    assert desk.store.purge(BEFORE) == (0, False)
+    assert counts(tmp_path) == []
+    assert desk.store.purge(BEFORE) == (0, True)
