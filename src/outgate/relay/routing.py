@@ -36,7 +36,7 @@ class Names(Protocol):
 
     async def exchanges(self, domain: str) -> ExchangeAnswer: ...
 
-    async def hosts(self, name: str) -> AddressAnswer: ...
+    async def hosts(self, name: str, *, families: frozenset[str]) -> AddressAnswer: ...
 
 
 class Unroutable(Exception):
@@ -83,6 +83,7 @@ class Router:
         self._port = port
         self._endpoint = endpoint
         self._first = {(":" in address): address for address in reversed(endpoint.outgoing_addresses)}
+        self._families = frozenset("AAAA" if six else "A" for six in self._first)
         self._sources = sources
         self._own = frozenset(name.lower().removesuffix(".") for name in own_names)
         self._permitted = permitted
@@ -217,7 +218,7 @@ class Router:
         suspended: Unroutable | None = None
         domain, unknown, refused = wanted.domain, False, False
         for exchange in exchanges:
-            answer = await self._names.hosts(exchange.host)
+            answer = await self._names.hosts(exchange.host, families=self._families)
             unknown |= answer.status not in ("ok", "nodata")
             usable = [each for each in answer.addresses if self._usable(exchange.host, each)]
             refused |= len(usable) < len(answer.addresses)

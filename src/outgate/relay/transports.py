@@ -250,7 +250,11 @@ class Transports:
 
     async def _made(self, job: Job, spec: RouteSpec) -> Route:
         endpoint = self._endpoint_of(job.instance_id)
-        return await self._make(spec, endpoint, job.domain, requiretls=job.requiretls, tls_optional=job.tls_optional)
+        made = await self._make(spec, endpoint, job.domain, requiretls=job.requiretls, tls_optional=job.tls_optional)
+        if made.requiretls and not job.reverse_path:
+            # A report goes as safely as what it is about, but is not lost for want of a promise (RFC 8689 section 5).
+            made = replace(made, requiretls=False)
+        return made
 
     async def _make(
         self, spec: RouteSpec, endpoint: Endpoint, domain: str, *, requiretls: bool = False, tls_optional: bool = False

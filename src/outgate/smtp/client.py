@@ -309,7 +309,7 @@ class ClientMachine:
         if "SMTPUTF8" not in self.extensions and needs_utf8(transaction):
             work.mail = UTF8_NOT_OFFERED
             self._done(work, "smtputf8 not offered")
-        elif transaction.requiretls and not (self.tls and "REQUIRETLS" in self.extensions):
+        elif transaction.requiretls and transaction.reverse_path and not self._promises_tls:
             work.mail = REQUIRETLS_NOT_OFFERED
             self._done(work, "requiretls not offered")
         elif self._current is None:
@@ -465,9 +465,15 @@ class ClientMachine:
             command += " SMTPUTF8"
         if "DSN" in extensions:
             command += transaction.mail_options()
-        if transaction.requiretls:
+        # A report is not lost for want of the promise (RFC 8689 section 5).
+        if transaction.requiretls and self._promises_tls:
             command += " REQUIRETLS"
         return command + "\r\n"
+
+    @property
+    def _promises_tls(self) -> bool:
+        """Say whether the peer holds the next servers to TLS where that is asked."""
+        return self.tls and "REQUIRETLS" in self.extensions
 
     def _advance(self, state: State, reply: Reply) -> None:
         """Go on in the transaction under way; `self.state` is already where the reply's class leads."""

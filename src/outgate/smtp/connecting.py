@@ -57,6 +57,11 @@ class ClientTimeouts:
     quit: float = 10.0
     probe: float = 5.0
 
+    @property
+    def shortest(self) -> float:
+        """Return the shortest of them."""
+        return min(self.connect, self.handshake, self.reply, self.final, self.content, self.quit, self.probe)
+
     def for_reply(self, waited_for: str) -> float:
         """Return the seconds for what a machine's `deadline` names."""
         if waited_for == "final":

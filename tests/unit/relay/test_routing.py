@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from outgate.base.clock import FrozenClock
-from outgate.net.dns import AddressAnswer, Exchange, ExchangeAnswer
+from outgate.net.dns import BOTH, AddressAnswer, Exchange, ExchangeAnswer
 from outgate.relay.endpoints import Endpoint
 from outgate.relay.routing import Router, Unroutable
 from outgate.relay.sources import Sources
@@ -24,7 +24,7 @@ class Names:
     async def exchanges(self, domain: str) -> ExchangeAnswer:
         return self.answer
 
-    async def hosts(self, name: str) -> AddressAnswer:
+    async def hosts(self, name: str, *, families: frozenset[str] = BOTH) -> AddressAnswer:
         self.asked.append(name)
         addresses = tuple(self.found.get(name, ()))
         return AddressAnswer("ok" if addresses else self.failing or "nodata", addresses)

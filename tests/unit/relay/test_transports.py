@@ -13,7 +13,7 @@ import pytest
 from outgate.base.clock import FrozenClock
 from outgate.model.flow import Attempt, Job, JobRecipient, Location, Prepared, SigningKey, Status, TlsLevel
 from outgate.model.routes import DIRECT, Forward, RouteSpec, RouteTls, RouteType
-from outgate.net.dns import AddressAnswer, Exchange, ExchangeAnswer
+from outgate.net.dns import BOTH, AddressAnswer, Exchange, ExchangeAnswer
 from outgate.relay.bundles import Tried
 from outgate.relay.delivery import Delivery, DeliveryLimits
 from outgate.relay.dialling import Dialler
@@ -51,7 +51,7 @@ class World:
     async def exchanges(self, domain: str) -> ExchangeAnswer:
         return self.mx.get(domain, ExchangeAnswer("ok", (Exchange(10, f"mx.{domain}"),)))
 
-    async def hosts(self, name: str) -> AddressAnswer:
+    async def hosts(self, name: str, *, families: frozenset[str] = BOTH) -> AddressAnswer:
         found = self.addresses.get(name, ())
         return AddressAnswer("ok" if found else "servfail", found)
 

@@ -267,6 +267,14 @@ class TestTransaction:
         machine.send(transaction)
         play(machine, "C: MAIL FROM:<a@x.test> REQUIRETLS\nC: RCPT TO:<b@y.test>\nC: DATA")
 
+    def test_a_report_is_not_lost_where_requiretls_is_not_offered(self) -> None:
+        transaction = Transaction("", ("b@y.test",), (b"\r\n",), requiretls=True)
+        for offered, said in (((), ""), (("REQUIRETLS",), " REQUIRETLS")):
+            machine = ready("PIPELINING", *offered)
+            machine.tls = True
+            machine.send(transaction)
+            play(machine, f"C: MAIL FROM:<>{said}\nC: RCPT TO:<b@y.test>\nC: DATA")
+
     def test_null_sender_and_quoted_local_part(self) -> None:
         machine = ready("PIPELINING")
         machine.send(Transaction("", ('"a > b"@y.test',), (b"\r\n",)))

@@ -17,7 +17,6 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import astuple
 from typing import cast
 
 from outgate.base.clock import Clock
@@ -201,7 +200,7 @@ class Connection(asyncio.Protocol):
         self._pumping = False
         self._unsent = 0
         self._since = self._loop.time()
-        self._tick = min(cast("tuple[float, ...]", astuple(timeouts)))
+        self._tick = timeouts.shortest
         self._timer: asyncio.TimerHandle | None = None
         self.check: Check | None = None
         self.login: tuple[str, str] | None = None
