@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Protocol
 
 from outgate.model.flow import Host, Route, TlsDemand, TlsLevel
@@ -25,6 +26,7 @@ from outgate.relay.sources import Sources
 from outgate.relay.tls_rules import TlsRules, Unsafe, Wanted, security
 
 _MX_HOSTS = 10
+_MX_NAMED = 3
 _ADDRESSES = 20
 _ANY = TlsDemand()
 
@@ -97,17 +99,22 @@ class Router:
         return self._endpoint
 
     @property
-    def takes_all(self) -> bool:
-        """Say whether a setting gives one route for all mail."""
-        return bool(self._deliver_to)
-
-    @property
     def fixed(self) -> Route | None:
         """Return the one route of all mail if a setting gives it. Raises `Unroutable` if nothing can be left from."""
         if self._fixed is not None and self._sources is not None and self._fixed_at != self._sources.generation:
             self._fixed = self._smart_host(self._deliver_to)
             self._fixed_at = self._sources.generation
         return self._fixed
+
+    @property
+    def is_fixed(self) -> bool:
+        """Say whether a setting gives the one route of all mail."""
+        return self._fixed is not None
+
+    def fixed_for(self, *, requiretls: bool) -> Route | None:
+        """Return the one route of all mail, for a message that may require verified TLS. Raises `Unroutable`."""
+        fixed = self.fixed
+        return _insisted(fixed) if fixed is not None and requiretls else fixed
 
     def _smart_host(self, deliver_to: str) -> Route:
         host, _, port = deliver_to.rpartition(":")
@@ -142,9 +149,9 @@ class Router:
         """Return where to deliver mail for `domain` (A-labels, or an address literal). `requiretls`: the sender
         requires verified TLS all the way; `tls_optional`: it wants the message to go whatever the domain asks. Raises
         `Unroutable`."""
-        fixed = self.fixed
+        fixed = self.fixed_for(requiretls=requiretls)
         if fixed is not None:
-            return _insisted(fixed) if requiretls else fixed
+            return fixed
         if domain.startswith("["):
             found = self._literal(domain)
             return _insisted(found) if requiretls else found
@@ -162,10 +169,10 @@ class Router:
         exchanges = self._before_us(domain, exchanges)
         random.shuffle(exchanges)
         exchanges.sort(key=lambda exchange: exchange.preference)
-        site = ",".join(sorted(exchange.host for exchange in exchanges))
+        site = _site(exchanges)
         wanted = await self._tls.of(domain, answer, insist=requiretls, waive=tls_optional)
         hosts, notes = await self._hosts(wanted, exchanges[:_MX_HOSTS], site)
-        reason = "implicit MX" if implicit else "MX " + ", ".join(f"{e.preference} {e.host}" for e in exchanges)
+        reason = "implicit MX" if implicit else _named(exchanges)
         if wanted.demanding or wanted.note:
             demands = dict.fromkeys(host.tls.why or host.tls.testing for host in hosts)
             reason = "; ".join(text for text in (reason, *demands, wanted.note, *notes) if text)
@@ -247,6 +254,24 @@ class Router:
         raise Unroutable(
             f"no mail host of {domain} has an address", permanent=True, reason="bad-domain", enhanced="5.4.4"
         )
+
+
+def _site(exchanges: Sequence[Exchange]) -> str:
+    """Return the name of the site that these hosts are: its connections and its pace are one.
+
+    A site is written with each recipient, and who publishes a thousand hosts must not fill the disk: those that are
+    too many to name are told apart by a digest, which nobody can have two sets share."""
+    hosts = sorted({exchange.host for exchange in exchanges})
+    whole = ",".join(hosts)
+    if len(hosts) <= _MX_HOSTS:
+        return whole
+    return f"{','.join(hosts[:_MX_NAMED])},{len(hosts) - _MX_NAMED}-more-{sha256(whole.encode()).hexdigest()[:32]}"
+
+
+def _named(exchanges: Sequence[Exchange]) -> str:
+    """Return the hosts that may be tried, as the trail shows them."""
+    text = "MX " + ", ".join(f"{exchange.preference} {exchange.host}" for exchange in exchanges[:_MX_HOSTS])
+    return text if len(exchanges) <= _MX_HOSTS else f"{text} and {len(exchanges) - _MX_HOSTS} more"
 
 
 def _insisted(fixed: Route) -> Route:

@@ -77,6 +77,18 @@ async def test_equals_come_in_any_order_but_the_site_is_one() -> None:
     assert len({route.site for route in routes}) == 1
 
 
+async def test_a_thousand_hosts_fill_neither_the_trail_nor_the_name_of_their_site() -> None:
+    long = "x" * 60
+    many = [f"{long}.{long}.{long}.h{number}.test" for number in range(1000)]
+    names = Names(mx(*((10, name) for name in many)), {name: ["192.0.2.1"] for name in many})
+    routes = [await router(names).route("x.test") for _ in range(3)]
+    assert len({route.site for route in routes}) == 1 and all(len(route.hosts) <= 10 for route in routes)
+    assert len(routes[0].site) < 1000 and len(routes[0].reason) < 2500 and routes[0].reason.endswith(" and 990 more")
+    names.answer = mx(*((10, name) for name in many[:-1]), (10, "evil.test"))
+    other = await router(names).route("x.test")
+    assert other.site != routes[0].site  # one host more or less is another site: its connections are not shared
+
+
 async def test_implicit_mx() -> None:
     route = await router(Names(found={"x.test": ["192.0.2.9"]})).route("x.test")
     assert (route.hosts[0].name, route.reason) == ("x.test", "implicit MX")

@@ -31,6 +31,13 @@ def smart(name: str, port: int, host: str = "127.0.0.1", **more: Any) -> RouteSp
     return RouteSpec(f"id-{name}", name, RouteType.SMART_HOST, host, port, **{"tls": NONE} | more)
 
 
+WANTS_LOGIN = {
+    "MAIL": b"530 5.7.0 Authentication required\r\n",
+    "RCPT": b"503 5.5.1 Need MAIL command\r\n",
+    "DATA": b"503 5.5.1 Need RCPT command\r\n",
+}
+
+
 @dataclass
 class World:
     """DNS, the store, and what is asked of them."""
@@ -280,7 +287,7 @@ async def test_an_address_of_ours_that_is_gone_is_no_fault_of_the_route() -> Non
 
 async def test_a_wish_for_a_login_defers_and_never_bounces() -> None:
     async with (
-        Peer(answers={"MAIL": b"530 5.7.0 Authentication required\r\n"}) as peer,
+        Peer(answers=WANTS_LOGIN) as peer,
         desk(smart("primary", peer.port)) as d,
     ):
         attempt = await d.send()
@@ -358,13 +365,17 @@ async def test_the_setting_that_takes_all_mail_takes_it_without_a_look_at_routes
     assert attempt.outcomes[0].status is Status.DELIVERED and d.world.read == 0
 
 
-async def test_the_setting_that_takes_all_mail_takes_what_requires_tls_too_and_what_it_could_not_take() -> None:
-    async with desk(smart("primary", 587, tls=RouteTls.STARTTLS), DIRECT, deliver_to="127.0.0.1:1") as d:
-        await d.transports._order("cfg")  # as a test of a route reads it
-        route = await d.transports.route(job(requiretls=True))
-        assert (route.site, route.requiretls) == ("127.0.0.1:1", True)
-        attempt = await d.send()
-    assert (attempt.site, attempt.outcomes[0].reason) == ("127.0.0.1:1", "network")
+@pytest.mark.parametrize("requiretls", [False, True])
+async def test_nothing_leads_past_the_setting_that_takes_all_mail(requiretls: bool) -> None:
+    """Not what a sender requires of TLS, and not a failure, where the configuration's routes are known already."""
+    async with Peer() as elsewhere, Peer(answers={"EHLO": b"421 4.3.2 not now\r\n"}) as peer:
+        smart_host = smart("primary", elsewhere.port, verify=True, tls=RouteTls.IMPLICIT)
+        async with desk(smart_host, deliver_to=f"127.0.0.1:{peer.port}") as d:
+            assert (await d.transports.made("inst", "cfg", "primary", "x.test")).via == "primary"
+            assert not d.transports.has_others(job(), ())
+            attempt = await d.send(job(requiretls=requiretls))
+        assert attempt.outcomes[0].status is Status.DEFERRED and attempt.address == f"127.0.0.1:{peer.port}"
+        assert attempt.route_reason == "setting deliver_to" and peer.connections == 1 and elsewhere.connections == 0
 
 
 # -- what is refused ----------------------------------------------------------------------------------------------
