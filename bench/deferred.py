@@ -1,12 +1,13 @@
 """A long queue: start-up, memory and look-ups with 100,000 deferred messages of 10 KB, and a million events.
 
-    .venv/bin/python bench/deferred.py [--messages 100000] [--size 10240] [--finished 0] [--keep DIR]
+    .venv/bin/python bench/deferred.py [--messages 100000] [--size 10240] [--finished 0] [--keep DIR] [--storm]
 
 Fills a data directory of `outgate dev` through the real store, starts the service with a receiving server that answers
 451 to every recipient, and prints one line of JSON: seconds from the process's start to `ready`, resident memory then
 and at most while it retries for half a minute, milliseconds (middle, worst) of the API's answers to look-ups by queue
 id, Message-ID and recipient and to pages of the list. `--finished` adds as many messages that were delivered, two
-events each and one recipient. A directory that is kept is filled once.
+events each and one recipient. A directory that is kept is filled once. With `--storm` all is due at the start, and
+the look-ups are made while it is tried.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,7 @@ def main() -> None:
     options.add_argument("--size", type=int, default=10_240)
     options.add_argument("--keep", type=Path)
     options.add_argument("--fill-only", action="store_true")
+    options.add_argument("--storm", action="store_true")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         place = given.keep or Path(directory)
@@ -201,6 +204,9 @@ def main() -> None:
             print(f"filled in {time.monotonic() - began:.0f} s", file=sys.stderr)
         if given.fill_only:
             return
+        if given.storm:
+            with closing(sqlite3.connect(place / "data" / "queue-0.db")) as connection, connection:
+                connection.execute("UPDATE recipients SET due_at = 1 WHERE due_at IS NOT NULL AND lease IS NULL")
         began = time.monotonic()
         running.start()
         ready_s = round(time.monotonic() - began, 2)

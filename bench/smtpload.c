@@ -45,7 +45,7 @@ typedef enum { TLS_NONE, TLS_STARTTLS, TLS_IMPLICIT } TlsMode;
 
 static struct {
     const char *host, *port, *user, *password, *from, *to, *ca, *server_name, *sink_control, *run_id;
-    int count, connections, per_connection;
+    int count, connections, per_connection, sites, first_site;
     size_t size;
     TlsMode tls;
     bool pipelining;
@@ -59,6 +59,7 @@ static struct {
     .count = 1000,
     .connections = 1,
     .per_connection = 1,
+    .sites = 1,
     .size = 4096,
     .tls = TLS_STARTTLS,
     .pipelining = true,
@@ -287,6 +288,18 @@ static void session_auth(Session *session)
     session_command(session, AUTH, line);
 }
 
+/* Name the recipient: of each message another, if the address has a place for a number. */
+static void session_recipient(Session *session)
+{
+    const char *place = strchr(options.to, '%');
+    if (!place) {
+        buffer_print(&session->out, "RCPT TO:<%s>\r\n", options.to);
+        return;
+    }
+    int site = options.first_site + session->number % options.sites;
+    buffer_print(&session->out, "RCPT TO:<%.*s%d%s>\r\n", (int)(place - options.to), options.to, site, place + 1);
+}
+
 /* Take the next message, or say goodbye. */
 static void session_next_message(Session *session)
 {
@@ -299,8 +312,10 @@ static void session_next_message(Session *session)
     session->mail_at = monotonic_seconds();
     session->state = MAIL;
     buffer_print(&session->out, "MAIL FROM:<%s>\r\n", options.from);
-    if (session->pipelining)
-        buffer_print(&session->out, "RCPT TO:<%s>\r\nDATA\r\n", options.to);
+    if (session->pipelining) {
+        session_recipient(session);
+        buffer_print(&session->out, "DATA\r\n");
+    }
     session_flush(session);
 }
 
@@ -412,7 +427,7 @@ static void session_reply(Session *session, const char *line)
     case MAIL:
         session->state = RCPT;
         if (!session->pipelining) {
-            buffer_print(&session->out, "RCPT TO:<%s>\r\n", options.to);
+            session_recipient(session);
             session_flush(session);
         }
         break;
@@ -717,6 +732,7 @@ static void read_options(int argc, char **argv)
         {"tls", required_argument, NULL, 'T'},          {"no-pipelining", no_argument, NULL, 'P'},
         {"sink-control", required_argument, NULL, 'S'}, {"runid", required_argument, NULL, 'r'},
         {"timeout", required_argument, NULL, 'O'},      {"e2e-wait", required_argument, NULL, 'E'},
+        {"sites", required_argument, NULL, 'I'},        {"first-site", required_argument, NULL, 'F'},
         {NULL, 0, NULL, 0},
     };
     int option;
@@ -740,13 +756,16 @@ static void read_options(int argc, char **argv)
         case 'r': options.run_id = optarg; break;
         case 'O': options.timeout_s = atof(optarg); break;
         case 'E': options.settle_s = atof(optarg); break;
+        case 'I': options.sites = atoi(optarg); break;
+        case 'F': options.first_site = atoi(optarg); break;
         default: give_up("smtpload: see README.md for the options");
         }
     }
     if (strlen(options.run_id) != RUN_ID_LENGTH)
         give_up("smtpload: --runid takes %d characters", RUN_ID_LENGTH);
-    if (options.count < 1 || options.count > 99999999 || options.connections < 1 || options.per_connection < 1)
-        give_up("smtpload: --count, --conns and --msgs-per-conn are at least 1");
+    if (options.count < 1 || options.count > 99999999 || options.connections < 1 || options.per_connection < 1
+        || options.sites < 1)
+        give_up("smtpload: --count, --conns, --msgs-per-conn and --sites are at least 1");
     if (options.user && !options.password)
         give_up("smtpload: --user needs --password");
 }

@@ -81,7 +81,11 @@ class Outgate:
 
     name = "outgate"
 
-    def __init__(self, ground: Ground, command: Sequence[str]) -> None:
+    def __init__(self, ground: Ground, command: Sequence[str], *, relay: str = "", delivery_port: int = 0) -> None:
+        """`relay` are the settings of the relay instead of the one that sends all to the sink; `delivery_port` is that
+        of the receiving servers then."""
+        self._relay = relay or f'deliver_to = "127.0.0.1:{ground.sink_port}"'
+        self._delivery_port = delivery_port
         self._ground = ground
         self._command = list(command)
         self._directory = ground.directory / self.name
@@ -96,7 +100,7 @@ class Outgate:
         settings = self._directory / "bench.toml"
         settings.write_text(
             f"""[relay]
-deliver_to = "127.0.0.1:{self._ground.sink_port}"
+{self._relay}
 
 [dev]
 domain = "{DOMAIN}"
@@ -108,6 +112,8 @@ dkim_key_file = "{self._ground.dkim_key}"
         data, log = self._directory / "data", self._directory / "log"
         ports = ("http", "submission", "submissions", "dns", "inbox", "proxy")
         any_port = [word for name in ports for word in (f"--{name}-port", "0")]
+        if self._delivery_port:  # the laptop mode sends to where its own inbox is
+            any_port += ["--inbox-port", str(self._delivery_port)]
         command = [*self._command, "dev", "--data", str(data), *any_port, "--config", str(settings)]
         with log.open("wb") as output:
             self._process = subprocess.Popen(

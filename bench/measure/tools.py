@@ -48,11 +48,14 @@ def build(directory: Path) -> None:
 class Sink:
     """A running smtpsink: `with Sink(...) as sink`."""
 
-    def __init__(self, binaries: Path, samples: Path, sample_every: int) -> None:
+    def __init__(self, binaries: Path, samples: Path, sample_every: int, *, address: str = "127.0.0.1") -> None:
         samples.mkdir(parents=True, exist_ok=True)
         self.samples = samples
         self._process = subprocess.Popen(
-            [str(binaries / "smtpsink"), "--sample-dir", str(samples), "--sample-every", str(sample_every)],
+            [
+                str(binaries / "smtpsink"),
+                *("--listen", address, "--sample-dir", str(samples), "--sample-every", str(sample_every)),
+            ],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -62,7 +65,7 @@ class Sink:
             self.close()
             raise BenchError("the sink did not start")
         self.port = int(words[1])
-        self.control = f"127.0.0.1:{words[2]}"
+        self.control = f"{address}:{words[2]}"
 
     def __enter__(self) -> Sink:
         return self
@@ -98,6 +101,10 @@ class Load:
     connections: int
     per_connection: int
     size: int
+    to: str = ""
+    """The recipient; "%" in it is the number of a site: `sites` of them in turn, from `first_site` on."""
+    sites: int = 1
+    first_site: int = 0
 
 
 def hand_in(binaries: Path, to: Submission, load: Load, sink: Sink, *, sender: str, limit_s: float) -> dict[str, Any]:
@@ -124,6 +131,8 @@ def hand_in(binaries: Path, to: Submission, load: Load, sink: Sink, *, sender: s
         "--timeout": limit_s,
         "--e2e-wait": limit_s,
     }
+    if load.to:
+        options |= {"--to": load.to, "--sites": load.sites, "--first-site": load.first_site}
     command = [str(binaries / "smtpload"), *(str(word) for pair in options.items() for word in pair)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=2 * limit_s + 30, check=False)
     if not done.stdout:

@@ -19,7 +19,7 @@ import socket
 import sqlite3
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,10 @@ from outgate.model.flow import Attempt, Client, Job
 from outgate.net import guard
 from outgate.net.certificates import BadCertificate, CertificateWatch, ServerCertificate
 from outgate.net.dns import Resolver
-from outgate.net.http import Fetcher
-from outgate.net.tls import opportunistic_context, verified_context
+from outgate.outbound import Outbound
 from outgate.relay import policy
 from outgate.relay.access import AccessTable
 from outgate.relay.credentials import Credentials
-from outgate.relay.delivery import Delivery, DeliveryLimits
-from outgate.relay.dialling import Dialler
 from outgate.relay.endings import Endings
 from outgate.relay.endpoints import Door, Endpoint, Endpoints
 from outgate.relay.guessing import FAMILIAR_S, Guessing
@@ -52,23 +49,15 @@ from outgate.relay.holds import Holds
 from outgate.relay.listeners import CannotListen, Listeners
 from outgate.relay.operators import Operators
 from outgate.relay.planning import Planning
-from outgate.relay.probing import Prober
 from outgate.relay.queue import Queue, Retry
 from outgate.relay.reports import Reports, Writer, written
 from outgate.relay.retired_keys import RetiredKeys
-from outgate.relay.routing import Router
 from outgate.relay.session import Relay, SubmissionSession
-from outgate.relay.shaping import PaceRules, RuleBook
 from outgate.relay.signer import Signer
-from outgate.relay.sources import Sources
 from outgate.relay.standing import Schedule
 from outgate.relay.status_log import StatusLog
-from outgate.relay.sts_policies import StsPolicies
 from outgate.relay.suppressing import Suppressing
-from outgate.relay.tls_rules import TlsRules
-from outgate.relay.tls_ways import CHAINS
-from outgate.relay.transports import Transports, WaysOut
-from outgate.settings import RelaySettings, Settings, compiled, default_routes
+from outgate.settings import BadSettings, RelaySettings, Settings, compiled
 from outgate.smtp.asyncio.server import (
     Connection,
     Listener,
@@ -140,7 +129,6 @@ class RelayService:
         self.endpoint_of = functools.lru_cache(maxsize=10_000)(self._endpoint_of)
         self._context = context
         self._certificates = _certificates(relay, self.endpoints)
-        self._verified = _verified(relay)
         self.certificates = CertificateWatch(list(self._certificates.values()))
         self._is_trusted = functools.lru_cache(maxsize=4096)(self._in_trusted)
         self._trusted = [ipaddress.ip_network(network, strict=False) for network in relay.proxy_trusted]
@@ -170,19 +158,25 @@ class RelayService:
         )
         self._status_log = _status_log(settings.log.status_file)
         self._permitted = permitted
-        self.sources = Sources(self.endpoints.all, clock)
         self.listeners = Listeners(self.endpoints, self._listener)
-        self._own_names = frozenset(
-            name.lower().removesuffix(".")
-            for each in self.endpoints.all
-            for name in (each.public_name, each.private_name, each.ehlo_name)
-        )
-        names = _trusted(relay, clock) or resolver
-        self.sts = self._sts(names, permitted)
-        self.transports = self._transports(names, clock)
-        self.delivery = self._delivery(clock)
-        self.ways = WaysOut(self.transports, self.sources, clock)
-        self.prober = Prober(self.transports, self.delivery.dialler, clock)
+        try:
+            self.outbound = Outbound(
+                relay,
+                control=control,
+                clock=clock,
+                resolver=resolver,
+                permitted=permitted,
+                endpoints=self.endpoints,
+                endpoint_of=self.endpoint_of,
+                listening=self.listeners.targets,
+                signer=self.signer,
+                finished=self._finished,
+                # The queue is made after it, of what delivery takes.
+                may_go=lambda job, site: self.queue.may_go(job, site),
+                given_back=lambda job, due_at, site, why: self.queue.release(job, due_at, site, why),
+            )
+        except BadSettings as error:
+            raise StartFailed(str(error)) from None
         writer = Writer(
             clock,
             "0",
@@ -215,11 +209,11 @@ class RelayService:
             self.store.verbs,
             self.queue,
             clock,
-            sift=self.delivery.sift,
+            sift=self.outbound.delivery.sift,
             released=self._released,
-            live=self.delivery.live,
-            forgive=self.delivery.forgive,
-            routes=self.transports.names,
+            live=self.outbound.delivery.live,
+            forgive=self.outbound.delivery.forgive,
+            routes=self.outbound.transports.names,
         )
         self._turnstile = Turnstile(relay.connections, relay.connections_per_address)
         self._changing = asyncio.Lock()
@@ -233,8 +227,8 @@ class RelayService:
         return Queue(
             self.store,
             clock,
-            self.delivery.deliver,
-            lambda: _IN_FLIGHT - self.delivery.busy - self.reports.pending,
+            self.outbound.delivery.deliver,
+            lambda: _IN_FLIGHT - self.outbound.delivery.busy - self.reports.pending,
             retry=Retry(relay.retry_first_s, relay.retry_most_s),
             ready_bytes=self._settings.store.ready_bytes,
             held=lambda smtp_config_id: self.holds.reason(smtp_config_id),
@@ -267,88 +261,6 @@ class RelayService:
             intake=Intake(max(relay.receiving_bytes, relay.max_message_bytes + 1024)),
             suppressed=self.suppressing.words,
             may_be_dialled=lambda address: self._permitted("", address),
-        )
-
-    def _sts(self, names: Resolver, permitted: Callable[[str, str], bool]) -> StsPolicies | None:
-        relay = self._settings.relay
-        if not relay.mta_sts or relay.delivery_tls == "none" or relay.deliver_to:
-            return None
-        fetcher = Fetcher(
-            addresses=names.addresses, permitted=permitted, context=self._verified, port=relay.mta_sts_port
-        )
-        return StsPolicies(self._control.sts, names, fetcher, self._clock)
-
-    def _transports(self, resolver: Resolver, clock: Clock) -> Transports:
-        relay = self._settings.relay
-        dane = bool(relay.dane_resolver) and relay.delivery_tls != "none"
-        rules = TlsRules(policies=self.sts, tlsa=resolver if dane else None, port=relay.delivery_port, chain=CHAINS)
-        try:
-            routers = {
-                endpoint.id: Router(
-                    resolver,
-                    port=relay.delivery_port,
-                    endpoint=endpoint,
-                    deliver_to=relay.deliver_to,
-                    own_names=self._own_names,
-                    permitted=self._permitted,
-                    tls=rules,
-                    sources=self.sources,
-                    ourselves=self._listens_at,
-                )
-                for endpoint in self.endpoints.all
-            }
-        except ValueError as error:
-            raise StartFailed(f"relay.deliver_to cannot be used: {error}") from None
-        try:
-            defaults = default_routes(relay)
-        except (OSError, ValueError) as error:
-            raise StartFailed(f"relay.routes cannot be used: {error}") from None
-        return Transports(
-            names=resolver,
-            routers=routers,
-            endpoint_of=self.endpoint_of,
-            stored=self._control.routes,
-            sources=self.sources,
-            clock=clock,
-            defaults=defaults,
-            own_names=self._own_names,
-            permitted=self._permitted,
-            ourselves=self._listens_at,
-        )
-
-    def _listens_at(self, address: str, port: int) -> bool:
-        """Say whether mail to that place would come in here again."""
-        at = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-        return at in self.listeners.targets
-
-    def _delivery(self, clock: Clock) -> Delivery:
-        relay = self._settings.relay
-        limits = DeliveryLimits(
-            relay.connections_per_site,
-            relay.messages_per_connection,
-            relay.delivery_idle_s,
-            relay.delivery_timeout_s,
-            relay.delivery_probe_after_s,
-            relay.delivery_probe_s,
-        )
-        tls = opportunistic_context() if relay.delivery_tls == "opportunistic" else None
-        return Delivery(
-            ways=self.transports,
-            signer=self.signer,
-            finished=self._finished,
-            clock=clock,
-            limits=limits,
-            dialler=Dialler(
-                clock=clock,
-                limits=limits,
-                tls=tls,
-                verified=lambda given: verified_context(authorities=given) if given else self._verified(),
-                sources=self.sources,
-                own_names=self._own_names,
-            ),
-            may_go=lambda job, site: self.queue.may_go(job, site),
-            given_back=lambda job, due_at, site, why: self.queue.release(job, due_at, site, why),
-            rules=_pace_rules(relay),
         )
 
     def _finished(self, job: Job, attempt: Attempt) -> None:
@@ -417,13 +329,11 @@ class RelayService:
 
     async def start(self) -> None:
         """Take up what an earlier run left and begin to accept."""
-        self.sources.start(self._settings.relay.source_check_s)
+        await self.outbound.start()
         await self.suppressing.start()
         await self.planning.start()
         await self.operators.start()
         await self.holds.start()
-        if self.sts is not None:
-            await self.sts.start()
         now = self._clock.now()
         self.relay.guessing.remember(await asyncio.to_thread(self.store.sent_from, now - FAMILIAR_S))
         self.queue.start()
@@ -433,7 +343,7 @@ class RelayService:
 
     async def changed(self) -> None:
         """Look at the control store again: zones, rules, users, configurations may have changed."""
-        self.transports.forget()
+        self.outbound.transports.forget()
         await self._logins_changed()
         await self.follow_access()
         await self.planning.changed()
@@ -504,10 +414,7 @@ class RelayService:
         await self.retired_keys.stop()
         await self.listeners.stop()
         await self.holds.stop()
-        await self.sources.stop()
-        await self.delivery.stop()
-        if self.sts is not None:
-            await self.sts.stop()
+        await self.outbound.stop()
         await self.queue.stop()
         await self.suppressing.stop()
         self.signer.close()
@@ -566,20 +473,6 @@ async def egress_service(
     )
     await reconciler.start()
     return EgressService(audit, forwarder, reconciler)
-
-
-def _pace_rules(relay: RelaySettings) -> RuleBook:
-    usual = PaceRules(
-        relay.connections_per_site,
-        relay.site_per_minute,
-        relay.messages_per_connection,
-        relay.site_pause_first_s,
-        relay.site_pause_most_s,
-    )
-    return RuleBook(
-        usual,
-        {name: replace(usual, name=name, **each.model_dump(exclude_none=True)) for name, each in relay.sites.items()},
-    )
 
 
 def recheck_schedule(settings: Settings) -> Schedule:
@@ -742,31 +635,6 @@ def _status_log(file: str) -> StatusLog | None:
             " may write"
         ) from None
     return found
-
-
-def _verified(relay: RelaySettings) -> Callable[[], ssl.SSLContext]:
-    """Return what makes the context that checks certificates of receiving servers. Raises `StartFailed`."""
-    if not relay.authorities_file:
-        return verified_context
-    make = functools.partial(verified_context, Path(relay.authorities_file))
-    try:
-        make()
-    except OSError as error:  # `ssl.SSLError` is one
-        raise StartFailed(
-            f"relay.authorities_file {relay.authorities_file}: {error.strerror or error}; it is a file of PEM"
-            " certificates"
-        ) from None
-    return make
-
-
-def _trusted(relay: RelaySettings, clock: Clock) -> Resolver | None:
-    """Return the resolver whose word on DNSSEC is believed, if there is one."""
-    if not relay.dane_resolver:
-        return None
-    host, _, port = relay.dane_resolver.rpartition(":")
-    if not CHAINS:
-        _log.info("dane.no_chains", remedy="TLSA records of usage 2 (DANE-TA) count from Python 3.13")
-    return Resolver([(host.strip("[]"), int(port))], clock, trusted=True)
 
 
 def port_taken(name: str, address: str, port: int, error: OSError) -> str:

@@ -72,7 +72,7 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
         keep_s=settings.relay.dkim_keep_s,
         ed25519=settings.relay.dkim_ed25519,
         endpoints=parts.relay.listeners.open_endpoints,
-        probe=parts.relay.prober,
+        probe=parts.relay.outbound.prober,
         default_routes=[each.name for each in settings.relay.routes] or ["direct"],
     )
     managed = cloud_manager.build(
@@ -106,7 +106,7 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
             "/sandbox": sandbox_api.build(parts.zone, parts.inbox, advance, authenticator),
             "/operations/v1": operations.build(
                 operators=parts.relay.operators,
-                status=parts.relay.ways,
+                status=parts.relay.outbound.ways,
                 authenticator=authenticator,
                 clock=clock,
                 configured=lambda smtp_config_id: control.tenancy.instance_of(smtp_config_id) is not None,

@@ -207,6 +207,52 @@ async def test_replies_to_what_was_not_asked_deliver_nothing() -> None:
     assert outcome.status is Status.DEFERRED and "fits nothing" in outcome.text
 
 
+@pytest.mark.parametrize("last", [b"250 2.1.5 Ok\r\n", b"450 4.2.0 later\r\n", b"550 5.1.1 nobody\r\n"])
+@pytest.mark.parametrize("late", [False, True])
+async def test_who_answers_the_question_twice_cannot_have_a_reply_taken_for_another(late: bool, last: bytes) -> None:
+    """The second answer comes at once, or when it is read as if it were the one to MAIL."""
+    spoken: list[bytes] = []
+    connections = 0
+
+    async def twice(reader: Reader, writer: Writer) -> None:
+        nonlocal connections
+        connections += 1
+        again = b""
+        writer.write(b"220 mx.test\r\n")
+        while line := await reader.readuntil(b"\r\n"):
+            verb = line.split(b" ")[0].strip().upper()
+            spoken.append(line)
+            if verb == b"RSET" and connections == 1:
+                again = b"250 2.0.0 and again\r\n"
+                writer.write(b"250 2.0.0 Ok\r\n" + (b"" if late else again))
+            elif verb == b"MAIL":
+                writer.write((again if late else b"") + b"250 2.1.0 Ok\r\n")
+            elif b"<gone@" in line:
+                writer.write(b"550 5.1.1 nobody\r\n")
+            elif b"<last@" in line:
+                writer.write(last)
+            else:
+                writer.write({b"EHLO": EHLO, b"DATA": b"354 go\r\n"}.get(verb, b"250 2.0.0 Ok\r\n"))
+            if verb == b"DATA":
+                await reader.readuntil(b"\r\n.\r\n")
+                writer.write(b"250 2.0.0 Ok\r\n")
+
+    async with serving(twice) as port:
+        desk = Desk(port, limits=DeliveryLimits(probe_after=0.0))
+        await desk.sent("m")
+        paths = ["a@one.test", "gone@one.test", "c@one.test", "last@one.test"]
+        attempt = await desk.sent("n", *paths)
+        await desk.delivery.stop()
+    statuses = {r.mailbox: o.status for r, o in zip(attempt.recipients, attempt.outcomes, strict=True)}
+    if late:
+        assert set(statuses.values()) == {Status.DEFERRED} and attempt.outcomes[0].reason == "protocol"
+        assert {each.personal for each in attempt.outcomes} == {False}
+    else:  # noticed before anything was sent: the message has gone over another connection
+        assert connections == 2 and statuses["a@one.test"] is statuses["c@one.test"] is Status.DELIVERED
+        assert statuses["gone@one.test"] is Status.BOUNCED
+        assert spoken.index(b"RSET\r\n") < [n for n, line in enumerate(spoken) if line.startswith(b"EHLO")][1]
+
+
 @pytest.mark.parametrize(
     ("injected", "expected"),
     [(b"250 injected\r\n", "spoke between"), (b"EHLO x\r\n", "spoke between"), (b"\r\n", "spoke between")],

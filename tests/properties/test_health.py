@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from outgate.relay import health
 from outgate.relay.health import Health, Healths
 
-REASONS = st.sampled_from(["network", "timeout", "unavailable", "tls", "auth", "loop", "dns", "new-word"])
+REASONS = st.sampled_from(["network", "timeout", "unavailable", "tls", "login", "loop", "dns", "new-word"])
 HAPPENED = st.lists(
     st.tuples(st.floats(0.0, 1e5), st.one_of(REASONS, st.sampled_from(["worked", "tried"]))), max_size=60
 )

@@ -51,7 +51,7 @@ def read_dsn(raw: bytes) -> Dsn:
     assert found[0][0].startswith("text/plain")
     assert found[1][0] in ("message/delivery-status", "message/global-delivery-status")
     if found[1][0] == "message/delivery-status":
-        assert found[1][1].isascii() and found[0][1].isascii()
+        assert found[1][1].isascii() and parts[0].isascii()
     groups = [_fields(group) for group in found[1][1].decode("utf-8").removesuffix("\r\n").split("\r\n\r\n")]
     assert set(groups[0]) <= _MESSAGE_FIELDS and "reporting-mta" in groups[0]
     assert len(groups) >= 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import queue
 import random
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,7 @@ TRACE = b"Received: from app.test ([10.0.0.1]) by smtp.outgate.test; now\r\n"
 SEGMENT = 1 << 20
 
 _numbers = itertools.count(1)
+_FIRST = secrets.randbits(27)  # another process makes other ids
 
 
 def accepted(
@@ -57,7 +59,8 @@ def accepted(
         body_8bit=True,
     )
     return Accepted(
-        queue_id=id or queue_id("0", at + number / 1000),
+        # Of that time, and in the order in which they are made within a millisecond.
+        queue_id=id or f"{queue_id('0', at)[:-7]}{_FIRST + number:07X}",
         submission=submission,
         instance_id=instance,
         smtp_config_id="configuration-1",

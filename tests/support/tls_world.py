@@ -147,14 +147,20 @@ class World:
         self._done[job.queue_id].set_result(attempt)
 
     async def send(
-        self, delivery: Delivery, domain: str, *, requiretls: bool = False, tls_optional: bool = False
+        self,
+        delivery: Delivery,
+        domain: str,
+        *,
+        requiretls: bool = False,
+        tls_optional: bool = False,
+        reverse_path: str = "a@shop.test",
     ) -> Attempt:
         """Deliver one message to `domain`; return what became of it."""
         name = f"Q{next(_numbers)}"
         self._done[name] = asyncio.get_running_loop().create_future()
         delivery.deliver(
             Job(
-                name, "inst", "cfg", SigningKey("k", "shop.test", "s"), "a@shop.test", domain,
+                name, "inst", "cfg", SigningKey("k", "shop.test", "s"), reverse_path, domain,
                 (JobRecipient(1, f"b@{domain}", domain, 0),), Location(0, 0, 0, 0), 0.0, 1e12, False, False, b"",
                 b"Subject: x\r\n\r\n", requiretls=requiretls, tls_optional=tls_optional,
             )

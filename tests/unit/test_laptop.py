@@ -54,3 +54,11 @@ def test_a_start_asks_for_as_many_files_as_its_connections_need(tmp_path: Path) 
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert int(ran.stdout) > 1024
+
+
+def test_what_is_rare_is_not_in_memory_from_the_start() -> None:
+    """Peak memory counts, and these are several megabytes: DNS over HTTPS, the sandbox's judges, a client of HTTP."""
+    rare = ("aiohttp", "dkim", "spf", "dns.query", "httpx2", "httpcore2")
+    code = f"import sys, outgate.laptop, outgate.cli.dev; print([name for name in {rare} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

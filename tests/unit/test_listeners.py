@@ -210,7 +210,7 @@ async def test_mail_leaves_from_the_endpoint_of_its_instance_also_after_a_restar
             f"<{number}@example.test>": dallas for number in (1, 3, 5)
         }
         assert {at for name, at in receiver.origins.items() if not int(name[1]) % 2} == {frankfurt}
-        assert {key[0] for key in running.service.delivery._sites} == {"us-south", "eu-de"}
+        assert {key[0] for key in running.service.outbound.delivery._sites} == {"us-south", "eu-de"}
     await receiver.stop()
 
 

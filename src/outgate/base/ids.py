@@ -34,6 +34,11 @@ def queue_id(shard: str, now: float) -> str:
     return shard + _base32(int(now * 1000), 10) + _base32(_POOL.number(5) >> 5, 7)
 
 
+def queue_ids_from(shard: str, at: float) -> str:
+    """Return what sorts after each queue id made before `at` (epoch seconds), and after none made then or later."""
+    return shard + _base32(min(max(int(at * 1000), 0), (1 << 50) - 1), 10)
+
+
 class _Pool:
     """Random octets taken from the operating system many at a time: a call for each id costs more than the id."""
 

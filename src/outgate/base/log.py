@@ -60,7 +60,12 @@ def _line(created: float, level: str, logger: str, event: str, fields: dict[str,
     for name, value in fields.items():
         key, secret = _key(name)
         parts.append(key)
-        parts.append('"****"' if secret else encode_basestring(masked(value)) if type(value) is str else _value(value))
+        if secret:
+            parts.append('"****"')
+        elif type(value) is str:
+            parts.append(encode_basestring(masked(value) if "@" in value else value))
+        else:
+            parts.append(_value(value))
     if exception:
         parts.append(f', "exception": {encode_basestring(masked(exception))}')
     parts.append("}")

@@ -19,7 +19,7 @@ _TA, _EE = 2, 3
 _CERTIFICATE, _KEY = 0, 1
 _FULL, _SHA256, _SHA512 = 0, 1, 2
 _LENGTHS = {_SHA256: 32, _SHA512: 64}
-_TEXT = re.compile(r"(\d{1,3})[ \t]+(\d{1,3})[ \t]+(\d{1,3})[ \t]+([0-9A-Fa-f \t]+)", re.ASCII)
+_TEXT = re.compile(r"(\d{1,3})[ \t]+(\d{1,3})[ \t]+(\d{1,3})[ \t]+([0-9A-Fa-f][0-9A-Fa-f \t]*)", re.ASCII)
 _LONGEST_CHAIN = 20
 
 

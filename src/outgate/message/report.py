@@ -12,6 +12,7 @@ Not here: who is told of what (`relay.reports`), words for a reason (`relay.outc
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 import textwrap
 from collections.abc import Sequence
@@ -95,12 +96,16 @@ def build(
     status = _for_programs(original, told, host_name, utf8)
     kind = "message/global-delivery-status" if utf8 else "message/delivery-status"
     encoding = "8bit" if utf8 else "7bit"
-    charset = "utf-8" if utf8 else "us-ascii"
+    charset, text_encoding = "utf-8" if utf8 else "us-ascii", encoding
+    if not utf8 and not text.isascii():  # the subject, as its author reads it
+        charset, text_encoding = "utf-8", "quoted-printable"
+        text = binascii.b2a_qp(text.encode("utf-8", "replace"), istext=True).decode("ascii")
     delimiter = f"\r\n--{boundary}".encode()
     parts = [
         ("\r\n".join(head) + "\r\n").encode("utf-8"),
         delimiter,
-        f"\r\nContent-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n".encode(),
+        f"\r\nContent-Type: text/plain; charset={charset}\r\n".encode(),
+        f"Content-Transfer-Encoding: {text_encoding}\r\n\r\n".encode(),
         _stuffed(text),
         delimiter,
         f"\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n".encode(),
@@ -148,7 +153,7 @@ def _for_people(original: Original, told: Sequence[Reported], host_name: str, ut
     about_what = shown(_header_field(original, "subject")).strip()[:200]
     lines = [f"This is the mail server {host_name}.", ""]
     about = f"It is about your message of {trace.date(original.accepted_at)}"
-    about += f' with the subject "{_plain(about_what, utf8)}"' if about_what else ""
+    about += f' with the subject "{_plain(about_what, True)}"' if about_what else ""
     lines += [*_wrapped(f"{about} ({original.queue_id})."), ""]
     for action in _OPENINGS:
         some = [each for each in told if each.action == action]

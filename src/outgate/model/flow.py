@@ -322,10 +322,12 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A message of ours about what became of another, stored together with the outcome that it reports; `delayed` are
-    the recipients (row ids) whose sender is told by it that they are late."""
+    """A message of ours about what became of another, stored together with the outcome that it reports, or not at all
+    if that counts for none of `recipients` (row ids), which it is about; `delayed` are those whose sender is told by it
+    that they are late."""
 
     message: Accepted
+    recipients: tuple[int, ...]
     delayed: tuple[int, ...] = ()
 
 

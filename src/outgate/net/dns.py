@@ -1,6 +1,6 @@
 """Ask DNS servers and remember what they said for as long as they allow.
 
-Standards: RFC 1035, 2308 (negative answers), 4035 and 6840 (AD), 5452 (random port and id; dnspython's), 6891 (EDNS;
+Standards: RFC 1035, 2308 (negative answers), 4035 and 6840 (AD), 5452 (random port and id), 6891 (EDNS;
 section 6.2.2 for servers without it), 7766 (TCP).
 Promises: a failure is a status, never an exception; a truncated answer is asked again over TCP; a server that knows no
 EDNS is asked without; no answer outlives its TTL by the injected clock; the cache is bounded; one question is asked
@@ -14,13 +14,13 @@ the servers that speak for a name (`net.authority`), remembering (`net.memory`).
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
-import dns.asyncbackend
-import dns.asyncquery
 import dns.exception
 import dns.flags
 import dns.message
@@ -33,6 +33,7 @@ import dns.rdtypes.ANY.TXT
 
 from outgate.base.clock import Clock
 from outgate.domains.ask import Answer, Evaluation, Question
+from outgate.net import udp
 from outgate.net.allowance import Allowance
 from outgate.net.memory import Asking
 from outgate.net.pace import Pace
@@ -40,6 +41,7 @@ from outgate.net.pace import Pace
 R = TypeVar("R")
 
 LONGEST_TTL = 86_400
+BOTH = frozenset({"A", "AAAA"})
 _PAYLOAD = 1232
 STATUS = {
     dns.rcode.NOERROR: "nodata",
@@ -47,6 +49,8 @@ STATUS = {
     dns.rcode.REFUSED: "refused",
     dns.rcode.SERVFAIL: "servfail",
 }
+_NOT_REPEATED = frozenset({dns.rcode.FORMERR, dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED})
+"""Errors of whom has not read the question."""
 _NO_EDNS = frozenset({dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS})
 
 
@@ -127,9 +131,18 @@ class Resolver:
         exchanges = tuple(Exchange(preference, host) for preference, host in ordered)
         return ExchangeAnswer(answer.status, exchanges, answer.alias, answer.secure)
 
-    async def hosts(self, name: str) -> AddressAnswer:
-        """Return the addresses of `name`, IPv4 first, and how sure their absence is."""
-        answers = await asyncio.gather(self.ask(Question(name, "A")), self.ask(Question(name, "AAAA")))
+    async def hosts(self, name: str, *, families: frozenset[str] = BOTH) -> AddressAnswer:
+        """Return the addresses of `name`, IPv4 first, and how sure their absence is. Of `families` ("A", "AAAA") that
+        are of use to whoever asks, one left out is asked for only where there is nothing of the other: to know whether
+        there is none at all."""
+        if len(families) == 1:
+            wanted = "A" if "A" in families else "AAAA"
+            answer = await self.ask(Question(name, wanted))
+            answers = [answer]
+            if not answer.records and not answer.failed:
+                answers.append(await self.ask(Question(name, "AAAA" if wanted == "A" else "A")))
+        else:
+            answers = await asyncio.gather(self.ask(Question(name, "A")), self.ask(Question(name, "AAAA")))
         found = tuple(str(record) for answer in answers for record in answer.records)
         if found:
             telling = [answer for answer in answers if answer.records]
@@ -168,18 +181,62 @@ class Resolver:
         return _read(response, line.server, secure=self._trusted and bool(response.flags & dns.flags.AD))
 
 
-def query(
-    question: Question, *, recursive: bool = True, edns: bool = True, secure: bool = False
-) -> dns.message.Message:
-    """Return the message that asks `question`; `recursive` is for a resolver, `secure` for one that shall say whether
-    it has validated the answer."""
-    name, flags = wire_name(question.name), dns.flags.RD if recursive else 0
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question as it goes out: the message, of which octets 12 to `asks` are the question section."""
+
+    wire: bytes
+    asks: int
+
+    def read(self, wire: bytes) -> dns.message.Message | None:
+        """Return the response to this in a datagram, cut off or whole; None if it is none: that may be someone who
+        guesses at ports and ids, so nothing more of it is read than must be."""
+        if len(wire) < 12 or wire[:2] != self.wire[:2] or wire[2] & 0xF8 != 0x80:  # a response, of opcode QUERY
+            return None
+        if not self._is_asked(wire):
+            return None
+        try:
+            return dns.message.from_wire(wire, raise_on_truncation=True)
+        except dns.message.Truncated as error:
+            return error.message()
+        except Exception:
+            return None
+
+    def _is_asked(self, wire: bytes) -> bool:
+        if wire[4:6] == b"\0\0":  # who could not even read the question need not repeat it
+            return wire[3] & 0xF in _NOT_REPEATED
+        name = self.asks - 4
+        return (
+            wire[4:6] == b"\0\1"
+            and wire[12:name].lower() == self.wire[12:name].lower()
+            and wire[name : self.asks] == self.wire[name : self.asks]
+        )
+
+
+def query(question: Question, *, recursive: bool = True, edns: bool = True, secure: bool = False) -> Query:
+    """Return what asks `question`, under a random id; `recursive` is for a resolver, `secure` for one that shall say
+    whether it has validated the answer."""
+    head, tail = _around_name(question.rdtype, recursive, edns, secure)
+    name = cast("bytes", wire_name(question.name).to_wire())
+    return Query(os.urandom(2) + head + name + tail, 12 + len(name) + 4)
+
+
+@functools.lru_cache(maxsize=256)
+def _around_name(rdtype: str, recursive: bool, edns: bool, secure: bool) -> tuple[bytes, bytes]:
+    """Return what a question's message has between its id and the name, and behind that. It is the same for all names:
+    made once, asking costs a third."""
+    flags = dns.flags.RD if recursive else 0
     if secure:
         flags |= dns.flags.AD
     if not edns:
-        return dns.message.make_query(name, question.rdtype, flags=flags)
-    # Some resolvers tell of it only those who ask for the signatures too.
-    return dns.message.make_query(name, question.rdtype, use_edns=0, payload=_PAYLOAD, flags=flags, want_dnssec=secure)
+        made = dns.message.make_query(dns.name.root, rdtype, flags=flags)
+    else:
+        # Some resolvers tell of it only those who ask for the signatures too.
+        made = dns.message.make_query(
+            dns.name.root, rdtype, use_edns=0, payload=_PAYLOAD, flags=flags, want_dnssec=secure
+        )
+    wire = made.to_wire()
+    return wire[2:12], wire[13:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,35 +264,30 @@ class Line:
             response = await self._exchange(query(question, recursive=recursive, edns=False, secure=secure))
         return response
 
-    async def _exchange(self, query: dns.message.Message) -> dns.message.Message | str:
-        backend = dns.asyncbackend.get_backend("asyncio")
+    async def _exchange(self, query: Query) -> dns.message.Message | str:
         if not await self._turn():
             return "limit"
         try:
-            try:
-                # What does not belong to our question is dropped unread: it may be someone guessing at ports and ids.
-                return await dns.asyncquery.udp(
-                    query,
-                    self.address,
-                    timeout=self.timeout,
-                    port=self.port,
-                    ignore_unexpected=True,
-                    ignore_errors=True,
-                    raise_on_truncation=True,
-                    backend=backend,
-                )
-            except dns.message.Truncated:
+            response = await udp.ask(query.wire, self.address, self.port, self.timeout, query.read)
+            if response.flags & dns.flags.TC:
                 if not await self._turn():
                     return "limit"
-                return await dns.asyncquery.tcp(
-                    query, self.address, timeout=self.timeout, port=self.port, backend=backend
-                )
+                response = await self._over_tcp(query)
         except (dns.exception.Timeout, TimeoutError):
             return "timeout"
         except (OSError, EOFError):
             return "unreachable"
         except (dns.exception.DNSException, struct.error, ValueError):
             return "malformed"
+        return response
+
+    async def _over_tcp(self, query: Query) -> dns.message.Message:
+        # Rare, and what it takes is a good part of all of dnspython.
+        from dns import asyncbackend, asyncquery
+
+        backend = asyncbackend.get_backend("asyncio")
+        message = dns.message.from_wire(query.wire)
+        return await asyncquery.tcp(message, self.address, timeout=self.timeout, port=self.port, backend=backend)
 
     async def _turn(self) -> bool:
         """Wait until a packet may be sent; say whether it may be at all."""

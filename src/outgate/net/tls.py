@@ -9,6 +9,7 @@ Not here: certificates of the laptop mode (`sandbox.ca`), handshakes (`smtp.asyn
 from __future__ import annotations
 
 import ssl
+from ipaddress import ip_address
 from pathlib import Path
 from typing import cast
 
@@ -50,12 +51,29 @@ def opportunistic_context() -> ssl.SSLContext:
 def has_name(tls: ssl.SSLObject, names: tuple[str, ...]) -> str:
     """Say "" if the peer's certificate, whose chain was checked, has one of `names`, else what it has instead.
 
-    As RFC 6125 section 6.4.3 says, `*` stands for one whole label, the first."""
+    As RFC 6125 section 6.4.3 says, `*` stands for one whole label, the first; as OpenSSL does, not above two others. A
+    name is none of an address, nor the other way round."""
     certificate = tls.getpeercert() or {}
     pairs = cast("tuple[tuple[str, str], ...]", certificate.get("subjectAltName", ()))
-    held = [value.lower() for kind, value in pairs if kind in ("DNS", "IP Address")]
-    wanted = {name.lower() for name in names}
-    wanted |= {f"*.{name.partition('.')[2]}" for name in wanted if "." in name and not name.replace(".", "").isdigit()}
+    held = [(kind, _address(value) or value.lower()) for kind, value in pairs if kind in ("DNS", "IP Address")]
+    wanted: set[tuple[str, str]] = set()
+    for name in names:
+        if address := _address(name):
+            wanted.add(("IP Address", address))
+            continue
+        wanted.add(("DNS", name.lower()))
+        parent = name.lower().partition(".")[2]
+        if "." in parent:
+            wanted.add(("DNS", f"*.{parent}"))
     if wanted.isdisjoint(held):
-        return f"the certificate is for {', '.join(held) or 'no name'}, not for {' or '.join(names)}"
+        shown = ", ".join(value for _, value in held) or "no name"
+        return f"the certificate is for {shown}, not for {' or '.join(names)}"
     return ""
+
+
+def _address(text: str) -> str:
+    """Return an address in its shortest form ("" for what is none): certificates and people write IPv6 at length."""
+    try:
+        return str(ip_address(text.strip()))
+    except ValueError:
+        return ""

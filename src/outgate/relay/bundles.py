@@ -25,6 +25,8 @@ RECIPIENTS = 100
 """Recipients in a transaction where the server says nothing: it must take as many (RFC 5321)."""
 _ROUNDS = 12
 """Transactions of one message in which a server may find that recipients are too many without having said so."""
+_STEPS, _SIGNS, _LONG = 100, 64_000, 16_000
+"""What is kept of a conversation: steps, signs of all, signs of one text. Twenty hosts may say 64 KB to each step."""
 _TOO_MANY = re.compile(r"too many (?:recipients|rcpts)|recipients? (?:limit|per)|(?:max|limit).{0,30}recipients", re.I)
 
 
@@ -88,6 +90,28 @@ def _is_limit(reply: Reply) -> bool:
     return reply.code in (452, 552) or (reply.code >= 400 and bool(_TOO_MANY.search(reply.text)))
 
 
+def bounded(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Return a conversation as it is, or as much of it as is kept: its beginning and its end, of each long text the
+    beginning. What is bounded stays as it is."""
+    if len(steps) <= _STEPS and sum(len(did) + len(reply) for _, did, reply in steps) <= _SIGNS:
+        return steps
+    if len(steps) > _STEPS:
+        half = _STEPS // 2
+        left_out = Step(steps[half].at, "", "(steps are left out here: there were too many)")
+        steps = (*steps[:half], left_out, *steps[len(steps) - half + 1 :])
+    kept: list[Step] = []
+    signs = 0
+    for at, did, reply in steps:
+        longest = _LONG if signs < _SIGNS // 2 else 100
+        kept.append(Step(at, _cut(did, longest), _cut(reply, longest)))
+        signs += len(kept[-1].did) + len(kept[-1].reply)
+    return tuple(kept)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 class Bundle:
     """The jobs of one message that go to one site together."""
 
@@ -128,6 +152,7 @@ class Bundle:
             if len(self.works) == 1:
                 return may_go(self.works[0])
             self.works = [work for work in self.works if may_go(work)]
+            self._rest = None  # a connection that died may have put back those of all
         return bool(self.works)
 
     def take(self, recipients: int, domains: int) -> tuple[JobRecipient, ...]:

@@ -22,7 +22,7 @@ from outgate.base.tasks import spawn
 from outgate.model.flow import Attempt, Host, Job, Outcome, Prepared, Route, Status
 from outgate.model.operations import SiteLive
 from outgate.relay import outcome
-from outgate.relay.bundles import NOWHERE, Bundle, Tried, Work
+from outgate.relay.bundles import NOWHERE, Bundle, Tried, Work, bounded
 from outgate.relay.dialling import DeliveryLimits, Dialler, NoHost
 from outgate.relay.routing import Unroutable
 from outgate.relay.shaping import Pace, PaceRules, PaceStatus, RuleBook
@@ -41,8 +41,10 @@ _NO_LOGIN = frozenset({530, 535, 538})
 """RFC 4954: a smart host wants a login, or another one: that is the operator's matter, not the message's fault."""
 _CALM_FROM = 1000
 """Sites that may be remembered before those are looked for of which nothing is worth it."""
+_TRIED = 300
+"""Signs that are said of a route that could not take a message, in the reason for the next one."""
 _Servers = tuple[str, tuple[str, ...], str, str, str]
-"""Endpoint, its addresses, way, site, name of the rules: who shares a pace."""
+"""Endpoint, its addresses, way, site, name of the rules (and of the login): who shares a pace."""
 _Way = tuple[_Servers, Hashable, PaceRules]
 
 
@@ -193,10 +195,24 @@ class Delivery:
         if len(works) == 1:
             self._prepare(Bundle(works))
             return
-        for bundle in _together(works):
+        for bundle in self._together(works):
             self._prepare(bundle)
 
+    def _together(self, works: Iterable[Work]) -> list[Bundle]:
+        """Return works of one message in bundles that lead to one site each, by the same rules of pace."""
+        found: dict[Hashable, list[Work]] = {}
+        for work in works:
+            key = _key(work.route)
+            if self._rules.has_exceptions:
+                key = (*key, self._rules.rules(work.job.domain, (host.name for host in work.route.hosts)).name)
+            found.setdefault(key, []).append(work)
+        return [Bundle(together) for together in found.values()]
+
     def _prepare(self, bundle: Bundle) -> None:
+        if self.stopping:  # the queue gives it back, or has
+            for _ in bundle.works:
+                self.unsent()
+            return
         servers, _, _ = self._way(bundle)
         shared = self._shared.get(servers)
         if shared is not None and not shared.pace.easy:
@@ -233,7 +249,7 @@ class Delivery:
 
     def unreached(self, waiting: Sequence[Bundle], none: NoHost, steps: tuple[Step, ...]) -> None:
         """Hand over to the next route what no host of a site has taken, or end it if there is none."""
-        if waiting:
+        if waiting and not (none.reason == "tls" and waiting[0].route.requiretls):  # that is the sender's demand
             self._ways.unreached(waiting[0].job, waiting[0].route, none.reason)
         for bundle in waiting:
             if none.reason == "internal" or not self._has_others(bundle, none.text):
@@ -264,7 +280,7 @@ class Delivery:
                 self.ended(work, failed, steps, none.host, "")
             else:
                 found.append(replace(work, route=route, tried=tried, before=(*work.before, *steps)))
-        for each in _together(found):
+        for each in self._together(found):
             each.prepared = bundle.prepared
             if each.prepared is None:
                 self._prepare(each)
@@ -279,7 +295,9 @@ class Delivery:
         if route is self._last_route and not self._rules.has_exceptions:
             return self._last_way
         rules = self._rules.rules(bundle.job.domain, (host.name for host in route.hosts))
-        servers = (route.endpoint, _sources(route), route.via, route.site, rules.name)
+        # What a smart host thinks of one login it need not think of another's: another configuration's, with its name.
+        own = rules.name if route.via == "direct" else f"{rules.name} {route.security}"
+        servers = (route.endpoint, _sources(route), route.via, route.site, own)
         self._last_route, self._last_way = route, (servers, (*_key(route), rules.name), rules)
         return self._last_way
 
@@ -372,11 +390,14 @@ class Delivery:
             started_at=work.started_at,
             finished_at=self.clock.now(),
             route_reason=work.route.reason,
-            steps=steps,
+            steps=bounded(steps),
             outcomes=outcomes,
             recipients=work.job.recipients,
         )
-        self._finished(work.job, attempt)
+        try:
+            self._finished(work.job, attempt)
+        except Exception:  # the other jobs of its bundle have their ends too
+            _log.exception("attempt.not_finished", queue_id=work.job.queue_id)
 
     def _heard(self, work: Work, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
         """Note what a reply says about the route, and take a smart host's wish for a login for that alone."""
@@ -385,7 +406,7 @@ class Delivery:
             self._ways.unreached(work.job, work.route, "unavailable")
         elif code in _NO_LOGIN and work.route.via != "direct":
             self._ways.unreached(work.job, work.route, "login")
-            return tuple(replace(each, status=Status.DEFERRED, reason="login") for each in outcomes)
+            return tuple(_no_login(each) for each in outcomes)
         elif code and self._ways.troubled:
             self._ways.reached(work.job, work.route)
         return outcomes
@@ -444,21 +465,17 @@ class Delivery:
         self._sites.pop(key, None)
 
 
+def _no_login(found: Outcome) -> Outcome:
+    return replace(found, status=Status.DEFERRED, reason="login") if found.code in _NO_LOGIN else found
+
+
 def _tried(work: Work, text: str) -> tuple[Tried, ...]:
-    return (*work.tried, Tried(work.route.via, text))
+    return (*work.tried, Tried(work.route.via, text[:_TRIED]))
 
 
 def _all_of(tried: tuple[Tried, ...]) -> str:
     """Return why no route took a message."""
     return tried[0].text if len(tried) == 1 else "; ".join(f"{each.via}: {each.text}" for each in tried)
-
-
-def _together(works: Iterable[Work]) -> list[Bundle]:
-    """Return works of one message in bundles that lead to one site each."""
-    found: dict[Hashable, list[Work]] = {}
-    for work in works:
-        found.setdefault(_key(work.route), []).append(work)
-    return [Bundle(together) for together in found.values()]
 
 
 def _sources(route: Route) -> tuple[str, ...]:

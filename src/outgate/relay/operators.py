@@ -83,8 +83,8 @@ class Operators:
         forgive: Callable[[str], object] = lambda _site: None,
     ) -> None:
         """`sift` has delivery ask again of what waits in it; `released` is awaited with each configuration of which
-        something was released; `routes` names those that these configurations (none given: all) have; `live` says how
-        sites are served, `forgive` ends the back-off of one."""
+        something was released; `routes` names those that these configurations (none given: all) have, and blocks;
+        `live` says how sites are served, `forgive` ends the back-off of one."""
         self._verbs = verbs
         self._schedule = schedule
         self._clock = clock
@@ -145,7 +145,7 @@ class Operators:
 
     async def weigh(self, order: Order) -> Done:
         """Say what an order would come to. Raises `NoSuchRoute`."""
-        self._check_route(order)
+        await self._check_route(order)
         return await asyncio.to_thread(self._verbs.weigh, order, self._schedule.under_way(_wanted(order.scope)))
 
     async def carry_out(self, order: Order, *, standing: bool = False) -> Done:
@@ -153,7 +153,7 @@ class Operators:
         a scope that nothing can be done for."""
         if order.scope.empty:
             raise ValueError("an order needs a scope")
-        self._check_route(order)
+        await self._check_route(order)
         async with self._changing:
             if order.verb is Verb.HOLD and standing:
                 if order.scope.queue_ids:
@@ -207,10 +207,11 @@ class Operators:
         if order.verb in (Verb.RELEASE, Verb.RETRY, Verb.REROUTE):
             self._schedule.look()
 
-    def _check_route(self, order: Order) -> None:
+    async def _check_route(self, order: Order) -> None:
         if order.verb is not Verb.REROUTE or not order.route:
             return
-        names = self._routes([order.scope.smtp_config_id] if order.scope.smtp_config_id else [])
+        of = [order.scope.smtp_config_id] if order.scope.smtp_config_id else []
+        names = await asyncio.to_thread(self._routes, of)
         if order.route not in names:
             raise NoSuchRoute(order.route, names)
 

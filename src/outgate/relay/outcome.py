@@ -4,7 +4,7 @@ Standards: RFC 5321 section 4.2.1 (the first digit decides), RFC 3463, 7372, 750
 codes (the reason), RFC 2034 (an enhanced code that contradicts its reply changes nothing about it).
 Promises: pure; any code and any text give an outcome, in time proportional to at most 1000 signs of it; 2xx is
 delivered, 5xx bounced, everything else and every failure to talk deferred; a lost answer after the final dot is
-deferred and says that the message may have arrived.
+deferred and says that the message may have arrived; a refusal in a session that broke the protocol bounces nobody.
 Dangers: what servers write is a hint, not a protocol: wording names the reason, never the outcome.
 Not here: when to try again (`relay.queue`), the conversation (`smtp.client`), who is told (`relay.reports`).
 """
@@ -60,6 +60,8 @@ REASONS = (
     Reason("network", "no server could be reached", _WAIT),
     Reason("source", "the address of ours that it leaves from is not this machine's", _OPERATOR),
     Reason("timeout", "the server did not answer in time", _WAIT),
+    Reason("source", "no address of ours to leave from could be used", _OPERATOR),
+    Reason("route", "the route that it was to take could not be used", _OPERATOR),
     Reason("dns", "the domain's mail server could not be looked up", _WAIT),
     Reason("expired", "the next server gave up after trying for its own while", _WAIT),
     Reason("held-too-long", "the domain was not allowed to send, for as long as mail is held", _OPERATOR),
@@ -217,7 +219,8 @@ def of_transaction(recipients: tuple[JobRecipient, ...], result: TransactionResu
     outcomes: list[Outcome] = []
     for index, recipient in enumerate(recipients):
         deciding = result.reply_for(index)
-        if deciding is None:
+        if deciding is None or (result.broken and not deciding.ok):
+            # Where a reply too many came, a refusal may have been meant for another recipient.
             outcomes.append(_unfinished(recipient, result))
             continue
         outcome = of_reply(recipient, deciding, handed_on=result.dsn)

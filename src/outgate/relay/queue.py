@@ -2,7 +2,8 @@
 
 Standards: RFC 5321 section 4.5.4.1 (retry strategy).
 Promises: a message's jobs are handed on only after its 250 may be sent; what is due and fits is claimed,
-    oldest first; bodies in memory stay under `ready_bytes`, the rest is read from the spool when needed.
+    oldest first; bodies in memory stay under `ready_bytes`, the rest is read from the spool when needed, and
+    delivery is given no more of that at once than some ten megabytes and a message.
 Dangers: stop delivery first, then the queue, then close the store: an outcome that comes after its lease was
     given back changes nothing but the trail, and the message is tried again.
 Not here: storing and leases (`store.sqlite`), connections and sites (`relay.delivery`).
@@ -32,6 +33,8 @@ _log = Log("outgate.relay.queue")
 _SLEEP_MOST_S = 60.0
 """Longest sleep between two looks: the clock may have been set meanwhile."""
 _RECALLED_MOST = 10_000
+_READ_MOST = 48 << 20
+"""Bytes of bodies, read from the spool, that delivery may hold: it keeps a message while it waits for its site."""
 _TROUBLE_S = 1.0
 """How soon to look again when there was no room, or the store failed."""
 
@@ -76,7 +79,7 @@ def settle(attempt: Attempt, next_at: float, expires_at: float) -> Attempt:
 
 @dataclass(slots=True)
 class _Ready:
-    """A message whose body is in memory: its bytes, and how many recipients still need it."""
+    """A message whose body is in memory, or will be: its bytes, and how many recipients still need it."""
 
     size: int
     recipients: int
@@ -131,6 +134,10 @@ class Queue:
         self._undone: dict[int, Job] = {}
         self._ready: dict[str, _Ready] = {}
         self._held_bytes = 0
+        self._read: dict[str, _Ready] = {}
+        self._read_bytes = 0
+        self._usual_bytes = 1  # of a message that waited
+        self._heavy = False
         self._stopping = False
         self._starved = False
         self._crowded: set[str] = set()
@@ -281,7 +288,8 @@ class Queue:
         self._domains.clear()
         self._configurations.clear()
         self._ready.clear()
-        self._held_bytes = 0
+        self._read.clear()
+        self._held_bytes = self._read_bytes = 0
         await asyncio.to_thread(self._store.flush)
 
     # --- fresh mail ---
@@ -311,21 +319,22 @@ class Queue:
             elif self._is_full(job):
                 self._store.release(job, job.accepted_at)
                 self._crowded |= {job.domain, job.smtp_config_id}
+            elif not keep and self._read_bytes >= _READ_MOST:
+                self._put_off(job)
             elif not self.may_go(job):
                 continue
             elif keep:
-                self._hold(job, size)
+                self._held_bytes += _hold(self._ready, job, size)
                 self._hand_on(job)
             else:
+                self._read_bytes += _hold(self._read, job, size)
                 self._hand_on(replace(job, trace=None, content=None))
 
-    def _hold(self, job: Job, size: int) -> None:
-        ready = self._ready.get(job.queue_id)
-        if ready is None:
-            self._ready[job.queue_id] = _Ready(size, len(job.recipients))
-            self._held_bytes += size
-        else:
-            ready.recipients += len(job.recipients)
+    def _put_off(self, job: Job) -> None:
+        """Leave a job to the store until delivery holds fewer bytes."""
+        self._store.release(job, job.accepted_at)
+        self._heavy = True
+        self._wake_at(self._clock.now() + _TROUBLE_S)
 
     def _hand_on(self, job: Job) -> None:
         for recipient in job.recipients:
@@ -345,20 +354,21 @@ class Queue:
             _log.exception("queue.delivery_refused_job", queue_id=job.queue_id)
 
     def _forget(self, queue_id: str, recipients: list[int]) -> None:
-        gone = 0
+        kept = read = 0
         if self._recalled:
             self._recalled.difference_update(recipients)
         for number in recipients:
             job = self._undone.pop(number, None)
             if job is not None:
-                gone += 1
+                if job.content is None:
+                    read += 1
+                else:
+                    kept += 1
                 self._subtract(job.domain, job.smtp_config_id)
-        ready = self._ready.get(queue_id)
-        if ready is not None:
-            ready.recipients -= gone
-            if ready.recipients <= 0:
-                self._held_bytes -= ready.size
-                del self._ready[queue_id]
+        if kept:
+            self._held_bytes -= _let_go(self._ready, queue_id, kept)
+        if read:
+            self._read_bytes -= _let_go(self._read, queue_id, read)
 
     def _subtract(self, name: str, configuration: str) -> None:
         domain = self._domains[name]
@@ -398,17 +408,26 @@ class Queue:
                 if room <= 0:
                     self._starve()
                     return
+                if self._read_bytes >= _READ_MOST:
+                    self._heavy = True
+                    self._wake_at(self._clock.now() + _TROUBLE_S)
+                    return
                 # All of it may be one configuration's: it must not take all the room with that.
-                limit = min(self._page, max(1, room // 4))
+                limit = min(self._page, max(1, room // 4), max(1, (_READ_MOST - self._read_bytes) // self._usual_bytes))
                 self._look_again = False
                 now, full = self._clock.now(), self._full()
                 # Before the claim: who has room again while it runs has it looked for again.
                 self._crowded.update(full.domains, full.configurations, *full.pairs)
                 jobs = await asyncio.to_thread(self._store.claim, now, limit, full)
+                if jobs:
+                    self._usual_bytes = max(1, sum(job.location.length for job in jobs) // len(jobs))
                 for job in jobs:
                     if self._stopping:
                         self._store.release(job, job.accepted_at)
+                    elif self._read_bytes >= _READ_MOST:
+                        self._put_off(job)
                     elif self.may_go(job) and (rest := self._without_suppressed(job)).recipients:
+                        self._read_bytes += _hold(self._read, rest, rest.location.length)
                         self._hand_on(rest)
                 if not jobs and not self._look_again:
                     due = await asyncio.to_thread(self._store.next_due, full, now)
@@ -479,8 +498,10 @@ class Queue:
         crowded = self._crowded
         if crowded and (job.domain in crowded or job.smtp_config_id in crowded) and self._has_room(job):
             self._starved = True
+        if self._heavy and 4 * self._read_bytes <= 3 * _READ_MOST:
+            self._starved = True
         if self._starved:
-            self._starved = False
+            self._starved = self._heavy = False
             crowded.clear()
             # Delivery counts the room it has just made after this call returns.
             asyncio.get_running_loop().call_soon(self._look)
@@ -501,3 +522,25 @@ class Queue:
     def _timer_rang(self) -> None:
         self._timer = None
         self._look()
+
+
+def _hold(bodies: dict[str, _Ready], job: Job, size: int) -> int:
+    """Count a job's recipients as in need of its message's body; return the bytes that come in with it."""
+    ready = bodies.get(job.queue_id)
+    if ready is not None:
+        ready.recipients += len(job.recipients)
+        return 0
+    bodies[job.queue_id] = _Ready(size, len(job.recipients))
+    return size
+
+
+def _let_go(bodies: dict[str, _Ready], queue_id: str, recipients: int) -> int:
+    """Count so many recipients as in need of a body no more; return the bytes that nobody needs then."""
+    ready = bodies.get(queue_id)
+    if ready is None:
+        return 0
+    ready.recipients -= recipients
+    if ready.recipients > 0:
+        return 0
+    del bodies[queue_id]
+    return ready.size

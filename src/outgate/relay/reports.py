@@ -134,6 +134,7 @@ class Writer:
         )
         return Report(
             self._message(job, number, octets, at, report.subject(reported[0].action)),
+            tuple(recipient.id for recipient, _, _ in told),
             tuple(recipient.id for recipient, _, action in told if action == "delayed"),
         )
 
@@ -188,7 +189,7 @@ def _in_order(told: Sequence[Reported]) -> list[Reported]:
 def _reported(job: Job, attempt: Attempt, recipient: JobRecipient, outcome: Outcome, action: str) -> Reported:
     reason = outcomes.explained(outcome.reason)
     meaning = reason.meaning
-    if outcome.status is Status.EXPIRED:
+    if outcome.status is Status.EXPIRED and outcome.reason != "held-too-long":
         meaning = f"we have tried for as long as mail is kept, and the last time {meaning}"
     said = " ".join(part for part in (str(outcome.code), outcome.enhanced, outcome.text) if part)
     spoke = bool(outcome.code and attempt.host + attempt.address)

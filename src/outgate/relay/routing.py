@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Protocol
 
 from outgate.model.flow import Host, Route, TlsDemand, TlsLevel
@@ -25,6 +26,7 @@ from outgate.relay.sources import Sources
 from outgate.relay.tls_rules import TlsRules, Unsafe, Wanted, security
 
 _MX_HOSTS = 10
+_MX_NAMED = 3
 _ADDRESSES = 20
 _ANY = TlsDemand()
 
@@ -34,7 +36,7 @@ class Names(Protocol):
 
     async def exchanges(self, domain: str) -> ExchangeAnswer: ...
 
-    async def hosts(self, name: str) -> AddressAnswer: ...
+    async def hosts(self, name: str, *, families: frozenset[str]) -> AddressAnswer: ...
 
 
 class Unroutable(Exception):
@@ -81,6 +83,7 @@ class Router:
         self._port = port
         self._endpoint = endpoint
         self._first = {(":" in address): address for address in reversed(endpoint.outgoing_addresses)}
+        self._families = frozenset("AAAA" if six else "A" for six in self._first)
         self._sources = sources
         self._own = frozenset(name.lower().removesuffix(".") for name in own_names)
         self._permitted = permitted
@@ -102,6 +105,16 @@ class Router:
             self._fixed = self._smart_host(self._deliver_to)
             self._fixed_at = self._sources.generation
         return self._fixed
+
+    @property
+    def is_fixed(self) -> bool:
+        """Say whether a setting gives the one route of all mail."""
+        return self._fixed is not None
+
+    def fixed_for(self, *, requiretls: bool) -> Route | None:
+        """Return the one route of all mail, for a message that may require verified TLS. Raises `Unroutable`."""
+        fixed = self.fixed
+        return _insisted(fixed) if fixed is not None and requiretls else fixed
 
     def _smart_host(self, deliver_to: str) -> Route:
         host, _, port = deliver_to.rpartition(":")
@@ -136,9 +149,9 @@ class Router:
         """Return where to deliver mail for `domain` (A-labels, or an address literal). `requiretls`: the sender
         requires verified TLS all the way; `tls_optional`: it wants the message to go whatever the domain asks. Raises
         `Unroutable`."""
-        fixed = self.fixed
+        fixed = self.fixed_for(requiretls=requiretls)
         if fixed is not None:
-            return _insisted(fixed) if requiretls else fixed
+            return fixed
         if domain.startswith("["):
             found = self._literal(domain)
             return _insisted(found) if requiretls else found
@@ -156,10 +169,10 @@ class Router:
         exchanges = self._before_us(domain, exchanges)
         random.shuffle(exchanges)
         exchanges.sort(key=lambda exchange: exchange.preference)
-        site = ",".join(sorted(exchange.host for exchange in exchanges))
+        site = _site(exchanges)
         wanted = await self._tls.of(domain, answer, insist=requiretls, waive=tls_optional)
         hosts, notes = await self._hosts(wanted, exchanges[:_MX_HOSTS], site)
-        reason = "implicit MX" if implicit else "MX " + ", ".join(f"{e.preference} {e.host}" for e in exchanges)
+        reason = "implicit MX" if implicit else _named(exchanges)
         if wanted.demanding or wanted.note:
             demands = dict.fromkeys(host.tls.why or host.tls.testing for host in hosts)
             reason = "; ".join(text for text in (reason, *demands, wanted.note, *notes) if text)
@@ -205,7 +218,7 @@ class Router:
         suspended: Unroutable | None = None
         domain, unknown, refused = wanted.domain, False, False
         for exchange in exchanges:
-            answer = await self._names.hosts(exchange.host)
+            answer = await self._names.hosts(exchange.host, families=self._families)
             unknown |= answer.status not in ("ok", "nodata")
             usable = [each for each in answer.addresses if self._usable(exchange.host, each)]
             refused |= len(usable) < len(answer.addresses)
@@ -241,6 +254,24 @@ class Router:
         raise Unroutable(
             f"no mail host of {domain} has an address", permanent=True, reason="bad-domain", enhanced="5.4.4"
         )
+
+
+def _site(exchanges: Sequence[Exchange]) -> str:
+    """Return the name of the site that these hosts are: its connections and its pace are one.
+
+    A site is written with each recipient, and who publishes a thousand hosts must not fill the disk: those that are
+    too many to name are told apart by a digest, which nobody can have two sets share."""
+    hosts = sorted({exchange.host for exchange in exchanges})
+    whole = ",".join(hosts)
+    if len(hosts) <= _MX_HOSTS:
+        return whole
+    return f"{','.join(hosts[:_MX_NAMED])},{len(hosts) - _MX_NAMED}-more-{sha256(whole.encode()).hexdigest()[:32]}"
+
+
+def _named(exchanges: Sequence[Exchange]) -> str:
+    """Return the hosts that may be tried, as the trail shows them."""
+    text = "MX " + ", ".join(f"{exchange.preference} {exchange.host}" for exchange in exchanges[:_MX_HOSTS])
+    return text if len(exchanges) <= _MX_HOSTS else f"{text} and {len(exchanges) - _MX_HOSTS} more"
 
 
 def _insisted(fixed: Route) -> Route:

@@ -22,7 +22,7 @@ from outgate.base.clock import Clock, rfc3339
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
 from outgate.model.flow import Host, JobRecipient, Route
-from outgate.relay.bundles import NOWHERE, RECIPIENTS, Bundle, Waiting, Work, offered
+from outgate.relay.bundles import NOWHERE, RECIPIENTS, Bundle, Waiting, Work, bounded, offered
 from outgate.relay.dialling import DeliveryLimits, Dialler, NoHost, Opened
 from outgate.relay.shaping import About, Pace, about
 from outgate.smtp.asyncio.client import Connection
@@ -243,11 +243,11 @@ class Site:
             # The connection had ended while it was idle: that is not the message's failure.
             self._hand_back(bundle, recipients, result.mail)
             return
-        final = result.final
+        final, troubled = result.final, self._pace.troubled
         if final is None or not final.ok or self._pace.troubled:
             self._judge(result)
         steps = kept.steps(result.steps)
-        bundle.steps = bundle.steps + steps if bundle.steps else steps
+        bundle.steps = bounded(bundle.steps + steps) if bundle.steps else steps
         bundle.host, bundle.tls = kept.host, kept.connection.tls
         whole = bundle.settle(recipients, result)
         if bundle.learned:
@@ -257,6 +257,8 @@ class Site:
             self._delivery.end(bundle)
         elif not result.error and kept.connection.ready and not kept.leaving and kept.sent < kept.most:
             self._send(kept, bundle)
+        elif self._delivery.stopping:
+            self._delivery.let_go(bundle)  # who has an answer must not get the message again
         elif bundle.handed_back < 2 or not result.error:
             bundle.handed_back += bool(result.error)
             self._waiting.add_first(bundle)
@@ -265,7 +267,7 @@ class Site:
             self._delivery.end(bundle)
         if kept.sent >= kept.most or self._pace.surplus:
             kept.leave()
-        self._after_judgement()
+        self._after_judgement(troubled)
 
     def _hand_back(self, bundle: Bundle, recipients: tuple[JobRecipient, ...], goodbye: Reply | None) -> None:
         bundle.put_back(recipients)
@@ -293,10 +295,11 @@ class Site:
         else:
             self._pace.heard(refusal, now)
 
-    def _after_judgement(self) -> None:
+    def _after_judgement(self, troubled: bool = True) -> None:
+        """Have all go on who may; `troubled`: something was wrong before, so others may have waited for this."""
         if self._pace.troubled and (now := self._delivery.clock.now()) < self._pace.until:
             self._shared.give_back(now)
-        elif len(self._shared.sites) > 1 and not self._pace.easy:
+        elif len(self._shared.sites) > 1 and (troubled or not self._pace.easy):
             self._shared.pump()
         else:
             self.pump()
@@ -333,6 +336,8 @@ class Site:
             self._shared.give_back(now)
             return
         self._delivery.unreached(self._waiting.clear(), refusal, steps)
+        if now < pace.until:  # nobody would wake the other sites that it has paused
+            self._shared.give_back(now)
 
     def _opened(self, opened: Opened, before: tuple[Step, ...]) -> None:
         connection = opened.connection
@@ -400,6 +405,7 @@ class Site:
             kept.cancel()
             leaving.append(_quit(kept.connection))
         await asyncio.gather(*leaving)
+        self._forget_if_empty()
 
 
 async def _quit(connection: Connection) -> None:

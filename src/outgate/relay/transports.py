@@ -89,10 +89,9 @@ class Transports:
     # -- what delivery asks -----------------------------------------------------------------------------------
 
     def fixed(self, job: Job) -> Route | None:
-        """Return the one route of all mail if a setting gives it. Raises `Unroutable`."""
-        if job.requiretls:  # whoever it is must promise that
-            return None
-        return self._routers[self._endpoint_of(job.instance_id).id].fixed
+        """Return the one route of all mail if a setting gives it: no configuration's routes lead past that. Raises
+        `Unroutable`."""
+        return self._router(job).fixed_for(requiretls=job.requiretls)
 
     async def route(self, job: Job, tried: tuple[Tried, ...] = ()) -> Route:
         """Return the route that a job takes, after those that were `tried` for it. Raises `Unroutable`."""
@@ -132,7 +131,7 @@ class Transports:
 
     def has_others(self, job: Job, tried: Sequence[Tried]) -> bool:
         """Say whether a job may have another route than those that were tried."""
-        return not job.route and len(self._known(job)) > len(tried)
+        return not job.route and len(self._known(job)) > len(tried) and not self._router(job).is_fixed
 
     def reached(self, job: Job, route: Route) -> None:
         """Note that a server of a route has answered a message, whatever it said."""
@@ -179,6 +178,9 @@ class Transports:
                 self._orders.clear()
             self._orders[smtp_config_id] = generation, found
         return found
+
+    def _router(self, job: Job) -> Router:
+        return self._routers[self._endpoint_of(job.instance_id).id]
 
     def _known(self, job: Job) -> tuple[RouteSpec, ...]:
         """Return a job's order as it was when its route was made, or later."""
@@ -248,7 +250,11 @@ class Transports:
 
     async def _made(self, job: Job, spec: RouteSpec) -> Route:
         endpoint = self._endpoint_of(job.instance_id)
-        return await self._make(spec, endpoint, job.domain, requiretls=job.requiretls, tls_optional=job.tls_optional)
+        made = await self._make(spec, endpoint, job.domain, requiretls=job.requiretls, tls_optional=job.tls_optional)
+        if made.requiretls and not job.reverse_path:
+            # A report goes as safely as what it is about, but is not lost for want of a promise (RFC 8689 section 5).
+            made = replace(made, requiretls=False)
+        return made
 
     async def _make(
         self, spec: RouteSpec, endpoint: Endpoint, domain: str, *, requiretls: bool = False, tls_optional: bool = False

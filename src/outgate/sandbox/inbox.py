@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from outgate.base.clock import Clock, rfc3339
 from outgate.base.ids import queue_id
@@ -26,12 +26,14 @@ from outgate.base.log import Log
 from outgate.base.tasks import spawn
 from outgate.message import fields
 from outgate.sandbox.behaviour import Behaviour, Behaviours
-from outgate.sandbox.judges import Judgement, Judges
 from outgate.smtp.asyncio.server import Connection, Listener, ListenerOptions, Peer, Timeouts
 from outgate.smtp.events import Aborted, Closed, Connected, Event, MailFrom, MessageReceived, RcptTo
 from outgate.smtp.fairness import Turnstile
 from outgate.smtp.reply import Reply, reply
 from outgate.smtp.server import LATER, RECIPIENT_OK, SENDER_OK, Limits, ServerMachine, State
+
+if TYPE_CHECKING:
+    from outgate.sandbox.judges import Judgement, Judges
 
 _log = Log("outgate.sandbox.inbox")
 _MOST = 5000
@@ -61,16 +63,18 @@ class Inbox:
         *,
         clock: Clock,
         context: ssl.SSLContext,
-        judges: Judges,
+        judges: Callable[[], Judges],
         host_name: str = "mx.outgate.test",
         most: int = _MOST,
         limits: Limits | None = None,
     ) -> None:
-        """Read what `directory` holds (made if absent); `context` is for STARTTLS. Raises `OSError`."""
+        """Read what `directory` holds (made if absent); `context` is for STARTTLS; `judges` makes the judges
+        when the first message is there, in their thread: they bring much into memory. Raises `OSError`."""
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._clock = clock
-        self._judges = judges
+        self._make_judges = judges
+        self._judges: Judges | None = None
         self._most = most
         self._options = ListenerOptions(
             context=context,
@@ -186,6 +190,8 @@ class Inbox:
             self._write_item(item_id, item)
 
     def _judgement(self, item: dict[str, Any]) -> Judgement:
+        if self._judges is None:
+            self._judges = self._make_judges()
         return self._judges.judge(
             self._file(item["id"], "eml").read_bytes(),
             client_address=item["client_address"],

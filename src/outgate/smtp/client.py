@@ -179,6 +179,7 @@ class ClientMachine:
 
     __slots__ = (
         "_current",
+        "_ending",
         "_events",
         "_input",
         "_may_pipeline",
@@ -213,6 +214,7 @@ class ClientMachine:
         self._secrets: list[bytes] = []
         self._current: _Work | None = None
         self._queued: _Work | None = None
+        self._ending: _Work | None = None
         self._now = 0.0
         self._pipelining = False
         self.extensions: dict[str, str] = {}
@@ -257,8 +259,8 @@ class ClientMachine:
 
     @property
     def in_flight(self) -> int:
-        """Return how many transactions wait for their end: 0, 1 or 2."""
-        return (self._current is not None) + (self._queued is not None)
+        """Return how many transactions wait for their end: 0 to 3."""
+        return sum(work is not None for work in (self._ending, self._current, self._queued))
 
     # -- what we start --------------------------------------------------------------------------------------
 
@@ -307,7 +309,7 @@ class ClientMachine:
         if "SMTPUTF8" not in self.extensions and needs_utf8(transaction):
             work.mail = UTF8_NOT_OFFERED
             self._done(work, "smtputf8 not offered")
-        elif transaction.requiretls and not (self.tls and "REQUIRETLS" in self.extensions):
+        elif transaction.requiretls and transaction.reverse_path and not self._promises_tls:
             work.mail = REQUIRETLS_NOT_OFFERED
             self._done(work, "requiretls not offered")
         elif self._current is None:
@@ -463,14 +465,20 @@ class ClientMachine:
             command += " SMTPUTF8"
         if "DSN" in extensions:
             command += transaction.mail_options()
-        if transaction.requiretls:
+        # A report is not lost for want of the promise (RFC 8689 section 5).
+        if transaction.requiretls and self._promises_tls:
             command += " REQUIRETLS"
         return command + "\r\n"
+
+    @property
+    def _promises_tls(self) -> bool:
+        """Say whether the peer holds the next servers to TLS where that is asked."""
+        return self.tls and "REQUIRETLS" in self.extensions
 
     def _advance(self, state: State, reply: Reply) -> None:
         """Go on in the transaction under way; `self.state` is already where the reply's class leads."""
         work = self._current
-        if state is State.RSET:  # the transaction it cleans up after has ended already
+        if state is State.RSET:
             self._proceed(reply)
             return
         assert work is not None
@@ -527,10 +535,13 @@ class ClientMachine:
             self._send_ahead(self._queued)
 
     def _reset(self, work: _Work) -> None:
-        """End `work` and clear what the peer still holds of it; what follows waits for that only in order."""
+        """Clear what the peer still holds of `work`; what follows waits for that only in order.
+
+        It ends when that is answered: only then is it sure that each reply stood for its own command, and no refusal
+        was meant for somebody else."""
         self._out.append(b"RSET\r\n")
         self._current = None
-        self._done(work, "")
+        self._ending = work
         following, self._queued = self._queued, None
         if following is not None:
             self._current = following
@@ -538,10 +549,14 @@ class ClientMachine:
 
     def _proceed(self, reply: Reply) -> None:
         """RSET was answered."""
-        work = self._current
         if self.state is State.CLOSED:
             self._end(reply, f"the peer refused RSET: {reply}")
-        elif work is not None:
+            return
+        if self._ending is not None:
+            ended, self._ending = self._ending, None
+            self._done(ended, "")
+        work = self._current
+        if work is not None:
             if work.ahead:
                 self.state = State.MAIL
             else:
@@ -585,10 +600,10 @@ class ClientMachine:
 
     def _end(self, reply: Reply | None, error: str, broken: bool = False) -> None:
         self.state = State.CLOSED
-        for work in (self._current, self._queued):
+        for work in (self._ending, self._current, self._queued):
             if work is not None:
                 self._done(work, error, broken)
-        self._current = self._queued = None
+        self._ending = self._current = self._queued = None
         self._secrets.clear()
         self._out.clear()
         self._input.clear()

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import os
 import socket
+from base64 import b64encode
 from dataclasses import dataclass
 from typing import Literal
 
 from outgate.smtp.reply import Reply
 from outgate.smtp.transaction import Step
+
+_SHORTEST_SECRET = 4
+"""Signs: shorter ones are in any text, and no secret."""
 
 TlsMode = Literal["none", "opportunistic", "required", "implicit"]
 
@@ -53,6 +57,11 @@ class ClientTimeouts:
     quit: float = 10.0
     probe: float = 5.0
 
+    @property
+    def shortest(self) -> float:
+        """Return the shortest of them."""
+        return min(self.connect, self.handshake, self.reply, self.final, self.content, self.quit, self.probe)
+
     def for_reply(self, waited_for: str) -> float:
         """Return the seconds for what a machine's `deadline` names."""
         if waited_for == "final":
@@ -83,6 +92,19 @@ class ConnectFailed(Exception):
         self.steps = steps
         self.certificate = certificate
         self.injected = injected
+
+
+def hidden(text: str, login: tuple[str, str] | None) -> str:
+    """Return `text` of a server that was told `login` (user name, password) without the password, should it repeat it:
+    what servers say is shown in trails, errors and answers of the API."""
+    if login is None:
+        return text
+    user, password = login[0].encode("utf-8", "replace"), login[1].encode("utf-8", "replace")
+    forms = (b64encode(b"\0" + user + b"\0" + password).decode("ascii"), b64encode(password).decode("ascii"), login[1])
+    for form in forms:
+        if len(form) >= _SHORTEST_SECRET:
+            text = text.replace(form, "(password)")
+    return text
 
 
 def why(error: BaseException) -> str:

@@ -35,9 +35,9 @@ class Transaction:
 
     `content` are buffers in wire form: dot-stuffed, every line ends in CR LF, without the final dot line.
     `size` is told to the peer in octets (0: not told). `requiretls`: no server may have it that does not promise to
-    hold the next ones to TLS. `token` is the caller's own. `ret`, `envid`, and of each recipient `notify` and `orcpt`
-    ("" for none; () for none of all) are what DSN asks for (RFC 3461), in the form of the wire; a peer that does not
-    offer DSN is told nothing of it."""
+    hold the next ones to TLS, unless it is the null sender's. `token` is the caller's own. `ret`, `envid`, and of each
+    recipient `notify` and `orcpt` ("" for none; () for none of all) are what DSN asks for (RFC 3461), in the form of
+    the wire; a peer that does not offer DSN is told nothing of it."""
 
     reverse_path: str
     recipients: tuple[str, ...]

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from outgate.base.ids import queue_ids_from
 from outgate.model.flow import Event, Location, Outcome, SigningKey, Status
 from outgate.smtp.transaction import Step
 from outgate.store import quota_rows
@@ -46,7 +47,14 @@ COUNTED = 10_000
 _EVER = float("inf")
 _WIDE_WAITING = 8
 _STATUSES = frozenset(status.value for status in Status)
-_UNUSUAL = frozenset(Status) - {Status.QUEUED, Status.ATTEMPTING, Status.DELIVERED}
+_APART_S = 1.0
+"""By how much at most a queue id's time may differ from that of acceptance."""
+# The order of queue ids is the order of acceptance. All that is passed over is passed over in the index.
+_STANDS = (
+    "SELECT DISTINCT r.queue_id AS found FROM recipients AS r INDEXED BY recipients_by_status"
+    " WHERE r.instance_id = ? AND r.status = ?{window}"
+)
+_ACCEPTED = "(SELECT m.accepted_at FROM messages AS m WHERE m.queue_id = r.queue_id)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +220,7 @@ class History:
     queue's own work."""
 
     def __init__(self, path: Path) -> None:
+        self._shard = path.stem.removeprefix("queue-")
         self._narrow, self._wide, self._work = _Reader(path), _Reader(path, _WIDE_WAITING), _Reader(path)
 
     def close(self) -> None:
@@ -260,6 +269,9 @@ class History:
         is then that, or one more than what the page shows if there is more. The records have no attempts or events."""
         narrow = any(value is not None for value in (queue_id, message_id, recipient))
         statuses = _statuses(status)
+        limit, offset = max(0, min(limit, _PAGE_MOST)), max(0, offset)
+        if statuses and not narrow and instance_id is not None:
+            return self._page(*self._by_status(instance_id, statuses, gte, lte), limit, offset)
         conditions: list[str] = []
         values: list[Any] = []
         for condition, value in (
@@ -277,23 +289,37 @@ class History:
             if value is not None:
                 conditions.append(condition)
                 values.append(value)
-        found = _unusual(statuses, conditions) if statuses and not narrow else ""
-        if found:
-            values = [status.value for status in statuses] + values
-        else:
-            _by_recipient(recipient, statuses, conditions, values)
-            table = "messages AS m"
-            if not narrow and statuses and not any(one.final for one in statuses):
-                # Who waits still has a body: a short index, however long the history.
-                table = "messages AS m INDEXED BY messages_with_body"
-                conditions.append("m.segment IS NOT NULL")
-            where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-            # What an index does not hold is read of the page only: what comes before it is skipped in the index.
-            found = f"SELECT m.rowid AS number FROM {table}{where} ORDER BY m.accepted_at DESC, m.rowid DESC"  # noqa: S608
-        return self._page(found, values, max(0, min(limit, _PAGE_MOST)), max(0, offset))
+        _by_recipient(recipient, statuses, conditions, values)
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        # What an index does not hold is read of the page only: what comes before it is skipped in the index. Of all
+        # instances, the table's own order is that of acceptance.
+        order = "m.accepted_at DESC, m.rowid DESC" if narrow or instance_id is not None else "m.rowid DESC"
+        found = f"SELECT m.rowid AS found FROM messages AS m{where} ORDER BY {order}"  # noqa: S608
+        return self._page("rowid", found, values, limit, offset)
 
-    def _page(self, found: str, values: list[Any], limit: int, offset: int) -> tuple[int, list[MessageRecord]]:
-        """Return the total and one page of the messages whose row numbers the statement `found` gives."""
+    def _by_status(
+        self, instance_id: str, statuses: tuple[Status, ...], gte: float | None, lte: float | None
+    ) -> tuple[str, str, list[Any]]:
+        """Return what finds, newest first, the messages of an instance that have a recipient in one of these states:
+        the column that is found, the statement and its values."""
+        window = ""
+        bounds: list[Any] = []
+        # Only where the id leaves it open is the message asked.
+        if gte is not None:
+            window += f" AND r.queue_id >= ? AND (r.queue_id >= ? OR {_ACCEPTED} >= ?)"
+            bounds += [queue_ids_from(self._shard, gte - _APART_S), queue_ids_from(self._shard, gte + _APART_S), gte]
+        if lte is not None:
+            window += f" AND r.queue_id < ? AND (r.queue_id < ? OR {_ACCEPTED} <= ?)"
+            bounds += [queue_ids_from(self._shard, lte + _APART_S), queue_ids_from(self._shard, lte - _APART_S), lte]
+        one = _STANDS.format(window=window)
+        values = [value for status in statuses for value in (instance_id, status.value, *bounds)]
+        # The branches are merged as they come: nothing is sorted.
+        return "queue_id", " UNION ".join([one] * len(statuses)) + " ORDER BY found DESC", values
+
+    def _page(
+        self, column: str, found: str, values: list[Any], limit: int, offset: int
+    ) -> tuple[int, list[MessageRecord]]:
+        """Return the total and one page of the messages of which the statement `found` gives the `column`."""
         # What is put together here are our own words; every value is bound.
         with self._wide.snapshot() as connection:
             (total,) = connection.execute(
@@ -302,7 +328,7 @@ class History:
             ).fetchone()
             page = connection.execute(
                 f"SELECT {_COLUMNS} FROM ({found} LIMIT ? OFFSET ?) AS f"  # noqa: S608
-                " CROSS JOIN messages ON messages.rowid = f.number"
+                f" CROSS JOIN messages ON messages.{column} = f.found"
                 " ORDER BY accepted_at DESC, messages.rowid DESC",
                 [*values, limit, offset],
             ).fetchall()
@@ -411,23 +437,7 @@ def _with_details(connection: sqlite3.Connection, rows: list[tuple[Any, ...]], *
 def _statuses(status: Status | str | Sequence[Status] | None) -> tuple[Status, ...]:
     if status is None:
         return ()
-    return (Status(status),) if isinstance(status, str) else tuple(status)
-
-
-def _unusual(statuses: tuple[Status, ...], conditions: list[str]) -> str:
-    """Return the statement that finds, newest first, messages with a recipient that stands as few do; "" if one of
-    these states is that of many."""
-    if not _UNUSUAL.issuperset(statuses):
-        return ""
-    marks = ", ".join("?" * len(statuses))
-    where = "".join(f" AND {condition.replace('m.instance_id', '+m.instance_id')}" for condition in conditions)
-    # A queue id begins with its time.
-    return (
-        "SELECT m.rowid AS number FROM recipients AS r INDEXED BY recipients_by_status"  # noqa: S608
-        " CROSS JOIN messages AS m ON m.queue_id = r.queue_id"
-        f" WHERE r.status IN ({marks}) AND r.status NOT IN ('queued', 'attempting', 'delivered'){where}"
-        " GROUP BY r.queue_id ORDER BY r.queue_id DESC"
-    )
+    return (Status(status),) if isinstance(status, str) else tuple(dict.fromkeys(map(Status, status)))
 
 
 def _by_recipient(

@@ -66,7 +66,7 @@ _EXPIRE = (
 
 _SUPPRESS = (
     "WITH new(id) AS (VALUES {values})"
-    " UPDATE recipients SET status = 'suppressed', due_at = NULL, lease = NULL, reply = '', reason = 'suppressed',"
+    " UPDATE recipients SET status = 'suppressed', due_at = NULL, lease = NULL, reason = 'suppressed',"
     " updated_at = ? FROM new WHERE recipients.id = new.id AND recipients.lease = ?"
     " RETURNING recipients.id, recipients.queue_id"
 )

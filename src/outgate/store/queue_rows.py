@@ -50,7 +50,8 @@ _ADD_MESSAGES = (
     ' segment, generation, "offset", length, counted_at, warning, origin, parent, tls_optional) VALUES {values}'
 )
 _ADD_RECIPIENTS = (
-    "INSERT INTO recipients (id, queue_id, mailbox, domain, smtp_config_id, notify, orcpt, status, attempts, due_at,"
+    "INSERT INTO recipients (id, queue_id, mailbox, domain, smtp_config_id, instance_id, notify, orcpt, status,"
+    " attempts, due_at,"
     " lease, reply, reason, updated_at) VALUES {values}"
 )
 _ADD_ATTEMPTS = (
@@ -75,12 +76,14 @@ _WAIT = (
     " FROM new WHERE recipients.id = new.id AND recipients.lease = ?"
 )
 _DONE = (
-    " WHERE queue_id IN (VALUES {values}) AND segment IS NOT NULL"
+    "SELECT rowid, segment, length FROM messages WHERE queue_id IN (VALUES {values}) AND segment IS NOT NULL"
     " AND NOT EXISTS (SELECT 1 FROM recipients"
     f" WHERE recipients.queue_id = messages.queue_id AND recipients.status NOT IN ({_FINAL_LIST}))"
 )
-_COUNT_DONE = f"SELECT segment, count(*), sum(length) FROM messages{_DONE} GROUP BY segment"
-_FREE_DONE = f'UPDATE messages SET segment = NULL, generation = NULL, "offset" = NULL, length = NULL{_DONE}'
+_FREE = (
+    'UPDATE messages SET segment = NULL, generation = NULL, "offset" = NULL, length = NULL'
+    " WHERE rowid IN (VALUES {values})"
+)
 
 # What is left out is left out in the index, which has all that these ask of a recipient: behind 100,000 rows of one
 # who has enough in delivery, the next one's is found without reading a row.
@@ -107,16 +110,19 @@ _HELD = (
 )
 _WARNED = "UPDATE recipients SET warned = 1 WHERE id IN (VALUES {values})"
 _LEASE = "UPDATE recipients SET lease = ? WHERE id = ?"
-_INTERRUPTED = (
-    " WHERE queue_id IN (SELECT queue_id FROM messages WHERE segment IS NOT NULL)"
-    f" AND (lease IS NOT NULL OR status = 'attempting') AND status NOT IN ({_FINAL_LIST})"
+# Reads all that waits, once per start: an index of leases would cost each message two entries to save a third of a
+# second with 100,000.
+_UNDER_WAY = (
+    "SELECT r.id, r.queue_id FROM messages AS m INDEXED BY messages_with_body CROSS JOIN recipients AS r"
+    " ON r.queue_id = m.queue_id WHERE m.segment IS NOT NULL"
+    f" AND (r.lease IS NOT NULL OR r.status = 'attempting') AND r.status NOT IN ({_FINAL_LIST}) ORDER BY r.id"
 )
-_UNDER_WAY = f"SELECT id, queue_id FROM recipients{_INTERRUPTED}"
 _RECOVER = (
-    "UPDATE recipients SET may_have_arrived = may_have_arrived OR lease IS NOT NULL, lease = NULL,"
-    " due_at = min(coalesce(due_at, :now), :now),"
-    " status = CASE WHEN status != 'attempting' THEN status WHEN attempts = 0 THEN 'queued'"
-    f" ELSE 'deferred' END{_INTERRUPTED}"
+    "WITH new(id) AS (VALUES {values})"
+    " UPDATE recipients SET may_have_arrived = may_have_arrived OR lease IS NOT NULL, lease = NULL,"
+    " due_at = min(coalesce(due_at, ?), ?),"
+    " status = CASE WHEN status != 'attempting' THEN status WHEN attempts = 0 THEN 'queued' ELSE 'deferred' END"
+    " FROM new WHERE recipients.id = new.id"
 )
 _MAY_HAVE_ARRIVED = "the service ended without warning while this was under way: it may have arrived"
 _MOVE = (
@@ -200,6 +206,8 @@ class QueueRows:
     def transaction(self) -> Generator[None]:
         """Make everything inside durable at once, or nothing of it."""
         connection = self._connection
+        if connection.in_transaction:  # what failed before could not even be undone: nothing begins until it is
+            connection.execute("ROLLBACK")
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -236,8 +244,7 @@ class QueueRows:
         and the trail says so. Return how many recipients are due again."""
         with self.transaction():
             found = self._connection.execute(_UNDER_WAY).fetchall()
-            if found:
-                self._connection.execute(_RECOVER, {"now": now})
+            self._many(_RECOVER, [(number,) for number, _ in found], (now, now))
             self.events.tell(
                 [
                     Event(queue_id, now, "interrupted", number, text=_MAY_HAVE_ARRIVED, reason="unknown", due_at=now)
@@ -310,6 +317,7 @@ class QueueRows:
                         mailbox,
                         domain,
                         accepted.smtp_config_id,
+                        accepted.instance_id,
                         recipient.notify,
                         recipient.orcpt,
                         "queued",
@@ -336,8 +344,9 @@ class QueueRows:
         first, at = self._next_id, accepted.accepted_at
         self._next_id += len(found)
         rest = (Status.SUPPRESSED.value, 0, None, None, "", SUPPRESSED, at)
+        owner = (accepted.smtp_config_id, accepted.instance_id)
         return [
-            (first + number, accepted.queue_id, r.mailbox, r.domain, accepted.smtp_config_id, r.notify, r.orcpt, *rest)
+            (first + number, accepted.queue_id, r.mailbox, r.domain, *owner, r.notify, r.orcpt, *rest)
             for number, r in enumerate(found)
         ]
 
@@ -352,6 +361,7 @@ class QueueRows:
                 r.mailbox,
                 r.domain,
                 accepted.smtp_config_id,
+                accepted.instance_id,
                 r.notify,
                 r.orcpt,
                 "held",
@@ -365,9 +375,12 @@ class QueueRows:
             for number, r in enumerate(sent_to)
         ]
 
-    def settle(self, attempts: Sequence[Attempt], besides: Iterable[str] = ()) -> dict[int, tuple[int, int]]:
-        """Record attempts; return (records, bytes) by segment that nobody needs once this is durable, with those of
-        `besides`: messages that have suppressed recipients, and perhaps no others."""
+    def settle(
+        self, attempts: Sequence[Attempt], besides: Iterable[str] = ()
+    ) -> tuple[set[int], dict[int, tuple[int, int]]]:
+        """Record attempts; return the recipients whose outcome counts, and (records, bytes) by segment that nobody
+        needs once this is durable, with those of `besides`: messages that have suppressed recipients, and perhaps no
+        others."""
         rows: list[tuple[Any, ...]] = []
         settled: list[tuple[Any, ...]] = []
         facts: list[Fact] = []
@@ -400,21 +413,20 @@ class QueueRows:
                     )
                 )
         self._many(_ADD_ATTEMPTS, rows)
-        standing = self._many(_SETTLE, settled, (self._lease,))
+        standing = {row[0] for row in self._many(_SETTLE, settled, (self._lease,))}
         if len(standing) != len(settled):
-            facts = _told_late(facts, {row[0] for row in standing})
+            facts = _told_late(facts, set(standing))
         self.events.add(facts)
-        return self.free_done(maybe_done)
+        return standing, self.free_done(maybe_done)
 
     def free_done(self, queue_ids: Iterable[str]) -> dict[int, tuple[int, int]]:
         """Let go of the bodies of those messages whose recipients are all final; say what is freed, by segment."""
-        done = [(queue_id,) for queue_id in queue_ids]
+        done = self._many(_DONE, [(queue_id,) for queue_id in queue_ids])
         freed: dict[int, tuple[int, int]] = {}
-        for segment, count, length in self._many(_COUNT_DONE, done):
+        for _, segment, length in done:
             records, total = freed.get(segment, (0, 0))
-            freed[segment] = (records + count, total + length)
-        if freed:
-            self._many(_FREE_DONE, done)
+            freed[segment] = (records + 1, total + length)
+        self._many(_FREE, [(row[0],) for row in done])
         return freed
 
     def warned(self, recipients: Iterable[int]) -> None:

@@ -16,10 +16,16 @@ from collections.abc import Sequence
 
 from outgate.store.event_rows import Many
 
+# From one configuration to the next, then to its times: else a start would read all that was ever counted.
 _COUNTED = (
-    "SELECT smtp_config_id, CAST(counted_at / 60 AS INTEGER) AS minute, count(*) FILTER (WHERE accepted_at <= ?),"
-    " count(*) FILTER (WHERE accepted_at > ?) FROM messages"
-    " WHERE counted_at > ? GROUP BY smtp_config_id, minute ORDER BY smtp_config_id, minute"
+    "WITH RECURSIVE c(id) AS (SELECT '' UNION ALL SELECT (SELECT m.smtp_config_id FROM messages AS m"
+    " INDEXED BY messages_counted WHERE m.counted_at IS NOT NULL AND m.smtp_config_id > c.id"
+    " ORDER BY m.smtp_config_id LIMIT 1)"
+    " FROM c WHERE c.id IS NOT NULL)"
+    " SELECT m.smtp_config_id, CAST(m.counted_at / 60 AS INTEGER) AS minute,"
+    " count(*) FILTER (WHERE m.accepted_at <= ?), count(*) FILTER (WHERE m.accepted_at > ?)"
+    " FROM c CROSS JOIN messages AS m INDEXED BY messages_counted ON m.smtp_config_id = c.id"
+    " WHERE m.counted_at > ? GROUP BY m.smtp_config_id, minute ORDER BY m.smtp_config_id, minute"
 )
 _WAITS = "r.status = 'held' AND r.reason = 'quota' AND r.lease IS NULL"
 HELD = (

@@ -6,8 +6,8 @@ Promises: `submit` reports success only after the body is synced in the spool an
     transaction has it. All that waits is one sync and one transaction (group commit), in a thread of its own.
 Dangers: exactly one process may have a queue file open for writing: a lock file sees to it. A failed commit
     may still turn up after a crash: the client was refused, so at worst a message arrives twice.
-Not here: segments (`spool`), statements (`queue_rows`), reads for people (`history`), when to try again
-    (`relay.queue`).
+Not here: segments (`spool`), statements (`queue_rows`), reads for people (`history`), what it does when nobody waits
+    (`tidying`), when to try again (`relay.queue`).
 
 The module is long because one thread does all of this, and its order is the promise.
 """
@@ -17,7 +17,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -31,14 +30,27 @@ from typing import Generic, TypeVar
 
 from outgate.base.clock import Clock
 from outgate.base.log import Log
-from outgate.model.flow import Accepted, Attempt, Job, Location, Report, Status
+from outgate.model.flow import Accepted, Attempt, Job, Report, Status
 from outgate.store.history import AttemptRecord, History, MessageRecord, RecipientRecord
 from outgate.store.hold_rows import Hold, Suppress
 from outgate.store.metrics import Bounce, Counts, Selection
 from outgate.store.migrations import upgrade_queue
 from outgate.store.queue_rows import NOBODY, Full, QueueRows, Release
 from outgate.store.spool import Record, Spool, SpoolError, Sync, Write, default_sync
+from outgate.store.tidying import Tidying
 from outgate.store.verbs import Verbs
+from outgate.store.waiting import (
+    Done,
+    Pending,
+    Reported,
+    Stored,
+    Submission,
+    about_nobody,
+    attempts,
+    each_alone,
+    nothing,
+    of_the_disk,
+)
 
 __all__ = [
     "AttemptRecord",
@@ -53,7 +65,6 @@ __all__ = [
 
 _log = Log("outgate.store.queue")
 
-Done = Callable[[Exception | None, tuple[Job, ...]], object]
 Notify = Callable[[Callable[[], None]], object]
 
 _LINGER_S = 0.010
@@ -63,19 +74,7 @@ _GATHER_S = 0.006
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
 _STEP = 100
 """Messages that are held or released in one transaction."""
-_PURGE_REST_S = 600.0
-"""How long a sweep for old mail waits after the one before."""
-_PURGE_PAUSE_S = 0.02
-_COMPACT_REST_S = 5.0
-_COMPACT_PAUSE_S = 0.2
-_COMPACT_RECORDS = 64
-_COMPACT_BYTES = 4 * 1024 * 1024
-
 _T = TypeVar("_T")
-
-
-def _nothing(_error: Exception | None, _jobs: tuple[Job, ...]) -> None:
-    """What follows where nobody waits for it."""
 
 
 class QueueLocked(Exception):
@@ -84,27 +83,6 @@ class QueueLocked(Exception):
 
 class QueueClosed(Exception):
     """The queue takes nothing any more: the process is shutting down."""
-
-
-@dataclass(slots=True)
-class _Submission:
-    accepted: Accepted
-    done: Done
-    error: Exception | None = None
-    jobs: tuple[Job, ...] = ()
-    settled: bool = False
-
-    def fail(self, error: Exception) -> None:
-        self.error, self.settled = error, True
-
-
-@dataclass(slots=True)
-class _Reported:
-    """An attempt with the report that it causes: both are kept, or neither."""
-
-    attempt: Attempt
-    delayed: tuple[int, ...]
-    report: _Submission
 
 
 @dataclass(slots=True)
@@ -178,10 +156,6 @@ def _lock(directory: Path, shard: str) -> int:
     return descriptor
 
 
-_Outcome = Attempt | Release | Hold | Suppress | _Reported
-_Stored = list[tuple[_Submission, Location]]
-
-
 class QueueStore:
     """The durable queue of one shard. Made by `open_queue`; all methods are thread-safe."""
 
@@ -195,25 +169,20 @@ class QueueStore:
         clock: Clock,
         retention_s: float | None,
     ) -> None:
-        self._clock = clock
-        self._retention_s = retention_s
-        self._purge_at = time.monotonic() + _COMPACT_REST_S
         self._rows = rows
         self._spool = spool
         self._history = history
         self._notify = notify
         self._lock = lock
-        self._inbox: SimpleQueue[_Submission | _Call[object] | None] = SimpleQueue()
-        self._outcomes: deque[_Outcome] = deque()
+        self._inbox: SimpleQueue[Submission | _Call[object] | None] = SimpleQueue()
+        self._outcomes: deque[Pending] = deque()
         self._gate = threading.Lock()
         self._closed = False
         self._idle = False
         self._crowded = False
         self._retry_s = 0.0
         self._retry_at = 0.0
-        self._compact_at = time.monotonic() + _COMPACT_REST_S
-        self._unreadable: set[int] = set()
-        self._freed: list[dict[int, tuple[int, int]]] = []
+        self._tidying = Tidying(rows, spool, clock, retention_s)
         self.verbs = Verbs(rows.verbs, history, self._transact, self.flush)
         """What operators do to queued mail."""
         self._thread = threading.Thread(target=self._run, name="queue-commit", daemon=True)
@@ -225,7 +194,7 @@ class QueueStore:
         """Store a message; `done(None, jobs)` follows once it is durable, `done(error, ())` if it is not.
 
         `done` is called through `notify`. The jobs, one per recipient domain, are leased to the caller."""
-        submission = _Submission(accepted, done)
+        submission = Submission(accepted, done)
         with self._gate:
             if not self._closed:
                 self._inbox.put(submission)
@@ -233,7 +202,7 @@ class QueueStore:
         submission.fail(QueueClosed("the queue is closed"))
         self._answer([submission])
 
-    def record(self, attempt: Attempt, report: Report | None = None, done: Done = _nothing) -> None:
+    def record(self, attempt: Attempt, report: Report | None = None, done: Done = nothing) -> None:
         """Keep what an attempt meant for its recipients; durable with the next batch, see `flush`.
 
         Leases end. A message whose recipients are all final gives its body back. A `report` is stored in the same
@@ -241,7 +210,7 @@ class QueueStore:
         if report is None:
             self._add_outcome(attempt)
         else:
-            self._add_outcome(_Reported(attempt, report.delayed, _Submission(report.message, done)))
+            self._add_outcome(Reported(attempt, report, Submission(report.message, done)))
 
     def release(self, job: Job, due_at: float, site: str = "", why: str = "") -> None:
         """Give a job's lease back without an attempt; it is due again at `due_at` (epoch seconds). If it waits for the
@@ -290,7 +259,7 @@ class QueueStore:
         before: float,
         words: str,
         now: float,
-        done: Done = _nothing,
+        done: Done = nothing,
     ) -> int:
         """End as `expired` what `held_too_long` gave and is held still, and store the report of each in the same
         transaction; `done` as in `record`. Return how many recipients; those whose report cannot be stored are left for
@@ -309,13 +278,13 @@ class QueueStore:
         held = self._rows.held_jobs([job.queue_id for job, _ in jobs], reasons, before)
         still = {job.queue_id: job.recipients for job in held}
         ending = [(job, report) for job, report in jobs if still.get(job.queue_id) == job.recipients]
-        stored = self._append([_Submission(report.message, done) for _, report in ending if report is not None])
+        stored = self._append([Submission(report.message, done) for _, report in ending if report is not None])
         queue_ids = [job.queue_id for job, _ in ending]
         begun = self._spool.begun()
         try:
             with self._rows.transaction():
                 self._rows.keep_generations(begun)
-                made = self._rows.add([(submission.accepted, place) for submission, place in stored])
+                made = self._add(stored)
                 count = self._rows.holds.expire(queue_ids, reasons, before, words, now)
                 freed = self._rows.free_done(queue_ids)
         except BaseException:
@@ -449,13 +418,13 @@ class QueueStore:
         """Copy live records out of segments that are mostly empty, as the thread does when it has time.
 
         Return how many records moved; one bounded step, so call again until it returns 0."""
-        return self._ask(self._compact)
+        return self._ask(self._tidying.compact)
 
     def purge(self, before: float) -> tuple[int, bool]:
         """Forget some of the mail that was done with before `before` (epoch seconds), as the thread does by itself.
 
         Return how many messages, and whether that was the last step of a sweep; one bounded step, so call again."""
-        return self._ask(partial(self._purge, before))
+        return self._ask(partial(self._tidying.purge, before))
 
     def live_segments(self) -> dict[int, tuple[int, int]]:
         """Return (records, bytes) of each segment that messages still need."""
@@ -492,21 +461,12 @@ class QueueStore:
         """Do something to many messages, a transaction for some of them, so that submissions get their turn."""
 
         def one(some: Sequence[str]) -> int:
-            self._freed.clear()
             with self._rows.transaction():
-                count = step(some)
-            # Only now is it durable that nobody needs these bodies.
-            for freed in self._freed:
-                for number, (records, length) in freed.items():
-                    self._spool.release(number, records, length)
-            return count
+                return step(some)
 
-        total = 0
-        for at in range(0, len(queue_ids), _STEP):
-            total += self._ask(partial(one, queue_ids[at : at + _STEP]))
-        return total
+        return sum(self._ask(partial(one, queue_ids[at : at + _STEP])) for at in range(0, len(queue_ids), _STEP))
 
-    def _add_outcome(self, outcome: _Outcome) -> None:
+    def _add_outcome(self, outcome: Pending) -> None:
         self._outcomes.append(outcome)
         if self._closed:
             _log.error("queue.outcome_after_close", outcome=repr(outcome))
@@ -540,12 +500,11 @@ class QueueStore:
                 call.run()
             if self._closed and self._inbox.empty():
                 return
-            self._compact_in_time()
-            self._purge_in_time()
+            self._tidying.step()
 
-    def _next_batch(self) -> tuple[list[_Submission], list[_Call[object]]]:
+    def _next_batch(self) -> tuple[list[Submission], list[_Call[object]]]:
         """Wait for something to do; take all of it."""
-        submissions: list[_Submission] = []
+        submissions: list[Submission] = []
         calls: list[_Call[object]] = []
         self._idle = True
         patience = self._patience()
@@ -567,17 +526,15 @@ class QueueStore:
         """Return how long the thread may sleep: None for ever."""
         if self._outcomes:
             return max(0.0, self._retry_at - time.monotonic())
-        planned = [self._compact_at] if self._compactable() else []
-        if self._retention_s is not None:
-            planned.append(self._purge_at)
-        return max(0.0, min(planned) - time.monotonic()) if planned else None
+        planned = self._tidying.next_at()
+        return None if planned is None else max(0.0, planned - time.monotonic())
 
-    def _take(self, submissions: list[_Submission], calls: list[_Call[object]], timeout: float | None) -> None:
+    def _take(self, submissions: list[Submission], calls: list[_Call[object]], timeout: float | None) -> None:
         inbox = self._inbox
         try:
             item = inbox.get(timeout=timeout) if timeout != 0.0 else inbox.get_nowait()
             while True:
-                if isinstance(item, _Submission):
+                if isinstance(item, Submission):
                     submissions.append(item)
                 elif item is not None:
                     calls.append(item)
@@ -585,9 +542,9 @@ class QueueStore:
         except Empty:
             pass
 
-    def _commit(self, submissions: list[_Submission]) -> None:
+    def _commit(self, submissions: list[Submission]) -> None:
         outcomes = [self._outcomes.popleft() for _ in range(len(self._outcomes))]
-        reports = [each.report for each in outcomes if isinstance(each, _Reported)]
+        reports = [each.report for each in outcomes if isinstance(each, Reported)]
         try:
             stored = self._spooled(submissions, reports)
             if stored or not reports:
@@ -595,8 +552,8 @@ class QueueStore:
             else:
                 # A report that cannot be kept holds back what it reports: both are tried again.
                 pause = self._retry_s
-                self._put_back([each for each in outcomes if isinstance(each, _Reported)])
-                outcomes = list[_Outcome](each for each in outcomes if not isinstance(each, _Reported))
+                self._put_back([each for each in outcomes if isinstance(each, Reported)])
+                outcomes = list[Pending](each for each in outcomes if not isinstance(each, Reported))
                 self._write([], outcomes)
                 self._pause(pause)
         except BaseException:
@@ -604,7 +561,7 @@ class QueueStore:
             raise
         self._answer([report for report in reports if report.settled])
 
-    def _spooled(self, submissions: list[_Submission], reports: list[_Submission]) -> _Stored:
+    def _spooled(self, submissions: list[Submission], reports: list[Submission]) -> Stored:
         """Sync the bodies; return those that have one now: all, or none, and then the submissions have failed."""
         try:
             return self._append([*submissions, *reports])
@@ -614,7 +571,7 @@ class QueueStore:
                 submission.fail(error)
             return []
 
-    def _append(self, submissions: Sequence[_Submission]) -> _Stored:
+    def _append(self, submissions: Sequence[Submission]) -> Stored:
         if not submissions:
             return []
         records: list[Record] = [
@@ -622,42 +579,60 @@ class QueueStore:
         ]
         return list(zip(submissions, self._spool.append(records), strict=True))
 
-    def _write(self, stored: _Stored, outcomes: list[_Outcome]) -> None:
+    def _write(self, stored: Stored, outcomes: list[Pending]) -> None:
         """Make rows durable in one transaction; where that cannot be, in one each."""
         begun = self._spool.begun()
+        of_outcomes = {id(each.report) for each in outcomes if isinstance(each, Reported)}
+        mail = [each for each in stored if id(each[0]) not in of_outcomes]
+        reports = [each for each in stored if id(each[0]) in of_outcomes]
         try:
             with self._rows.transaction():
                 self._rows.keep_generations(begun)
-                jobs = self._rows.add([(submission.accepted, place) for submission, place in stored])
+                jobs = self._add(mail)
                 suppressed = [o for o in outcomes if isinstance(o, Suppress)]
                 self._rows.holds.suppress(suppressed)
-                freed = self._rows.settle(
-                    _attempts(outcomes),
+                standing, freed = self._rows.settle(
+                    attempts(outcomes),
                     [
-                        *(submission.accepted.queue_id for submission, _ in stored if submission.accepted.suppressed),
+                        *(submission.accepted.queue_id for submission, _ in mail if submission.accepted.suppressed),
                         *(each.queue_id for each in suppressed),
                     ],
                 )
-                self._rows.warned(id for o in outcomes if isinstance(o, _Reported) for id in o.delayed)
                 self._rows.release([o for o in outcomes if isinstance(o, Release)])
                 self._rows.holds.add([o for o in outcomes if isinstance(o, Hold)])
-                cancelled = self._rows.verbs.come_back()
+                cancelled, spared = self._rows.verbs.come_back()
+                # Only now is it known which outcomes count: nobody is told of another.
+                moot = about_nobody(outcomes, standing - cancelled)
+                told = [each for each in reports if id(each[0]) not in moot]
+                jobs += self._add(told)
+                self._rows.warned(
+                    number
+                    for each in outcomes
+                    if isinstance(each, Reported) and id(each.report) not in moot
+                    for number in each.about.delayed
+                )
         except Exception as error:
-            apart = _apart(stored, outcomes)
-            if len(apart) > 1 and not _of_the_disk(error):
+            alone = each_alone(stored, outcomes)
+            if len(alone) > 1 and not of_the_disk(error):
                 # One of them is at fault: each gets its own verdict.
-                for some, of_them in apart:
+                for some, of_them in alone:
                     self._write(some, of_them)
                 return
             self._failed(stored, outcomes, error)
             return
         self._retry_s = self._retry_at = 0.0
         self._spool.keep(begun)
-        self._settled(stored, jobs, (*freed.items(), *cancelled.items()))
+        self._settled([*mail, *told], jobs, (*freed.items(), *spared.items()))
+        if moot:
+            self._spool.discard(place for submission, place in reports if id(submission) in moot)
+            _log.info("queue.reports_moot", reports=len(moot), reason="what they tell did not count any more")
+
+    def _add(self, stored: Stored) -> list[tuple[Job, ...]]:
+        return self._rows.add([(submission.accepted, place) for submission, place in stored]) if stored else []
 
     def _settled(
         self,
-        stored: _Stored,
+        stored: Stored,
         jobs: Sequence[tuple[Job, ...]],
         freed: Sequence[tuple[int, tuple[int, int]]],
     ) -> None:
@@ -666,21 +641,25 @@ class QueueStore:
         for number, (count, length) in freed:
             self._spool.release(number, count, length)
 
-    def _failed(self, stored: _Stored, outcomes: list[_Outcome], error: Exception) -> None:
+    def _failed(self, stored: Stored, outcomes: list[Pending], error: Exception) -> None:
         _log.error("queue.commit_failed", messages=len(stored), outcomes=len(outcomes), error=repr(error))
         self._spool.discard(place for _, place in stored)
-        reports = {id(each.report) for each in outcomes if isinstance(each, _Reported)}
+        reports = {id(each.report) for each in outcomes if isinstance(each, Reported)}
         for submission, _ in stored:
             if id(submission) not in reports:
                 submission.fail(error)
-        if outcomes and _of_the_disk(error):
+        if outcomes and of_the_disk(error):
             self._put_back(outcomes)
             self._pause(self._retry_s)
+        elif outcomes and isinstance(outcomes[0], Reported):
+            # It may be the report's fault: what became of mail is kept in any case.
+            _log.error("queue.report_refused", queue_id=outcomes[0].attempt.queue_id, remedy="nobody is told")
+            self._write([], [outcomes[0].attempt])
         elif outcomes:
             # No repetition will help; the lease stands until the next start, which tries these again.
             _log.error("queue.outcome_refused", outcome=repr(outcomes[0]))
 
-    def _put_back(self, outcomes: Sequence[_Outcome]) -> None:
+    def _put_back(self, outcomes: Sequence[Pending]) -> None:
         self._outcomes.extendleft(reversed(outcomes))
 
     def _pause(self, last_s: float) -> None:
@@ -688,7 +667,7 @@ class QueueStore:
         self._retry_s = min(last_s * 2 or _RETRY_FIRST_S, _RETRY_MOST_S)
         self._retry_at = time.monotonic() + self._retry_s
 
-    def _answer(self, submissions: list[_Submission]) -> None:
+    def _answer(self, submissions: list[Submission]) -> None:
         if not submissions:
             return
         try:
@@ -697,107 +676,8 @@ class QueueStore:
             # The event loop is gone, and the sessions with it: nobody waits for these answers.
             _log.warning("queue.answers_undelivered", messages=len(submissions))
 
-    # --- forgetting ---
 
-    def _purge_in_time(self) -> None:
-        if self._retention_s is None or time.monotonic() < self._purge_at:
-            return
-        over = True
-        try:
-            _, over = self._purge(self._clock.now() - self._retention_s)
-        except Exception as error:
-            _log.error("queue.purge_failed", error=repr(error), remedy="tried again in some minutes")
-        self._purge_at = time.monotonic() + (_PURGE_REST_S if over else _PURGE_PAUSE_S)
-
-    def _purge(self, before: float) -> tuple[int, bool]:
-        try:
-            with self._rows.unhurried():
-                return self._rows.purge.step(before)
-        except BaseException:
-            self._rows.purge.begin_again()
-            raise
-
-    # --- copying forward ---
-
-    def _compactable(self) -> list[int]:
-        return [number for number in self._spool.sparse() if number not in self._unreadable]
-
-    def _compact_in_time(self) -> None:
-        if time.monotonic() < self._compact_at:
-            return
-        moved = 0
-        try:
-            moved = self._compact()
-        except Exception as error:
-            _log.error("queue.compaction_failed", error=repr(error))
-        self._compact_at = time.monotonic() + (_COMPACT_PAUSE_S if moved else _COMPACT_REST_S)
-
-    def _compact(self) -> int:
-        """Copy some records of the emptiest segment into the current one and let their rows follow."""
-        numbers = self._compactable()
-        if not numbers:
-            return 0
-        records: list[Record] = []
-        places: list[Location] = []
-        total = 0
-        for queue_id, place in self._rows.bodies(numbers[0], _COMPACT_RECORDS):
-            try:
-                trace, content = self._spool.read(place, queue_id)
-            except SpoolError as error:
-                _log.error("spool.record_unreadable", queue_id=queue_id, error=str(error))
-                self._unreadable.add(numbers[0])
-                continue
-            records.append((queue_id, trace, content))
-            places.append(place)
-            total += place.length
-            if total >= _COMPACT_BYTES:
-                break
-        if records:
-            self._move(records, places)
-        return len(records)
-
-    def _move(self, records: list[Record], places: list[Location]) -> None:
-        copies = self._spool.append(records)
-        begun = self._spool.begun()
-        try:
-            with self._rows.transaction():
-                self._rows.keep_generations(begun)
-                self._rows.move((record[0], old, new) for record, old, new in zip(records, places, copies, strict=True))
-        except BaseException:
-            self._spool.discard(copies)
-            raise
-        self._spool.keep(begun)
-        self._spool.discard(places)
-
-
-def _attempts(outcomes: Sequence[_Outcome]) -> list[Attempt]:
-    found: list[Attempt] = []
-    for each in outcomes:
-        if isinstance(each, Attempt):
-            found.append(each)
-        elif isinstance(each, _Reported):
-            found.append(each.attempt)
-    return found
-
-
-def _apart(stored: _Stored, outcomes: list[_Outcome]) -> list[tuple[_Stored, list[_Outcome]]]:
-    """Return each message and each outcome on its own, but a report with the outcome that it reports."""
-    places = {id(submission): (submission, place) for submission, place in stored}
-    apart: list[tuple[_Stored, list[_Outcome]]] = []
-    for each in outcomes:
-        own = [places.pop(id(each.report))] if isinstance(each, _Reported) else []
-        apart.append((own, [each]))
-    return [([one], []) for one in places.values()] + apart
-
-
-def _of_the_disk(error: Exception) -> bool:
-    """Say whether a failure is the file's (locked, full, broken) and not a row's."""
-    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
-        error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.DataError | sqlite3.InterfaceError
-    )
-
-
-def _call_back(submissions: list[_Submission]) -> None:
+def _call_back(submissions: list[Submission]) -> None:
     for submission in submissions:
         try:
             submission.done(submission.error, submission.jobs)

@@ -546,6 +546,8 @@ recipients = Table(
     Column("domain", String, nullable=False),
     # Its message's: so that looking for what is due can pass by those who have enough in delivery, in the index alone.
     Column("smtp_config_id", String, nullable=False, server_default=""),
+    # Its message's, for the index that lists are read from.
+    Column("instance_id", String, nullable=False, server_default=""),
     # An attempt sent all and got no answer, so the next delivery may be the second.
     Column("may_have_arrived", Boolean, nullable=False, server_default="0"),
     # DSN's NOTIFY and ORCPT as they came, "" if not given.
@@ -575,13 +577,8 @@ Index(
     recipients.c.queue_id,
     sqlite_where=and_(recipients.c.due_at.is_not(None), recipients.c.lease.is_(None)),
 )
-# Who is in a state that is not the usual way: few, and shown by queue id, which is the order of acceptance.
-Index(
-    "recipients_by_status",
-    recipients.c.status,
-    recipients.c.queue_id,
-    sqlite_where=recipients.c.status.not_in(("queued", "attempting", "delivered")),
-)
+# Who stands how, by queue id, which is the order of acceptance: lists and their numbers come from this alone.
+Index("recipients_by_status", recipients.c.instance_id, recipients.c.status, recipients.c.queue_id)
 Index("recipients_held", recipients.c.updated_at, sqlite_where=recipients.c.status == "held")
 
 # What waits, for operators: counted and chosen by domain and site without a look at a row. A leased row stays out.

@@ -49,7 +49,7 @@ _WISH = (
 _WISHES_OF = "SELECT recipient_id FROM operator_wishes WHERE verb = 'hold' AND recipient_id IN (VALUES {values})"
 _FORGET = "DELETE FROM operator_wishes WHERE recipient_id IN (VALUES {values})"
 _CAME_BACK = (
-    "SELECT w.recipient_id, w.verb, w.actor, w.at, w.why, r.queue_id, r.status, r.updated_at"
+    "SELECT w.recipient_id, w.verb, w.actor, w.at, w.why, r.queue_id, r.status, r.reason, r.updated_at"
     " FROM operator_wishes AS w CROSS JOIN recipients AS r ON r.id = w.recipient_id WHERE r.lease IS NULL"
 )
 _ADD_HOLD = (
@@ -193,15 +193,15 @@ class VerbRows:
         step.done.changed += len(held)
         step.done.under_way -= len(held)
 
-    def come_back(self) -> dict[int, tuple[int, int]]:
-        """Do what was wished of recipients that are no longer under way; return the bodies that nobody needs once this
-        is durable, by segment."""
+    def come_back(self) -> tuple[set[int], dict[int, tuple[int, int]]]:
+        """Do what was wished of recipients that are no longer under way; return those that are cancelled by it, and the
+        bodies that nobody needs once this is durable, by segment."""
         if not self._wishes:
-            return {}
+            return set(), {}
         rows = self._connection.execute(_CAME_BACK).fetchall()
-        cancelled: dict[str, None] = {}
-        for number, verb, actor, at, why, queue_id, status, updated_at in rows:
-            found = fate(Verb(verb), Status(status), leased=False, reason="")
+        cancelled: dict[int, str] = {}
+        for number, verb, actor, at, why, queue_id, status, reason, updated_at in rows:
+            found = fate(Verb(verb), Status(status), leased=False, reason=reason)
             if found is not Fate.CHANGES:
                 continue
             # Not before what the trail says of the attempt that it has just had.
@@ -209,12 +209,12 @@ class VerbRows:
             self._tell(order, [(number, queue_id)])
             self._many(_HOLD if verb == Verb.HOLD else _CANCEL, [(number,)], (order.at,))
             if verb == Verb.CANCEL:
-                cancelled[queue_id] = None
+                cancelled[number] = queue_id
         self._many(_FORGET, [(row[0],) for row in rows])
         (left,) = self._connection.execute("SELECT EXISTS (SELECT 1 FROM operator_wishes)").fetchone()
         # Seen before this transaction ends: should it be undone, the next one looks again.
         self._wishes = bool(left or rows)
-        return self._free_done(list(cancelled))
+        return set(cancelled), self._free_done(list(dict.fromkeys(cancelled.values())))
 
 
 _TOLD = {

@@ -181,6 +181,8 @@ class Apis:
     def __init__(self, service: Service, apps: dict[str, FastAPI]) -> None:
         self.service = service
         self.apps = apps
+        self.said = b""
+        """The body of the last answer."""
 
     def routes(self, api: str) -> dict[str, APIRoute]:
         return {str(route.operation_id or route.name): route for route in routes_of(self.apps[api].routes)}
@@ -207,7 +209,7 @@ class Apis:
             "client": ("127.0.0.1", 5),
             "server": ("127.0.0.1", 80),
         }
-        read, statuses = False, []
+        read, statuses, self.said = False, [], b""
 
         async def receive() -> dict[str, Any]:
             nonlocal read
@@ -218,6 +220,7 @@ class Apis:
 
         async def send(message: dict[str, Any]) -> None:
             statuses.append(message.get("status"))
+            self.said += message.get("body", b"")
 
         await self.apps[api](scope, receive, send)
         return statuses[0], read
@@ -293,3 +296,14 @@ def test_who_has_a_role_may_do_whatever_those_that_it_covers_may(api: str, opera
     for role in ALL_ROLES:
         if covered([role]) & allowed:
             assert role in allowed
+
+
+@pytest.mark.parametrize("operation", [name for name in EXPECTED["event-notifications"] if name != "list_endpoints"])
+async def test_another_accounts_instance_reads_like_none_to_every_operation(apis: Apis, operation: str) -> None:
+    """Whatever roles its caller has, and before the body or another id in the path is looked at."""
+    route = apis.routes("event-notifications")[operation]
+    stranger = apis.service.token(*ALL_ROLES, account_id=apis.service.store.tenancy.create_account())
+    assert await apis.ask("event-notifications", route, stranger) == (404, False)
+    assert f"no instance '{apis.service.instance.id}'".encode() in apis.said
+    await apis.ask("event-notifications", route, apis.service.token(*ALL_ROLES))
+    assert b"no instance" not in apis.said

@@ -201,7 +201,7 @@ async def test_the_cache_is_bounded(zone: Zone) -> None:
 
 
 async def test_answers_of_strangers_are_not_taken(zone: Zone) -> None:
-    """A datagram with another id, and one from another port, come first: the true answer is still awaited."""
+    """Datagrams that fit in all but one thing, and one from another port, come first: the true answer is awaited."""
     loop = asyncio.get_running_loop()
 
     class Forger(asyncio.DatagramProtocol):
@@ -209,8 +209,14 @@ async def test_answers_of_strangers_are_not_taken(zone: Zone) -> None:
             self.transport = transport
 
         def datagram_received(self, data, addr):
-            forged = bytes([data[0] ^ 0xFF]) + data[1:]
-            self.transport.sendto(forged, addr)
+            true = respond(zone, data, 1232)
+            assert true is not None
+            self.transport.sendto(bytes([true[0] ^ 0xFF]) + true[1:], addr)
+            self.transport.sendto(data, addr)  # no response at all
+            self.transport.sendto(true.replace(b"\1a\7example", b"\1b\7example"), addr)  # to another question
+            self.transport.sendto(true.replace(b"\0\x1c\0\1", b"\0\1\0\1", 1), addr)
+            self.transport.sendto(true[:-3], addr)  # broken off
+            self.transport.sendto(true[:2] + b"\x81\x80" + bytes(8), addr)  # success without a question
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
                 other.bind(("127.0.0.1", 0))
                 other.sendto(data, addr)

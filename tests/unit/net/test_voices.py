@@ -22,7 +22,7 @@ TXT = 'a.shop.test. 90 IN TXT "x" "y"'
 def voice(
     answer: tuple[str, ...] = (), authority: tuple[str, ...] = (), rcode: str = "NOERROR", aa: bool = True
 ) -> Voice:
-    response = dns.message.make_response(query(QUESTION))
+    response = dns.message.make_response(dns.message.from_wire(query(QUESTION).wire))
     response.set_rcode(dns.rcode.from_text(rcode))
     if aa:
         response.flags |= dns.flags.AA

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outgate.model.flow import Job, JobRecipient, Location, Route, SigningKey, Status
-from outgate.relay.bundles import Bundle, Offer, Waiting, Work, offered, too_many
+from outgate.relay.bundles import Bundle, Offer, Waiting, Work, bounded, offered, too_many
 from outgate.smtp.reply import Reply, reply
-from outgate.smtp.transaction import Transaction, TransactionResult
+from outgate.smtp.transaction import Step, Transaction, TransactionResult
 
 OK = reply(250, "2.1.5", "Ok")
 LIMIT = reply(452, "4.5.3", "Too many recipients")
@@ -69,6 +69,24 @@ def test_two_domains_share_a_transaction_and_each_job_has_its_own_outcomes() -> 
     first, second = bundle.ends()
     assert [o.status for o in first[1]] == [Status.DELIVERED, Status.BOUNCED] and first[2] == ()
     assert [o.recipient_id for o in second[1]] == [10]
+
+
+def test_who_may_not_go_any_more_is_not_sent_to_after_a_connection_died() -> None:
+    bundle = Bundle([work("m", "a@one.test"), work("m", "b@two.test", first=5)])
+    bundle.put_back(bundle.take(100, 0))
+    assert bundle.keep(lambda each: each.job.domain == "one.test")
+    assert [each.mailbox for each in bundle.take(100, 0)] == ["a@one.test"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 100_000), st.integers(0, 100_000)), max_size=400))
+def test_of_an_endless_conversation_beginning_and_end_are_kept(lengths: list[tuple[int, int]]) -> None:
+    steps = tuple(Step(float(at), "d" * said, "r" * heard) for at, (said, heard) in enumerate(lengths))
+    kept = bounded(steps)
+    signs = sum(len(step.did) + len(step.reply) for step in steps)
+    assert len(kept) <= 100 and sum(len(step.did) + len(step.reply) for step in kept) <= 84_000
+    assert (kept is steps) == (len(steps) <= 100 and signs <= 64_000)
+    assert [step.at for step in (*kept[:1], *kept[-1:])] == [step.at for step in (*steps[:1], *steps[-1:])]
+    assert bounded(kept) == kept
 
 
 def test_a_limit_of_domains_is_kept() -> None:

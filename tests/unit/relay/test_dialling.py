@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
 
@@ -233,6 +234,23 @@ async def test_a_login_that_fails() -> None:
     async with Peer(context=server_context(ca, "mx.test")) as peer:
         found, _ = await opening(host(peer, tls=demand, login=login))
         assert isinstance(found, NoHost) and found.reason == "login" and "neither AUTH PLAIN" in found.text
+
+
+@pytest.mark.parametrize("code", [b"535 5.7.8", b"421 4.7.0", b"235 2.7.0", b"334", b""])
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+async def test_a_server_that_repeats_the_password_has_it_shown_nowhere(mechanism: str, code: bytes) -> None:
+    ca, _ = authority()
+    forms = [PASSWORD.encode(), b64encode(PASSWORD.encode()), b64encode(b"\0shop\0" + PASSWORD.encode())]
+    for form in forms:
+        told = code + b" you said " + form + b"\r\n"
+        async with Peer(context=server_context(ca, "mx.test"), auth=mechanism, answers={"AUTH": told}) as peer:
+            found, steps = await opening(host(peer, tls=TlsDemand(TlsLevel.ENCRYPTED), login=Login("shop", PASSWORD)))
+        assert peer.logins == [("shop", PASSWORD)]
+        shown = said(steps) + repr(found) + (str(found.reply) if isinstance(found, NoHost) else "")
+        if isinstance(found, Opened):
+            shown += repr(found.connection.greeting_steps)
+        assert code == b"334" or "you said (password)" in shown
+        assert not any(form.decode() in shown for form in forms)
 
 
 async def test_a_password_is_never_sent_in_the_clear() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from outgate.base.clock import FrozenClock
 from outgate.model.flow import Job, Status
+from outgate.relay import queue as queue_module
 from outgate.relay.queue import Queue, Retry, next_attempt, settle
 from outgate.store.sqlite import QueueStore, open_queue
 from support.queue_mail import NOW, SEGMENT, TRACE, accepted, attempt, random_content
@@ -198,6 +199,35 @@ async def test_bodies_in_memory_are_capped_and_the_rest_is_read_from_the_spool(o
         office.queue.record(made, attempt(made))
     assert office.queue.ready_bytes == 0
     assert office.queue.undone == 0
+
+
+async def test_delivery_is_given_no_more_bytes_of_what_waited_than_it_may_hold(offices, monkeypatch):
+    monkeypatch.setattr(queue_module, "_READ_MOST", 30_000)
+    office = await offices(ready_bytes=0)
+    messages = [accepted(content=random_content(10_000, n), at=NOW + n / 10) for n in range(12)]
+    office.clock.advance(5)
+    await office.accept(*messages)
+    assert len(office.jobs) == 3  # they reach it together; the rest is given back
+    done: list[Job] = []
+    most = 0
+    while len(done) < 12:
+        await office.wait_for(1)
+        most = max(most, sum(job.location.length for job in office.jobs))
+        done.append(office.jobs.pop(0))
+        office.queue.record(done[-1], attempt(done[-1]))
+        office.room += 1
+    assert {job.queue_id for job in done} == {message.queue_id for message in messages}
+    assert 30_000 <= most < 30_000 + 11_000
+    assert office.queue.undone == 0
+
+
+async def test_a_message_larger_than_that_goes_alone(offices, monkeypatch):
+    monkeypatch.setattr(queue_module, "_READ_MOST", 5_000)
+    office = await offices(ready_bytes=0)
+    await office.accept(*(accepted(content=random_content(10_000, n)) for n in range(2)))
+    assert len(office.jobs) == 1
+    office.queue.record(office.jobs[0], attempt(office.jobs[0]))
+    await office.wait_for(2)
 
 
 async def test_a_body_for_several_domains_counts_once_until_the_last_is_done(offices):

@@ -15,6 +15,7 @@ import pytest
 from outgate.base.clock import FrozenClock
 from outgate.message.fields import unstuffed
 from outgate.model.flow import Accepted, Attempt, Job, Outcome, Recipient, Report, Status
+from outgate.model.operations import Order, Scope, Verb
 from outgate.relay.holds import Holds
 from outgate.relay.queue import Queue, Retry
 from outgate.relay.reports import Reports, Writer, news
@@ -325,6 +326,60 @@ async def test_after_a_crash_there_are_both_or_neither(desks, tmp_path: Path) ->
         await again.stop()
 
 
+async def test_an_outcome_is_kept_though_its_report_is_refused(desks, caplog) -> None:  # type: ignore[no-untyped-def]
+    desk = desks()
+    job, other = await desk.accept(asked("")), await desk.accept(asked(""))
+    report = desk.writer.write(job, attempt(job, B))
+    assert report is not None
+    taken = replace(report.message, queue_id=job.queue_id)  # rows that cannot be
+    desk.store.record(attempt(job, B), replace(report, message=taken), desk.queue.stored)
+    desk.queue.record(other, attempt(other, B))
+    await desk.settle()
+    found, beside = desk.store.message(job.queue_id), desk.store.message(other.queue_id)
+    assert found is not None and found.recipients[0].status is B and found.reports == ()
+    assert beside is not None and beside.recipients[0].status is B and len(beside.reports) == 1
+    assert "queue.report_refused" in caplog.text
+    assert sum(records for records, _ in desk.store.live_segments().values()) == 1
+
+
+async def test_nobody_is_told_of_an_outcome_that_comes_too_late(desks) -> None:  # type: ignore[no-untyped-def]
+    desk = desks()
+    job = await desk.accept(asked(""))
+    desk.queue.release(job, NOW + 3600)  # given back, and due again
+    await asyncio.to_thread(desk.store.flush)
+    desk.queue.record(job, attempt(job, B))
+    await desk.settle()
+    found = desk.store.message(job.queue_id)
+    assert found is not None and found.recipients[0].status is Status.QUEUED and found.reports == ()
+    assert [event.kind for event in found.events] == ["accepted", "warning"]
+    assert sum(records for records, _ in desk.store.live_segments().values()) == 1
+    assert desk.store.messages()[0] == 1 and not desk.jobs
+
+
+async def test_who_cancels_what_is_late_is_not_told_that_it_goes_on(desks) -> None:  # type: ignore[no-untyped-def]
+    desk = desks()
+    job = await desk.accept(asked("DELAY"))
+    order = Order(Verb.CANCEL, Scope(queue_ids=(job.queue_id,)), "iam-ann", NOW)
+    await asyncio.to_thread(desk.store.verbs.obey, order, [job.recipients[0].id])
+    desk.queue.record(job, attempt(job, Status.DEFERRED, at=NOW + DELAY))
+    await desk.settle()
+    found = desk.store.message(job.queue_id)
+    assert found is not None and found.recipients[0].status is Status.CANCELLED and found.reports == ()
+    assert desk.store.live_segments() == {} and not desk.jobs
+
+
+async def test_a_cancellation_does_not_undo_what_has_failed_and_is_told(desks) -> None:  # type: ignore[no-untyped-def]
+    desk = desks()
+    job = await desk.accept(asked(""))
+    desk.queue.record(job, attempt(job, B))  # while its report is written, it is under way
+    order = Order(Verb.CANCEL, Scope(queue_ids=(job.queue_id,)), "iam-ann", NOW)
+    done = (await asyncio.to_thread(desk.store.verbs.obey, order, [job.recipients[0].id])).done
+    await desk.settle()
+    found = desk.store.message(job.queue_id)
+    assert found is not None and found.recipients[0].status is B and len(found.reports) == 1
+    assert done.under_way + done.final == 1
+
+
 async def test_stopping_writes_what_is_being_written(desks) -> None:  # type: ignore[no-untyped-def]
     desk = desks()
     job = await desk.accept(asked(""))
@@ -374,7 +429,8 @@ async def test_what_was_held_too_long_is_reported_though_its_domain_is_held(desk
     assert desk.queue.may_go(report)
     dsn = desk.dsn(report)
     assert [(r["final-recipient"], r["status"]) for r in dsn.recipients] == [("rfc822; a@dest.test", "4.4.7")]
-    assert "not allowed to send" in dsn.text.replace("\r\n    ", " ") and dsn.returned_type == "message/rfc822"
+    assert "What happened: the domain was not allowed to send, for" in dsn.text.replace("\r\n    ", " ")
+    assert "we have tried" not in dsn.text and dsn.returned_type == "message/rfc822"
     for job in jobs:
         found = desk.store.message(job.queue_id)
         assert found is not None and {r.status for r in found.recipients} == {E} and found.location is None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from outgate.base.clock import FrozenClock
-from outgate.net.dns import AddressAnswer, Exchange, ExchangeAnswer
+from outgate.net.dns import BOTH, AddressAnswer, Exchange, ExchangeAnswer
 from outgate.relay.endpoints import Endpoint
 from outgate.relay.routing import Router, Unroutable
 from outgate.relay.sources import Sources
@@ -24,7 +24,7 @@ class Names:
     async def exchanges(self, domain: str) -> ExchangeAnswer:
         return self.answer
 
-    async def hosts(self, name: str) -> AddressAnswer:
+    async def hosts(self, name: str, *, families: frozenset[str] = BOTH) -> AddressAnswer:
         self.asked.append(name)
         addresses = tuple(self.found.get(name, ()))
         return AddressAnswer("ok" if addresses else self.failing or "nodata", addresses)
@@ -75,6 +75,18 @@ async def test_equals_come_in_any_order_but_the_site_is_one() -> None:
     routes = [await router(names).route("x.test") for _ in range(40)]
     assert len({route.hosts[0].name for route in routes}) > 1
     assert len({route.site for route in routes}) == 1
+
+
+async def test_a_thousand_hosts_fill_neither_the_trail_nor_the_name_of_their_site() -> None:
+    long = "x" * 60
+    many = [f"{long}.{long}.{long}.h{number}.test" for number in range(1000)]
+    names = Names(mx(*((10, name) for name in many)), {name: ["192.0.2.1"] for name in many})
+    routes = [await router(names).route("x.test") for _ in range(3)]
+    assert len({route.site for route in routes}) == 1 and all(len(route.hosts) <= 10 for route in routes)
+    assert len(routes[0].site) < 1000 and len(routes[0].reason) < 2500 and routes[0].reason.endswith(" and 990 more")
+    names.answer = mx(*((10, name) for name in many[:-1]), (10, "evil.test"))
+    other = await router(names).route("x.test")
+    assert other.site != routes[0].site  # one host more or less is another site: its connections are not shared
 
 
 async def test_implicit_mx() -> None:

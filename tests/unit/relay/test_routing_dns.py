@@ -20,8 +20,8 @@ from outgate.sandbox.zone import Zone
 from support.names import RESOLVER, Peer, peers, served
 
 
-def router(resolver: Resolver) -> Router:
-    endpoint = Endpoint("dal", (), "smtp.test", "private.smtp.test", ("192.0.2.9",), ("192.0.2.5",), "out.test")
+def router(resolver: Resolver, sources: tuple[str, ...] = ("192.0.2.5",)) -> Router:
+    endpoint = Endpoint("dal", (), "smtp.test", "private.smtp.test", ("192.0.2.9",), sources, "out.test")
     return Router(
         resolver, port=25, endpoint=endpoint, deliver_to="", own_names=("relay.test",), permitted=lambda n, a: True
     )
@@ -164,3 +164,25 @@ async def test_a_server_that_fails_for_one_host_costs_that_host_alone() -> None:
     it.put_failure("a.example", "AAAA", "SERVFAIL")
     async with served(it) as resolver:
         assert await hosts(resolver, "x.example") == [("b.example", "192.0.2.2")]
+
+
+@pytest.mark.parametrize(
+    ("sources", "wanted"),
+    [(("192.0.2.5",), {"A"}), (("2001:db8::5",), {"AAAA"}), (("192.0.2.5", "2001:db8::5"), {"A", "AAAA"})],
+)
+async def test_addresses_are_asked_for_only_of_families_that_can_be_left_from(
+    sources: tuple[str, ...], wanted: set[str]
+) -> None:
+    peer = Peer(zone(mx_x="10 mx.example.", a_mx="192.0.2.1", aaaa_mx="2001:db8::1"))
+    async with peers({RESOLVER: peer}) as port:
+        await router(Resolver([(RESOLVER, port)], FrozenClock()), sources).route("x.example")
+    assert {query.rdtype for query in peer.queries} == {"MX"} | wanted
+    assert len(peer.queries) == 1 + len(wanted)
+
+
+async def test_a_host_of_the_other_family_alone_is_no_host_without_an_address() -> None:
+    peer = Peer(zone(mx_x="10 mx.example.", aaaa_mx="2001:db8::1"))
+    async with peers({RESOLVER: peer}) as port:
+        error = await failure(Resolver([(RESOLVER, port)], FrozenClock()), "x.example")
+    assert not error.permanent  # it has one, though not for us: an address to leave from may come
+    assert peer.asked("A") == peer.asked("AAAA") == ["mx.example"]

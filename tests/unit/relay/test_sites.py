@@ -54,6 +54,17 @@ async def test_domains_of_one_site_share_a_transaction_and_each_job_has_its_atte
         await d.delivery.stop()
 
 
+async def test_a_domain_with_a_pace_of_its_own_does_not_travel_with_others() -> None:
+    async with Peer() as peer:
+        rules = RuleBook(PaceRules(), {"slow.test": PaceRules(1, 6.0, name="slow.test")})
+        d = Desk(peer.port, rules=rules)
+        await all_of(*(d.send(f"m{number}", "a@fast.test", "b@slow.test")[:1] for number in range(3)))
+        paces = {each.pace.per_minute: each for each in d.delivery.status()}
+        assert set(paces) == {0.0, 6.0} and paces[6.0].pace.slots == 1
+        assert not [envelope for envelope in peer.envelopes if "fast" in str(envelope) and "slow" in str(envelope)]
+        await d.delivery.stop()
+
+
 async def test_what_is_asked_of_tls_keeps_connections_apart() -> None:
     async with Peer() as peer:
         d = Desk()

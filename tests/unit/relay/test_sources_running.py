@@ -31,7 +31,7 @@ async def test_mail_waits_for_the_address_and_leaves_from_no_other(tmp_path: Pat
             tmp_path / "data", endpoints=endpoints("192.0.2.77"), deliver_to=f"127.0.0.1:{peer.port}", retry_first_s=1.0
         ) as running,
     ):
-        (source,) = running.service.ways.sources()
+        (source,) = running.service.outbound.ways.sources()
         assert source.suspended and source.checked_at, "looked at when it started"
         client = await running.client()
         await client.envelope()
@@ -43,10 +43,10 @@ async def test_mail_waits_for_the_address_and_leaves_from_no_other(tmp_path: Pat
         assert peer.connections == 0
 
         # It is told to be back, and is not: using it shows that at once.
-        running.service.sources._trouble = lambda address: ""
-        running.service.sources.check()
-        assert not running.service.ways.sources()[0].suspended
+        running.service.outbound.sources._trouble = lambda address: ""
+        running.service.outbound.sources.check()
+        assert not running.service.outbound.ways.sources()[0].suspended
         running.clock.advance(30)
         await running.service.queue.poke()
         await attempts(running, queue_id, lambda it: len(it.attempts) == 2)
-        assert running.service.ways.sources()[0].suspended and peer.connections == 0
+        assert running.service.outbound.ways.sources()[0].suspended and peer.connections == 0

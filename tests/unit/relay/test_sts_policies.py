@@ -96,6 +96,16 @@ async def test_a_kept_policy_counts_until_its_time_whatever_fails() -> None:
     assert await mode(them) == ""
 
 
+async def test_a_policy_that_ends_at_once_holds_for_its_message_and_is_not_fetched_for_each() -> None:
+    web, clock = Web(), FrozenClock()
+    them = policies(web, clock=clock)
+    web.publish("a.test", "1", max_age=0)
+    assert [await mode(them) for _ in range(20)] == ["enforce"] * 20 and len(web.fetched) == 1
+    clock.advance(61)
+    web.publish("a.test", "2", "none", max_age=0)
+    assert await mode(them) == "none" and len(web.fetched) == 2
+
+
 async def test_a_fetch_that_failed_is_noted_and_not_repeated_for_five_minutes() -> None:
     web, clock = Web(ids={"a.test": "1"}), FrozenClock()
     them = policies(web, clock=clock)

@@ -266,6 +266,25 @@ async def test_requiretls(dns: Names, tmp_path: Path, offers: bool, certificate:
         assert any(command.startswith("MAIL") and command.endswith(" REQUIRETLS") for command in peer.commands)
 
 
+@pytest.mark.parametrize(("certificate", "status"), [("good", Status.DELIVERED), ("wrong", Status.DEFERRED)])
+async def test_a_report_with_requiretls_goes_in_tls_also_where_that_is_not_offered(
+    dns: Names, tmp_path: Path, certificate: str, status: Status
+) -> None:
+    domain = dns.domain()
+    async with world(dns, tmp_path) as w:
+        context, _ = w.context(w.ca, f"mx.{domain}" if certificate == "good" else "other.test")
+        async with Peer(context, offer=OFFER) as peer:
+            signed_mx(dns, domain)
+            delivery = w.delivery(peer.port)
+            attempt = await w.send(delivery, domain, requiretls=True, reverse_path="")
+            assert attempt.outcomes[0].status is status, told(attempt)
+            # What is not a report shares no connection with it.
+            other = await w.send(delivery, domain, requiretls=True)
+            assert other.outcomes[0].status is Status.BOUNCED, told(other)
+            await delivery.stop()
+    assert len(peer.messages) == (status is Status.DELIVERED)
+
+
 async def test_requiretls_goes_by_dane_and_by_a_policy_too(dns: Names, tmp_path: Path) -> None:
     dane, sts = dns.domain(), dns.domain("plain")
     async with world(dns, tmp_path) as w:
@@ -345,8 +364,8 @@ async def test_the_service_keeps_to_dane_by_its_setting(dns: Names, tmp_path: Pa
         ):
             publish(w, domain, sts="none", dane="usable", good=chain[0], port=peer.port)
             waiting: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
-            finished = running.service.delivery._finished
-            running.service.delivery._finished = lambda job, attempt: (finished(job, attempt), waiting.set_result(attempt))  # type: ignore[assignment,return-value]  # fmt: skip
+            finished = running.service.outbound.delivery._finished
+            running.service.outbound.delivery._finished = lambda job, attempt: (finished(job, attempt), waiting.set_result(attempt))  # type: ignore[assignment,return-value]  # fmt: skip
             client = await running.client()
             assert (await client.envelope("a@example.test", f"you@{domain}")).startswith("354 ")
             assert (await client.send(letter())).startswith("250 ")

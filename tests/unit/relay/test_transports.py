@@ -13,10 +13,10 @@ import pytest
 from outgate.base.clock import FrozenClock
 from outgate.model.flow import Attempt, Job, JobRecipient, Location, Prepared, SigningKey, Status, TlsLevel
 from outgate.model.routes import DIRECT, Forward, RouteSpec, RouteTls, RouteType
-from outgate.net.dns import AddressAnswer, Exchange, ExchangeAnswer
-from outgate.relay.bundles import Tried
+from outgate.net.dns import BOTH, AddressAnswer, Exchange, ExchangeAnswer
+from outgate.relay.bundles import Bundle, Tried, Work
 from outgate.relay.delivery import Delivery, DeliveryLimits
-from outgate.relay.dialling import Dialler
+from outgate.relay.dialling import Dialler, NoHost
 from outgate.relay.endpoints import Endpoint
 from outgate.relay.routing import Router, Unroutable
 from outgate.relay.sources import Sources
@@ -29,6 +29,13 @@ NONE = RouteTls.NONE
 
 def smart(name: str, port: int, host: str = "127.0.0.1", **more: Any) -> RouteSpec:
     return RouteSpec(f"id-{name}", name, RouteType.SMART_HOST, host, port, **{"tls": NONE} | more)
+
+
+WANTS_LOGIN = {
+    "MAIL": b"530 5.7.0 Authentication required\r\n",
+    "RCPT": b"503 5.5.1 Need MAIL command\r\n",
+    "DATA": b"503 5.5.1 Need RCPT command\r\n",
+}
 
 
 @dataclass
@@ -44,7 +51,7 @@ class World:
     async def exchanges(self, domain: str) -> ExchangeAnswer:
         return self.mx.get(domain, ExchangeAnswer("ok", (Exchange(10, f"mx.{domain}"),)))
 
-    async def hosts(self, name: str) -> AddressAnswer:
+    async def hosts(self, name: str, *, families: frozenset[str] = BOTH) -> AddressAnswer:
         found = self.addresses.get(name, ())
         return AddressAnswer("ok" if found else "servfail", found)
 
@@ -280,7 +287,7 @@ async def test_an_address_of_ours_that_is_gone_is_no_fault_of_the_route() -> Non
 
 async def test_a_wish_for_a_login_defers_and_never_bounces() -> None:
     async with (
-        Peer(answers={"MAIL": b"530 5.7.0 Authentication required\r\n"}) as peer,
+        Peer(answers=WANTS_LOGIN) as peer,
         desk(smart("primary", peer.port)) as d,
     ):
         attempt = await d.send()
@@ -297,6 +304,16 @@ async def test_messages_of_different_logins_share_no_connection() -> None:
             await d.send(replace(job("r"), smtp_config_id="cfg2"))
             await d.send(job("s"))
     assert [user for user, _ in peer.logins] == ["one", "two"]
+
+
+async def test_a_pause_that_one_login_has_earned_is_not_anothers() -> None:
+    async with desk(smart("relay", 1, username="me", password="x", tls=RouteTls.STARTTLS)) as d:
+        other = smart("relay", 1, username="you", password="y", tls=RouteTls.STARTTLS)
+        d.world.specs["cfg2"] = (replace(other, id="id-other"),)
+        for _ in range(3):
+            await d.send()
+        assert isinstance(await d.send(), float)  # given back: there is a pause
+        assert isinstance(await d.send(replace(job(), smtp_config_id="cfg2")), Attempt)
 
 
 async def test_the_names_that_an_operator_may_choose_from() -> None:
@@ -346,6 +363,19 @@ async def test_the_setting_that_takes_all_mail_takes_it_without_a_look_at_routes
     async with Peer() as peer, desk(smart("primary", 1), deliver_to=f"127.0.0.1:{peer.port}") as d:
         attempt = await d.send()
     assert attempt.outcomes[0].status is Status.DELIVERED and d.world.read == 0
+
+
+@pytest.mark.parametrize("requiretls", [False, True])
+async def test_nothing_leads_past_the_setting_that_takes_all_mail(requiretls: bool) -> None:
+    """Not what a sender requires of TLS, and not a failure, where the configuration's routes are known already."""
+    async with Peer() as elsewhere, Peer(answers={"EHLO": b"421 4.3.2 not now\r\n"}) as peer:
+        smart_host = smart("primary", elsewhere.port, verify=True, tls=RouteTls.IMPLICIT)
+        async with desk(smart_host, deliver_to=f"127.0.0.1:{peer.port}") as d:
+            assert (await d.transports.made("inst", "cfg", "primary", "x.test")).via == "primary"
+            assert not d.transports.has_others(job(), ())
+            attempt = await d.send(job(requiretls=requiretls))
+        assert attempt.outcomes[0].status is Status.DEFERRED and attempt.address == f"127.0.0.1:{peer.port}"
+        assert attempt.route_reason == "setting deliver_to" and peer.connections == 1 and elsewhere.connections == 0
 
 
 # -- what is refused ----------------------------------------------------------------------------------------------
@@ -464,6 +494,14 @@ def test_a_login_is_never_without_tls() -> None:
     assert demand_of(smart("a", 25, tls=RouteTls.OPPORTUNISTIC)).level is TlsLevel.OPPORTUNISTIC
     assert demand_of(smart("a", 25)).level is TlsLevel.NONE
     assert demand_of(smart("a", 25, tls=RouteTls.IMPLICIT)).level is TlsLevel.VERIFIED
+
+
+async def test_what_a_sender_requires_of_tls_is_no_fault_of_the_route() -> None:
+    async with desk(smart("sure", 587, tls=RouteTls.STARTTLS)) as d:
+        route = await d.transports.route(job(requiretls=True))
+        bundle = Bundle([Work(job(requiretls=True), route, 0.0)])
+        d.delivery.unreached([bundle], NoHost("REQUIRETLS is not offered", "tls", route.hosts[0], None, "5.7.30"), ())
+        assert (await d.attempts.get()).outcomes[0].status is Status.BOUNCED and not d.transports.troubled
 
 
 async def test_what_requires_tls_takes_no_route_that_does_not_verify() -> None:

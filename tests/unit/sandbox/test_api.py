@@ -36,7 +36,7 @@ class Parts:
             directory / "inbox",
             clock=self.clock,
             context=SandboxCa(directory).context(["mx.outgate.test"]),
-            judges=Judges(address, self.clock),
+            judges=lambda: Judges(address, self.clock),
         )
         app = build(self.zone, self.inbox, self.advance, OneToken())
         self.http = httpx2.AsyncClient(

@@ -66,7 +66,7 @@ async def running(directory: Path, *, clock: Clock | None = None, most: int = 10
         directory / "inbox",
         clock=clock,
         context=ca.context(["mx.outgate.test"]),
-        judges=Judges(address, clock),
+        judges=lambda: Judges(address, clock),
         most=most,
     )
     _, port = inbox.start(listening_socket("127.0.0.1", 0))

@@ -267,6 +267,14 @@ class TestTransaction:
         machine.send(transaction)
         play(machine, "C: MAIL FROM:<a@x.test> REQUIRETLS\nC: RCPT TO:<b@y.test>\nC: DATA")
 
+    def test_a_report_is_not_lost_where_requiretls_is_not_offered(self) -> None:
+        transaction = Transaction("", ("b@y.test",), (b"\r\n",), requiretls=True)
+        for offered, said in (((), ""), (("REQUIRETLS",), " REQUIRETLS")):
+            machine = ready("PIPELINING", *offered)
+            machine.tls = True
+            machine.send(transaction)
+            play(machine, f"C: MAIL FROM:<>{said}\nC: RCPT TO:<b@y.test>\nC: DATA")
+
     def test_null_sender_and_quoted_local_part(self) -> None:
         machine = ready("PIPELINING")
         machine.send(Transaction("", ('"a > b"@y.test',), (b"\r\n",)))
@@ -331,9 +339,26 @@ class TestRefusals:
         machine = ready()
         machine.send(MAIL)
         events = play(machine, "C: MAIL FROM:<a@x.test>\nS: 250 ok\nC: RCPT TO:<b@y.test>\nS: 550 no\nC: RSET")
-        assert results(events)[0].reply_for(0).code == 550
+        assert results(events) == [] and machine.in_flight == 1  # it ends when RSET is answered
         machine.send(TWO)  # waits for the answer to RSET
-        play(machine, "S: 250 reset\nC: MAIL FROM:<a@x.test>")
+        events = play(machine, "S: 250 reset\nC: MAIL FROM:<a@x.test>")
+        assert results(events)[0].reply_for(0).code == 550 and machine.in_flight == 1
+
+    @pytest.mark.parametrize("pipelining", [True, False])
+    def test_a_reply_too_many_shifts_no_refusal_to_another_recipient(self, pipelining: bool) -> None:
+        machine = ready(*["PIPELINING"] * pipelining)
+        machine.send(Transaction("a@x.test", ("a@y.test", "gone@y.test", "c@y.test", "later@y.test"), (b"x\r\n",)))
+        # The first is to nothing that was asked: each that follows is taken for the answer to the next command.
+        said = b"250 again\r\n250 mail\r\n250 a\r\n550 gone\r\n250 c\r\n450 later\r\n354 go\r\n"
+        ended: list[object] = []
+        with pytest.raises(RemoteProtocolError):  # 354 in the place of the answer to RSET
+            for line in said.splitlines(keepends=True):
+                machine.receive(line)
+                while event := machine.next_event():
+                    ended.append(event)
+                assert results(ended) == []
+        (result,) = results(play(machine, ""))
+        assert result.broken and not result.sent_all and b"x\r\n" not in machine.outgoing()
 
     def test_mail_refused_but_message_wanted_ends_the_connection(self) -> None:
         machine = ready("PIPELINING")

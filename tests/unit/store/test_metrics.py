@@ -246,11 +246,17 @@ def test_a_count_of_one_recipient_reads_that_one_only(desk: Desk) -> None:
         ({"message_id": "<m>"}, "messages_by_message_id (message_id=?)"),
         ({"recipient": "a@one.test"}, "sqlite_autoindex_messages_1 (queue_id=?)"),
         ({"recipient": "a@one.test", "status": "bounced"}, "sqlite_autoindex_messages_1 (queue_id=?)"),
-        ({"status": "held"}, "recipients_by_status (status=?)"),
-        ({"status": (Status.BOUNCED, Status.EXPIRED), "lte": NOW}, "recipients_by_status (status=?)"),
-        ({"status": (Status.BOUNCED, Status.DELIVERED)}, "messages_by_instance (instance_id=?)"),
-        ({"status": (Status.QUEUED, Status.DEFERRED), "gte": NOW}, "messages_with_body (segment>?)"),
-        ({"status": "delivered"}, "messages_by_instance (instance_id=?)"),
+        ({"status": "held"}, "recipients_by_status (instance_id=? AND status=?)"),
+        (
+            {"status": (Status.BOUNCED, Status.EXPIRED), "lte": NOW},
+            "recipients_by_status (instance_id=? AND status=? AND queue_id<?)",
+        ),
+        ({"status": (Status.BOUNCED, Status.DELIVERED)}, "recipients_by_status (instance_id=? AND status=?)"),
+        (
+            {"status": (Status.QUEUED, Status.DEFERRED), "gte": NOW},
+            "recipients_by_status (instance_id=? AND status=? AND queue_id>?)",
+        ),
+        ({"status": "delivered"}, "recipients_by_status (instance_id=? AND status=?)"),
         ({}, "messages_by_instance (instance_id=?)"),
         ({"gte": NOW, "lte": NOW + 1}, "messages_by_instance (instance_id=? AND accepted_at>? AND accepted_at<?)"),
     ],
@@ -440,3 +446,32 @@ def test_reports_of_our_own_are_nobodys_mail(desk: Desk, tmp_path: Path) -> None
     assert totals(desk) == counts(submitted=1, success=1)
     assert totals(desk, LONG) == counts()  # what happened to the report was not counted either
     assert desk.store.bounces(WINDOW, 10, 0) == (0, [])
+
+
+def test_a_list_by_status_keeps_to_its_window_and_shows_each_message_once(desk: Desk) -> None:
+    mail = [accepted("a@one.test", "b@one.test", at=NOW + at) for at in (0.2, 0.4, 0.6, 5.0)]
+    jobs = desk.store_all(*mail, accepted(at=NOW + 0.4, instance="instance-2"))
+    first, *_ = jobs[3].recipients
+    tried = attempt(jobs[3], Status.DEFERRED, at=NOW + 6, next_at=NOW + 90)
+    desk.store.record(replace(tried, outcomes=tuple(o for o in tried.outcomes if o.recipient_id == first.id)))
+    desk.store.flush()
+    either = (Status.QUEUED, Status.DEFERRED)
+    for status, gte, lte, found in (
+        ("queued", None, None, [3, 2, 1, 0]),
+        ("queued", 0.4, None, [3, 2, 1]),
+        ("queued", None, 0.4, [1, 0]),
+        ("queued", 0.4, 0.4, [1]),
+        ("queued", 0.41, 0.59, []),
+        ("queued", 2.0, 9.0, [3]),
+        (either, 0.6, 5.0, [3, 2]),
+        ("deferred", None, 4.9, []),
+        ("deferred", 5.0, 5.0, [3]),
+        (either, None, None, [3, 2, 1, 0]),
+    ):
+        bounds = {"gte": None if gte is None else NOW + gte, "lte": None if lte is None else NOW + lte}
+        total, page = desk.store.messages("instance-1", status=status, **bounds)  # type: ignore[arg-type]
+        assert [record.queue_id for record in page] == [mail[number].queue_id for number in found], (status, gte, lte)
+        assert total == len(found)
+    assert [r.queue_id for r in desk.store.messages("instance-1", status=either, limit=1, offset=2)[1]] == [
+        mail[1].queue_id
+    ]

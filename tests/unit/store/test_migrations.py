@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from outgate.base.clock import FrozenClock
+from outgate.model.flow import Status
 from outgate.store import migrations, tables
+from outgate.store.metrics import Selection
 from outgate.store.migrations import CONTROL_HEAD, QUEUE_HEAD, SchemaError, upgrade_control, upgrade_queue
+from support.queue_mail import NOW, Desk, accepted, attempt
 
 LINES = [
     pytest.param(upgrade_control, tables.control, "control", CONTROL_HEAD, id="control"),
@@ -262,3 +267,47 @@ def test_keys_of_older_releases_have_a_life(tmp_path: Path) -> None:
     assert found[0] == ("new", "active", "SUCCESSFUL", 5.0)
     # It was replaced nobody knows when: its record stays for the whole time, from now on.
     assert found[1][:3] == ("old", "retired", "PENDING") and found[1][3] > 1_700_000_000
+
+
+def test_mail_of_an_older_release_is_delivered_and_told_of_as_before(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    names = ("gone", "tried", "left", "apart", "over")
+    jobs = desk.store_all(
+        *(accepted(f"{name}@dest.test", content=name.encode() + b"\r\n") for name in names[:4]),
+        replace(accepted("over@dest.test", content=b"over\r\n"), counted_at=NOW + 300),
+    )
+    desk.store.record(attempt(jobs[0], Status.BOUNCED))
+    desk.store.record(attempt(jobs[1], Status.DEFERRED, next_at=NOW + 60))
+    desk.store.hold(jobs[3], "suspended", "held: suspended", NOW + 1)  # and the third is under way at the end
+    desk.store.flush()
+    wanted = Selection("instance-1", NOW - 10, NOW + 10)
+    before, counted = _told(desk), desk.store.metrics(wanted, 60)
+    desk.store.close()
+    to_revision(tmp_path / "queue-0.db", "queue", "q0003", up=False)
+
+    again = Desk(tmp_path, FrozenClock(NOW + 1000))
+    try:
+        after = _told(again)
+        assert after.pop("left@dest.test")[-1][:2] == ("interrupted", NOW + 1000)
+        assert after == {mailbox: told for mailbox, told in before.items() if not mailbox.startswith("left")}
+        assert again.store.metrics(wanted, 60) == counted
+        assert again.store.release_held("configuration-1", ("suspended",), "released", NOW + 1000) == 1
+        found = again.store.claim(NOW + 1000, 10)
+        assert sorted(again.store.load(job)[1] for job in found) == sorted(n.encode() + b"\r\n" for n in names[1:])
+        for job in found:
+            again.store.record(attempt(job, at=NOW + 1001))
+        again.store.flush()
+        assert again.store.live_segments() == {}
+        assert again.store.purge(NOW + 1e6) == (5, True)
+    finally:
+        again.store.close()
+
+
+def _told(desk: Desk) -> dict[str, list[tuple[str, float, str, int]]]:
+    """Return the timeline of each message by its recipient."""
+    found = (desk.store.message(each.queue_id) for each in desk.store.messages()[1])
+    return {
+        record.recipients[0].mailbox: [(each.kind, each.at, each.detail, each.attempt) for each in record.timeline()]
+        for record in found
+        if record is not None
+    }

@@ -6,13 +6,14 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from outgate.base.clock import FrozenClock
 from outgate.model.flow import Status
-from outgate.store import purge_rows, sqlite
+from outgate.store import purge_rows, tidying
 from outgate.store.metrics import Selection
 from support.queue_mail import NOW, Desk, accepted, attempt
 
@@ -88,6 +89,20 @@ def test_a_sweep_gets_past_what_has_to_stay(desk: Desk, tmp_path: Path) -> None:
     assert count(tmp_path)["messages"] == purge_rows.LOOK + 30
 
 
+def test_a_sweep_gets_past_what_came_while_the_clock_was_wrong(desk: Desk, tmp_path: Path) -> None:
+    finished(desk, 1, at=NOW + 3650 * DAY)
+    desk.store_all(*(accepted(f"w{number}@dest.test", at=OLD) for number in range(purge_rows.LOOK)))
+    finished(desk, 50)
+    assert sweep(desk) == 50
+    assert count(tmp_path)["messages"] == purge_rows.LOOK + 1
+
+
+def test_a_sweep_ends_where_what_is_young_begins(desk: Desk) -> None:
+    finished(desk, 3)
+    finished(desk, purge_rows.LOOK + 50, at=NOW - DAY)
+    assert desk.store.purge(BEFORE) == (3, True)
+
+
 def test_ids_of_what_is_gone_are_not_given_again(desk: Desk, tmp_path: Path) -> None:
     finished(desk, 5)
     assert sweep(desk) == 5
@@ -105,7 +120,7 @@ def test_a_submission_waits_for_one_step_at_most(desk: Desk, tmp_path: Path) -> 
     """Told by order, not by the clock: between any two commits of submissions that wait there is one step."""
     finished(desk, 600)
     order: list[str] = []
-    purge, write = desk.store._purge, desk.store._write
+    purge, write = desk.store._tidying.purge, desk.store._write
     under_way, go_on = threading.Event(), threading.Event()
 
     def step(before: float) -> tuple[int, bool]:
@@ -120,9 +135,9 @@ def test_a_submission_waits_for_one_step_at_most(desk: Desk, tmp_path: Path) -> 
         write(submissions, outcomes)
 
     desk.store._write = stored  # type: ignore[method-assign]
-    desk.store._purge = step  # type: ignore[method-assign]
-    desk.store._retention_s = 30 * DAY
-    desk.store._purge_at = 0.0
+    desk.store._tidying.purge = step  # type: ignore[method-assign]
+    desk.store._tidying._retention_s = 30 * DAY
+    desk.store._tidying._purge_at = 0.0
     desk.store._inbox.put(None)  # the thread looks at what it planned
     assert under_way.wait(30)
     desk.answers.clear()
@@ -131,7 +146,7 @@ def test_a_submission_waits_for_one_step_at_most(desk: Desk, tmp_path: Path) -> 
     desk.wait(1)
     assert order[:2] == ["step", "stored"]
     for _ in range(30):
-        desk.store._purge_at = 0.0  # a step is due whenever the thread looks
+        desk.store._tidying._purge_at = 0.0  # a step is due whenever the thread looks
         desk.answers.clear()
         steps = order.count("step")
         desk.submit(accepted(at=OLD - DAY))
@@ -145,8 +160,8 @@ def test_a_submission_waits_for_one_step_at_most(desk: Desk, tmp_path: Path) -> 
 
 
 def test_it_happens_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_COMPACT_REST_S", 0.0)
-    monkeypatch.setattr(sqlite, "_PURGE_REST_S", 0.0)
+    monkeypatch.setattr(tidying, "_COMPACT_REST_S", 0.0)
+    monkeypatch.setattr(tidying, "_PURGE_REST_S", 0.0)
     clock = FrozenClock(OLD)
     desk = Desk(tmp_path, clock, retention_s=30 * DAY)
     finished(desk, 100)
@@ -184,3 +199,37 @@ def test_a_step_that_fails_leaves_everything_and_is_tried_again(desk: Desk, tmp_
     with closing(sqlite3.connect(tmp_path / "queue-0.db")) as connection:
         connection.execute("DROP TRIGGER t")
     assert sweep(desk) == 10
+
+
+def counts(directory: Path) -> list[tuple[str, int]]:
+    with closing(sqlite3.connect(directory / "queue-0.db")) as connection:
+        return connection.execute("SELECT instance_id, minute FROM counts ORDER BY instance_id, minute").fetchall()
+
+
+def test_what_was_counted_goes_with_the_mail_of_that_time_instance_by_instance(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purge_rows, "COUNTS_MOST", 4)
+    boundary = int(BEFORE) // 60 * 60
+    times = [*(OLD + 60 * each for each in range(12)), boundary - 1, boundary, NOW]
+    for instance in ("a", "b", "c"):
+        desk.store_all(*(accepted(at=at, instance=instance) for at in times))
+    assert len(counts(tmp_path)) == 3 * len(times)
+    steps = 0
+    while not desk.store.purge(BEFORE)[1]:
+        steps += 1
+    assert 3 * 13 // 4 <= steps <= 3 * 13
+    kept = [boundary // 60, int(NOW) // 60]
+    assert counts(tmp_path) == [(instance, minute) for instance in ("a", "b", "c") for minute in kept]
+    # The mail itself waits still, and the next sweep begins with it again.
+    assert count(tmp_path)["messages"] == 3 * len(times)
+    assert desk.store.purge(BEFORE) == (0, True)
+
+
+def test_many_counts_of_one_minute_go_in_one_step(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(purge_rows, "COUNTS_MOST", 2)
+    desk.store_all(*(replace(accepted(at=OLD), smtp_config_id=f"c{each}") for each in range(9)))
+    assert len(counts(tmp_path)) == 9
+    assert desk.store.purge(BEFORE) == (0, False)
+    assert counts(tmp_path) == []
+    assert desk.store.purge(BEFORE) == (0, True)

@@ -237,6 +237,28 @@ def test_an_outcome_alone_is_tried_again_until_it_is_durable(desks, tmp_path):
     assert rows(tmp_path, "SELECT status FROM recipients") == [("delivered",)]
 
 
+def test_a_rollback_that_fails_does_not_stop_the_queue(desks, tmp_path):
+    desk = desks()
+    (job,) = desk.store_all(accepted())
+    connection, rows_ = desk.store._rows._connection, desk.store._rows
+    plain = rows_.settle
+
+    def settle(*_given):
+        connection.set_progress_handler(lambda: 1, 1)  # from here on nothing can be done, not even undone
+        raise sqlite3.OperationalError("disk I/O error")
+
+    rows_.settle = settle
+    desk.store.record(attempt(job))
+    with pytest.raises(OSError, match="tried again"):
+        desk.store.flush()
+    assert desk.store._ask(lambda: connection.in_transaction)
+    rows_.settle = plain
+    desk.store._ask(lambda: connection.set_progress_handler(None, 0))
+    desk.store_all(accepted())
+    desk.store.flush()
+    assert rows(tmp_path, "SELECT status FROM recipients ORDER BY id") == [("delivered",), ("queued",)]
+
+
 def test_one_bad_message_does_not_take_its_batch_down(desks):
     desk = desks()
     twin = accepted()

@@ -211,6 +211,16 @@ def test_what_is_given_back_untried_meets_the_verb_in_the_same_moment(desk: Desk
     assert stands(desk, job.queue_id) == [("cancelled", OPERATOR, None)]
 
 
+def test_what_waited_for_its_quota_and_comes_back_untried_is_held(desk: Desk) -> None:
+    desk.store_all(replace(accepted("anna@dest.test"), counted_at=NOW + 60))
+    (job,) = desk.store.claim(NOW + 60, 10)  # there is room now
+    assert obey(desk, order(Verb.HOLD, why="stop"), job.recipients[0].id) == Done(under_way=1)
+    desk.store.release(job, NOW + 60)
+    assert desk.store.claim(NOW + 1e6, 10) == []
+    assert stands(desk, job.queue_id) == [("held", OPERATOR, None)]
+    assert told(desk, job.queue_id) == [("held", ANN, "held: stop")]
+
+
 def test_what_was_delivered_stays_delivered(desk: Desk) -> None:
     (job,) = desk.store_all(accepted("anna@dest.test"))
     obey(desk, order(Verb.CANCEL), job.recipients[0].id)

@@ -17,7 +17,6 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import astuple
 from typing import cast
 
 from outgate.base.clock import Clock
@@ -39,7 +38,7 @@ from outgate.smtp.client import (
     Transaction,
     TransactionResult,
 )
-from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, why
+from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, hidden, why
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError, SpokeEarly
 from outgate.smtp.reply import Reply
 
@@ -201,7 +200,7 @@ class Connection(asyncio.Protocol):
         self._pumping = False
         self._unsent = 0
         self._since = self._loop.time()
-        self._tick = min(cast("tuple[float, ...]", astuple(timeouts)))
+        self._tick = timeouts.shortest
         self._timer: asyncio.TimerHandle | None = None
         self.check: Check | None = None
         self.login: tuple[str, str] | None = None
@@ -370,11 +369,13 @@ class Connection(asyncio.Protocol):
             else:
                 self._log_in_or_open()
         elif type(event) is Authenticated:
-            self._step("AUTH", event.reply)
-            if event.reply.ok:
+            lines = tuple([hidden(line, self.login) for line in event.reply.lines])
+            said = Reply(event.reply.code, event.reply.enhanced, lines)
+            self._step("AUTH", said)
+            if said.ok:
                 self._set_open()
             else:
-                self._fail(f"the server refused the login: {event.reply}", event.reply)
+                self._fail(f"the server refused the login: {said}", said)
         elif type(event) is TlsReady:
             self._step("STARTTLS", event.reply)
             self._flush()
@@ -549,7 +550,7 @@ class Connection(asyncio.Protocol):
                 lives()
 
     def _broke(self, error: RemoteProtocolError) -> None:
-        self._error = str(error)
+        self._error = hidden(str(error), self.login) if self._stage == "auth" else str(error)
         self._injected = isinstance(error, SpokeEarly)
 
     def _done(self, result: TransactionResult) -> None:

@@ -168,16 +168,17 @@ def _events() -> None:
 
 
 def _by_status() -> None:
-    op.create_index(
-        "recipients_by_status",
-        "recipients",
-        ["status", "queue_id"],
-        sqlite_where=sa.text("(status NOT IN ('queued', 'attempting', 'delivered'))"),
+    op.add_column("recipients", sa.Column("instance_id", sa.String(), nullable=False, server_default=""))
+    op.execute(
+        "UPDATE recipients SET instance_id = coalesce((SELECT m.instance_id FROM messages AS m"
+        " WHERE m.queue_id = recipients.queue_id), '')"
     )
+    op.create_index("recipients_by_status", "recipients", ["instance_id", "status", "queue_id"])
 
 
 def _no_by_status() -> None:
     op.drop_index("recipients_by_status", "recipients")
+    op.drop_column("recipients", "instance_id")
 
 
 def _no_events() -> None:
