@@ -60,7 +60,6 @@ REASONS = (
     Reason("network", "no server could be reached", _WAIT),
     Reason("source", "the address of ours that it leaves from is not this machine's", _OPERATOR),
     Reason("timeout", "the server did not answer in time", _WAIT),
-    Reason("source", "no address of ours to leave from could be used", _OPERATOR),
     Reason("route", "the route that it was to take could not be used", _OPERATOR),
     Reason("dns", "the domain's mail server could not be looked up", _WAIT),
     Reason("expired", "the next server gave up after trying for its own while", _WAIT),

@@ -35,7 +35,8 @@ def test_names_of_strangers_are_not_kept() -> None:
         for charset in (f"x-{number}", "utf" + "-" * (number + 2) + "8", "x" * (60 + number)):
             assert decoded(b"abc", "", charset) == "abc"
             shown(f"=?{charset}?q?abc?=".encode())
-    assert set(kept) - before <= {"utf_8", "ascii"}
+    # What reading a header needs itself may be new, if nobody has read one before; of the sixty names there is none.
+    assert not [name for name in set(kept) - before if name.startswith(("x", "utf")) and name != "utf_8"]
 
 
 @given(
