@@ -4,7 +4,9 @@ Standards: none.
 Promises: parts are started in the order they need each other and stopped in the reverse one; a change to the
 control store is noticed within a second.
 Dangers: everything here runs on one event loop; what blocks runs in a thread.
-Not here: what the parts do; the laptop mode's tenant and zone (`laptop`).
+Not here: what the parts do; the laptop mode's tenant and zone (`laptop`); how mail goes out (`outbound`).
+
+The module is long because the order in which parts start and stop is read in one place.
 """
 
 from __future__ import annotations

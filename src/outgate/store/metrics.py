@@ -146,7 +146,6 @@ def _mail(wanted: Selection) -> tuple[str, list[Any]]:
     """Return the conditions that a message must meet."""
     # One mailbox's index leads to few messages; the sign in front of a column keeps its own index out.
     found = " AND m.instance_id = ?" if wanted.email_to is None else " AND +m.instance_id = ?"
-    found += " AND m.origin = ''"  # reports of ours are nobody's submissions
     values: list[Any] = [wanted.instance_id]
     for condition, value in (
         ("m.smtp_config_id = ?", wanted.smtp_config_id),

@@ -7,6 +7,8 @@ Dangers: one thread owns the connection. Every statement gives the interpreter's
     back from the event loop, so statements, not rows, are what a batch costs.
 Not here: threads and batches (`sqlite`), bodies (`spool`), what is held (`hold_rows`), the record (`event_rows`),
     reads for people (`history`).
+
+The module is long because a batch's statements and the rows that they take are read together.
 """
 
 # ruff: noqa: S608 - statements are put together from our own words only; every value is bound

@@ -4,6 +4,8 @@ Standards: SQL as SQLite and PostgreSQL both speak it; times are epoch seconds (
 Promises: the migrations under `migrations/` make exactly these tables (a test compares).
 Dangers: `sealed` columns hold AES-256-GCM boxes bound to table, column and row (`store.secrets`).
 Not here: statements (`control`, `sqlite`), message bodies (`spool`).
+
+The module is long because it is a list: every table once, in one place.
 """
 
 from __future__ import annotations
