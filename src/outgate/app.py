@@ -34,7 +34,10 @@ from outgate.base.log import Log
 from outgate.base.tasks import cancel, spawn
 from outgate.egress.audit import Audit
 from outgate.egress.forwarder import Forwarder
-from outgate.egress.forwarder import Limits as EgressLimits
+from outgate.egress.gate import Gate
+from outgate.egress.gate import Limits as EgressLimits
+from outgate.egress.ledger import Ledger
+from outgate.egress.reach import Reach
 from outgate.egress.reconcile import Reconciler
 from outgate.model.flow import Attempt, Client, Job
 from outgate.net import guard
@@ -452,18 +455,18 @@ async def egress_service(
     """Start the egress. `header_to` are addresses (`ip:port`) that get a PROXY header under whatever name."""
     egress = settings.egress
     audit = Audit(data / "egress-audit.jsonl")
+    limits = EgressLimits(
+        egress.connections_per_environment,
+        egress.connections_alert,
+        egress.connect_timeout_s,
+        egress.idle_timeout_s,
+        egress.drain_s,
+    )
     forwarder = Forwarder(
-        resolve=resolver.addresses,
-        exceptions=guard.compile_exceptions(egress.guard_exceptions),
-        audit=audit,
-        limits=EgressLimits(
-            egress.connections_per_environment,
-            egress.connections_alert,
-            egress.connect_timeout_s,
-            egress.idle_timeout_s,
-            egress.drain_s,
-        ),
-        clock=clock,
+        reach=Reach(resolver.addresses, connect_timeout_s=limits.connect_timeout_s),
+        gate=Gate(limits),
+        ledger=Ledger(audit, clock),
+        limits=limits,
         header_to=header_to,
     )
     reconciler = Reconciler(
@@ -471,6 +474,7 @@ async def egress_service(
         forwarder=forwarder,
         shared_addresses=egress.shared_addresses,
         proxy_protocol_targets=egress.proxy_protocol_targets,
+        exceptions=egress.guard_exceptions,
         changes=control.data_version,
     )
     await reconciler.start()

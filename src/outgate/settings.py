@@ -374,6 +374,40 @@ class EgressSettings(_Section):
     proxy_protocol_targets: list[str] = Field(
         [], description="name:port of targets that get a PROXY v2 header; a bare name means any port."
     )
+    http_proxy_port: int = Field(3128, ge=1, le=65535, description="Port of each environment's HTTP(S) proxy.")
+    tunnel_network: str = Field(
+        "127.1.0.0/24", description="Network from which new environments get a tunnel address of their own."
+    )
+    client_networks: list[str] = Field(
+        [], description="Networks that the applications of new environments dial from; empty: nobody may, until set."
+    )
+    external_domain: str = Field(
+        "external.outgate.test", description="Domain of the names p<PROGRAM>.<domain> of dedicated addresses."
+    )
+    regions: list[str] = Field(
+        ["aus5", "can2", "deu6", "gbr9", "jpn4", "nld2", "sgp5", "va7", "wa1"],
+        description="Regions that programs may use.",
+    )
+    mail_ports: list[int] = Field(
+        [25, 465, 587, 2465, 2525, 2587], description="portDest by which a forward is known to carry SMTP."
+    )
+    implicit_tls_ports: list[int] = Field(
+        [465, 2465], description="Those of `mail_ports` where TLS begins with the first octet."
+    )
+    refuse_clear_auth: bool = Field(
+        False, description="Whether an SMTP login outside TLS is refused before the target sees it."
+    )
+    witness: str = Field(
+        "",
+        description="host:port of an `outgate egress witness` outside, which tells the address it sees; empty: a"
+        " dedicated address is proven on this host only.",
+    )
+    proof_interval_s: float = Field(300.0, gt=0, description="Seconds between proofs of a dedicated address.")
+    port_budget_alert: float = Field(
+        0.7, gt=0, le=1, description="Share of the source ports to one target from which a warning is logged."
+    )
+    keepalive_s: float = Field(60.0, ge=1, description="Seconds of silence after which TCP asks whether a peer lives.")
+    apart: bool = Field(False, description="Whether another process (`outgate egress serve`) carries the connections.")
     connections_per_environment: int = Field(1000, ge=1, description="Connections of one environment at once.")
     connections_alert: int = Field(750, ge=1, description="Connections from which an alert is logged.")
     connect_timeout_s: float = Field(10.0, gt=0, description="Seconds to reach a target.")

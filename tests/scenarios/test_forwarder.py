@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from outgate.egress.forwarder import Limits, ListenError
+from outgate.egress.forwarder import ListenError
+from outgate.egress.gate import Limits
 from outgate.smtp import proxy_header
 from support.egress_peers import Bench, Target, closed, dial, echo, forward, on_both_loops, tunnel_address
 
@@ -77,9 +78,9 @@ async def test_the_guard_refuses_and_says_why(tmp_path: Path) -> None:
         "nowhere.example": [],
         "broken.example": OSError("SERVFAIL"),
     }
-    async with Bench(tmp_path, book, exceptions=()) as bench, Target(echo) as target:
+    async with Bench(tmp_path, book) as bench, Target(echo) as target:
         names = [*book, "127.0.0.1"]
-        forwards = [forward(tunnel, 30000 + i, name, target.port) for i, name in enumerate(names)]
+        forwards = [forward(tunnel, 30000 + i, name, target.port, exceptions=()) for i, name in enumerate(names)]
         await bench.forwarder.apply("10", forwards)
         for number in range(len(names)):
             reader, writer = await dial(tunnel, 30000 + number)
@@ -132,8 +133,8 @@ async def test_a_target_that_refuses_and_a_source_that_is_not_plumbed(tmp_path: 
             "10",
             [
                 forward(tunnel, 30000, "target.example", dead),
-                forward(tunnel, 30001, "target.example", target.port, source_addresses=("192.0.2.1",)),
-                forward(tunnel, 30002, "target.example", target.port, source_addresses=("::1",)),
+                forward(tunnel, 30001, "target.example", target.port, sources=("192.0.2.1",)),
+                forward(tunnel, 30002, "target.example", target.port, sources=("::1",)),
             ],
         )
         for number in range(3):
@@ -195,7 +196,7 @@ async def test_what_a_client_sends_before_the_target_is_reached_arrives_first(tm
             await gate.wait()
             return await inner(name)
 
-        bench.forwarder._resolve = slow  # type: ignore[assignment]
+        bench.forwarder._reach._resolve = slow  # type: ignore[assignment]
         await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
         reader, writer = await dial(tunnel, 30000)
         writer.write(b"early and ended")
@@ -352,7 +353,7 @@ async def test_what_is_still_being_reached_when_its_forward_goes_is_not_opened(t
         return ["127.0.0.1"]
 
     async with Bench(tmp_path, limits=Limits(drain_s=3600.0)) as bench, Target(echo) as target:
-        bench.forwarder._resolve = slow
+        bench.forwarder._reach._resolve = slow
         await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
         reader, writer = await dial(tunnel, 30000)
         await asked.wait()
@@ -369,9 +370,12 @@ async def test_the_address_family_without_a_way_out_hides_no_other_failure(tmp_p
     book = {"both.example": ["127.0.0.1", "::1"], "six.example": ["::1"]}
     with socket.create_server(("127.0.0.1", 0)) as probe:
         dead = probe.getsockname()[1]
-    async with Bench(tmp_path, book, exceptions=("127.0.0.0/8", "::1")) as bench:
+    async with Bench(tmp_path, book) as bench:
         names = ("both.example", "six.example")
-        await bench.forwarder.apply("10", [forward(tunnel, 30000 + i, name, dead) for i, name in enumerate(names)])
+        await bench.forwarder.apply(
+            "10",
+            [forward(tunnel, 30000 + i, name, dead, exceptions=("127.0.0.0/8", "::1")) for i, name in enumerate(names)],
+        )
         for number in range(2):
             reader, writer = await dial(tunnel, 30000 + number)
             assert await closed(reader) == b""
@@ -547,7 +551,7 @@ async def test_closing_ends_everything_also_what_is_still_being_reached(tmp_path
             "10",
             [forward(tunnel, 30000, "127.0.0.1", target.port), forward(tunnel, 30001, "never.example", 1)],
         )
-        bench.forwarder._resolve = never
+        bench.forwarder._reach._resolve = never
         joined = await dial(tunnel, 30000)
         joined[1].write(b"x")
         assert await joined[0].readexactly(1) == b"x"

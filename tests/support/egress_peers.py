@@ -16,8 +16,11 @@ import uvloop
 
 from outgate.base.clock import FrozenClock
 from outgate.egress.audit import Audit
-from outgate.egress.forwarder import Forwarder, Limits
-from outgate.egress.plan import FORWARDER, Forward
+from outgate.egress.forwarder import Forwarder
+from outgate.egress.gate import Gate, Limits
+from outgate.egress.ledger import Ledger
+from outgate.egress.plan import FORWARDER, Forward, Way
+from outgate.egress.reach import Reach
 from outgate.model.egress import Mode
 from outgate.net.guard import compile_exceptions
 
@@ -47,13 +50,21 @@ def tunnel_address() -> str:
     return f"127.{_random.randrange(100, 200)}.{_random.randrange(256)}.{_random.randrange(2, 255)}"
 
 
-def forward(address: str, port: int, name: str, target_port: int, **other: Any) -> Forward:
+def forward(
+    address: str,
+    port: int,
+    name: str,
+    target_port: int,
+    *,
+    sources: Sequence[str] = ("127.0.0.2",),
+    exceptions: Iterable[str] = ("127.0.0.0/8",),
+    **other: Any,
+) -> Forward:
     """Return a forward from `address`:`port` to `name`:`target_port`."""
     values: dict[str, Any] = {
         "environment_id": "10",
         "program_id": "4",
-        "mode": Mode.FLEXIBLE,
-        "source_addresses": ("127.0.0.2",),
+        "way": Way(Mode.FLEXIBLE, tuple(sources), compile_exceptions(exceptions)),
         "proxy_header": False,
         "client_networks": ("127.0.0.0/8",),
         "engine": FORWARDER,
@@ -70,19 +81,18 @@ class Bench:
         directory: Path,
         book: dict[str, Sequence[str] | Exception] | None = None,
         *,
-        exceptions: Iterable[str] = ("127.0.0.0/8",),
         limits: Limits | None = None,
     ) -> None:
         self.book: dict[str, Sequence[str] | Exception] = {"target.example": ["127.0.0.1"], **(book or {})}
         self.asked: list[str] = []
         self.clock = FrozenClock()
         self.audit = Audit(directory / "egress-audit.jsonl")
+        limits = limits or Limits(drain_s=0.0)
         self.forwarder = Forwarder(
-            resolve=self.resolve,
-            exceptions=compile_exceptions(exceptions),
-            audit=self.audit,
-            limits=limits or Limits(drain_s=0.0),
-            clock=self.clock,
+            reach=Reach(self.resolve, connect_timeout_s=limits.connect_timeout_s),
+            gate=Gate(limits),
+            ledger=Ledger(self.audit, self.clock),
+            limits=limits,
         )
 
     async def resolve(self, name: str) -> Sequence[str]:

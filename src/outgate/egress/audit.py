@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from outgate.base.log import Log
-from outgate.egress.plan import Forward
+from outgate.egress.plan import Forward, Rule
 
 _log = Log("outgate.egress.audit")
 # How much later than `at` a decision may be written and still be the one meant: the target can have its say
@@ -28,11 +28,17 @@ _SKEW_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What is known of a connection; "" where it did not get so far. Addresses read `addr:port`, `[v6]:port`."""
+    """What is known of a connection; "" where it did not get so far. Addresses read `addr:port`, `[v6]:port`.
+
+    `name` and `port` are where it leads: the forward's, or what the proxy was asked for by `method`."""
 
     id: str
-    forward: Forward
+    rule: Rule
     client: str
+    name: str = ""
+    port: int = 0
+    method: str = ""
+    proxy_header: bool = False
     target: str = ""
     source: str = ""
     exception: str = ""
@@ -54,6 +60,10 @@ class Audit:
     def decision(self, at: float, connection: Connection, *, refusal: str = "", reason: str) -> None:
         """Write that a connection was opened or, with a `refusal` (a class word), why not."""
         self._write({**_entry(at, "decision", connection), "refusal": refusal, "reason": reason})
+
+    def notice(self, at: float, connection: Connection, *, code: str, reason: str) -> None:
+        """Write what was noticed about an open connection: `code` is a class word, `reason` says it in words."""
+        self._write({**_entry(at, "notice", connection), "code": code, "reason": reason})
 
     def close_of(
         self, at: float, connection: Connection, *, bytes_up: int, bytes_down: int, duration_s: float, reason: str
@@ -151,18 +161,23 @@ def endpoint(address: str, port: int) -> str:
 
 
 def _entry(at: float, event: str, connection: Connection) -> dict[str, Any]:
-    forward = connection.forward
+    rule = connection.rule
+    if isinstance(rule, Forward):
+        leads = {"forward": {"portOrig": rule.listen_port, "name": rule.name, "portDest": rule.port}}
+    else:
+        asked = {"method": connection.method, "name": connection.name, "port": connection.port}
+        leads = {"proxy": {"listen": rule.listen_port, **asked}}
     return {
         "at": round(at, 6),
         "event": event,
         "connection_id": connection.id,
-        "program": forward.program_id,
-        "environment": forward.environment_id,
-        "forward": {"portOrig": forward.listen_port, "name": forward.name, "portDest": forward.port},
-        "mode": forward.mode.value,
+        "program": rule.program_id,
+        "environment": rule.environment_id,
+        **leads,
+        "mode": rule.mode.value,
         "client": connection.client,
         "target": connection.target,
         "source": connection.source,
-        "proxy_header": forward.proxy_header,
+        "proxy_header": connection.proxy_header,
         "exception": connection.exception,
     }

@@ -13,13 +13,25 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from outgate.model.egress import EgressTarget, Mode, PortForward
+from outgate.net import guard
 
 FORWARDER = "forwarder"
+NO_EXCEPTIONS = guard.Exceptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How connections leave: from one of `sources`, past the guard but for `exceptions`."""
+
+    mode: Mode
+    sources: tuple[str, ...]
+    exceptions: guard.Exceptions = NO_EXCEPTIONS
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """One listener and where it leads. `engine` carries it and `engine_reason` says why that one."""
+    """One listener and where it leads. `engine` carries it and `engine_reason` says why that one; `mail`: it is known
+    to carry SMTP."""
 
     environment_id: str
     program_id: str
@@ -27,12 +39,39 @@ class Forward:
     listen_port: int
     name: str
     port: int
-    mode: Mode
-    source_addresses: tuple[str, ...]
+    way: Way
     proxy_header: bool
     client_networks: tuple[str, ...]
     engine: str
     engine_reason: str
+    mail: bool = False
+
+    @property
+    def mode(self) -> Mode:
+        """Return how the environment leaves."""
+        return self.way.mode
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """The HTTP(S) proxy of an environment. Hosts that `non_proxy_hosts` names leave by `spared`, to 80 and 443 only."""
+
+    environment_id: str
+    program_id: str
+    listen_address: str
+    listen_port: int
+    way: Way
+    client_networks: tuple[str, ...]
+    non_proxy_hosts: tuple[str, ...] = ()
+    spared: Way | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """Return how the environment leaves."""
+        return self.way.mode
+
+
+Rule = Forward | Proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +82,7 @@ class Planned:
     generation: int | None
     forwards: tuple[Forward, ...]
     refusal: str = ""
+    proxy: Proxy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +102,28 @@ def plan(
     *,
     shared_addresses: Sequence[str],
     proxy_protocol_targets: Collection[str],
+    exceptions: Sequence[str] = (),
 ) -> Ruleset:
     """Return the ruleset for `targets`.
 
-    `proxy_protocol_targets` holds `name:port`, or a bare name for each of its ports."""
+    `proxy_protocol_targets` holds `name:port`, or a bare name for each of its ports; `exceptions` are the guard's, for
+    every environment."""
     wanted = frozenset(entry.lower().rstrip(".") for entry in proxy_protocol_targets)
-    return Ruleset(tuple(_environment(target, tuple(shared_addresses), wanted) for target in targets))
+    shared, everywhere = tuple(shared_addresses), tuple(exceptions)
+    return Ruleset(tuple(_environment(target, shared, wanted, everywhere) for target in targets))
 
 
-def _environment(target: EgressTarget, shared: tuple[str, ...], header: frozenset[str]) -> Planned:
+def _environment(
+    target: EgressTarget, shared: tuple[str, ...], header: frozenset[str], everywhere: tuple[str, ...]
+) -> Planned:
     networking = target.networking
     if networking is None:
         return Planned(target.environment.id, None, ())
     sources, refusal = _sources(target, shared)
     if refusal:
         return Planned(target.environment.id, networking.generation, (), refusal)
-    forwards = tuple(_forward(target, each, sources, header) for each in networking.port_forwards)
+    way = Way(target.mode, sources, guard.compile_exceptions((*everywhere, *target.exceptions)))
+    forwards = tuple(_forward(target, each, way, header) for each in networking.port_forwards)
     return Planned(target.environment.id, networking.generation, forwards)
 
 
@@ -95,7 +141,7 @@ def _sources(target: EgressTarget, shared: tuple[str, ...]) -> tuple[tuple[str, 
     return (), "the program's network infrastructure is not ready"
 
 
-def _forward(target: EgressTarget, wanted: PortForward, sources: tuple[str, ...], header: frozenset[str]) -> Forward:
+def _forward(target: EgressTarget, wanted: PortForward, way: Way, header: frozenset[str]) -> Forward:
     name = wanted.name.lower().rstrip(".")
     needs_header = name in header or f"{name}:{wanted.port_dest}" in header
     return Forward(
@@ -105,8 +151,7 @@ def _forward(target: EgressTarget, wanted: PortForward, sources: tuple[str, ...]
         listen_port=wanted.port_orig,
         name=name,
         port=wanted.port_dest,
-        mode=target.mode,
-        source_addresses=sources,
+        way=way,
         proxy_header=needs_header,
         client_networks=target.environment.client_networks,
         engine=FORWARDER,

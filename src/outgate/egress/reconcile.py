@@ -33,6 +33,7 @@ class Reconciler:
         forwarder: Forwarder,
         shared_addresses: Sequence[str],
         proxy_protocol_targets: Collection[str],
+        exceptions: Sequence[str] = (),
         changes: Callable[[], int],
         poll_s: float = 1.0,
     ) -> None:
@@ -41,6 +42,7 @@ class Reconciler:
         self._forwarder = forwarder
         self._shared = tuple(shared_addresses)
         self._proxied = frozenset(proxy_protocol_targets)
+        self._exceptions = tuple(exceptions)
         self._changes = changes
         self._poll_s = poll_s
         self._seen: int | None = None
@@ -67,7 +69,12 @@ class Reconciler:
             # Read before the targets, so that a change in between is seen by the next poll.
             seen = await asyncio.to_thread(self._changes)
             targets = await asyncio.to_thread(self._store.targets)
-            ruleset = plan(targets, shared_addresses=self._shared, proxy_protocol_targets=self._proxied)
+            ruleset = plan(
+                targets,
+                shared_addresses=self._shared,
+                proxy_protocol_targets=self._proxied,
+                exceptions=self._exceptions,
+            )
             results = await self._apply(ruleset.environments)
             wanted = {each.environment_id: each for each in ruleset.environments}
             states = {target.environment.id: target for target in targets}

@@ -31,6 +31,8 @@ class Program:
     name: str
     created_at: float
     updated_at: float
+    status: str = "ready"
+    sandbox: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,16 @@ class Environment:
     client_networks: tuple[str, ...]
     created_at: float
     updated_at: float
+    description: str = ""
+    secondary_regions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkInfrastructure:
-    """The program's way out in one region: its kind (mode), state and addresses to leave from."""
+    """The program's way out in one region: its kind (mode), state and addresses to leave from.
+
+    `document` has the vendor's fields of the VPN without the shared keys; `generation` grows with every change;
+    `reason` says why it is `failed`."""
 
     id: str
     program_id: str
@@ -63,6 +70,9 @@ class NetworkInfrastructure:
     document: dict[str, object]
     created_at: float
     updated_at: float
+    primary: bool = True
+    generation: int = 1
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +112,26 @@ class Variable:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardException:
+    """What the guard lets through though it is not public: a network, a name or `*.domain`, for one environment or
+    ("") for all. `note` is the operator's reason."""
+
+    id: str
+    entry: str
+    environment_id: str
+    note: str
+    created_at: float
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class EgressTarget:
-    """One environment as the egress engine must serve it (wanted state)."""
+    """One environment as the egress engine must serve it (wanted state). `mode` is NONE unless `infrastructure` is
+    ready; `exceptions` are the guard's, beside those of the settings."""
 
     environment: Environment
     mode: Mode
     egress_addresses: tuple[str, ...]
     networking: AdvancedNetworking | None
+    infrastructure: NetworkInfrastructure | None = None
+    exceptions: tuple[str, ...] = ()

@@ -318,6 +318,7 @@ class EgressQueries:
             )
             environments = [rows.environment(row) for row in found]
             networking = rows.all_networking(connection)
+            exceptions = rows.exceptions(connection)
             infrastructures = {
                 row.id: rows.infrastructure(row) for row in connection.execute(select(t.network_infrastructures))
             }
@@ -329,7 +330,8 @@ class EgressQueries:
             usable = way is not None and way.status == READY
             mode = way.kind if way is not None and usable else Mode.NONE
             addresses = way.addresses if way is not None and usable else ()
-            targets.append(EgressTarget(environment, mode, addresses, wanted))
+            entries = tuple(each.entry for each in exceptions if each.environment_id in {"", environment.id})
+            targets.append(EgressTarget(environment, mode, addresses, wanted, way, entries))
         return tuple(targets)
 
     # Variables

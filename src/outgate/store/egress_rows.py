@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, select
 from outgate.model.egress import (
     AdvancedNetworking,
     Environment,
+    GuardException,
     Mode,
     NetworkInfrastructure,
     PortForward,
@@ -65,7 +66,9 @@ def variable_rows(connection: Connection, environment_id: str) -> Sequence[Row[A
 
 
 def program(row: Row[Any]) -> Program:
-    return Program(row.id, row.org_id, row.tenant_id, row.name, row.created_at, row.updated_at)
+    return Program(
+        row.id, row.org_id, row.tenant_id, row.name, row.created_at, row.updated_at, row.status, bool(row.sandbox)
+    )
 
 
 def environment(row: Row[Any]) -> Environment:
@@ -80,6 +83,8 @@ def environment(row: Row[Any]) -> Environment:
         tuple(row.client_networks),
         row.created_at,
         row.updated_at,
+        row.description,
+        tuple(row.secondary_regions),
     )
 
 
@@ -94,6 +99,17 @@ def infrastructure(row: Row[Any]) -> NetworkInfrastructure:
         dict(row.document),
         row.created_at,
         row.updated_at,
+        bool(row.is_primary),
+        row.generation,
+        row.reason,
+    )
+
+
+def exceptions(connection: Connection) -> tuple[GuardException, ...]:
+    table = t.guard_exceptions
+    found = connection.execute(select(table).order_by(table.c.created_at, table.c.id))
+    return tuple(
+        GuardException(row.id, row.entry, row.environment_id, row.note, row.created_at, row.created_by) for row in found
     )
 
 

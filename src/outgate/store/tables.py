@@ -396,6 +396,8 @@ programs = Table(
     Column("name", String, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Column("status", String, nullable=False, server_default="ready"),
+    Column("sandbox", Boolean, nullable=False, server_default="0"),
 )
 
 environments = Table(
@@ -411,6 +413,8 @@ environments = Table(
     Column("client_networks", JSON, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Column("description", String, nullable=False, server_default=""),
+    Column("secondary_regions", JSON, nullable=False, server_default="[]"),
 )
 
 network_infrastructures = Table(
@@ -425,6 +429,25 @@ network_infrastructures = Table(
     Column("document", JSON, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Column("is_primary", Boolean, nullable=False, server_default="1"),
+    Column("generation", Integer, nullable=False, server_default="1"),
+    # Why it is failed; "" otherwise.
+    Column("reason", String, nullable=False, server_default=""),
+    # The VPN's shared keys, one JSON object by connection name.
+    Column("sealed", LargeBinary),
+)
+
+# What the guard lets through for one environment, or for all ("").
+guard_exceptions = Table(
+    "guard_exceptions",
+    control,
+    Column("id", String, primary_key=True),
+    Column("entry", String, nullable=False),
+    Column("environment_id", String, nullable=False),
+    Column("note", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    UniqueConstraint("entry", "environment_id"),
 )
 
 advanced_networking = Table(

@@ -13,7 +13,7 @@ RULE = forward("127.1.0.1", 30465, "smtp.example", 465)
 
 
 def opened(audit: Audit, at: float, number: str, client: str = "127.0.0.1:5000") -> Connection:
-    connection = Connection(number, RULE, client, "192.0.2.1:465", "127.0.0.2:6000")
+    connection = Connection(number, RULE, client, target="192.0.2.1:465", source="127.0.0.2:6000")
     audit.decision(at, connection, reason="leaves")
     return connection
 

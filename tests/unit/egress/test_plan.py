@@ -34,14 +34,14 @@ def test_flexible_leaves_from_the_shared_addresses() -> None:
         465,
     )
     assert (first.environment_id, first.program_id, first.client_networks) == ("10", "4", ("127.0.0.0/8",))
-    assert {forward.source_addresses for forward in planned.forwards} == {("127.0.0.2",)}
+    assert {forward.way.sources for forward in planned.forwards} == {("127.0.0.2",)}
     assert first.engine == "forwarder"
     assert first.engine_reason
 
 
 def test_dedicated_leaves_from_the_programs_own_address_only() -> None:
     planned = only(target(Mode.DEDICATED, ("127.0.0.3",)))
-    assert {forward.source_addresses for forward in planned.forwards} == {("127.0.0.3",)}
+    assert {forward.way.sources for forward in planned.forwards} == {("127.0.0.3",)}
 
 
 @pytest.mark.parametrize(

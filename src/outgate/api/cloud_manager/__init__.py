@@ -3,51 +3,29 @@
 Standards: the vendor's OpenAPI (1.0.0), as far as an application's way out needs it; RFC 9457.
 Promises: nothing is half-applied; a change of networking answers at once with the environment `updating`,
     which becomes `ready` when the engine has applied it; secrets leave by the runtime call only.
-Dangers: a program belongs to an organisation *and* to the account that is its tenant: both must be the caller's.
-Not here: bodies (`validation`), shapes (`hal`), refusals (`problems`), applying (`egress.reconcile`).
+Not here: who may call (`gateway`), bodies (`validation`), shapes (`hal`), refusals (`problems`), applying (`egress.reconcile`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from outgate.api.cloud_manager import hal, validation
-from outgate.api.cloud_manager.problems import GatewayError, Invalid, Problem, Violation, install
-from outgate.api.errors import Unauthorized, UnsupportedMedia
-from outgate.api.identity.tokens import Caller
+from outgate.api.cloud_manager.gateway import READ, RUNTIME, WRITE, Authenticates, Gateway, Places, Visit
+from outgate.api.cloud_manager.problems import Invalid, Problem, Violation, install
+from outgate.api.errors import UnsupportedMedia
 from outgate.api.schema import parse_json, read_body
 from outgate.egress.runtime import runtime
-from outgate.model.egress import Environment, Mode, NetworkInfrastructure, Program
+from outgate.model.egress import Environment, Mode, NetworkInfrastructure
 from outgate.store.egress import FAILED, READY, EgressQueries, EnvironmentMoving, VariableRefused
 
 # 200 variables of 2,048 characters, each of which JSON may write as six.
 _BODY_LIMIT = 4 * 1024 * 1024
-_READ = frozenset({"reader", "writer", "manager", "operator"})
-_WRITE = frozenset({"writer", "manager", "operator"})
-_RUNTIME = frozenset({"runtime"})
 _TYPES = frozenset({"dev", "stage", "prod", "rde", "preprod"})
-
-
-class Authenticates(Protocol):
-    """What checks tokens (`api.identity.tokens.Authenticator`)."""
-
-    async def authenticate(self, authorization: str | None) -> Caller:
-        """Return the caller or raise `Unauthorized`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Visit:
-    """A caller who has passed the gateway, and the organisation it speaks for."""
-
-    caller: Caller
-    org_id: str
 
 
 def build(
@@ -65,69 +43,30 @@ def build(
     the client that the token is for. It may block."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     install(app)
-    gateway = _Gateway(authenticator, account_of_key)
+    gateway = Gateway(authenticator, account_of_key)
     api = _Operations(store, changed, tuple(shared_addresses), http_proxy_port)
     program = "/api/program/{program_id}"
     environment = program + "/environment/{environment_id}"
 
     def route(method: str, path: str, operation: Callable[..., Awaitable[Response]], roles: frozenset[str]) -> None:
-        async def endpoint(request: Request, visit: _Visit = Depends(gateway.needs(roles))) -> Response:
+        async def endpoint(request: Request, visit: Visit = Depends(gateway.needs(roles))) -> Response:
             return await operation(request, visit, **request.path_params)
 
         app.add_api_route(path, endpoint, methods=[method], name=operation.__name__)
 
-    route("GET", "/api/programs", api.programs, _READ)
-    route("GET", program, api.program, _READ)
-    route("GET", program + "/environments", api.environments, _READ)
-    route("GET", program + "/networkInfrastructures", api.infrastructures, _READ)
-    route("GET", program + "/networkInfrastructure/{infrastructure_id}", api.infrastructure, _READ)
-    route("GET", environment, api.environment, _READ)
-    route("GET", environment + "/variables", api.variables, _READ)
-    route("PATCH", environment + "/variables", api.patch_variables, _WRITE)
-    route("GET", environment + "/advancedNetworking", api.networking, _READ)
-    route("PUT", environment + "/advancedNetworking", api.put_networking, _WRITE)
-    route("DELETE", environment + "/advancedNetworking", api.delete_networking, _WRITE)
-    route("POST", environment + "/runtime", api.runtime, _RUNTIME)
+    route("GET", "/api/programs", api.programs, READ)
+    route("GET", program, api.program, READ)
+    route("GET", program + "/environments", api.environments, READ)
+    route("GET", program + "/networkInfrastructures", api.infrastructures, READ)
+    route("GET", program + "/networkInfrastructure/{infrastructure_id}", api.infrastructure, READ)
+    route("GET", environment, api.environment, READ)
+    route("GET", environment + "/variables", api.variables, READ)
+    route("PATCH", environment + "/variables", api.patch_variables, WRITE)
+    route("GET", environment + "/advancedNetworking", api.networking, READ)
+    route("PUT", environment + "/advancedNetworking", api.put_networking, WRITE)
+    route("DELETE", environment + "/advancedNetworking", api.delete_networking, WRITE)
+    route("POST", environment + "/runtime", api.runtime, RUNTIME)
     return app
-
-
-class _Gateway:
-    """The vendor's gateway: token, client and organisation, before any operation."""
-
-    def __init__(self, authenticator: Authenticates, account_of_key: Callable[[str], str | None] | None) -> None:
-        self._authenticator = authenticator
-        self._account_of_key = account_of_key
-
-    def needs(self, roles: frozenset[str]) -> Callable[[Request], Awaitable[_Visit]]:
-        """Return a dependency that lets callers with one of `roles` pass, or raises `GatewayError`."""
-
-        async def check(request: Request) -> _Visit:
-            headers = request.headers
-            if not headers.get("authorization"):
-                raise GatewayError(401, "401010", "Oauth token is missing: send Authorization: Bearer <token>")
-            try:
-                caller = await self._authenticator.authenticate(headers.get("authorization"))
-            except Unauthorized as error:
-                raise GatewayError(401, "401013", f"Oauth token is not valid: {error}") from error
-            key = headers.get("x-api-key", "")
-            if not key:
-                raise GatewayError(403, "403000", "Api Key is required: send x-api-key")
-            if key != caller.client_id and not await self._is_own_key(key, caller):
-                raise GatewayError(403, "403003", "Api Key is invalid: it must be the client the token is for")
-            org_id = headers.get("x-gw-ims-org-id", "")
-            if not org_id:
-                raise GatewayError(403, "403010", "Organization is required: send x-gw-ims-org-id")
-            if caller.roles.isdisjoint(roles):
-                wanted = " or ".join(sorted(roles))
-                raise GatewayError(403, "403027", f"User lacks the role for this operation: {wanted}")
-            return _Visit(caller, org_id)
-
-        return check
-
-    async def _is_own_key(self, key: str, caller: Caller) -> bool:
-        if self._account_of_key is None:
-            return False
-        return await asyncio.to_thread(self._account_of_key, key) == caller.account_id
 
 
 class _Operations:
@@ -137,19 +76,20 @@ class _Operations:
         self, store: EgressQueries, changed: Callable[[], None], shared: tuple[str, ...], proxy_port: int
     ) -> None:
         self._store = store
+        self._places = Places(store)
         self._changed = changed
         self._shared = shared
         self._proxy_port = proxy_port
 
-    async def programs(self, _request: Request, visit: _Visit) -> Response:
+    async def programs(self, _request: Request, visit: Visit) -> Response:
         found = await asyncio.to_thread(self._store.programs, visit.org_id, visit.caller.account_id)
         return JSONResponse(hal.programs(found))
 
-    async def program(self, _request: Request, visit: _Visit, program_id: str) -> Response:
-        return JSONResponse(hal.program(await self._program(visit, program_id)))
+    async def program(self, _request: Request, visit: Visit, program_id: str) -> Response:
+        return JSONResponse(hal.program(await self._places.program(visit, program_id)))
 
-    async def environments(self, request: Request, visit: _Visit, program_id: str) -> Response:
-        program = await self._program(visit, program_id)
+    async def environments(self, request: Request, visit: Visit, program_id: str) -> Response:
+        program = await self._places.program(visit, program_id)
         kind = request.query_params.get("type", "")
         if kind and kind not in _TYPES:
             message = f"must be one of {', '.join(sorted(_TYPES))}"
@@ -161,11 +101,11 @@ class _Operations:
         )
         return JSONResponse(listed)
 
-    async def environment(self, _request: Request, visit: _Visit, program_id: str, environment_id: str) -> Response:
-        return JSONResponse(hal.environment(await self._environment(visit, program_id, environment_id)))
+    async def environment(self, _request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
+        return JSONResponse(hal.environment(await self._places.environment(visit, program_id, environment_id)))
 
-    async def infrastructures(self, _request: Request, visit: _Visit, program_id: str) -> Response:
-        program = await self._program(visit, program_id)
+    async def infrastructures(self, _request: Request, visit: Visit, program_id: str) -> Response:
+        program = await self._places.program(visit, program_id)
         found = await asyncio.to_thread(self._store.infrastructures, program.id)
         path = hal.program_path(program.id)
         entries = [hal.infrastructure(each) for each in found]
@@ -174,16 +114,16 @@ class _Operations:
         )
 
     async def infrastructure(
-        self, _request: Request, visit: _Visit, program_id: str, infrastructure_id: str
+        self, _request: Request, visit: Visit, program_id: str, infrastructure_id: str
     ) -> Response:
-        program = await self._program(visit, program_id)
+        program = await self._places.program(visit, program_id)
         found = await asyncio.to_thread(self._store.infrastructure, program.id, infrastructure_id)
         if found is None:
             raise Problem(404, "not_found", f"the program has no network infrastructure {infrastructure_id}")
         return JSONResponse(hal.infrastructure(found))
 
-    async def variables(self, _request: Request, visit: _Visit, program_id: str, environment_id: str) -> Response:
-        place = await self._environment(visit, program_id, environment_id)
+    async def variables(self, _request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
+        place = await self._places.environment(visit, program_id, environment_id)
         found = await asyncio.to_thread(self._store.variables, place.id)
         path = hal.environment_path(place)
         listed = hal.collection(
@@ -195,8 +135,8 @@ class _Operations:
         )
         return JSONResponse(listed)
 
-    async def patch_variables(self, request: Request, visit: _Visit, program_id: str, environment_id: str) -> Response:
-        place = await self._environment(visit, program_id, environment_id)
+    async def patch_variables(self, request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
+        place = await self._places.environment(visit, program_id, environment_id)
         changes = validation.variable_changes(await _body(request))
         patch = self._store.patch_variables
         try:
@@ -209,8 +149,8 @@ class _Operations:
             raise Invalid([Violation(field, "state", refused.message, sent)]) from refused
         return Response(status_code=204)
 
-    async def networking(self, _request: Request, visit: _Visit, program_id: str, environment_id: str) -> Response:
-        place = await self._environment(visit, program_id, environment_id)
+    async def networking(self, _request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
+        place = await self._places.environment(visit, program_id, environment_id)
         found = await asyncio.to_thread(self._store.networking, place.id)
         entries: list[hal.Json] = []
         if found is not None:
@@ -221,8 +161,8 @@ class _Operations:
             hal.collection("networkingConfigurations", entries, f"{path}/advancedNetworking", environment=path)
         )
 
-    async def put_networking(self, request: Request, visit: _Visit, program_id: str, environment_id: str) -> Response:
-        place = await self._environment(visit, program_id, environment_id)
+    async def put_networking(self, request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
+        place = await self._places.environment(visit, program_id, environment_id)
         body = await _body(request)
         way = await self._way_out(place)
         forwards, hosts = validation.networking(body, way.kind)
@@ -235,9 +175,9 @@ class _Operations:
         return JSONResponse(hal.environment(after))
 
     async def delete_networking(
-        self, _request: Request, visit: _Visit, program_id: str, environment_id: str
+        self, _request: Request, visit: Visit, program_id: str, environment_id: str
     ) -> Response:
-        place = await self._environment(visit, program_id, environment_id)
+        place = await self._places.environment(visit, program_id, environment_id)
         try:
             after = await asyncio.to_thread(self._store.delete_networking, place.id, actor=visit.caller.subject)
         except EnvironmentMoving as moving:
@@ -247,27 +187,12 @@ class _Operations:
         self._changed()
         return JSONResponse(hal.environment(after))
 
-    async def runtime(self, request: Request, visit: _Visit, program_id: str, environment_id: str) -> Response:
-        place = await self._environment(visit, program_id, environment_id)
+    async def runtime(self, request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
+        place = await self._places.environment(visit, program_id, environment_id)
         service = validation.service_of(await _body(request))
         port, actor = self._proxy_port, visit.caller.subject
         found = await asyncio.to_thread(runtime, self._store, place, service, actor=actor, http_proxy_port=port)
         return JSONResponse(hal.runtime(found), headers={"cache-control": "no-store"})
-
-    async def _program(self, visit: _Visit, program_id: str) -> Program:
-        found = await asyncio.to_thread(self._store.program, program_id)
-        if found is None:
-            raise Problem(404, "not_found", f"there is no program {program_id}")
-        if found.org_id != visit.org_id or found.tenant_id != visit.caller.account_id:
-            raise GatewayError(403, "403025", "Organization is not allowed: the program is not this organization's")
-        return found
-
-    async def _environment(self, visit: _Visit, program_id: str, environment_id: str) -> Environment:
-        await self._program(visit, program_id)
-        found = await asyncio.to_thread(self._store.environment, program_id, environment_id)
-        if found is None:
-            raise Problem(404, "not_found", f"program {program_id} has no environment {environment_id}")
-        return found
 
     async def _way_out(self, place: Environment) -> NetworkInfrastructure:
         """Return the infrastructure an environment leaves by: its region's, else the program's first."""

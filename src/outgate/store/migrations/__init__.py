@@ -15,7 +15,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-CONTROL_HEAD = "c0004"
+CONTROL_HEAD = "c0005"
 QUEUE_HEAD = "q0004"
 
 _HERE = Path(__file__).parent
