@@ -17,12 +17,13 @@ from outgate.model.egress import EgressTarget, Environment, Mode, NetworkInfrast
 from outgate.net import guard
 
 FORWARDER = "forwarder"
-READY = "ready"
+READY, FAILED = "ready", "failed"
 NO_SHARED = "no shared address is configured (egress.shared_addresses)"
 NO_DEDICATED = "the program has no dedicated address"
 NO_TUNNEL = "the VPN's data path is not available: nothing leaves"
 _OWN = frozenset({Mode.DEDICATED, Mode.VPN})
 """Kinds of infrastructure whose addresses are the program's own."""
+_GOING = frozenset({"deleting", "deleted"})
 NO_EXCEPTIONS = guard.Exceptions()
 
 
@@ -181,7 +182,7 @@ class _Planning:
     def environment(self, target: EgressTarget) -> Planned:
         """Return what one environment gets."""
         place, networking = target.environment, target.networking
-        if networking is None:
+        if networking is None or place.status in _GOING:
             return Planned(place.id, None, ())
         sources, refusal = self._sources(target)
         if refusal:

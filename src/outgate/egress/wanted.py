@@ -57,11 +57,11 @@ class StoreWanted:
         self, egress: EgressQueries, infrastructures: InfrastructureQueries, changes: Callable[[], int]
     ) -> None:
         """`changes` returns a number that differs once anything in the store has changed."""
+        self._egress = egress
         self._ways = infrastructures
         self.changes = changes
         self.targets = egress.targets
         self.settle = egress.settle
-        self.finish_deletion = egress.finish_deletion
         self.infrastructures = infrastructures.all
         self.finish_infrastructure = infrastructures.finish_infrastructure
 
@@ -69,3 +69,7 @@ class StoreWanted:
         """Record whether a way out can be used."""
         status = FAILED if reason else READY
         return self._ways.settle_infrastructure(infrastructure_id, generation, status, reason)
+
+    def finish_deletion(self, environment_id: str) -> bool:
+        """Forget an environment that is `deleting`."""
+        return self._egress.finish_deletion(environment_id)
