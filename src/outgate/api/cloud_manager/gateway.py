@@ -1,10 +1,10 @@
-"""The vendor's gateway before every operation, and what a caller may reach behind it.
+"""The vendor's gateway before every operation, what a caller may reach behind it, and what it sends.
 
 Standards: the vendor's gateway errors.
 Promises: token, client, organisation and role are checked before a body is read; a program or environment of others is
     refused as the vendor refuses it.
 Dangers: a program belongs to an organisation *and* to the account that is its tenant: both must be the caller's.
-Not here: operations.
+Not here: operations, which roles they need (`roles`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Protocol
 from fastapi import Request
 
 from outgate.api.cloud_manager.problems import GatewayError, Problem
-from outgate.api.errors import Unauthorized
+from outgate.api.errors import Unauthorized, UnsupportedMedia
 from outgate.api.identity.tokens import Caller
+from outgate.api.schema import parse_json, read_body
 from outgate.model.egress import Environment, Program
 from outgate.store.egress import EgressQueries
 
-READ = frozenset({"reader", "writer", "manager", "operator"})
-WRITE = frozenset({"writer", "manager", "operator"})
-RUNTIME = frozenset({"runtime"})
+# 200 variables of 2,048 characters, each of which JSON may write as six.
+_BODY_LIMIT = 4 * 1024 * 1024
 
 
 class Authenticates(Protocol):
@@ -104,3 +104,12 @@ class Places:
         if found is None:
             raise Problem(404, "not_found", f"program {program_id} has no environment {environment_id}")
         return found
+
+
+async def body_of(request: Request) -> object:
+    """Return the JSON value that a request carries. Raises `ApiError`: 400, 413, 415."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        raise UnsupportedMedia("send the body with Content-Type: application/json")
+    body: object = parse_json(await read_body(request, _BODY_LIMIT))
+    return body
