@@ -7,27 +7,34 @@ Not here: the parts (`egress`), what else runs in the process (`laptop`, `standa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import socket
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from outgate.base.clock import Clock
 from outgate.egress.audit import Audit
+from outgate.egress.figures import Figures
 from outgate.egress.forwarder import Forwarder
 from outgate.egress.gate import Gate, Limits
 from outgate.egress.ledger import Ledger
-from outgate.egress.plan import Terms, Way
+from outgate.egress.plan import Forward, Rule, Terms, Way
 from outgate.egress.proving import Proving
 from outgate.egress.reach import Reach, Resolve
 from outgate.egress.reconcile import Names, Reconciler
+from outgate.egress.status import Standing, Status
 from outgate.egress.wanted import Wanted
+from outgate.model.egress import Mode
+from outgate.process import take
 from outgate.settings import EgressSettings
 
 AUDIT_FILE = "egress-audit.jsonl"
 LOCK_FILE = "egress.lock"
 APART = "another process carries the connections of this one (egress.apart)"
-_OTHER_FILES = 4096  # listeners come on top, see `files_wanted`
+_ENVIRONMENTS = 10
+_RULES = 10_000
+_OTHER_FILES = 1024  # databases, questions to DNS servers
 
 
 class Egress(Protocol):
@@ -58,6 +65,7 @@ class EgressService:
     audit: Audit
     forwarder: Forwarder
     reconciler: Reconciler
+    status: Status
 
     def poke(self) -> None:
         """Look at what is wanted now. From any thread."""
@@ -92,6 +100,17 @@ class Apart:
         self.audit.close()
 
 
+def take_egress(directory: Path, option: str = "--data") -> int:
+    """Take the carrying of connections for this process; return the lock's descriptor. Raises `StartFailed`."""
+    return take(
+        directory,
+        LOCK_FILE,
+        taken=f"another process carries the connections of {directory}: stop it. To have `outgate egress serve` carry"
+        " them beside the rest, set egress.apart = true in the settings of both",
+        option=option,
+    )
+
+
 def terms_of(egress: EgressSettings) -> Terms:
     """Return what the settings say for all environments."""
     return Terms(
@@ -105,9 +124,9 @@ def terms_of(egress: EgressSettings) -> Terms:
 
 
 def files_wanted(egress: EgressSettings) -> int:
-    """Return how many open files a process needs that carries connections: two for each, pipes to copy through, and
-    listeners."""
-    return 4 * 10 * egress.connections_per_environment + _OTHER_FILES + 10_000
+    """Return how many open files a process needs that carries connections: two for each of ten full environments, and
+    a listener for each of ten thousand rules."""
+    return 2 * _ENVIRONMENTS * egress.connections_per_environment + _RULES + _OTHER_FILES
 
 
 async def egress_service(
@@ -122,6 +141,7 @@ async def egress_service(
 ) -> EgressService:
     """Start the egress. `header_to` are addresses (`ip:port`) that get a PROXY header under whatever name."""
     audit = Audit(data / AUDIT_FILE)
+    figures = Figures()
     limits = Limits(
         egress.connections_per_environment,
         egress.connections_alert,
@@ -132,16 +152,54 @@ async def egress_service(
     forwarder = Forwarder(
         reach=Reach(resolve, connect_timeout_s=limits.connect_timeout_s),
         gate=Gate(limits),
-        ledger=Ledger(audit, clock),
+        ledger=Ledger(audit, clock, figures),
         limits=limits,
         header_to=header_to,
     )
     reconciler = Reconciler(
         wanted=wanted,
-        engine=forwarder,
+        engine=_Forwards(forwarder),
         terms=terms_of(egress),
         proving=Proving(_plumbed, clock, interval_s=egress.proof_interval_s),
         names=names,
     )
+    status = Status(
+        figures,
+        clock,
+        limits,
+        standings=lambda: _standings(reconciler),
+        lines_lost=lambda: audit.lost,
+        port_budget_alert=egress.port_budget_alert,
+    )
     await reconciler.start()
-    return EgressService(audit, forwarder, reconciler)
+    return EgressService(audit, forwarder, reconciler, status)
+
+
+def _standings(reconciler: Reconciler) -> Iterable[Standing]:
+    for state in reconciler.states():
+        place, networking = state.target.environment, state.target.networking
+        yield Standing(
+            place.id,
+            place.program_id,
+            (Mode.NONE if networking is None else networking.mode).value,
+            () if state.in_force is None else state.in_force.rules,
+            state.reason,
+        )
+
+
+class _Forwards:
+    def __init__(self, forwarder: Forwarder) -> None:
+        self._forwarder = forwarder
+
+    async def apply(self, environment_id: str, rules: Sequence[Rule], /) -> None:
+        await self._forwarder.apply(environment_id, [each for each in rules if isinstance(each, Forward)])
+
+
+async def _plumbed(address: str) -> str:
+    """Return "" if this host can leave from an address, else why not."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            return f"this host cannot leave from {address}: {error.strerror}"
+    return ""

@@ -21,9 +21,10 @@ from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.api.messages.documents import message_document, summary_document
 from outgate.api.mounts import Mounts
-from outgate.app import EgressService, RelayService
+from outgate.app import RelayService
 from outgate.base.clock import OffsetClock
 from outgate.console import views
+from outgate.egress_service import Egress
 from outgate.relay.gateways import Gateways
 from outgate.relay.onboarding import Verifier
 from outgate.relay.recheck import Recheck
@@ -46,7 +47,7 @@ class Parts:
     inbox: Inbox
     relay: RelayService
     gateways: Gateways
-    egress: EgressService
+    egress: Egress
     verifier: Verifier
     recheck: Recheck
     hasher: PasswordHashing
@@ -78,7 +79,7 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
     managed = cloud_manager.build(
         store=control.egress,
         authenticator=authenticator,
-        changed=parts.egress.reconciler.poke,
+        changed=parts.egress.poke,
         shared_addresses=settings.egress.shared_addresses,
         http_proxy_port=proxy_port,
         account_of_key=lambda clear: (key := control.identity.find_api_key(clear)) and key.account_id,

@@ -13,13 +13,13 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from outgate.model.routes import RouteSpec, RouteTls, RouteType, trouble
-from outgate.net import guard
+from outgate.net import guard, resolv_conf
 from outgate.relay.endpoints import Endpoint, Endpoints
 from outgate.smtp import grammar
 
@@ -32,6 +32,11 @@ class BadSettings(Exception):
 
 def _address(text: str) -> str:
     return str(ip_address(text))  # one spelling, as sockets tell it
+
+
+def _resolver(text: str) -> str:
+    resolv_conf.server(text)
+    return text
 
 
 def _own_address(text: str) -> str:
@@ -90,6 +95,7 @@ _Network = Annotated[str, AfterValidator(_network)]
 _Exception = Annotated[str, AfterValidator(_exception)]
 _Name = Annotated[str, AfterValidator(_name)]
 _RecordName = Annotated[str, AfterValidator(_record_name)]
+_Resolver = Annotated[str, AfterValidator(_resolver)]
 _HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 
 
@@ -367,6 +373,17 @@ class RelaySettings(_Section):
 class EgressSettings(_Section):
     """The egress gateway."""
 
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        """Refuse an address that flexible egress and a program would both leave from."""
+        own = {*self.dedicated_addresses, self.vpn_address}
+        if both := sorted(own.intersection(self.shared_addresses)):
+            raise ValueError(
+                f"{', '.join(both)} cannot be shared and dedicated: name it in shared_addresses, dedicated_addresses or"
+                " vpn_address"
+            )
+        return self
+
     shared_addresses: list[_Address] = Field(["127.0.0.2"], description="Addresses that flexible egress leaves from.")
     dedicated_addresses: list[_Address] = Field(["127.0.0.3"], description="Pool of dedicated addresses.")
     vpn_address: _Address = Field("127.0.0.4", description="The VPN's local end.")
@@ -391,6 +408,9 @@ class EgressSettings(_Section):
     mail_ports: list[int] = Field(
         [25, 465, 587, 2465, 2525, 2587], description="portDest by which a forward is known to carry SMTP."
     )
+    mail_targets: list[str] = Field(
+        [], description="name:port of targets that carry SMTP at other ports; a bare name means any port."
+    )
     implicit_tls_ports: list[int] = Field(
         [465, 2465], description="Those of `mail_ports` where TLS begins with the first octet."
     )
@@ -407,6 +427,11 @@ class EgressSettings(_Section):
         0.7, gt=0, le=1, description="Share of the source ports to one target from which a warning is logged."
     )
     keepalive_s: float = Field(60.0, ge=1, description="Seconds of silence after which TCP asks whether a peer lives.")
+    resolvers: list[_Resolver] = Field(
+        [],
+        description="address or address:port of the DNS servers that `outgate egress serve` asks; empty: those of"
+        " /etc/resolv.conf.",
+    )
     apart: bool = Field(False, description="Whether another process (`outgate egress serve`) carries the connections.")
     connections_per_environment: int = Field(1000, ge=1, description="Connections of one environment at once.")
     connections_alert: int = Field(750, ge=1, description="Connections from which an alert is logged.")
@@ -515,3 +540,8 @@ def _said(message: str) -> str:
 def with_relay(settings: Settings, **values: object) -> Settings:
     """Return `settings` with some of the relay's replaced by what only a running service knows."""
     return settings.model_copy(update={"relay": settings.relay.model_copy(update=values)})
+
+
+def with_egress(settings: Settings, **values: object) -> Settings:
+    """Return `settings` with some of the egress's replaced by what only a running service knows."""
+    return settings.model_copy(update={"egress": settings.egress.model_copy(update=values)})

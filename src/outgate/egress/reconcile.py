@@ -266,6 +266,8 @@ class Reconciler:
         self._in_force.pop(environment_id, None)
 
     async def _settle(self, target: EgressTarget, planned: Planned, reason: str) -> None:
+        if target.environment.status == _DELETING:
+            return
         known = "" if target.networking is None else target.networking.reason
         if (target.environment.status, known) == (FAILED if reason else READY, reason):
             return
