@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 
 from fastapi import FastAPI
@@ -34,6 +35,7 @@ from outgate.sandbox.inbox import Inbox
 from outgate.sandbox.zone import Zone
 from outgate.settings import Settings
 from outgate.store.control import ControlStore
+from outgate.store.places import Grounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
     )
     managed = cloud_manager.build(
         store=control.egress,
+        places=control.places,
+        grounds=_grounds(settings),
         authenticator=authenticator,
         changed=parts.egress.poke,
         shared_addresses=settings.egress.shared_addresses,
@@ -124,6 +128,17 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
             ),
         },
         views.build(_console_data(parts, dev)),
+    )
+
+
+def _grounds(settings: Settings) -> Grounds:
+    """Return what new environments get; an address that traffic leaves from is no tunnel's."""
+    egress = settings.egress
+    return Grounds(
+        tuple(egress.regions),
+        ip_network(egress.tunnel_network, strict=False),
+        tuple(egress.client_networks),
+        frozenset({*egress.shared_addresses, *egress.dedicated_addresses, egress.vpn_address}),
     )
 
 

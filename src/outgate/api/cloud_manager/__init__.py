@@ -23,6 +23,7 @@ from outgate.api.cloud_manager.roles import ROLES
 from outgate.api.cloud_manager.variables import VariableOperations
 from outgate.model.egress import Environment, Mode, NetworkInfrastructure
 from outgate.store.egress import FAILED, READY, EgressQueries, EnvironmentMoving
+from outgate.store.places import Grounds, PlaceQueries
 
 __all__ = ["ROLES", "build"]
 
@@ -30,21 +31,23 @@ __all__ = ["ROLES", "build"]
 def build(
     *,
     store: EgressQueries,
+    places: PlaceQueries,
+    grounds: Grounds,
     authenticator: Authenticates,
     changed: Callable[[], None],
     shared_addresses: Sequence[str],
     http_proxy_port: int = 3128,
     account_of_key: Callable[[str], str | None] | None = None,
 ) -> FastAPI:
-    """Return the API, to be mounted anywhere. `changed` is called after each change of networking.
+    """Return the API, to be mounted anywhere. `changed` is called after each change that the engine must act on.
 
     `account_of_key` tells whose API key a text is: such a key of the caller's account is as good an x-api-key as
     the client that the token is for. It may block."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     install(app)
     gateway = Gateway(authenticator, account_of_key)
-    places = PlaceOperations(store)
-    variables = VariableOperations(store, http_proxy_port)
+    place = PlaceOperations(store, places, grounds, changed)
+    variable = VariableOperations(store, http_proxy_port)
     api = _Operations(store, changed, tuple(shared_addresses))
     program = "/api/program/{program_id}"
     environment = program + "/environment/{environment_id}"
@@ -55,13 +58,22 @@ def build(
 
         app.add_api_route(path, endpoint, methods=[method], name=operation, operation_id=operation)
 
-    route("GET", "/api/programs", places.programs, "getPrograms")
-    route("GET", program, places.program, "getProgram")
-    route("GET", program + "/environments", places.environments, "getEnvironments")
-    route("GET", environment, places.environment, "getEnvironment")
-    route("GET", environment + "/variables", variables.variables, "getEnvironmentVariables")
-    route("PATCH", environment + "/variables", variables.patch_variables, "patchEnvironmentVariables")
-    route("POST", environment + "/runtime", variables.runtime, "startEnvironmentRuntime")
+    tenant = "/api/tenant/{tenant_id}"
+    route("GET", "/api/programs", place.programs, "getPrograms")
+    route("GET", "/api/tenants", place.tenants, "getTenants")
+    route("GET", tenant, place.tenant, "getTenant")
+    route("GET", tenant + "/programs", place.tenant_programs, "getProgramsForTenant")
+    route("POST", tenant + "/programs", place.add_program, "addProgram")
+    route("GET", program, place.program, "getProgram")
+    route("DELETE", program, place.delete_program, "deleteProgram")
+    route("GET", program + "/regions", place.regions, "getProgramRegions")
+    route("GET", program + "/environments", place.environments, "getEnvironments")
+    route("POST", program + "/environments", place.create_environment, "createEnvironment")
+    route("GET", environment, place.environment, "getEnvironment")
+    route("DELETE", environment, place.delete_environment, "deleteEnvironment")
+    route("GET", environment + "/variables", variable.variables, "getEnvironmentVariables")
+    route("PATCH", environment + "/variables", variable.patch_variables, "patchEnvironmentVariables")
+    route("POST", environment + "/runtime", variable.runtime, "startEnvironmentRuntime")
 
     infrastructures = program + "/networkInfrastructures"
     infrastructure = program + "/networkInfrastructure/{infrastructure_id}"
