@@ -101,6 +101,7 @@ class Reconciler:
         self._in_force: dict[str, Planned] = {}
         self._states: dict[str, State] = {}
         self._dedicated: frozenset[str] = frozenset()
+        self._unproven = False
         self._task: asyncio.Task[None] | None = None
         proving.changed = self.poke
 
@@ -110,7 +111,7 @@ class Reconciler:
         Addresses that must be proven first get some seconds for it."""
         self._loop = asyncio.get_running_loop()
         await self.reconcile()
-        if any(self._proving.reason(address) is None for address in self._dedicated):
+        if self._unproven:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._proving.settled(), _FIRST_PROOFS_S)
             await self.reconcile()
@@ -143,6 +144,7 @@ class Reconciler:
             found = await asyncio.to_thread(self._wanted.infrastructures)
             self._dedicated = frozenset(self._to_prove(found))
             self._proving.look(self._dedicated)
+            self._unproven = any(self._why_not(each) is None for each in found)
             ways = [await self._settle_way(each) for each in found]
             targets = await asyncio.to_thread(self._wanted.targets)
             planned = plan(targets, self._terms).environments
