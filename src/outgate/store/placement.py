@@ -27,6 +27,14 @@ MOST_NETWORKS = 100
 _GONE = "deleted"
 
 
+class BadPlace(ValueError):
+    """No environment can be there; `field` is `tunnel_address` or `client_networks`."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 class PlacementQueries:
     """Place environments. Synchronous and thread-safe."""
 
@@ -45,7 +53,7 @@ class PlacementQueries:
         """Give an environment another tunnel address or other client networks (None: as they are); return it, now
         `updating`.
 
-        Raises `ValueError` for an address that nobody can listen on or a network that is none, `Conflict` if another
+        Raises `BadPlace` for an address that nobody can listen on or a network that is none, `Conflict` if another
         environment has the address, `EnvironmentMoving`, `LookupError`."""
         changes: dict[str, Any] = {}
         if tunnel_address is not None:
@@ -70,26 +78,26 @@ class PlacementQueries:
 
 
 def listenable(text: str) -> str:
-    """Return an address in its usual spelling. Raises `ValueError` if nobody can listen on it alone."""
+    """Return an address in its usual spelling. Raises `BadPlace` if nobody can listen on it alone."""
     try:
         address = ip_address(text.strip())
     except ValueError:
-        raise ValueError(f"{text!r} is not an IP address") from None
+        raise BadPlace("tunnel_address", f"{text!r} is not an IP address") from None
     if address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255" or "%" in str(address):
-        raise ValueError(f"{address} is not the address of one host")
+        raise BadPlace("tunnel_address", f"{address} is not the address of one host")
     return str(address)
 
 
 def readable(texts: Sequence[str]) -> list[str]:
-    """Return networks in their usual spelling, each once. Raises `ValueError` that quotes what is none."""
+    """Return networks in their usual spelling, each once. Raises `BadPlace` that quotes what is none."""
     if len(texts) > MOST_NETWORKS:
-        raise ValueError(f"there may be {MOST_NETWORKS} networks at most")
+        raise BadPlace("client_networks", f"there may be {MOST_NETWORKS} networks at most")
     found: dict[str, None] = {}
     for text in texts:
         try:
             found[str(ip_network(text.strip(), strict=False))] = None
         except ValueError:
-            raise ValueError(f"{text!r} is not a network such as 10.1.0.0/16") from None
+            raise BadPlace("client_networks", f"{text!r} is not a network such as 10.1.0.0/16") from None
     return list(found)
 
 
@@ -98,7 +106,9 @@ def _check_free(connection: Connection, address: str, environment_id: str) -> No
     for row in connection.execute(query):
         other = rows.environment(row)
         if _same(other.tunnel_address, address):
-            raise Conflict("tunnelAddress", f"{address} is the tunnel address of environment {other.id} ({other.name})")
+            raise Conflict(
+                "tunnel_address", f"{address} is the tunnel address of environment {other.id} ({other.name})"
+            )
 
 
 def _same(stored: str, address: str) -> bool:
