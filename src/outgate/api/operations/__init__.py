@@ -44,8 +44,8 @@ MORE_INFO = "https://outgate.test/docs/operations"
 _ABOUT = (
     "The queue of the whole service, for who runs it (role operator): sites by depth, age, next attempt and why; and "
     "what can be done to mail by message, instance, configuration, site or recipient domain: hold, release, retry now, "
-    "cancel, reroute. Also the addresses mail leaves from, and how well the ways out work. And the egress: figures, where "
-    "environments are, dedicated addresses, the guard's exceptions, the audit."
+    "cancel, reroute. Also the addresses mail leaves from, and how well the ways out work. And the egress: figures, "
+    "where environments are, dedicated addresses, the guard's exceptions, the audit."
 )
 
 __all__ = ["ROLES", "EgressParts", "build"]
