@@ -7,7 +7,7 @@ Promises: pure; what is told depends on the octets only, not on how they are cut
     (no correct client sends it earlier), and what cannot be read ends the connection.
 Dangers: a client that does not wait for the reply to EHLO and ends its sending meanwhile loses what it said early, if
     logins are refused. What follows DATA or BDAT is content only if the target says so: where it refused DATA or does
-    not know BDAT, the same octets are commands. A ClientHello is binary to TLS, but lines to a server that does not speak it.
+    not know BDAT, the same octets are commands. A ClientHello is binary to TLS, but lines to a server without it.
 Not here: moving octets (`pump`), which forwards carry mail (`plan`), where notices go (`ledger`).
 """
 
