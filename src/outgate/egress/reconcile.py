@@ -122,6 +122,12 @@ class Reconciler:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._poked.set)
 
+    async def look(self) -> None:
+        """Prove the addresses that are due, and go by that."""
+        await self.reconcile()
+        await self._proving.settled()
+        await self.reconcile()
+
     def states(self) -> tuple[State, ...]:
         """Return how each environment stood after the last pass, in the order of what is wanted."""
         return tuple(self._states.values())
