@@ -7,6 +7,7 @@ Not here: the parts (`egress`), what else runs in the process (`laptop`, `standa
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from outgate.base.clock import Clock
+from outgate.egress import status_socket
 from outgate.egress.audit import Audit
 from outgate.egress.figures import Figures
 from outgate.egress.forwarder import Forwarder
@@ -23,7 +25,7 @@ from outgate.egress.plan import Forward, Rule, Terms, Way
 from outgate.egress.proving import Proving
 from outgate.egress.reach import Reach, Resolve
 from outgate.egress.reconcile import Names, Reconciler
-from outgate.egress.status import Standing, Status
+from outgate.egress.status import Document, Standing, Status
 from outgate.egress.wanted import Wanted
 from outgate.model.egress import Mode
 from outgate.process import take
@@ -53,6 +55,14 @@ class Egress(Protocol):
         """Return how an environment's connections leave by what is in force now, or why none do."""
         ...
 
+    async def standing(self) -> Document:
+        """Return how it stands, as `egress.status` says it. Raises `OSError` while nobody can be asked."""
+        ...
+
+    def proof(self, address: str) -> str | None:
+        """Return "" if connections leave from a dedicated address, else why not; None if that is not known here."""
+        ...
+
     async def stop(self) -> None:
         """Stop all parts."""
         ...
@@ -66,6 +76,7 @@ class EgressService:
     forwarder: Forwarder
     reconciler: Reconciler
     status: Status
+    proving: Proving
 
     def poke(self) -> None:
         """Look at what is wanted now. From any thread."""
@@ -74,6 +85,14 @@ class EgressService:
     def way(self, environment_id: str) -> Way | str:
         """Return how an environment's connections leave by what is in force now, or why none do."""
         return self.reconciler.way(environment_id)
+
+    async def standing(self) -> Document:
+        """Return how it stands."""
+        return self.status.document()
+
+    def proof(self, address: str) -> str | None:
+        """Return "" if connections leave from a dedicated address, else why not; None: not asked yet."""
+        return self.proving.reason(address)
 
     async def stop(self) -> None:
         """Stop changing rules, end the connections, close the audit."""
@@ -84,9 +103,10 @@ class EgressService:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """The egress where another process carries it: `audit` is read here only."""
+    """The egress where another process carries it: `audit` is read here only, at `directory` is its status socket."""
 
     audit: Audit
+    directory: Path
 
     def poke(self) -> None:
         """Do nothing: who carries looks by itself."""
@@ -94,6 +114,17 @@ class Apart:
     def way(self, environment_id: str) -> Way | str:
         """Return why nothing leaves from here."""
         return APART
+
+    async def standing(self) -> Document:
+        """Return what the process that carries says. Raises `OSError` if there is none."""
+        try:
+            return await asyncio.to_thread(status_socket.read, self.directory)
+        except status_socket.NotServing as error:
+            raise ConnectionError(str(error)) from None
+
+    def proof(self, address: str) -> str | None:
+        """Return None: the process that carries knows."""
+        return None
 
     async def stop(self) -> None:
         """Close the audit."""
@@ -156,11 +187,12 @@ async def egress_service(
         limits=limits,
         header_to=header_to,
     )
+    proving = Proving(_plumbed, clock, interval_s=egress.proof_interval_s)
     reconciler = Reconciler(
         wanted=wanted,
         engine=_Forwards(forwarder),
         terms=terms_of(egress),
-        proving=Proving(_plumbed, clock, interval_s=egress.proof_interval_s),
+        proving=proving,
         names=names,
     )
     status = Status(
@@ -172,7 +204,7 @@ async def egress_service(
         port_budget_alert=egress.port_budget_alert,
     )
     await reconciler.start()
-    return EgressService(audit, forwarder, reconciler, status)
+    return EgressService(audit, forwarder, reconciler, status, proving)
 
 
 def _standings(reconciler: Reconciler) -> Iterable[Standing]:
