@@ -7,12 +7,14 @@ Not here: the parts (`egress`), what else runs in the process (`laptop`, `standa
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from outgate.base.clock import Clock
+from outgate.egress import status_socket
 from outgate.egress.audit import Audit
 from outgate.egress.figures import Figures
 from outgate.egress.forwarder import Forwarder
@@ -23,7 +25,7 @@ from outgate.egress.proof import Proof
 from outgate.egress.proving import Proving
 from outgate.egress.reach import Reach, Resolve
 from outgate.egress.reconcile import Names, Reconciler
-from outgate.egress.status import Standing, Status
+from outgate.egress.status import Document, Standing, Status
 from outgate.egress.wanted import Wanted
 from outgate.model.egress import Mode
 from outgate.process import take
@@ -57,6 +59,14 @@ class Egress(Protocol):
         """Return how an environment's connections leave by what is in force now, or why none do."""
         ...
 
+    async def standing(self) -> Document:
+        """Return how it stands, as `egress.status` says it. Raises `OSError` while nobody can be asked."""
+        ...
+
+    def proof(self, address: str) -> str | None:
+        """Return "" if connections leave from a dedicated address, else why not; None if that is not known here."""
+        ...
+
     async def stop(self) -> None:
         """Stop all parts."""
         ...
@@ -70,6 +80,7 @@ class EgressService:
     forwarder: Forwarder
     reconciler: Reconciler
     status: Status
+    proving: Proving
 
     def poke(self) -> None:
         """Look at what is wanted now. From any thread."""
@@ -83,6 +94,14 @@ class EgressService:
         """Return how an environment's connections leave by what is in force now, or why none do."""
         return self.reconciler.way(environment_id)
 
+    async def standing(self) -> Document:
+        """Return how it stands."""
+        return self.status.document()
+
+    def proof(self, address: str) -> str | None:
+        """Return "" if connections leave from a dedicated address, else why not; None: not asked yet."""
+        return self.proving.reason(address)
+
     async def stop(self) -> None:
         """Stop changing rules, end the connections, close the audit."""
         await self.reconciler.close()
@@ -92,9 +111,10 @@ class EgressService:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """The egress where another process carries it: `audit` is read here only."""
+    """The egress where another process carries it: `audit` is read here only, at `directory` is its status socket."""
 
     audit: Audit
+    directory: Path
 
     def poke(self) -> None:
         """Do nothing: who carries looks by itself."""
@@ -105,6 +125,17 @@ class Apart:
     def way(self, environment_id: str) -> Way | str:
         """Return why nothing leaves from here."""
         return APART
+
+    async def standing(self) -> Document:
+        """Return what the process that carries says. Raises `OSError` if there is none."""
+        try:
+            return await asyncio.to_thread(status_socket.read, self.directory)
+        except status_socket.NotServing as error:
+            raise ConnectionError(str(error)) from None
+
+    def proof(self, address: str) -> str | None:
+        """Return None: the process that carries knows."""
+        return None
 
     async def stop(self) -> None:
         """Close the audit."""
@@ -168,11 +199,12 @@ async def egress_service(
         header_to=header_to,
     )
     proof = Proof(witness=egress.witness, resolve=resolve)
+    proving = Proving(proof.of, clock, interval_s=egress.proof_interval_s)
     reconciler = Reconciler(
         wanted=wanted,
         engine=_Forwards(forwarder),
         terms=terms_of(egress),
-        proving=Proving(proof.of, clock, interval_s=egress.proof_interval_s),
+        proving=proving,
         names=names,
     )
     status = Status(
@@ -184,7 +216,7 @@ async def egress_service(
         port_budget_alert=egress.port_budget_alert,
     )
     await reconciler.start()
-    return EgressService(audit, forwarder, reconciler, status)
+    return EgressService(audit, forwarder, reconciler, status, proving)
 
 
 def _standings(reconciler: Reconciler) -> Iterable[Standing]:

@@ -383,7 +383,7 @@ class Laptop:
         """Start the egress, or leave it to `outgate egress serve`."""
         egress = settings.egress
         if egress.apart:
-            service: Egress = Apart(Audit(self._data / AUDIT_FILE))
+            service: Egress = Apart(Audit(self._data / AUDIT_FILE), self._data)
         else:
             service = await egress_service(
                 egress,
