@@ -2,7 +2,8 @@
 
 Standards: none.
 Promises: default deny: an environment without client networks serves nobody; a place is given back exactly once.
-Dangers: connections that do not count (the proxy's to 80 and 443) are bounded by nothing here.
+Dangers: each client of the proxy takes a place among the proxy's, whatever it does; only what it opens to ports other
+    than 80 and 443 takes one among the environment's connections as well.
 Not here: whereto (`reach`), the lines about it (`ledger`).
 """
 
@@ -29,6 +30,7 @@ class Limits:
     connect_timeout_s: float = 10.0
     idle_timeout_s: float = 600.0
     drain_s: float = 60.0
+    proxy_connections_per_environment: int = 4000
 
 
 class Gate:
@@ -38,6 +40,7 @@ class Gate:
         self._limits = limits
         self._open: Counter[str] = Counter()
         self._alerted: set[str] = set()
+        self._proxied: Counter[str] = Counter()
 
     def open(self, environment_id: str) -> int:
         """Return how many connections of an environment are open or being opened."""
@@ -71,6 +74,23 @@ class Gate:
             self._alerted.discard(environment_id)
         if not self._open[environment_id]:
             del self._open[environment_id]
+
+    def proxied(self, environment_id: str) -> int:
+        """Return how many clients of an environment's proxy are connected."""
+        return self._proxied[environment_id]
+
+    def enter_proxy(self, environment_id: str) -> None:
+        """Take a place among the clients of the proxy, to be given back by `leave_proxy`, or raise `Refused`."""
+        most = self._limits.proxy_connections_per_environment
+        if self._proxied[environment_id] >= most:
+            raise Refused("limit", f"the environment's proxy has {most} clients connected")
+        self._proxied[environment_id] += 1
+
+    def leave_proxy(self, environment_id: str) -> None:
+        """Give that place back."""
+        self._proxied[environment_id] -= 1
+        if not self._proxied[environment_id]:
+            del self._proxied[environment_id]
 
 
 @functools.lru_cache(maxsize=4096)
