@@ -15,15 +15,17 @@ from outgate.egress.gate import Gate, Limits
 from outgate.egress.http_proxy import HttpProxy, Patience
 from outgate.egress.ledger import Ledger
 from outgate.egress.plan import Proxy, Way
+from outgate.egress.poll import poller
+from outgate.egress.pump import Pump
 from outgate.egress.reach import Reach
 from outgate.model.egress import Mode
 from outgate.net.guard import compile_exceptions
 from support.egress_peers import tunnel_address
 
-LOOPBACK = compile_exceptions(["127.0.0.0/8"])
 
-
-def rule(*, exceptions: Iterable[str] = ("127.0.0.0/8",), sources: Sequence[str] = ("127.0.0.2",), **other: Any) -> Proxy:
+def rule(
+    *, exceptions: Iterable[str] = ("127.0.0.0/8",), sources: Sequence[str] = ("127.0.0.2",), **other: Any
+) -> Proxy:
     """Return the proxy of an environment."""
     values: dict[str, Any] = {
         "environment_id": "10",
@@ -66,7 +68,8 @@ class World:
         return found
 
     async def __aenter__(self) -> World:
-        self.pump = make_pump(self.limits)
+        self.poller = poller(asyncio.get_running_loop())
+        self.pump = Pump(self.poller, idle_timeout_s=self.limits.idle_timeout_s)
         self.proxy = HttpProxy(
             reach=_Reach(self.resolve, connect_timeout_s=self.limits.connect_timeout_s, ports=self.ports),
             gate=self.gate,
@@ -87,6 +90,7 @@ class World:
         self._listening.close()
         await self.proxy.close()
         self.pump.close()
+        self.poller.stop()
         self.audit.close()
 
     async def _accept(self) -> None:

@@ -18,7 +18,7 @@ import socket
 import struct
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import h11
 
@@ -32,6 +32,7 @@ from outgate.egress.non_proxy_hosts import spared
 from outgate.egress.plan import Proxy, Way
 from outgate.egress.proxy_exchange import Exchange, Result
 from outgate.egress.proxy_request import Asked, BadRequest, Kind
+from outgate.egress.pump import Ended, Flow, Pump
 from outgate.egress.reach import Reach
 from outgate.egress.refusal import Refused
 
@@ -54,48 +55,11 @@ class Patience:
     keep_s: float = 60.0
 
 
-class Ended(Protocol):
-    """How a tunnel ended."""
-
-    @property
-    def up(self) -> int: ...
-    @property
-    def down(self) -> int: ...
-    @property
-    def duration_s(self) -> float: ...
-    @property
-    def reason(self) -> str: ...
-
-
-class Flow(Protocol):
-    """A tunnel that is open."""
-
-    def abort(self, reason: str) -> None:
-        """End both sides at once."""
-        ...
-
-
-class Joins(Protocol):
-    """What copies between two sockets: the pump."""
-
-    def join(
-        self,
-        client: socket.socket,
-        target: socket.socket,
-        *,
-        to_target: bytes = b"",
-        to_client: bytes = b"",
-        ended: Callable[[Ended], None],
-    ) -> Flow:
-        """Take two connected sockets over; what is given goes out first and is not counted."""
-        ...
-
-
 class HttpProxy:
     """Carry proxies. Lives on one event loop."""
 
     def __init__(
-        self, *, reach: Reach, gate: Gate, ledger: Ledger, limits: Limits, pump: Joins, patience: Patience | None = None
+        self, *, reach: Reach, gate: Gate, ledger: Ledger, limits: Limits, pump: Pump, patience: Patience | None = None
     ) -> None:
         self.reach, self.gate, self.ledger, self.limits, self.pump = reach, gate, ledger, limits, pump
         self.patience = patience or Patience()
@@ -214,6 +178,9 @@ class _Session:
 
     def _end(self) -> None:
         self._sock.close()
+        self._leave_all()
+
+    def _leave_all(self) -> None:
         self._leave(0)
         self._proxy.forget(self)
 
@@ -323,11 +290,11 @@ class _Session:
         return False
 
     def _tunnel(self, connection: Connection, target: socket.socket, early: bytes, first: bytes) -> None:
-        """Give both sockets to the pump; the client has no more to ask of us."""
+        """Give both sockets to the pump, which closes them; the client has no more to ask of us."""
 
         def ended(how: Ended) -> None:
             self._told(connection, how.up + len(early), how.down, how.duration_s, how.reason)
-            self._end()
+            self._leave_all()
 
         self._buffer = b""
         self._flow = self._proxy.pump.join(self._sock, target, to_target=early, to_client=first, ended=ended)
@@ -374,7 +341,7 @@ class _Session:
 
         def ended(how: Ended) -> None:
             self._told(connection, up + how.up, down + how.down, self._loop.time() - began, how.reason)
-            self._end()
+            self._leave_all()
 
         self._flow = self._proxy.pump.join(
             self._sock, target, to_target=result.rest, to_client=result.begun, ended=ended

@@ -70,6 +70,7 @@ class Exchange:
         self._timer: asyncio.TimerHandle
         self._fault: _Fault | None = None
         self._answering = False
+        self._watching = False
         self._uploaded = False
         self._trailers = False
         self._interims = 0
@@ -84,6 +85,7 @@ class Exchange:
             begin = self._out.send(self._asked.onward) + self._taken(rest)
             if self._uploaded:
                 await self._to_target(begin)
+                self._watching = True
                 self._loop.add_reader(self._client, self._look_at_client)
             else:
                 upload = spawn(self._upload(begin), "egress http upload")
@@ -241,7 +243,10 @@ class Exchange:
         self._stop(_Fault("client closed"))
 
     def _unwatch(self) -> None:
-        self._loop.remove_reader(self._client)
+        # Only its own: an upload that waits for the client has a reader there too.
+        if self._watching:
+            self._watching = False
+            self._loop.remove_reader(self._client)
 
     def _check_idle(self) -> None:
         left = self._last + self._idle_s - self._loop.time()
