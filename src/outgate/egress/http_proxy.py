@@ -48,11 +48,13 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """What a client may take: octets of a head, seconds for it, and seconds between requests."""
+    """What a client may take: octets of a head, seconds for it, seconds between requests, and seconds for a response
+    to begin once the client has closed its side."""
 
     head_bytes: int = 32_768
     head_s: float = 15.0
     keep_s: float = 60.0
+    closed_s: float = 30.0
 
 
 class HttpProxy:
@@ -308,6 +310,7 @@ class _Session:
             target,
             own=self._proxy.own,
             idle_s=limits.idle_timeout_s,
+            closed_s=patience.closed_s,
             head_bytes=max(patience.head_bytes, _PIECE),
         )
         try:

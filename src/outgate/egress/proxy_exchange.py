@@ -4,8 +4,8 @@ Standards: RFC 9110 (sections 6.5, 7.8, 10.1.1, 15.2), RFC 9112.
 Promises: both bodies move at once, in pieces that the other side has taken before more is read; what goes out is
     written anew from what was read, so the target sees one request; whatever either side does, a `Result` says what
     became of it.
-Dangers: a client that closes its sending side before anything has come from the target counts as gone. A response
-    that ends early can only be shown by a reset: `broken` says so.
+Dangers: a client that has closed its sending side may be gone or may still listen: it is given `closed_s` for the
+    response to begin. A response that ends early can only be shown by a reset: `broken` says so.
 Not here: which target (`http_proxy`), heads (`proxy_request`, `proxy_response`).
 """
 
@@ -56,7 +56,15 @@ class Exchange:
     """One request and its response. `up` and `down` are the octets that the target got and gave."""
 
     def __init__(
-        self, asked: Asked, client: socket.socket, target: socket.socket, *, own: bytes, idle_s: float, head_bytes: int
+        self,
+        asked: Asked,
+        client: socket.socket,
+        target: socket.socket,
+        *,
+        own: bytes,
+        idle_s: float,
+        closed_s: float,
+        head_bytes: int,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._asked = asked
@@ -65,6 +73,8 @@ class Exchange:
         self._client, self._target = client, target
         self._own = own
         self._idle_s = idle_s
+        self._closed_s = closed_s
+        self._closed: asyncio.TimerHandle | None = None
         self.up = self.down = 0
         self._last = self._loop.time()
         self._timer: asyncio.TimerHandle
@@ -85,8 +95,7 @@ class Exchange:
             begin = self._out.send(self._asked.onward) + self._taken(rest)
             if self._uploaded:
                 await self._to_target(begin)
-                self._watching = True
-                self._loop.add_reader(self._client, self._look_at_client)
+                self._watch()
             else:
                 upload = spawn(self._upload(begin), "egress http upload")
             await self._download(last)
@@ -95,8 +104,8 @@ class Exchange:
             return self._failed(self._fault or fault)
         finally:
             self._timer.cancel()
-            self._unwatch()
             await cancel(upload)
+            self._heard()
 
     def _ended(self) -> Result:
         rest = self._in.trailing_data[0]
@@ -137,6 +146,7 @@ class Exchange:
                 if not data:
                     raise _Fault("client closed")
                 await self._to_target(self._taken(data))
+            self._watch()
         except _Fault as fault:
             # A target that takes no more may have answered already: that is for the download to find.
             if not fault.reason.startswith("target"):
@@ -148,7 +158,7 @@ class Exchange:
             data = await self._received(self._target, "target")
             if self._fault is not None:
                 raise self._fault
-            self._unwatch()
+            self._heard()
             self.down += len(data)
             pieces: list[bytes] = []
             done = False
@@ -230,17 +240,31 @@ class Exchange:
     def _reset(self, name: str) -> _Fault:
         return self._fault or _Fault(f"{name} reset", 502 if name == "target" else 0)
 
+    def _watch(self) -> None:
+        """See it if the client goes away while nothing has come from the target."""
+        if not self.down and self._fault is None:
+            self._watching = True
+            self._loop.add_reader(self._client, self._look_at_client)
+
     def _look_at_client(self) -> None:
-        """See whether the client goes away while it waits. What it asks next stays where it is."""
+        """Look without taking: what the client asks next stays where it is."""
         try:
-            if self._client.recv(1, socket.MSG_PEEK):
-                self._unwatch()
-                return
+            data = self._client.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            pass
-        self._stop(_Fault("client closed"))
+            self._stop(self._reset("client"))
+            return
+        self._unwatch()
+        if not data:
+            self._closed = self._loop.call_later(self._closed_s, self._stop, _Fault("client closed"))
+
+    def _heard(self) -> None:
+        """The target has begun: from here on writing tells whether the client is there."""
+        self._unwatch()
+        if self._closed is not None:
+            self._closed.cancel()
+            self._closed = None
 
     def _unwatch(self) -> None:
         # Only its own: an upload that waits for the client has a reader there too.
