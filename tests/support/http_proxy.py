@@ -109,6 +109,12 @@ class World:
             await asyncio.sleep(0.005)
         return self.lines("close")
 
+    async def empty(self) -> None:
+        """Wait until no client is there; no place may be taken then."""
+        while len(self.proxy):
+            await asyncio.sleep(0.005)
+        assert self.gate.open("10") == self.gate.proxied("10") == 0
+
     async def dial(self, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to the proxy."""
         return await asyncio.open_connection(*self.address, local_addr=(source, 0), limit=2**20)
