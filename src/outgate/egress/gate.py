@@ -19,6 +19,8 @@ from outgate.egress.plan import Rule
 from outgate.egress.refusal import Refused
 
 _log = Log("outgate.egress")
+# An alert is over once so much less is open, or it would come again with each connection.
+_RECOVERED = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,45 +41,42 @@ class Gate:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._open: Counter[str] = Counter()
-        self._alerted: set[str] = set()
         self._proxied: Counter[str] = Counter()
+        self._alerted: set[str] = set()
 
     def open(self, environment_id: str) -> int:
         """Return how many connections of an environment are open or being opened."""
         return self._open[environment_id]
 
+    def proxied(self, environment_id: str) -> int:
+        """Return how many clients of an environment's proxy are connected."""
+        return self._proxied[environment_id]
+
     def admit(self, rule: Rule, client: str) -> None:
         """Let a client address in or raise `Refused`."""
-        try:
-            address = ip_address(client)
-        except ValueError as error:
-            raise Refused("client-network", str(error)) from None
-        if not any(address in network for network in _networks(rule.client_networks)):
-            raise Refused("client-network", f"{address} is in no client network of the environment")
+        refusal = _refusal(rule.client_networks, client)
+        if refusal:
+            raise Refused("client-network", refusal)
 
     def enter(self, environment_id: str) -> None:
         """Take a place, to be given back by `leave`; raise `Refused` if all are taken."""
         most = self._limits.connections_per_environment
-        if self._open[environment_id] >= most:
+        now = self._open[environment_id]
+        if now >= most:
             raise Refused("limit", f"the environment has {most} connections open")
-        self._open[environment_id] += 1
-        if self._open[environment_id] == self._limits.connections_alert and environment_id not in self._alerted:
+        self._open[environment_id] = now = now + 1
+        if now >= self._limits.connections_alert and environment_id not in self._alerted:
             self._alerted.add(environment_id)
-            _log.warning(
-                "egress.many_connections", environment=environment_id, open=self._open[environment_id], most=most
-            )
+            _log.warning("egress.many_connections", environment=environment_id, open=now, most=most)
 
     def leave(self, environment_id: str) -> None:
         """Give a place back."""
-        self._open[environment_id] -= 1
-        if self._open[environment_id] < self._limits.connections_alert:
+        self._open[environment_id] = now = self._open[environment_id] - 1
+        if environment_id in self._alerted and now < self._limits.connections_alert * _RECOVERED:
             self._alerted.discard(environment_id)
-        if not self._open[environment_id]:
+            _log.info("egress.fewer_connections", environment=environment_id, open=now)
+        if not now:
             del self._open[environment_id]
-
-    def proxied(self, environment_id: str) -> int:
-        """Return how many clients of an environment's proxy are connected."""
-        return self._proxied[environment_id]
 
     def enter_proxy(self, environment_id: str) -> None:
         """Take a place among the clients of the proxy, to be given back by `leave_proxy`, or raise `Refused`."""
@@ -91,6 +90,18 @@ class Gate:
         self._proxied[environment_id] -= 1
         if not self._proxied[environment_id]:
             del self._proxied[environment_id]
+
+
+@functools.lru_cache(maxsize=16_384)
+def _refusal(networks: tuple[str, ...], client: str) -> str:
+    """Return why a client is not let in, or "". Applications come again from the same few addresses."""
+    try:
+        address = ip_address(client)
+    except ValueError as error:
+        return str(error)
+    if any(address in network for network in _networks(networks)):
+        return ""
+    return f"{address} is in no client network of the environment"
 
 
 @functools.lru_cache(maxsize=4096)
