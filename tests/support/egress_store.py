@@ -91,9 +91,12 @@ class Api:
         self.pokes: list[int] = []
         self.app = build(
             store=world.store,
+            infrastructures=world.control.infrastructures,
             authenticator=Tokens(),
             changed=lambda: self.pokes.append(1),
             shared_addresses=["127.0.0.2"],
+            dedicated_addresses=["127.0.0.2", "127.0.0.3", "127.0.0.5"],
+            vpn_address="127.0.0.4",
             account_of_key={"own-key": ACCOUNT, "other-key": "b" * 32}.get,
         )
 

@@ -137,6 +137,7 @@ async def test_one_token_serves_both_vendors(service: Service) -> None:
     program = store.egress.add_program("org@AdobeOrg", service.account_id, "Shop")
     api: FastAPI = cloud_manager.build(
         store=store.egress,
+        infrastructures=store.infrastructures,
         authenticator=Authenticator(store, service.clock),
         changed=lambda: None,
         shared_addresses=[],

@@ -150,7 +150,10 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "patchEnvironmentVariables": EGRESS,
         "startEnvironmentRuntime": RUNTIME,
         "getNetworkInfrastructures": EGRESS_READ,
+        "createNetworkInfrastructure": MANAGE,
         "getNetworkInfrastructure": EGRESS_READ,
+        "updateNetworkInfrastructure": MANAGE,
+        "deleteNetworkInfrastructure": MANAGE,
         "getEnvironmentAdvancedNetworkingConfigurationList": EGRESS_READ,
         "enableEnvironmentAdvancedNetworkingConfiguration": EGRESS,
         "disableEnvironmentAdvancedNetworkingConfiguration": EGRESS,
@@ -244,6 +247,7 @@ def apis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apis]:
         with api_service.api_service(directory) as service:
             apps["cloud-manager"] = cloud_manager.build(
                 store=service.store.egress,
+                infrastructures=service.store.infrastructures,
                 authenticator=Authenticator(service.store, service.clock),
                 changed=lambda: None,
                 shared_addresses=[],
