@@ -30,6 +30,7 @@ from outgate.model.egress import (
 from outgate.store import egress_rows as rows
 from outgate.store import tables as t
 from outgate.store.database import Database
+from outgate.store.infrastructures import usable
 from outgate.store.secrets import SecretBox
 
 VARIABLES_LIMIT = 200
@@ -192,9 +193,12 @@ class EgressQueries:
         addresses: Sequence[str] = (),
         document: dict[str, object] | None = None,
         status: str = READY,
+        primary: bool = True,
         infrastructure_id: str = "",
     ) -> NetworkInfrastructure:
-        """Add a program's way out. `addresses` are its own (dedicated); `document` holds the vendor's fields."""
+        """Add a program's way out as it is, past the rules for customers (`store.infrastructures`).
+
+        `addresses` are its own (dedicated); `document` holds the vendor's fields."""
         now = self._clock.now()
         made = NetworkInfrastructure(
             infrastructure_id or ids.number_id(),
@@ -206,6 +210,7 @@ class EgressQueries:
             dict(document or {}),
             now,
             now,
+            primary,
         )
         with self._database.writing() as connection:
             connection.execute(
@@ -219,6 +224,7 @@ class EgressQueries:
                     document=made.document,
                     created_at=now,
                     updated_at=now,
+                    is_primary=primary,
                 )
             )
         return made
@@ -251,10 +257,12 @@ class EgressQueries:
     ) -> Environment:
         """Replace all of an environment's networking; return the environment, now `updating`.
 
-        Raises `EnvironmentMoving`, `LookupError` if the environment is gone."""
+        Raises `EnvironmentMoving`, `InfrastructureMoving` if what it would leave by is not ready, `LookupError` if
+        either is gone."""
         now = self._clock.now()
         with self._database.writing() as connection:
             environment = _take(connection, environment_id, now)
+            usable(connection, environment.program_id, infrastructure_id)
             before = rows.networking(connection, environment_id)
             values: dict[str, Any] = {
                 "infrastructure_id": infrastructure_id,
@@ -458,8 +466,7 @@ class EgressQueries:
         return tuple(AuditRow(row.at, row.actor, row.action, row.target, dict(row.detail)) for row in found)
 
     def _audit(self, connection: Connection, actor: str, action: str, target: str, detail: dict[str, object]) -> None:
-        values = {"at": self._clock.now(), "actor": actor, "action": action, "target": target, "detail": detail}
-        connection.execute(insert(t.audit).values(**values))
+        rows.write_audit(connection, self._clock.now(), actor, action, target, detail)
 
 
 def _take(connection: Connection, environment_id: str, now: float) -> Environment:
