@@ -12,7 +12,7 @@ import pytest
 
 from support.egress_peers import tunnel_address
 from support.extras import with_only
-from support.running import Running
+from support.running import Running, wait_for
 from support.serving import SETTINGS, Echo, Serving, carried, environment, serving
 
 pytestmark = pytest.mark.scenario
@@ -162,12 +162,14 @@ def test_beside_the_laptop_mode(tmp_path: Path) -> None:
         service.config.write_text(config)
         service.start()
         with Echo() as echo:
-            place = f"/api/program/{laptop.dev['program_id']}/environment/{laptop.dev['environment_id']}"
-            laptop.zone("target.shop.test", "A", ["127.0.0.1"])
+            dev, api = laptop.dev, laptop.api
+            place = f"{dev['cloud_manager_url']}/api/program/{dev['program_id']}/environment/{dev['environment_id']}"
+            api.call("PUT", api.sandbox("zone/target.shop.test/A"), {"values": ["127.0.0.1"]})
             rule = {"name": "target.shop.test", "portDest": echo.port, "portOrig": 30000}
-            laptop.cloud_manager("PUT", f"{place}/advancedNetworking", {"portForwards": [rule]})
+            answer = api.call("PUT", f"{place}/advancedNetworking", {"portForwards": [rule]})
+            assert answer["status"] == "updating"
             service.until(lambda status: len(status["environments"][0]["rules"]) == 2)
-            assert laptop.cloud_manager("GET", place)["status"] == "ready"
+            wait_for(lambda: api.call("GET", place)["status"], lambda status: status == "ready")
             assert carried(tunnel, 30000)
             assert echo.peers == ["127.0.0.2"]
             assert service.stop() == 0
