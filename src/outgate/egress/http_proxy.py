@@ -162,6 +162,8 @@ class _Session:
             self._proxy.forget(self)
             return
         self._task = spawn(self._run(), "egress http client")
+        # Not at the end of the task itself: one that is cancelled before its first step has none.
+        self._task.add_done_callback(self._served_all)
 
     def drain(self) -> None:
         """Ask nothing more of the client; one that asks nothing now is let go."""
@@ -194,13 +196,11 @@ class _Session:
             if self._asking:
                 self._reset()
             raise
-        finally:
-            if self._flow is None:
-                self._end()
 
-    def _end(self) -> None:
-        self._sock.close()
-        self._leave_all()
+    def _served_all(self, _: asyncio.Task[None]) -> None:
+        if self._flow is None:
+            self._sock.close()
+            self._leave_all()
 
     def _leave_all(self) -> None:
         self._leave(0)
