@@ -398,7 +398,7 @@ class _Session:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _connection(self, **known: Any) -> Connection:
-        return Connection(ids.hex_id()[:16], self.rule, endpoint(*self._client), **known)
+        return Connection(ids.short_id(), self.rule, endpoint(*self._client), **known)
 
 
 def _failed(result: Result, connection: Connection) -> proxy_response.Answer:
