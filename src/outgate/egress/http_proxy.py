@@ -266,10 +266,9 @@ class _Session:
         try:
             async with asyncio.timeout(patience.head_s):
                 while True:
-                    # RFC 9112 section 2.2: an empty line before a request is some old client's mistake.
                     if not looked_at:
-                        while self._buffer.startswith(b"\r\n"):
-                            self._buffer = self._buffer[2:]
+                        # RFC 9112 section 2.2: an empty line before a request is some old client's mistake.
+                        self._buffer = self._buffer.removeprefix(b"\r\n")
                     length = proxy_request.head_length(self._buffer, looked_at)
                     if (length or len(self._buffer)) > patience.head_bytes:
                         raise BadRequest(431, f"the head is longer than {patience.head_bytes} octets")
