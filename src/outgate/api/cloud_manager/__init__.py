@@ -3,7 +3,8 @@
 Standards: the vendor's OpenAPI (1.0.0), as far as an application's way out needs it; RFC 9457.
 Promises: nothing is half-applied; a change of networking answers at once with the environment `updating`,
     which becomes `ready` when the engine has applied it; secrets leave by the runtime call only.
-Not here: who may call (`gateway`), bodies (`validation`), shapes (`hal`), refusals (`problems`), applying (`egress.reconcile`).
+Not here: who may call (`gateway`), bodies (`validation`), shapes (`hal`), refusals (`problems`), applying
+    (`egress.reconcile`).
 """
 
 from __future__ import annotations
