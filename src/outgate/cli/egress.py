@@ -31,7 +31,6 @@ from outgate.cli.calling import (
     given,
     paged,
     print_json,
-    shortened,
 )
 from outgate.cli.queue import operations
 from outgate.connection import Api, default_data
@@ -266,6 +265,5 @@ def _asked(directory: Path) -> dict[str, Any]:
 
 
 def _print(lines: list[str]) -> None:
-    room = columns()
-    for line in lines:
-        print(clean(line) if room is None else shortened(clean(line), room))
+    for line in egress_tables.fitted([clean(line) for line in lines], columns()):
+        print(line)

@@ -1,13 +1,13 @@
 """What `outgate egress` prints for people: tables that fit a terminal, and below a row what is too long for it.
 
 Standards: none.
-Promises: pure; a row is no wider than `room` as long as its shortest column has eight signs; nothing is left out, but
-    for the end of a long name.
+Promises: pure; nothing is left out but for the end of a long name; what stands below a row is broken at words.
 Not here: asking (`cli.egress`), removing what would steer a terminal (its printer).
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -41,6 +41,20 @@ def table(
         ]
         lines += [_GAP.join(cells).rstrip(), *(f"    {line}" for line in below)]
     return lines
+
+
+def fitted(lines: Sequence[str], room: int | None) -> list[str]:
+    """Return lines that fit: a row is cut, what stands below one or begins with ! goes on in the next line."""
+    found: list[str] = []
+    for line in lines:
+        if room is None or len(line) <= room:
+            found.append(line)
+        elif line.startswith(("!", "    ")):
+            after = "      " if line.startswith(" ") else "  "
+            found += textwrap.wrap(line, room, subsequent_indent=after, break_on_hyphens=False)
+        else:
+            found.append(shortened(line, room))
+    return found
 
 
 def status(document: dict[str, Any], room: int | None) -> list[str]:
