@@ -8,7 +8,6 @@ Not here: the parts (`egress`), what else runs in the process (`laptop`, `standa
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from outgate.egress.forwarder import Forwarder
 from outgate.egress.gate import Gate, Limits
 from outgate.egress.ledger import Ledger
 from outgate.egress.plan import Forward, Rule, Terms, Way
+from outgate.egress.proof import Proof
 from outgate.egress.proving import Proving
 from outgate.egress.reach import Reach, Resolve
 from outgate.egress.reconcile import Names, Reconciler
@@ -49,6 +49,10 @@ class Egress(Protocol):
 
     def poke(self) -> None:
         """Look at what is wanted now. From any thread."""
+        ...
+
+    async def look(self) -> None:
+        """Do what the time of day asks for."""
         ...
 
     def way(self, environment_id: str) -> Way | str:
@@ -82,6 +86,10 @@ class EgressService:
         """Look at what is wanted now. From any thread."""
         self.reconciler.poke()
 
+    async def look(self) -> None:
+        """Prove the addresses that are due, and go by that."""
+        await self.reconciler.look()
+
     def way(self, environment_id: str) -> Way | str:
         """Return how an environment's connections leave by what is in force now, or why none do."""
         return self.reconciler.way(environment_id)
@@ -110,6 +118,9 @@ class Apart:
 
     def poke(self) -> None:
         """Do nothing: who carries looks by itself."""
+
+    async def look(self) -> None:
+        """Do nothing: who carries has a clock of its own."""
 
     def way(self, environment_id: str) -> Way | str:
         """Return why nothing leaves from here."""
@@ -187,7 +198,8 @@ async def egress_service(
         limits=limits,
         header_to=header_to,
     )
-    proving = Proving(_plumbed, clock, interval_s=egress.proof_interval_s)
+    proof = Proof(witness=egress.witness, resolve=resolve)
+    proving = Proving(proof.of, clock, interval_s=egress.proof_interval_s)
     reconciler = Reconciler(
         wanted=wanted,
         engine=_Forwards(forwarder),
@@ -225,13 +237,3 @@ class _Forwards:
 
     async def apply(self, environment_id: str, rules: Sequence[Rule], /) -> None:
         await self._forwarder.apply(environment_id, [each for each in rules if isinstance(each, Forward)])
-
-
-async def _plumbed(address: str) -> str:
-    """Return "" if this host can leave from an address, else why not."""
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError as error:
-            return f"this host cannot leave from {address}: {error.strerror}"
-    return ""

@@ -99,6 +99,7 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
         await parts.relay.holds.look()
         await parts.relay.queue.poke()
         await parts.relay.retired_keys.look()
+        await parts.egress.look()
         return now
 
     return Mounts(

@@ -18,6 +18,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from outgate.egress.proof import place
 from outgate.model.routes import RouteSpec, RouteTls, RouteType, trouble
 from outgate.net import guard, resolv_conf
 from outgate.relay.endpoints import Endpoint, Endpoints
@@ -87,6 +88,12 @@ def _host_and_port(text: str) -> str:
     return text
 
 
+def _optional_place(text: str) -> str:
+    if text:
+        place(text)
+    return text
+
+
 _Label = Annotated[str, AfterValidator(_label)]
 _OptionalName = Annotated[str, AfterValidator(_optional_name)]
 _Address = Annotated[str, AfterValidator(_address)]
@@ -96,6 +103,7 @@ _Exception = Annotated[str, AfterValidator(_exception)]
 _Name = Annotated[str, AfterValidator(_name)]
 _RecordName = Annotated[str, AfterValidator(_record_name)]
 _Resolver = Annotated[str, AfterValidator(_resolver)]
+_OptionalPlace = Annotated[str, AfterValidator(_optional_place)]
 _HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 
 
@@ -418,7 +426,7 @@ class EgressSettings(_Section):
     refuse_clear_auth: bool = Field(
         False, description="Whether an SMTP login outside TLS is refused before the target sees it."
     )
-    witness: str = Field(
+    witness: _OptionalPlace = Field(
         "",
         description="host:port of an `outgate egress witness` outside, which tells the address it sees; empty: a"
         " dedicated address is proven on this host only.",

@@ -101,6 +101,7 @@ class Reconciler:
         self._in_force: dict[str, Planned] = {}
         self._states: dict[str, State] = {}
         self._dedicated: frozenset[str] = frozenset()
+        self._unproven = False
         self._task: asyncio.Task[None] | None = None
         proving.changed = self.poke
 
@@ -110,7 +111,7 @@ class Reconciler:
         Addresses that must be proven first get some seconds for it."""
         self._loop = asyncio.get_running_loop()
         await self.reconcile()
-        if any(self._proving.reason(address) is None for address in self._dedicated):
+        if self._unproven:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._proving.settled(), _FIRST_PROOFS_S)
             await self.reconcile()
@@ -120,6 +121,12 @@ class Reconciler:
         """Look at what is wanted now and not only at the next poll. From any thread."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._poked.set)
+
+    async def look(self) -> None:
+        """Prove the addresses that are due, and go by that."""
+        await self.reconcile()
+        await self._proving.settled()
+        await self.reconcile()
 
     def states(self) -> tuple[State, ...]:
         """Return how each environment stood after the last pass, in the order of what is wanted."""
@@ -143,6 +150,7 @@ class Reconciler:
             found = await asyncio.to_thread(self._wanted.infrastructures)
             self._dedicated = frozenset(self._to_prove(found))
             self._proving.look(self._dedicated)
+            self._unproven = any(self._why_not(each) is None for each in found)
             ways = [await self._settle_way(each) for each in found]
             targets = await asyncio.to_thread(self._wanted.targets)
             planned = plan(targets, self._terms).environments

@@ -241,7 +241,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"{key!r} is there twice in one object")
+            raise ValueError(f"{key[:100]!r} is there twice in one object")
         found[key] = value
     return found
 
@@ -357,7 +357,8 @@ def _differ(named: Iterable[tuple[str, str]], attribute: str, wrong: list[Wrong]
 
 
 def _printable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")[:100]
+    """Return text of a stranger's in one line, and not too long for it."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:100])
 
 
 def _found(value: object) -> str:
