@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from outgate.cli import egress_serve, egress_tables
+from outgate.cli import egress_serve, egress_tables, egress_witness
 from outgate.cli.calling import (
     NOT_AS_WANTED,
     UNREACHABLE,
@@ -44,6 +44,7 @@ _exceptions = typer.Typer(no_args_is_help=True, help="What the guard lets throug
 commands.add_typer(_environment, name="environment")
 commands.add_typer(_exceptions, name="exceptions")
 commands.command()(egress_serve.serve)
+commands.command()(egress_witness.witness)
 
 _SOCKET = "egress.sock"
 
@@ -173,7 +174,7 @@ def exceptions_remove(
     exception: Annotated[str, typer.Argument(metavar="ID|ENTRY", help="Its id, or the entry if it stands once.")],
     data: Data = None,
 ) -> None:
-    """Take an exception away: new connections are judged without it, open ones stay."""
+    """Take an exception away: new connections are judged without it, open ones are drained."""
     api = operations(data)
     name = given(exception, "the exception")
     found = [each for each in _all_exceptions(api)["exceptions"] if name in (each["id"], each["entry"])]
@@ -186,7 +187,7 @@ def exceptions_remove(
         fail(f"{name} stands {len(stored)} times: name one by its id, {', '.join(e['id'] for e in stored)}", WRONG_USE)
     call(api, "DELETE", api.operations(f"egress/exceptions/{quote(stored[0]['id'], safe='')}"))
     whose = f"environment {stored[0]['environment']}" if stored[0]["environment"] else "all environments"
-    print(clean(f"{stored[0]['entry']} is no longer let through for {whose}; connections that are open stay"))
+    print(clean(f"{stored[0]['entry']} is no longer let through for {whose}; open connections are drained"))
 
 
 @commands.command("audit")

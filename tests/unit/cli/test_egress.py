@@ -147,7 +147,9 @@ def test_exceptions(operator: Callable[..., Any]) -> None:
     found = json.loads(operator("exceptions", "list", "--json").stdout)["exceptions"]
     mine = next(each for each in found if each["environment"] == "11")
     gone = operator("exceptions", "remove", mine["id"])
-    assert gone.stdout.startswith("10.1.0.0/16 is no longer let through for environment 11; connections that are open")
+    assert gone.stdout.startswith(
+        "10.1.0.0/16 is no longer let through for environment 11; open connections are drained"
+    )
     assert operator("exceptions", "remove", "10.1.0.0/16").exit_code == 0
 
 
