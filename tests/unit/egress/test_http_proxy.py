@@ -6,28 +6,22 @@ import asyncio
 import hashlib
 import http.client
 import io
-import socket
 import ssl
-import struct
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 import trustme
 from aiohttp import web
 
-from outgate.egress.gate import Limits
-from outgate.egress.http_proxy import Patience
 from outgate.egress.plan import Way
-from outgate.egress.refusal import Refused
 from outgate.model.egress import Mode
 from outgate.net.guard import compile_exceptions
 from support.egress_peers import Target, echo, on_both_loops
-from support.http_proxy import RawTarget, World, answer_of, rule
+from support.http_proxy import RawTarget, World, answer_of
 
 BIG = bytes(range(256)) * 16_384  # 4 MiB
 SHARED = Way(Mode.FLEXIBLE, ("127.0.0.2",), compile_exceptions(["127.0.0.0/8"]))
