@@ -281,7 +281,7 @@ def _client(text: str) -> str:
     if not text:
         return ""
     bare, _, port = text.rpartition(":")
-    for address, of_port in ((text, ""), (bare.strip("[]"), port)):
+    for address, of_port in ((text.strip("[]"), ""), (bare.strip("[]"), port)):
         try:
             spelt = str(ip_address(address))
         except ValueError:
