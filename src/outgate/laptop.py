@@ -389,7 +389,7 @@ class Laptop:
                 egress,
                 data=self._data,
                 wanted=StoreWanted(control.egress, control.infrastructures, control.data_version),
-                resolve=resolver.addresses,
+                resolver=resolver,
                 clock=self._clock,
                 header_to=relay.listeners.targets,
                 names=Names(egress.external_domain, egress.vpn_address, names.publish, names.withdraw),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 from outgate.base.clock import FrozenClock
 from outgate.egress.audit import Audit
+from outgate.egress.engine import Engine
+from outgate.egress.forwarder import Forwarder
 from outgate.egress.gate import Gate, Limits
 from outgate.egress.http_proxy import HttpProxy, Patience
 from outgate.egress.ledger import Ledger
@@ -68,36 +69,26 @@ class World:
         return found
 
     async def __aenter__(self) -> World:
-        self.poller = poller(asyncio.get_running_loop())
-        self.pump = Pump(self.poller, idle_timeout_s=self.limits.idle_timeout_s)
-        self.proxy = HttpProxy(
-            reach=_Reach(self.resolve, connect_timeout_s=self.limits.connect_timeout_s, ports=self.ports),
-            gate=self.gate,
-            ledger=Ledger(self.audit, FrozenClock()),
-            limits=self.limits,
-            pump=self.pump,
-            patience=self._patience,
-        )
-        self._listening = socket.create_server((self.rule.listen_address, 0), backlog=256)
-        self._listening.setblocking(False)
-        self.address: tuple[str, int] = self._listening.getsockname()
-        self._task = asyncio.create_task(self._accept())
+        polling = poller(asyncio.get_running_loop())
+        reach = _Reach(self.resolve, connect_timeout_s=self.limits.connect_timeout_s, poller=polling, ports=self.ports)
+        shared: dict[str, Any] = {
+            "reach": reach,
+            "gate": self.gate,
+            "ledger": Ledger(self.audit, FrozenClock()),
+            "limits": self.limits,
+            "pump": Pump(polling, idle_timeout_s=self.limits.idle_timeout_s),
+        }
+        self.proxy = HttpProxy(**shared, patience=self._patience)
+        self.engine = Engine(Forwarder(**shared), proxy=self.proxy)
+        await self.engine.apply(self.rule.environment_id, [self.rule])
+        self.address = (self.rule.listen_address, self.rule.listen_port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        self._listening.close()
-        await self.proxy.close()
-        self.pump.close()
-        self.poller.stop()
+        await self.engine.close()
+        assert len(self.proxy) == self.gate.open("10") == self.gate.proxied("10") == 0
+        assert self.engine.budget() == []
         self.audit.close()
-
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            sock, client = await loop.sock_accept(self._listening)
-            self.proxy.accepted(self.rule, sock, client, self.address)
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """Return the audit's lines of one kind, oldest first."""

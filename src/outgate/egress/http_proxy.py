@@ -26,10 +26,12 @@ from outgate.base import ids
 from outgate.base.tasks import spawn
 from outgate.egress import proxy_request, proxy_response
 from outgate.egress.audit import Connection, endpoint
+from outgate.egress.forwarder import Live
 from outgate.egress.gate import Gate, Limits
 from outgate.egress.ledger import Ledger
+from outgate.egress.listeners import Key, plain
 from outgate.egress.non_proxy_hosts import spared
-from outgate.egress.plan import Proxy, Way
+from outgate.egress.plan import Proxy, Rule, Way
 from outgate.egress.proxy_exchange import Exchange, Result
 from outgate.egress.proxy_request import Asked, BadRequest, Kind
 from outgate.egress.pump import Ended, Flow, Pump
@@ -42,8 +44,6 @@ _PIECE = 64 * 1024
 _LINGER_S = 2.0
 _LINGER_OCTETS = 1024 * 1024
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-
-Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Patience:
 
 
 class HttpProxy:
-    """Carry proxies. Lives on one event loop."""
+    """A carrier of proxies. Lives on one event loop."""
 
     def __init__(
         self, *, reach: Reach, gate: Gate, ledger: Ledger, limits: Limits, pump: Pump, patience: Patience | None = None
@@ -74,17 +74,28 @@ class HttpProxy:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def accepted(self, rule: Proxy, sock: socket.socket, client: Address, dialled: Address) -> None:
-        """Serve a client that was accepted for `rule` at `dialled`. The non-blocking socket is ours from now on."""
+    def live(self) -> list[Live]:
+        """Return what goes on under each proxy that has clients."""
+        by_rule: dict[int, list[_Session]] = {}
+        for session in self._sessions:
+            by_rule.setdefault(id(session.rule), []).append(session)
+        return [
+            Live(every[0].rule, len(every), sum(each.up for each in every), sum(each.down for each in every))
+            for every in by_rule.values()
+        ]
+
+    def accepted(self, rule: Rule, sock: socket.socket, client: Key, dialled: Key) -> None:
+        """Serve a new client of a proxy. Its non-blocking socket is ours from now on."""
+        assert isinstance(rule, Proxy)
         session = _Session(self, rule, sock, client)
         self._sessions.add(session)
         self._quiet.clear()
         session.begin()
 
-    def withdraw(self, rules: Collection[Proxy]) -> None:
-        """Let the clients of withdrawn rules finish what they are at, for as long as draining may take."""
-        gone = set(rules)
-        old = [session for session in self._sessions if session.rule in gone]
+    def withdrawn(self, rules: Collection[Rule]) -> None:
+        """Let the clients of these very rules finish what they are at, for `drain_s`."""
+        gone = {id(rule) for rule in rules}
+        old = [session for session in self._sessions if id(session.rule) in gone]
         for session in old:
             session.drain()
 
@@ -115,7 +126,7 @@ class _Gone(Exception):
 class _Session:
     """One client, from its acceptance to its end."""
 
-    def __init__(self, proxy: HttpProxy, rule: Proxy, sock: socket.socket, client: Address) -> None:
+    def __init__(self, proxy: HttpProxy, rule: Proxy, sock: socket.socket, client: Key) -> None:
         self.rule = rule
         self._proxy = proxy
         self._sock = sock
@@ -129,6 +140,17 @@ class _Session:
         self._places: list[Callable[[str], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._flow: Flow | None = None
+        self._exchange: Exchange | None = None
+
+    @property
+    def up(self) -> int:
+        """Return how many octets its open connection has given the target so far."""
+        return sum(each.up for each in (self._flow, self._exchange) if each is not None)
+
+    @property
+    def down(self) -> int:
+        """Return how many octets the target has given its open connection so far."""
+        return sum(each.down for each in (self._flow, self._exchange) if each is not None)
 
     def begin(self) -> None:
         """Judge the client by who it is; serve it or not."""
@@ -136,8 +158,8 @@ class _Session:
             self._proxy.gate.admit(self.rule, self._client[0])
         except Refused as refused:
             self._proxy.ledger.refused(self._connection(), refused)
-            self._reset()
-            self._end()
+            self._proxy.pump.poller.close(self._sock, reset=True)
+            self._proxy.forget(self)
             return
         self._task = spawn(self._run(), "egress http client")
 
@@ -157,8 +179,6 @@ class _Session:
 
     async def _run(self) -> None:
         try:
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             try:
                 self._enter(self._proxy.gate.enter_proxy, self._proxy.gate.leave_proxy)
             except Refused as refused:
@@ -222,7 +242,7 @@ class _Session:
         except asyncio.CancelledError:
             self._proxy.ledger.refused(connection, Refused("withdrawn", self._reason or "shutdown"))
             raise
-        source = str(reached.socket.getsockname()[0])
+        source = endpoint(*plain(reached.socket.getsockname()))
         connection = replace(
             connection, target=endpoint(reached.address, asked.port), source=source, exception=reached.exception
         )
@@ -304,7 +324,7 @@ class _Session:
     async def _forward(self, connection: Connection, asked: Asked, target: socket.socket) -> bool:
         limits, patience = self._proxy.limits, self._proxy.patience
         began = self._loop.time()
-        exchange = Exchange(
+        self._exchange = exchange = Exchange(
             asked,
             self._sock,
             target,
@@ -324,6 +344,7 @@ class _Session:
             self._switch(connection, exchange, target, result, began)
             return False
         target.close()
+        self._exchange = None
         self._told(connection, exchange.up, exchange.down, self._loop.time() - began, result.reason)
         self._leave(1)
         if result.answer:

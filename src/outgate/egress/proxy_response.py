@@ -31,7 +31,8 @@ class Answer:
 def refusal(refused: Refused, name: str, port: int) -> Answer:
     """Return what a client is told of a refusal. `name` and `port` are what it asked for."""
     status, cause, remedy, error = _REFUSALS[refused.kind]
-    return Answer(status, cause.format(to=host_of(name, port, None).decode("ascii"), port=port), remedy, error)
+    to = host_of(name, port, None).decode("ascii")
+    return Answer(status, cause.format(to=to), remedy.format(port=port), error)
 
 
 def broke_off(name: str, port: int) -> Answer:

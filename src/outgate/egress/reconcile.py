@@ -20,7 +20,7 @@ from typing import Protocol
 
 from outgate.base.log import Log
 from outgate.base.tasks import cancel, spawn
-from outgate.egress.forwarder import ListenError
+from outgate.egress.listeners import ListenError
 from outgate.egress.plan import (
     FAILED,
     NO_DEDICATED,

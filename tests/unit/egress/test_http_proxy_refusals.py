@@ -86,11 +86,11 @@ async def test_a_target_that_does_not_answer_is_504_in_time(tmp_path: Path) -> N
 
 async def test_a_client_of_no_client_network_is_reset_unheard(tmp_path: Path) -> None:
     async with World(tmp_path, rule(client_networks=("127.9.0.0/16",))) as world:
-        reader, writer = await world.dial()
         with pytest.raises(ConnectionError):
+            reader, writer = await world.dial()
+            writer.close()
             while await reader.read(100):
                 pass
-        writer.close()
         [line] = world.lines("decision")
         assert line["refusal"] == "client-network"
         assert status(await world.say(b"GET / HTTP/1.1\r\n\r\n", source="127.9.0.1")) == 400
@@ -263,7 +263,7 @@ async def test_a_side_that_does_not_read_stops_the_other(tmp_path: Path) -> None
         nonlocal given
         if head.startswith(b"POST"):
             await finish.wait()
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n%07d" % len(await reader.readexactly(size)))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n%08d" % len(await reader.readexactly(size)))
             return
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
         for _ in range(size // 65_536):
@@ -304,7 +304,7 @@ async def test_a_side_that_does_not_read_stops_the_other(tmp_path: Path) -> None
             writer.write(bytes(1024 * 1024))
             await writer.drain()
             taken += 1024 * 1024
-        assert (await answer_of(reader))[2] == b"%07d" % size
+        assert (await answer_of(reader))[2] == b"%08d" % size
         writer.close()
 
 
@@ -362,7 +362,7 @@ async def test_withdrawn_rules_let_requests_finish_and_then_end_the_rest(tmp_pat
         await tunnel.readuntil(b"\r\n\r\n")
         busy_writer.write(get("target.example", target.port))
         await asked.wait()
-        world.proxy.withdraw([world.rule])
+        await world.engine.apply("10", [])
         assert await idle.read() == b""  # it asked for nothing: gone at once
         answer.set()
         code, got, body = await answer_of(busy)
