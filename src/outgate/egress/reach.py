@@ -18,7 +18,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from outgate.base.tasks import spawn
 from outgate.egress import poll
@@ -79,6 +79,9 @@ class Route:
         return known
 
     def _judge(self, address: str) -> _Judged:
+        if any(ip_address(address) in ip_network(network, strict=False) for network in self.way.tunnel):
+            # Until something carries it there: by any other way it would leak.
+            return _Judged(address, (), "", Refused("closed", f"{self.name} is {address}: only the VPN leads there"))
         verdict = guard.check(address, exceptions=self.way.exceptions, name=self.name)
         if not verdict.allowed:
             return _Judged(address, (), "", Refused("guard", f"{self.name} is {address}: {verdict.reason}"))
