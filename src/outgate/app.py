@@ -33,10 +33,13 @@ from outgate.base.clock import Clock, SystemClock
 from outgate.base.log import Log
 from outgate.base.tasks import cancel, spawn
 from outgate.egress.audit import Audit
+from outgate.egress.engine import Engine
 from outgate.egress.forwarder import Forwarder
 from outgate.egress.gate import Gate
 from outgate.egress.gate import Limits as EgressLimits
 from outgate.egress.ledger import Ledger
+from outgate.egress.poll import poller
+from outgate.egress.pump import Pump
 from outgate.egress.reach import Reach
 from outgate.egress.reconcile import Reconciler
 from outgate.model.flow import Attempt, Client, Job
@@ -430,16 +433,16 @@ class RelayService:
 
 @dataclass(slots=True)
 class EgressService:
-    """The egress: forwarder, its audit, and the reconciler that keeps it as the store wants it."""
+    """The egress: its engine, its audit, and the reconciler that keeps it as the store wants it."""
 
     audit: Audit
-    forwarder: Forwarder
+    engine: Engine
     reconciler: Reconciler
 
     async def stop(self) -> None:
         """Stop changing rules, end the connections, close the audit."""
         await self.reconciler.close()
-        await self.forwarder.close()
+        await self.engine.close()
         self.audit.close()
 
 
@@ -462,23 +465,34 @@ async def egress_service(
         egress.idle_timeout_s,
         egress.drain_s,
     )
+    polling = poller(asyncio.get_running_loop())
+    reach = Reach(
+        resolver.addresses,
+        connect_timeout_s=limits.connect_timeout_s,
+        at_hand=resolver.at_hand,
+        poller=polling,
+        keepalive_s=egress.keepalive_s,
+        port_budget_alert=egress.port_budget_alert,
+    )
     forwarder = Forwarder(
-        reach=Reach(resolver.addresses, connect_timeout_s=limits.connect_timeout_s),
+        reach=reach,
         gate=Gate(limits),
         ledger=Ledger(audit, clock),
         limits=limits,
+        pump=Pump(polling, idle_timeout_s=limits.idle_timeout_s),
         header_to=header_to,
     )
+    engine = Engine(forwarder, keepalive_s=egress.keepalive_s)
     reconciler = Reconciler(
         store=control.egress,
-        forwarder=forwarder,
+        engine=engine,
         shared_addresses=egress.shared_addresses,
         proxy_protocol_targets=egress.proxy_protocol_targets,
         exceptions=egress.guard_exceptions,
         changes=control.data_version,
     )
     await reconciler.start()
-    return EgressService(audit, forwarder, reconciler)
+    return EgressService(audit, engine, reconciler)
 
 
 def recheck_schedule(settings: Settings) -> Schedule:

@@ -34,7 +34,7 @@ async def test_an_application_speaks_through_its_tunnel(tmp_path: Path) -> None:
         async with Bench(tmp_path) as bench, Target(echo) as target:
             reconciler = Reconciler(
                 store=place.store,
-                forwarder=bench.forwarder,
+                engine=bench.engine,
                 shared_addresses=["127.0.0.2"],
                 proxy_protocol_targets=[],
                 changes=place.control.data_version,

@@ -48,15 +48,28 @@ _SIOCOUTQ = 0x5411
 _LOST = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a `Watch` makes of octets: `on` goes to the other side, `back` answers the sender; `done`: look no more;
-    `end` not "": close both sides after that, with this reason."""
+class Verdict(Protocol):
+    """What a `Watch` makes of octets."""
 
-    on: bytes = b""
-    back: bytes = b""
-    done: bool = False
-    end: str = ""
+    @property
+    def on(self) -> bytes:
+        """Return what goes to the other side."""
+        ...
+
+    @property
+    def back(self) -> bytes:
+        """Return what answers the sender."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Say that the watch need not be asked any more."""
+        ...
+
+    @property
+    def end(self) -> str:
+        """Return why both sides are to be closed after that, or ""."""
+        ...
 
 
 class Watch(Protocol):

@@ -6,7 +6,7 @@ Promises: an environment becomes `ready` only once the engine has applied its la
     is noticed within `poll_s`;
     a port that could not be had is tried again at each poll.
 Dangers: after a restart there are no old forwards to keep: what cannot be applied then is closed.
-Not here: what is wanted (`store.egress`), the ruleset (`plan`), sockets (`forwarder`).
+Not here: what is wanted (`store.egress`), the ruleset (`plan`), sockets (`engine`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from outgate.base.log import Log
 from outgate.base.tasks import cancel, spawn
-from outgate.egress.forwarder import Forwarder, ListenError
+from outgate.egress.engine import Engine, ListenError
 from outgate.egress.plan import Planned, plan
 from outgate.store.egress import EgressQueries
 
@@ -24,13 +24,13 @@ _log = Log("outgate.egress.reconcile")
 
 
 class Reconciler:
-    """Keep a forwarder in line with the store. Lives on the forwarder's event loop."""
+    """Keep an engine in line with the store. Lives on the engine's event loop."""
 
     def __init__(
         self,
         *,
         store: EgressQueries,
-        forwarder: Forwarder,
+        engine: Engine,
         shared_addresses: Sequence[str],
         proxy_protocol_targets: Collection[str],
         exceptions: Sequence[str] = (),
@@ -39,7 +39,7 @@ class Reconciler:
     ) -> None:
         """`changes` returns a number that differs once anything in the store has changed (cheap)."""
         self._store = store
-        self._forwarder = forwarder
+        self._engine = engine
         self._shared = tuple(shared_addresses)
         self._proxied = frozenset(proxy_protocol_targets)
         self._exceptions = tuple(exceptions)
@@ -88,13 +88,13 @@ class Reconciler:
             self._seen = None if stuck else seen
 
     async def close(self) -> None:
-        """Stop reconciling. What is in force stays so until the forwarder is closed."""
+        """Stop reconciling. What is in force stays so until the engine is closed."""
         await cancel(self._task)
 
     async def _apply(self, environments: Sequence[Planned]) -> dict[str, str]:
         """Apply each environment; return for each why it failed, or "". Ports may move between environments."""
         for environment_id in self._served - {planned.environment_id for planned in environments}:
-            await self._forwarder.apply(environment_id, ())
+            await self._engine.apply(environment_id, ())
         self._served = {planned.environment_id for planned in environments}
         results: dict[str, str] = {}
         waiting = list(environments)
@@ -113,7 +113,7 @@ class Reconciler:
 
     async def _apply_one(self, planned: Planned) -> str:
         try:
-            await self._forwarder.apply(planned.environment_id, planned.forwards)
+            await self._engine.apply(planned.environment_id, planned.forwards)
         except ListenError as error:
             return str(error)
         return planned.refusal

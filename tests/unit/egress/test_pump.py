@@ -17,7 +17,7 @@ import pytest
 import uvloop
 
 from outgate.egress.poll import EpollPoller, LoopPoller, Poller
-from outgate.egress.pump import Ended, Flow, Pump, Verdict
+from outgate.egress.pump import Ended, Flow, Pump
 
 WAYS = [
     pytest.param(loop, poller, id=f"{loop_name}-{poller.__name__}")
@@ -310,6 +310,14 @@ async def test_an_abort_resets_both_sides_once(new_poller: Callable[[], Poller])
         left = bench.join()
         bench.pump.close()
         assert left.ends[0].reason == "shutdown"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    on: bytes = b""
+    back: bytes = b""
+    done: bool = False
+    end: str = ""
 
 
 class Script:

@@ -15,7 +15,7 @@ from support.egress_store import World, world
 def made(place: World, bench: Bench, poll_s: float = 3600.0) -> Reconciler:
     return Reconciler(
         store=place.store,
-        forwarder=bench.forwarder,
+        engine=bench.engine,
         shared_addresses=["127.0.0.2"],
         proxy_protocol_targets=[],
         changes=place.control.data_version,
@@ -35,7 +35,7 @@ def status(place: World, environment: str = "10") -> str:
 
 
 def in_force(bench: Bench) -> set[tuple[str, int]]:
-    return {(each.environment_id, each.listen_port) for each in bench.forwarder.forwards()}
+    return {(each.environment_id, each.listen_port) for each in bench.engine.forwards()}
 
 
 async def until_ready(place: World, environment: str = "10") -> None:
