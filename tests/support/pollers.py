@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -36,3 +37,13 @@ def on_all_ways(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("new_loop", "new_poller")]
     run.__signature__ = inspect.Signature([*parameters, *keywords])  # type: ignore[attr-defined]
     return pytest.mark.parametrize(("new_loop", "new_poller"), WAYS)(run)
+
+
+def connected() -> tuple[socket.socket, socket.socket]:
+    """Return two ends of a TCP connection, non-blocking."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        far = socket.create_connection(server.getsockname())
+        near, _ = server.accept()
+    far.setblocking(False)
+    near.setblocking(False)
+    return far, near

@@ -15,17 +15,7 @@ import pytest
 
 from outgate.egress.poll import Poller
 from outgate.egress.pump import Ended, Flow, Pump
-from support.pollers import on_all_ways
-
-
-def connected() -> tuple[socket.socket, socket.socket]:
-    """Return two ends of a TCP connection, non-blocking."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        far = socket.create_connection(server.getsockname())
-        near, _ = server.accept()
-    far.setblocking(False)
-    near.setblocking(False)
-    return far, near
+from support.pollers import connected, on_all_ways
 
 
 @dataclass
