@@ -279,3 +279,21 @@ def test_the_life_of_environments(running: Running, calls: Calls, mine: list[str
         until_gone(running, path)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((address, 30465), timeout=30)
+
+
+def test_what_the_page_says_works(running: Running, calls: Calls) -> None:
+    """The calls of `docs/api.md`, by a shell; the library then finds what they made."""
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
+    section = page.partition("\n## A program, an environment, its variables\n")[2].partition("\n## ")[0]
+    text = section.partition("```sh\n")[2].partition("```")[0]
+    keys = ("token", "api_key", "org_id", "account_id", "cloud_manager_url")
+    done = run(["sh", "-euc", text], env={**os.environ, **{key.upper(): running.dev[key] for key in keys}})
+    assert done.returncode == 0, done.stderr + done.stdout
+    shown = json.loads(done.stdout)
+    assert [(each["name"], each.get("value")) for each in shown["_embedded"]["variables"]] == [
+        ("EMAIL_PASSWORD", None),
+        ("EMAIL_USERNAME", "myApiKey"),
+    ]
+    program, environment = shown["_links"]["self"]["href"].split("/")[3:6:2]
+    (variables,) = calls(["getEnvironmentVariables", program, environment])
+    assert plain(variables["value"]) == plain(shown["_embedded"]["variables"])
