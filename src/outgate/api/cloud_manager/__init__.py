@@ -21,6 +21,8 @@ from outgate.api.cloud_manager.places import PlaceOperations
 from outgate.api.cloud_manager.problems import install
 from outgate.api.cloud_manager.roles import ROLES
 from outgate.api.cloud_manager.variables import VariableOperations
+from outgate.egress.plan import Planned, plan
+from outgate.model.egress import EgressTarget
 from outgate.store.egress import EgressQueries
 from outgate.store.infrastructures import InfrastructureQueries
 
@@ -36,12 +38,15 @@ def build(
     shared_addresses: Sequence[str],
     dedicated_addresses: Sequence[str] = (),
     vpn_address: str = "",
+    planned: Callable[[EgressTarget], Planned] | None = None,
     http_proxy_port: int = 3128,
     account_of_key: Callable[[str], str | None] | None = None,
 ) -> FastAPI:
     """Return the API, to be mounted anywhere. `changed` is called after each change of networking.
 
-    `dedicated_addresses` are the pool that infrastructures get theirs from, `vpn_address` is every VPN's local end.
+    `dedicated_addresses` are the pool that infrastructures get theirs from, `vpn_address` is every VPN's local end;
+    `planned` says what an environment gets under the operators' settings (None: with no more of them than
+    `shared_addresses`).
 
     `account_of_key` tells whose API key a text is: such a key of the caller's account is as good an x-api-key as
     the client that the token is for. It may block."""
@@ -52,7 +57,7 @@ def build(
     variables = VariableOperations(store, http_proxy_port)
     addresses = Addresses(tuple(shared_addresses), tuple(dedicated_addresses), vpn_address)
     ways = InfrastructureOperations(store, infrastructures, changed, addresses)
-    networking = NetworkingOperations(store, changed, addresses)
+    networking = NetworkingOperations(store, changed, addresses, planned or _plainly(addresses))
     program = "/api/program/{program_id}"
     environment = program + "/environment/{environment_id}"
 
@@ -83,3 +88,11 @@ def build(
     route("PUT", advanced, networking.put_networking, "enableEnvironmentAdvancedNetworkingConfiguration")
     route("DELETE", advanced, networking.delete_networking, "disableEnvironmentAdvancedNetworkingConfiguration")
     return app
+
+
+def _plainly(addresses: Addresses) -> Callable[[EgressTarget], Planned]:
+    def planned(target: EgressTarget) -> Planned:
+        ruleset = plan([target], shared_addresses=addresses.shared, proxy_protocol_targets=())
+        return ruleset.environments[0]
+
+    return planned
