@@ -123,7 +123,7 @@ def read_settings(config: Path | None) -> Settings:
             "proxy_trusted": list(EGRESS_ADDRESSES),
             "private_networks": [PRIVATE],
         },
-        egress={"guard_exceptions": [LOOPBACK]},
+        egress={"guard_exceptions": [LOOPBACK], "client_networks": [LOOPBACK, "::1/128"]},
     )
 
 

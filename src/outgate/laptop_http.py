@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 
 from fastapi import FastAPI
@@ -33,6 +34,7 @@ from outgate.sandbox.inbox import Inbox
 from outgate.sandbox.zone import Zone
 from outgate.settings import Settings
 from outgate.store.control import ControlStore
+from outgate.store.places import Grounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
     )
     managed = cloud_manager.build(
         store=control.egress,
+        places=control.places,
+        grounds=_grounds(settings),
         infrastructures=control.infrastructures,
         authenticator=authenticator,
         changed=parts.egress.reconciler.poke,
@@ -126,6 +130,17 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
             ),
         },
         views.build(_console_data(parts, dev)),
+    )
+
+
+def _grounds(settings: Settings) -> Grounds:
+    """Return what new environments get; an address that traffic leaves from is no tunnel's."""
+    egress = settings.egress
+    return Grounds(
+        tuple(egress.regions),
+        ip_network(egress.tunnel_network, strict=False),
+        tuple(egress.client_networks),
+        frozenset({*egress.shared_addresses, *egress.dedicated_addresses, egress.vpn_address}),
     )
 
 

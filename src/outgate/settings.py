@@ -375,17 +375,18 @@ class EgressSettings(_Section):
         [], description="name:port of targets that get a PROXY v2 header; a bare name means any port."
     )
     http_proxy_port: int = Field(3128, ge=1, le=65535, description="Port of each environment's HTTP(S) proxy.")
-    tunnel_network: str = Field(
+    tunnel_network: _Network = Field(
         "127.1.0.0/24", description="Network from which new environments get a tunnel address of their own."
     )
-    client_networks: list[str] = Field(
+    client_networks: list[_Network] = Field(
         [], description="Networks that the applications of new environments dial from; empty: nobody may, until set."
     )
     external_domain: str = Field(
         "external.outgate.test", description="Domain of the names p<PROGRAM>.<domain> of dedicated addresses."
     )
-    regions: list[str] = Field(
+    regions: list[_Label] = Field(
         ["aus5", "can2", "deu6", "gbr9", "jpn4", "nld2", "sgp5", "va7", "wa1"],
+        min_length=1,
         description="Regions that programs may use.",
     )
     mail_ports: list[int] = Field(

@@ -5,7 +5,7 @@ Promises: opening runs the missing migrations; all methods are thread-safe; `dat
     change by any process.
 Dangers: everything here blocks: on an event loop wrap it in `asyncio.to_thread`, but for start-up and snapshots.
 Not here: messages (`sqlite`), statements (`tenancy`, `signing_keys`, `verification`, `access`, `allow_lists`,
-    `identity`, `egress`, `infrastructures`, `routes`, `vpc`, `gateways`, `suppressions`, `sts_rows`).
+    `identity`, `egress`, `places`, `infrastructures`, `routes`, `vpc`, `gateways`, `suppressions`, `sts_rows`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from outgate.store.gateways import GatewayQueries
 from outgate.store.identity import IdentityQueries
 from outgate.store.infrastructures import InfrastructureQueries
 from outgate.store.migrations import upgrade_control
+from outgate.store.places import PlaceQueries
 from outgate.store.routes import RouteQueries
 from outgate.store.secrets import SecretBox
 from outgate.store.signing_keys import SigningKeyQueries
@@ -33,7 +34,7 @@ from outgate.store.vpc import VpcQueries
 
 class ControlStore:
     """The control database, by subject: `tenancy`, `signing_keys`, `verification`, `access`, `allow_lists`,
-    `identity`, `egress`, `infrastructures`, `routes`, `vpc`, `gateways`, `suppressions`, `sts`."""
+    `identity`, `egress`, `places`, `infrastructures`, `routes`, `vpc`, `gateways`, `suppressions`, `sts`."""
 
     def __init__(self, database: Database, box: SecretBox, clock: Clock) -> None:
         self._database = database
@@ -44,6 +45,7 @@ class ControlStore:
         self.allow_lists = AllowListQueries(database, clock)
         self.identity = IdentityQueries(database, box, clock)
         self.egress = EgressQueries(database, box, clock)
+        self.places = PlaceQueries(database, clock)
         self.infrastructures = InfrastructureQueries(database, box, clock)
         self.routes = RouteQueries(database, box, clock)
         self.vpc = VpcQueries(database, clock)

@@ -17,14 +17,17 @@ from fastapi import Depends, FastAPI, Request, Response
 from outgate.api.cloud_manager.gateway import Authenticates, Gateway, Visit
 from outgate.api.cloud_manager.infrastructures import InfrastructureOperations
 from outgate.api.cloud_manager.networking import Addresses, NetworkingOperations
+from outgate.api.cloud_manager.openapi import ABOUT, DESCRIBED, REFUSALS, TITLE, in_path
 from outgate.api.cloud_manager.places import PlaceOperations
 from outgate.api.cloud_manager.problems import install
 from outgate.api.cloud_manager.roles import ROLES
 from outgate.api.cloud_manager.variables import VariableOperations
+from outgate.api.openapi import publish
 from outgate.egress.plan import Planned, plan
 from outgate.model.egress import EgressTarget
 from outgate.store.egress import EgressQueries
 from outgate.store.infrastructures import InfrastructureQueries
+from outgate.store.places import Grounds, PlaceQueries
 
 __all__ = ["ROLES", "build"]
 
@@ -32,6 +35,8 @@ __all__ = ["ROLES", "build"]
 def build(
     *,
     store: EgressQueries,
+    places: PlaceQueries,
+    grounds: Grounds,
     infrastructures: InfrastructureQueries,
     authenticator: Authenticates,
     changed: Callable[[], None],
@@ -42,7 +47,7 @@ def build(
     http_proxy_port: int = 3128,
     account_of_key: Callable[[str], str | None] | None = None,
 ) -> FastAPI:
-    """Return the API, to be mounted anywhere. `changed` is called after each change of networking.
+    """Return the API, to be mounted anywhere. `changed` is called after each change that the engine must act on.
 
     `dedicated_addresses` are the pool that infrastructures get theirs from, `vpn_address` is every VPN's local end;
     `planned` says what an environment gets under the operators' settings (None: with no more of them than
@@ -53,8 +58,8 @@ def build(
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     install(app)
     gateway = Gateway(authenticator, account_of_key)
-    places = PlaceOperations(store)
-    variables = VariableOperations(store, http_proxy_port)
+    place = PlaceOperations(store, places, grounds, changed)
+    variable = VariableOperations(store, http_proxy_port)
     addresses = Addresses(tuple(shared_addresses), tuple(dedicated_addresses), vpn_address)
     ways = InfrastructureOperations(store, infrastructures, changed, addresses)
     networking = NetworkingOperations(store, changed, addresses, planned or _plainly(addresses))
@@ -65,15 +70,27 @@ def build(
         async def endpoint(request: Request, visit: Visit = Depends(gateway.needs(ROLES[operation]))) -> Response:
             return await call(request, visit, **request.path_params)
 
-        app.add_api_route(path, endpoint, methods=[method], name=operation, operation_id=operation)
+        told = {**DESCRIBED[operation]}
+        extra = {**told.pop("openapi_extra")}
+        extra["parameters"] = [*in_path(path), *extra["parameters"]]
+        app.add_api_route(path, endpoint, methods=[method], name=operation, openapi_extra=extra, **told)
 
-    route("GET", "/api/programs", places.programs, "getPrograms")
-    route("GET", program, places.program, "getProgram")
-    route("GET", program + "/environments", places.environments, "getEnvironments")
-    route("GET", environment, places.environment, "getEnvironment")
-    route("GET", environment + "/variables", variables.variables, "getEnvironmentVariables")
-    route("PATCH", environment + "/variables", variables.patch_variables, "patchEnvironmentVariables")
-    route("POST", environment + "/runtime", variables.runtime, "startEnvironmentRuntime")
+    tenant = "/api/tenant/{tenant_id}"
+    route("GET", "/api/programs", place.programs, "getPrograms")
+    route("GET", "/api/tenants", place.tenants, "getTenants")
+    route("GET", tenant, place.tenant, "getTenant")
+    route("GET", tenant + "/programs", place.tenant_programs, "getProgramsForTenant")
+    route("POST", tenant + "/programs", place.add_program, "addProgram")
+    route("GET", program, place.program, "getProgram")
+    route("DELETE", program, place.delete_program, "deleteProgram")
+    route("GET", program + "/regions", place.regions, "getProgramRegions")
+    route("GET", program + "/environments", place.environments, "getEnvironments")
+    route("POST", program + "/environments", place.create_environment, "createEnvironment")
+    route("GET", environment, place.environment, "getEnvironment")
+    route("DELETE", environment, place.delete_environment, "deleteEnvironment")
+    route("GET", environment + "/variables", variable.variables, "getEnvironmentVariables")
+    route("PATCH", environment + "/variables", variable.patch_variables, "patchEnvironmentVariables")
+    route("POST", environment + "/runtime", variable.runtime, "startEnvironmentRuntime")
 
     plural = program + "/networkInfrastructures"
     singular = program + "/networkInfrastructure/{infrastructure_id}"
@@ -87,6 +104,7 @@ def build(
     route("GET", advanced, networking.networking, "getEnvironmentAdvancedNetworkingConfigurationList")
     route("PUT", advanced, networking.put_networking, "enableEnvironmentAdvancedNetworkingConfiguration")
     route("DELETE", advanced, networking.delete_networking, "disableEnvironmentAdvancedNetworkingConfiguration")
+    publish(app, TITLE, ABOUT, also=REFUSALS)
     return app
 
 

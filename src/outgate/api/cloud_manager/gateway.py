@@ -16,7 +16,7 @@ from typing import Protocol
 
 from fastapi import Request
 
-from outgate.api.cloud_manager.problems import GatewayError, Problem
+from outgate.api.cloud_manager.problems import GatewayError, Problem, printable
 from outgate.api.errors import Unauthorized, UnsupportedMedia
 from outgate.api.identity.tokens import Caller
 from outgate.api.schema import parse_json, read_body
@@ -92,17 +92,24 @@ class Places:
         """Return a program of the caller's. Raises `Problem`, `GatewayError`."""
         found = await asyncio.to_thread(self._store.program, program_id)
         if found is None:
-            raise Problem(404, "not_found", f"there is no program {program_id}")
+            raise Problem(404, "not_found", f"there is no program {printable(program_id[:100])}")
         if found.org_id != visit.org_id or found.tenant_id != visit.caller.account_id:
             raise GatewayError(403, "403025", "Organization is not allowed: the program is not this organization's")
         return found
+
+    def tenant(self, visit: Visit, tenant_id: str) -> str:
+        """Return the id of the caller's tenant if it is that one. Raises `Problem`."""
+        if tenant_id != visit.caller.account_id:
+            raise Problem(404, "not_found", f"there is no tenant {printable(tenant_id[:100])}")
+        return tenant_id
 
     async def environment(self, visit: Visit, program_id: str, environment_id: str) -> Environment:
         """Return an environment of one. Raises `Problem`, `GatewayError`."""
         await self.program(visit, program_id)
         found = await asyncio.to_thread(self._store.environment, program_id, environment_id)
         if found is None:
-            raise Problem(404, "not_found", f"program {program_id} has no environment {environment_id}")
+            message = f"program {program_id} has no environment {printable(environment_id[:100])}"
+            raise Problem(404, "not_found", message)
         return found
 
 

@@ -14,9 +14,9 @@ from fastapi.responses import JSONResponse
 
 from outgate.api.cloud_manager import hal, validation
 from outgate.api.cloud_manager.gateway import Places, Visit, body_of
-from outgate.api.cloud_manager.problems import Invalid, Violation
+from outgate.api.cloud_manager.problems import Invalid, Problem, Violation
 from outgate.egress.runtime import runtime
-from outgate.store.egress import EgressQueries, VariableRefused
+from outgate.store.egress import DELETING, EgressQueries, EnvironmentMoving, VariableRefused
 
 
 class VariableOperations:
@@ -46,6 +46,10 @@ class VariableOperations:
         patch = self._store.patch_variables
         try:
             await asyncio.to_thread(patch, place.id, changes, actor=visit.caller.subject)
+        except EnvironmentMoving as moving:
+            raise Problem(409, "moving", f"the environment is {moving.status}: it takes no change") from moving
+        except LookupError as error:
+            raise Problem(404, "not_found", str(error)) from error
         except VariableRefused as refused:
             field, sent = "patchEnvironmentVariables.arg2", str(len(changes))
             if refused.index is not None:
@@ -57,6 +61,8 @@ class VariableOperations:
     async def runtime(self, request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
         place = await self._places.environment(visit, program_id, environment_id)
         service = validation.service_of(await body_of(request))
+        if place.status == DELETING:
+            raise Problem(409, "moving", f"the environment is {place.status}: nothing starts there")
         port, actor = self._proxy_port, visit.caller.subject
         found = await asyncio.to_thread(runtime, self._store, place, service, actor=actor, http_proxy_port=port)
         return JSONResponse(hal.runtime(found), headers={"cache-control": "no-store"})
