@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import Depends, FastAPI, Request, Response
 
+from outgate.api.cloud_manager import network_documents
 from outgate.api.cloud_manager.gateway import Authenticates, Gateway, Visit
 from outgate.api.cloud_manager.infrastructures import InfrastructureOperations
 from outgate.api.cloud_manager.networking import Addresses, NetworkingOperations
@@ -70,7 +71,7 @@ def build(
         async def endpoint(request: Request, visit: Visit = Depends(gateway.needs(ROLES[operation]))) -> Response:
             return await call(request, visit, **request.path_params)
 
-        told = {**DESCRIBED[operation]}
+        told = {**(DESCRIBED.get(operation) or network_documents.DESCRIBED[operation])}
         extra = {**told.pop("openapi_extra")}
         extra["parameters"] = [*in_path(path), *extra["parameters"]]
         app.add_api_route(path, endpoint, methods=[method], name=operation, openapi_extra=extra, **told)
