@@ -24,8 +24,7 @@ from outgate.api.cloud_manager.problems import install
 from outgate.api.cloud_manager.roles import ROLES
 from outgate.api.cloud_manager.variables import VariableOperations
 from outgate.api.openapi import publish
-from outgate.egress.plan import Planned, plan
-from outgate.model.egress import EgressTarget
+from outgate.egress.plan import Terms
 from outgate.store.egress import EgressQueries
 from outgate.store.infrastructures import InfrastructureQueries
 from outgate.store.places import Grounds, PlaceQueries
@@ -44,15 +43,14 @@ def build(
     shared_addresses: Sequence[str],
     dedicated_addresses: Sequence[str] = (),
     vpn_address: str = "",
-    planned: Callable[[EgressTarget], Planned] | None = None,
+    terms: Terms | None = None,
     http_proxy_port: int = 3128,
     account_of_key: Callable[[str], str | None] | None = None,
 ) -> FastAPI:
     """Return the API, to be mounted anywhere. `changed` is called after each change that the engine must act on.
 
     `dedicated_addresses` are the pool that infrastructures get theirs from, `vpn_address` is every VPN's local end;
-    `planned` says what an environment gets under the operators' settings (None: with no more of them than
-    `shared_addresses`).
+    `terms` are all that operators have set for what environments get (None: `shared_addresses` and no more).
 
     `account_of_key` tells whose API key a text is: such a key of the caller's account is as good an x-api-key as
     the client that the token is for. It may block."""
@@ -63,7 +61,7 @@ def build(
     variable = VariableOperations(store, http_proxy_port)
     addresses = Addresses(tuple(shared_addresses), tuple(dedicated_addresses), vpn_address)
     ways = InfrastructureOperations(store, infrastructures, changed, addresses)
-    networking = NetworkingOperations(store, changed, addresses, planned or _plainly(addresses))
+    networking = NetworkingOperations(store, changed, addresses, terms or Terms(shared_addresses=addresses.shared))
     program = "/api/program/{program_id}"
     environment = program + "/environment/{environment_id}"
 
@@ -107,11 +105,3 @@ def build(
     route("DELETE", advanced, networking.delete_networking, "disableEnvironmentAdvancedNetworkingConfiguration")
     publish(app, TITLE, ABOUT, also=REFUSALS)
     return app
-
-
-def _plainly(addresses: Addresses) -> Callable[[EgressTarget], Planned]:
-    def planned(target: EgressTarget) -> Planned:
-        ruleset = plan([target], shared_addresses=addresses.shared, proxy_protocol_targets=())
-        return ruleset.environments[0]
-
-    return planned

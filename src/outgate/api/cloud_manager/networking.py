@@ -18,8 +18,8 @@ from fastapi.responses import JSONResponse
 from outgate.api.cloud_manager import hal, validation
 from outgate.api.cloud_manager.gateway import Places, Visit, body_of
 from outgate.api.cloud_manager.problems import Problem
-from outgate.egress.plan import Planned
-from outgate.model.egress import EgressTarget, Environment, Mode, NetworkInfrastructure
+from outgate.egress.plan import Terms, plan
+from outgate.model.egress import Environment, Mode, NetworkInfrastructure
 from outgate.store.egress import EgressQueries, EnvironmentMoving
 from outgate.store.infrastructures import FAILED, READY, InfrastructureMoving, way_of
 
@@ -51,14 +51,14 @@ class NetworkingOperations:
         store: EgressQueries,
         changed: Callable[[], None],
         addresses: Addresses,
-        planned: Callable[[EgressTarget], Planned],
+        terms: Terms,
     ) -> None:
-        """`changed` is called after each change; `planned` says what an environment gets."""
+        """`changed` is called after each change; `terms` decide what carries a forward."""
         self._store = store
         self._places = Places(store)
         self._changed = changed
         self._addresses = addresses
-        self._planned = planned
+        self._terms = terms
 
     async def networking(self, _request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
         """Return the list, which has one entry or none."""
@@ -111,7 +111,7 @@ class NetworkingOperations:
     def _engines(self, environment_id: str) -> list[hal.Engine]:
         """Return what carries each forward that shall be in force. Blocks."""
         target = self._store.target(environment_id)
-        found = () if target is None else self._planned(target).forwards
+        found = () if target is None else plan([target], self._terms).forwards
         return [hal.Engine(each.listen_port, each.engine, each.engine_reason) for each in found]
 
     async def _way_out(self, place: Environment) -> NetworkInfrastructure:
