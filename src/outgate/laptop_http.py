@@ -22,9 +22,10 @@ from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.api.messages.documents import message_document, summary_document
 from outgate.api.mounts import Mounts
-from outgate.app import EgressService, RelayService
+from outgate.app import RelayService
 from outgate.base.clock import OffsetClock
 from outgate.console import views
+from outgate.egress_service import Egress, terms_of
 from outgate.relay.gateways import Gateways
 from outgate.relay.onboarding import Verifier
 from outgate.relay.recheck import Recheck
@@ -48,7 +49,7 @@ class Parts:
     inbox: Inbox
     relay: RelayService
     gateways: Gateways
-    egress: EgressService
+    egress: Egress
     verifier: Verifier
     recheck: Recheck
     hasher: PasswordHashing
@@ -83,10 +84,11 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
         grounds=_grounds(settings),
         infrastructures=control.infrastructures,
         authenticator=authenticator,
-        changed=parts.egress.reconciler.poke,
+        changed=parts.egress.poke,
         shared_addresses=settings.egress.shared_addresses,
         dedicated_addresses=settings.egress.dedicated_addresses,
         vpn_address=settings.egress.vpn_address,
+        terms=terms_of(settings.egress),
         http_proxy_port=proxy_port,
         account_of_key=lambda clear: (key := control.identity.find_api_key(clear)) and key.account_id,
     )
@@ -101,6 +103,7 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
         await parts.relay.holds.look()
         await parts.relay.queue.poke()
         await parts.relay.retired_keys.look()
+        await parts.egress.look()
         return now
 
     return Mounts(
@@ -114,6 +117,7 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
             "/operations/v1": operations.build(
                 operators=parts.relay.operators,
                 status=parts.relay.outbound.ways,
+                egress=_egress_parts(parts),
                 authenticator=authenticator,
                 clock=clock,
                 configured=lambda smtp_config_id: control.tenancy.instance_of(smtp_config_id) is not None,
@@ -141,6 +145,21 @@ def _grounds(settings: Settings) -> Grounds:
         ip_network(egress.tunnel_network, strict=False),
         tuple(egress.client_networks),
         frozenset({*egress.shared_addresses, *egress.dedicated_addresses, egress.vpn_address}),
+    )
+
+
+def _egress_parts(parts: Parts) -> operations.EgressParts:
+    egress = parts.settings.egress
+    return operations.EgressParts(
+        store=parts.control,
+        audit=parts.egress.audit,
+        status=parts.egress.standing,
+        proof=parts.egress.proof,
+        changed=parts.egress.poke,
+        shared_addresses=egress.shared_addresses,
+        dedicated_addresses=egress.dedicated_addresses,
+        vpn_address=egress.vpn_address,
+        exceptions=egress.guard_exceptions,
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import httpx2
+from sqlalchemy import update
 
 from outgate.api.cloud_manager import build
 from outgate.api.errors import Unauthorized
@@ -19,6 +20,7 @@ from outgate.model.egress import Environment, Mode, NetworkInfrastructure, Progr
 from outgate.store.control import ControlStore, open_control
 from outgate.store.places import Grounds
 from outgate.store.secrets import open_box
+from outgate.store.tables import environments
 
 GROUNDS = Grounds(
     ("aus5", "deu6", "va7"),
@@ -48,8 +50,11 @@ class World:
 
 
 @contextmanager
-def world(directory: Path, *, kind: Mode = Mode.FLEXIBLE, tunnel: str = "127.1.0.1") -> Iterator[World]:
-    """Make the world in `directory`."""
+def world(
+    directory: Path, *, kind: Mode = Mode.FLEXIBLE, tunnel: str = "127.1.0.1", beside: str = ""
+) -> Iterator[World]:
+    """Make the world in `directory`; `beside` is the second environment's tunnel address, else the one after the
+    first's."""
     clock = FrozenClock()
     control = open_control(directory / "control.db", open_box(directory / "master.key"), clock)
     store = control.egress
@@ -62,16 +67,39 @@ def world(directory: Path, *, kind: Mode = Mode.FLEXIBLE, tunnel: str = "127.1.0
             name,
             kind=name,
             region="va7",
-            tunnel_address=tunnel,
+            tunnel_address=address,
             client_networks=["127.0.0.0/8"],
             environment_id=number,
         )
-        for name, number in (("prod", "10"), ("stage", "11"))
+        for name, number, address in (("prod", "10", tunnel), ("stage", "11", beside or next_to(tunnel)))
     ]
     try:
         yield World(control, clock, program, way, made[0], made[1])
     finally:
         control.close()
+
+
+def bare_program(place: World, number: str, *, secondary: tuple[str, ...] = ()) -> None:
+    """Add a program with a production environment (its number and a 0), and no network infrastructure."""
+    place.store.add_program(ORG, ACCOUNT, f"Program {number}", program_id=number)
+    place.store.add_environment(
+        number,
+        "prod",
+        kind="prod",
+        region="va7",
+        tunnel_address="127.1.0.5",
+        client_networks=["127.0.0.0/8"],
+        environment_id=number + "0",
+    )
+    if secondary:
+        change = update(environments).where(environments.c.id == number + "0")
+        with place.control._database.writing() as connection:
+            connection.execute(change.values(secondary_regions=list(secondary)))
+
+
+def next_to(address: str) -> str:
+    """Return the IPv4 address after another."""
+    return str(ip_address(address) + 1)
 
 
 class Tokens:

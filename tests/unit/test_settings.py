@@ -38,6 +38,7 @@ def test_the_environment_comes_before_the_file_and_the_file_before_a_modes_defau
     [
         ("[relay]\nfoo = 1\n", ["relay.foo", "no such setting"]),
         ("foo = 1\n", ["foo", "no such setting"]),
+        ('[egress]\nwitness = "witness.example"\n', ["egress.witness", "host:port"]),
         ("relay = 3\n", ["relay", "must be a section"]),
         ('[relay]\nmax_recipients = "x"\n', ["relay.max_recipients", "integer"]),
         ("[relay]\nmax_recipients = 0\n", ["relay.max_recipients", "greater than or equal to 1"]),
