@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,9 +22,10 @@ from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.api.messages.documents import message_document, summary_document
 from outgate.api.mounts import Mounts
-from outgate.app import EgressService, RelayService
+from outgate.app import RelayService
 from outgate.base.clock import OffsetClock
 from outgate.console import views
+from outgate.egress_service import Egress
 from outgate.relay.gateways import Gateways
 from outgate.relay.onboarding import Verifier
 from outgate.relay.recheck import Recheck
@@ -33,6 +35,7 @@ from outgate.sandbox.inbox import Inbox
 from outgate.sandbox.zone import Zone
 from outgate.settings import Settings
 from outgate.store.control import ControlStore
+from outgate.store.places import Grounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Parts:
     inbox: Inbox
     relay: RelayService
     gateways: Gateways
-    egress: EgressService
+    egress: Egress
     verifier: Verifier
     recheck: Recheck
     hasher: PasswordHashing
@@ -77,8 +80,10 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
     )
     managed = cloud_manager.build(
         store=control.egress,
+        places=control.places,
+        grounds=_grounds(settings),
         authenticator=authenticator,
-        changed=parts.egress.reconciler.poke,
+        changed=parts.egress.poke,
         shared_addresses=settings.egress.shared_addresses,
         http_proxy_port=proxy_port,
         account_of_key=lambda clear: (key := control.identity.find_api_key(clear)) and key.account_id,
@@ -123,6 +128,17 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
             ),
         },
         views.build(_console_data(parts, dev)),
+    )
+
+
+def _grounds(settings: Settings) -> Grounds:
+    """Return what new environments get; an address that traffic leaves from is no tunnel's."""
+    egress = settings.egress
+    return Grounds(
+        tuple(egress.regions),
+        ip_network(egress.tunnel_network, strict=False),
+        tuple(egress.client_networks),
+        frozenset({*egress.shared_addresses, *egress.dedicated_addresses, egress.vpn_address}),
     )
 
 

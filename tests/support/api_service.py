@@ -32,6 +32,7 @@ from outgate.relay.transports import Transports, WaysOut
 from outgate.store.control import ControlStore, open_control
 from outgate.store.secrets import open_box
 from outgate.store.sqlite import QueueStore, open_queue
+from support.egress_side import EgressSide
 
 ALL_ROLES = ("reader", "writer", "manager")
 OPEN_ENDPOINTS = (
@@ -87,6 +88,7 @@ class Service:
     instance: Instance
     api_key: str
     trail: list[tuple[str, int, float]]
+    egress: EgressSide
 
     @property
     def en_url(self) -> str:
@@ -135,11 +137,13 @@ def api_service(directory: Path, *, authorization: str = "automatic") -> Iterato
         return [{"event": "egress.decision", "client": address}]
 
     authenticator = Authenticator(store, clock)
-    app = application(store, authenticator, tokens, verifier, hasher, queue, egress_trail, authorization, clock)
+    egress = EgressSide(directory, store, clock)
+    app = application(store, authenticator, tokens, verifier, hasher, queue, egress_trail, authorization, clock, egress)
     try:
         with serving(app) as base:
-            yield Service(base, store, queue, clock, tokens, verifier, account_id, instance, api_key, trail)
+            yield Service(base, store, queue, clock, tokens, verifier, account_id, instance, api_key, trail, egress)
     finally:
+        egress.audit.close()
         hasher.close()
         queue.close()
         store.close()
@@ -155,6 +159,7 @@ def application(
     egress_trail: Any,
     authorization: Any,
     clock: Clock,
+    egress: EgressSide,
 ) -> Mounts:
     notifications = event_notifications.build(
         store=store,
@@ -179,6 +184,7 @@ def application(
             "/operations/v1": operations.build(
                 operators=Operators(history.verbs, NothingUnderWay(), clock, released=nothing),
                 status=status,
+                egress=egress.parts,
                 authenticator=authenticator,
                 clock=clock,
                 configured=lambda smtp_config_id: store.tenancy.instance_of(smtp_config_id) is not None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,11 @@ class World:
 
 
 @contextmanager
-def world(directory: Path, *, kind: Mode = Mode.FLEXIBLE, tunnel: str = "127.1.0.1") -> Iterator[World]:
-    """Make the world in `directory`."""
+def world(
+    directory: Path, *, kind: Mode = Mode.FLEXIBLE, tunnel: str = "127.1.0.1", beside: str = ""
+) -> Iterator[World]:
+    """Make the world in `directory`; `beside` is the second environment's tunnel address, else the one after the
+    first's."""
     clock = FrozenClock()
     control = open_control(directory / "control.db", open_box(directory / "master.key"), clock)
     store = control.egress
@@ -53,16 +57,21 @@ def world(directory: Path, *, kind: Mode = Mode.FLEXIBLE, tunnel: str = "127.1.0
             name,
             kind=name,
             region="va7",
-            tunnel_address=tunnel,
+            tunnel_address=address,
             client_networks=["127.0.0.0/8"],
             environment_id=number,
         )
-        for name, number in (("prod", "10"), ("stage", "11"))
+        for name, number, address in (("prod", "10", tunnel), ("stage", "11", beside or next_to(tunnel)))
     ]
     try:
         yield World(control, clock, program, way, made[0], made[1])
     finally:
         control.close()
+
+
+def next_to(address: str) -> str:
+    """Return the IPv4 address after another."""
+    return str(ip_address(address) + 1)
 
 
 class Tokens:

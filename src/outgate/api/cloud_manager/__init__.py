@@ -3,7 +3,8 @@
 Standards: the vendor's OpenAPI (1.0.0), as far as an application's way out needs it; RFC 9457.
 Promises: nothing is half-applied; a change of networking answers at once with the environment `updating`,
     which becomes `ready` when the engine has applied it; secrets leave by the runtime call only.
-Not here: who may call (`gateway`), bodies (`validation`), shapes (`hal`), refusals (`problems`), applying (`egress.reconcile`).
+Not here: who may call (`gateway`, `roles`), programs and environments (`places`), variables (`variables`), bodies
+    (`validation`), shapes (`hal`), refusals (`problems`), applying (`egress.reconcile`).
 """
 
 from __future__ import annotations
@@ -15,94 +16,85 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from outgate.api.cloud_manager import hal, validation
-from outgate.api.cloud_manager.gateway import READ, RUNTIME, WRITE, Authenticates, Gateway, Places, Visit
-from outgate.api.cloud_manager.problems import Invalid, Problem, Violation, install
-from outgate.api.errors import UnsupportedMedia
-from outgate.api.schema import parse_json, read_body
-from outgate.egress.runtime import runtime
+from outgate.api.cloud_manager.gateway import Authenticates, Gateway, Places, Visit, body_of
+from outgate.api.cloud_manager.places import PlaceOperations
+from outgate.api.cloud_manager.problems import Problem, install
+from outgate.api.cloud_manager.roles import ROLES
+from outgate.api.cloud_manager.variables import VariableOperations
 from outgate.model.egress import Environment, Mode, NetworkInfrastructure
-from outgate.store.egress import FAILED, READY, EgressQueries, EnvironmentMoving, VariableRefused
+from outgate.store.egress import FAILED, READY, EgressQueries, EnvironmentMoving
+from outgate.store.places import Grounds, PlaceQueries
 
-# 200 variables of 2,048 characters, each of which JSON may write as six.
-_BODY_LIMIT = 4 * 1024 * 1024
-_TYPES = frozenset({"dev", "stage", "prod", "rde", "preprod"})
+__all__ = ["ROLES", "build"]
 
 
 def build(
     *,
     store: EgressQueries,
+    places: PlaceQueries,
+    grounds: Grounds,
     authenticator: Authenticates,
     changed: Callable[[], None],
     shared_addresses: Sequence[str],
     http_proxy_port: int = 3128,
     account_of_key: Callable[[str], str | None] | None = None,
 ) -> FastAPI:
-    """Return the API, to be mounted anywhere. `changed` is called after each change of networking.
+    """Return the API, to be mounted anywhere. `changed` is called after each change that the engine must act on.
 
     `account_of_key` tells whose API key a text is: such a key of the caller's account is as good an x-api-key as
     the client that the token is for. It may block."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     install(app)
     gateway = Gateway(authenticator, account_of_key)
-    api = _Operations(store, changed, tuple(shared_addresses), http_proxy_port)
+    place = PlaceOperations(store, places, grounds, changed)
+    variable = VariableOperations(store, http_proxy_port)
+    api = _Operations(store, changed, tuple(shared_addresses))
     program = "/api/program/{program_id}"
     environment = program + "/environment/{environment_id}"
 
-    def route(method: str, path: str, operation: Callable[..., Awaitable[Response]], roles: frozenset[str]) -> None:
-        async def endpoint(request: Request, visit: Visit = Depends(gateway.needs(roles))) -> Response:
-            return await operation(request, visit, **request.path_params)
+    def route(method: str, path: str, call: Callable[..., Awaitable[Response]], operation: str) -> None:
+        async def endpoint(request: Request, visit: Visit = Depends(gateway.needs(ROLES[operation]))) -> Response:
+            return await call(request, visit, **request.path_params)
 
-        app.add_api_route(path, endpoint, methods=[method], name=operation.__name__)
+        app.add_api_route(path, endpoint, methods=[method], name=operation, operation_id=operation)
 
-    route("GET", "/api/programs", api.programs, READ)
-    route("GET", program, api.program, READ)
-    route("GET", program + "/environments", api.environments, READ)
-    route("GET", program + "/networkInfrastructures", api.infrastructures, READ)
-    route("GET", program + "/networkInfrastructure/{infrastructure_id}", api.infrastructure, READ)
-    route("GET", environment, api.environment, READ)
-    route("GET", environment + "/variables", api.variables, READ)
-    route("PATCH", environment + "/variables", api.patch_variables, WRITE)
-    route("GET", environment + "/advancedNetworking", api.networking, READ)
-    route("PUT", environment + "/advancedNetworking", api.put_networking, WRITE)
-    route("DELETE", environment + "/advancedNetworking", api.delete_networking, WRITE)
-    route("POST", environment + "/runtime", api.runtime, RUNTIME)
+    tenant = "/api/tenant/{tenant_id}"
+    route("GET", "/api/programs", place.programs, "getPrograms")
+    route("GET", "/api/tenants", place.tenants, "getTenants")
+    route("GET", tenant, place.tenant, "getTenant")
+    route("GET", tenant + "/programs", place.tenant_programs, "getProgramsForTenant")
+    route("POST", tenant + "/programs", place.add_program, "addProgram")
+    route("GET", program, place.program, "getProgram")
+    route("DELETE", program, place.delete_program, "deleteProgram")
+    route("GET", program + "/regions", place.regions, "getProgramRegions")
+    route("GET", program + "/environments", place.environments, "getEnvironments")
+    route("POST", program + "/environments", place.create_environment, "createEnvironment")
+    route("GET", environment, place.environment, "getEnvironment")
+    route("DELETE", environment, place.delete_environment, "deleteEnvironment")
+    route("GET", environment + "/variables", variable.variables, "getEnvironmentVariables")
+    route("PATCH", environment + "/variables", variable.patch_variables, "patchEnvironmentVariables")
+    route("POST", environment + "/runtime", variable.runtime, "startEnvironmentRuntime")
+
+    infrastructures = program + "/networkInfrastructures"
+    infrastructure = program + "/networkInfrastructure/{infrastructure_id}"
+    route("GET", infrastructures, api.infrastructures, "getNetworkInfrastructures")
+    route("GET", infrastructure, api.infrastructure, "getNetworkInfrastructure")
+
+    networking = environment + "/advancedNetworking"
+    route("GET", networking, api.networking, "getEnvironmentAdvancedNetworkingConfigurationList")
+    route("PUT", networking, api.put_networking, "enableEnvironmentAdvancedNetworkingConfiguration")
+    route("DELETE", networking, api.delete_networking, "disableEnvironmentAdvancedNetworkingConfiguration")
     return app
 
 
 class _Operations:
     """The operations, one method each. `visit` has passed the gateway."""
 
-    def __init__(
-        self, store: EgressQueries, changed: Callable[[], None], shared: tuple[str, ...], proxy_port: int
-    ) -> None:
+    def __init__(self, store: EgressQueries, changed: Callable[[], None], shared: tuple[str, ...]) -> None:
         self._store = store
         self._places = Places(store)
         self._changed = changed
         self._shared = shared
-        self._proxy_port = proxy_port
-
-    async def programs(self, _request: Request, visit: Visit) -> Response:
-        found = await asyncio.to_thread(self._store.programs, visit.org_id, visit.caller.account_id)
-        return JSONResponse(hal.programs(found))
-
-    async def program(self, _request: Request, visit: Visit, program_id: str) -> Response:
-        return JSONResponse(hal.program(await self._places.program(visit, program_id)))
-
-    async def environments(self, request: Request, visit: Visit, program_id: str) -> Response:
-        program = await self._places.program(visit, program_id)
-        kind = request.query_params.get("type", "")
-        if kind and kind not in _TYPES:
-            message = f"must be one of {', '.join(sorted(_TYPES))}"
-            raise Invalid([Violation("getEnvironments.type", "enum", message, kind)])
-        found = await asyncio.to_thread(self._store.environments, program.id, kind)
-        path = hal.program_path(program.id)
-        listed = hal.collection(
-            "environments", [hal.environment(each) for each in found], f"{path}/environments", program=path
-        )
-        return JSONResponse(listed)
-
-    async def environment(self, _request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
-        return JSONResponse(hal.environment(await self._places.environment(visit, program_id, environment_id)))
 
     async def infrastructures(self, _request: Request, visit: Visit, program_id: str) -> Response:
         program = await self._places.program(visit, program_id)
@@ -122,33 +114,6 @@ class _Operations:
             raise Problem(404, "not_found", f"the program has no network infrastructure {infrastructure_id}")
         return JSONResponse(hal.infrastructure(found))
 
-    async def variables(self, _request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
-        place = await self._places.environment(visit, program_id, environment_id)
-        found = await asyncio.to_thread(self._store.variables, place.id)
-        path = hal.environment_path(place)
-        listed = hal.collection(
-            "variables",
-            [hal.variable(each, place) for each in found],
-            f"{path}/variables",
-            environment=path,
-            program=hal.program_path(place.program_id),
-        )
-        return JSONResponse(listed)
-
-    async def patch_variables(self, request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
-        place = await self._places.environment(visit, program_id, environment_id)
-        changes = validation.variable_changes(await _body(request))
-        patch = self._store.patch_variables
-        try:
-            await asyncio.to_thread(patch, place.id, changes, actor=visit.caller.subject)
-        except VariableRefused as refused:
-            field, sent = "patchEnvironmentVariables.arg2", str(len(changes))
-            if refused.index is not None:
-                field += f"[{refused.index}].{refused.attribute}"
-                sent = "secretString" if changes[refused.index].secret else "string"
-            raise Invalid([Violation(field, "state", refused.message, sent)]) from refused
-        return Response(status_code=204)
-
     async def networking(self, _request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
         place = await self._places.environment(visit, program_id, environment_id)
         found = await asyncio.to_thread(self._store.networking, place.id)
@@ -163,7 +128,7 @@ class _Operations:
 
     async def put_networking(self, request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
         place = await self._places.environment(visit, program_id, environment_id)
-        body = await _body(request)
+        body = await body_of(request)
         way = await self._way_out(place)
         forwards, hosts = validation.networking(body, way.kind)
         put = self._store.put_networking
@@ -186,13 +151,6 @@ class _Operations:
             raise Problem(404, "not_found", f"{error} in environment {place.id}") from error
         self._changed()
         return JSONResponse(hal.environment(after))
-
-    async def runtime(self, request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
-        place = await self._places.environment(visit, program_id, environment_id)
-        service = validation.service_of(await _body(request))
-        port, actor = self._proxy_port, visit.caller.subject
-        found = await asyncio.to_thread(runtime, self._store, place, service, actor=actor, http_proxy_port=port)
-        return JSONResponse(hal.runtime(found), headers={"cache-control": "no-store"})
 
     async def _way_out(self, place: Environment) -> NetworkInfrastructure:
         """Return the infrastructure an environment leaves by: its region's, else the program's first."""
@@ -218,11 +176,3 @@ class _Operations:
 
 def _moving(status: str) -> Problem:
     return Problem(409, "moving", f"the environment is {status}: try again when it is ready")
-
-
-async def _body(request: Request) -> object:
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media != "application/json":
-        raise UnsupportedMedia("send the body with Content-Type: application/json")
-    body: object = parse_json(await read_body(request, _BODY_LIMIT))
-    return body

@@ -54,41 +54,81 @@ def collection(name: str, entries: Sequence[Json], path: str, **relations: str) 
     }
 
 
-def programs(entries: Sequence[Program]) -> Json:
-    """Return the list of programs, with the paging block that only this list has."""
-    listed = collection("programs", [program(entry) for entry in entries], "/api/programs")
-    listed["_page"] = {"start": 0, "limit": max(len(entries), 20), "orderBy": "+createdAt"}
-    return listed
+def programs(entries: Sequence[Program], total: int, path: str, start: int, limit: int) -> Json:
+    """Return a page of a list of programs in their light form, with the paging block that only such lists have."""
+    listed = collection("programs", [_light(entry) for entry in entries], path)
+    listed["_totalNumberOfItems"] = total
+    page: Json = {"start": start, "limit": limit, "orderBy": "+createdAt", "property": []}
+    links = _links(f"{path}?start={start}&limit={limit}" if start else path)
+    pages: dict[str, int] = {}
+    if start + len(entries) < total:
+        pages["next"] = start + limit
+    if start > 0:
+        pages["prev"] = max(0, start - limit)
+    for name, first in pages.items():
+        page[name] = first
+        links[name] = {"href": f"{path}?start={first}&limit={limit}", "templated": False}
+    return {**listed, "_page": page, "_links": links}
 
 
-def program(entry: Program) -> Json:
-    """Return a program."""
-    path = program_path(entry.id)
+def _light(entry: Program) -> Json:
+    """Return a program as lists have it."""
     return {
         "id": entry.id,
         "name": entry.name,
         "enabled": True,
         "tenantId": entry.tenant_id,
-        "imsOrgId": entry.org_id,
-        "status": "ready",
-        "type": "aem_cloud_service",
-        "capabilities": {"sandbox": False},
+        "status": entry.status,
         "createdAt": rfc3339(entry.created_at, milliseconds=True),
         "updatedAt": rfc3339(entry.updated_at, milliseconds=True),
-        "_links": _links(
-            path, environments=f"{path}/environments", networkInfrastructures=f"{path}/networkInfrastructures"
-        ),
+        "_links": _links(program_path(entry.id), tenant=tenant_path(entry.tenant_id)),
     }
+
+
+def program(entry: Program) -> Json:
+    """Return a program."""
+    path = program_path(entry.id)
+    relations = {name: f"{path}/{name}" for name in ("environments", "networkInfrastructures", "regions")}
+    return {
+        **_light(entry),
+        "imsOrgId": entry.org_id,
+        "type": "aem_cloud_service",
+        "capabilities": {"sandbox": entry.sandbox},
+        "_links": _links(path, tenant=tenant_path(entry.tenant_id), **relations),
+    }
+
+
+def tenant_path(tenant_id: str) -> str:
+    """Return the path of a tenant."""
+    return f"/api/tenant/{tenant_id}"
+
+
+def tenant(tenant_id: str, org_id: str) -> Json:
+    """Return a tenant: the account that its programs belong to."""
+    path = tenant_path(tenant_id)
+    return {
+        "id": tenant_id,
+        "imsOrgId": org_id,
+        "imsTenantId": tenant_id,
+        "description": "",
+        "status": "ready",
+        "_links": _links(path, programs=f"{path}/programs"),
+    }
+
+
+def region(name: str) -> Json:
+    """Return a region."""
+    return {"name": name}
 
 
 def environment(entry: Environment) -> Json:
     """Return an environment."""
     path = environment_path(entry)
-    return {
+    shown: Json = {
         "id": entry.id,
         "programId": entry.program_id,
         "name": entry.name,
-        "description": "",
+        "description": entry.description,
         "type": entry.type,
         "status": entry.status,
         "region": entry.region,
@@ -102,6 +142,9 @@ def environment(entry: Environment) -> Json:
             advancedNetworking=f"{path}/advancedNetworking",
         ),
     }
+    if entry.secondary_regions:
+        shown["secondaryRegionDeployments"] = [{"region": name} for name in entry.secondary_regions]
+    return shown
 
 
 def infrastructure(entry: NetworkInfrastructure) -> Json:

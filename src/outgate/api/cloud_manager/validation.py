@@ -13,18 +13,16 @@ import re
 from typing import cast
 
 from outgate.api.cloud_manager.problems import Invalid, Violation, printable
+from outgate.egress import forward_rules
 from outgate.egress.runtime import SERVICES
 from outgate.model.egress import Mode, PortForward
 from outgate.store.egress import VARIABLES_LIMIT, VariableChange
 
-PORT_ORIG = range(30000, 31001)
 VALUE_LIMIT = 2048
 SECRET_LIMIT = 499
 NAME_PATTERN = r"[a-zA-Z_][a-zA-Z_0-9]*"
-HOST_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _MASK = "****"
 _NAME = re.compile(NAME_PATTERN)
-_HOST = re.compile(HOST_PATTERN.removeprefix("^").removesuffix("$"))
 _IGNORED_PREFIXES = ("INTERNAL_", "ADOBE_", "CONST_")
 # Ours to set at run time: a customer's value would be overwritten, so it is shown as ignored.
 _IGNORED_NAMES = frozenset({"AEM_HTTP_PROXY_PORT", "AEM_HTTPS_PROXY_PORT"})
@@ -130,83 +128,16 @@ def networking(body: object, mode: Mode) -> tuple[tuple[PortForward, ...], tuple
         for name in document
         if name not in _WRITTEN and name not in _READ_ONLY
     ]
-    forwards = _forwards(document.get("portForwards", []), wrong)
-    hosts = _hosts(document.get("nonProxyHosts", []), wrong)
+    judged: list[forward_rules.Wrong] = []
+    forwards = forward_rules.forwards(f"{_NETWORKING}.portForwards", document.get("portForwards", []), judged)
+    hosts = forward_rules.hosts(f"{_NETWORKING}.nonProxyHosts", document.get("nonProxyHosts", []), judged)
+    wrong += [Violation(each.field, each.code, each.message, each.value) for each in judged]
     if hosts and mode is Mode.FLEXIBLE:
         message = "must be empty with flexiblePortEgress: there is no dedicated way out to spare"
         wrong.append(Violation(f"{_NETWORKING}.nonProxyHosts", "mode", message, list(hosts)))
     if wrong:
         raise Invalid(wrong)
     return forwards, hosts
-
-
-def _forwards(given: object, wrong: list[Violation]) -> tuple[PortForward, ...]:
-    place = f"{_NETWORKING}.portForwards"
-    if not isinstance(given, list):
-        wrong.append(Violation(place, "type", "must be an array", given))
-        return ()
-    forwards: list[PortForward] = []
-    first: dict[int, int] = {}
-    for index, entry in enumerate(cast("list[object]", given)):
-        field = f"{place}[{index}]"
-        if not isinstance(entry, dict):
-            wrong.append(Violation(field, "type", "must be an object with name, portOrig and portDest", entry))
-            continue
-        rule = cast("dict[str, object]", entry)
-        name = _host_name(f"{field}.name", rule.get("name"), wrong)
-        port_dest = _port(f"{field}.portDest", rule.get("portDest"), range(1, 65536), wrong)
-        port_orig = _port(f"{field}.portOrig", rule.get("portOrig"), PORT_ORIG, wrong)
-        if port_orig in first:
-            message = f"must be unique; portForwards[{first[port_orig]}] has it too"
-            wrong.append(Violation(f"{field}.portOrig", "duplicate", message, port_orig))
-        elif port_orig:
-            first[port_orig] = index
-        forwards.append(PortForward(name, port_orig, port_dest))
-    return tuple(forwards)
-
-
-def _host_name(field: str, name: object, wrong: list[Violation]) -> str:
-    if not isinstance(name, str) or not name:
-        wrong.append(Violation(field, "required", "is required: the host that the forward leads to", name))
-        return ""
-    if len(name) > 253 or any(len(label) > 63 for label in name.split(".")):
-        message = "must be a host name of at most 253 characters, 63 between dots"
-        wrong.append(Violation(field, "size", message, printable(name[:300])))
-    elif _HOST.fullmatch(name) is None:
-        wrong.append(Violation(field, "pattern", f'must match "{HOST_PATTERN}"', printable(name)))
-    return name
-
-
-def _port(field: str, port: object, allowed: range, wrong: list[Violation]) -> int:
-    # True is an int to Python, and 465.0 is not an integer to the schema.
-    if not isinstance(port, int) or isinstance(port, bool):
-        message = "is required" if port is None else "must be an integer"
-        wrong.append(Violation(field, "required" if port is None else "type", message, port))
-        return 0
-    if port not in allowed:
-        message = f"must be between {allowed.start} and {allowed.stop - 1}"
-        wrong.append(Violation(field, "range", message, port))
-        return 0
-    return port
-
-
-def _hosts(given: object, wrong: list[Violation]) -> tuple[str, ...]:
-    place = f"{_NETWORKING}.nonProxyHosts"
-    if not isinstance(given, list):
-        wrong.append(Violation(place, "type", "must be an array", given))
-        return ()
-    hosts: list[str] = []
-    for index, host in enumerate(cast("list[object]", given)):
-        plain = host.removeprefix("*.") if isinstance(host, str) else ""
-        if isinstance(host, str) and plain == host:
-            plain = host.removesuffix(".*")
-        if not isinstance(host, str) or len(host) > 253 or _HOST.fullmatch(plain) is None:
-            message = "must be a host name, *.name or name.*"
-            shown = printable(host[:300]) if isinstance(host, str) else host
-            wrong.append(Violation(f"{place}[{index}]", "pattern", message, shown))
-        else:
-            hosts.append(host)
-    return tuple(hosts)
 
 
 def service_of(body: object) -> str:
