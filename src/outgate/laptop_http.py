@@ -82,9 +82,12 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
         store=control.egress,
         places=control.places,
         grounds=_grounds(settings),
+        infrastructures=control.infrastructures,
         authenticator=authenticator,
         changed=parts.egress.poke,
         shared_addresses=settings.egress.shared_addresses,
+        dedicated_addresses=settings.egress.dedicated_addresses,
+        vpn_address=settings.egress.vpn_address,
         http_proxy_port=proxy_port,
         account_of_key=lambda clear: (key := control.identity.find_api_key(clear)) and key.account_id,
     )

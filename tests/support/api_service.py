@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from outgate.api import event_notifications, identity, operations, restrictions, vpc
+from outgate.api import cloud_manager, event_notifications, identity, operations, restrictions, vpc
 from outgate.api.event_notifications import SmtpRecords
 from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
@@ -30,6 +31,7 @@ from outgate.relay.routing import Router
 from outgate.relay.sources import Sources
 from outgate.relay.transports import Transports, WaysOut
 from outgate.store.control import ControlStore, open_control
+from outgate.store.places import Grounds
 from outgate.store.secrets import open_box
 from outgate.store.sqlite import QueueStore, open_queue
 from support.egress_side import EgressSide
@@ -45,6 +47,7 @@ OPEN_ENDPOINTS = (
     ),
 )  # fmt: skip
 """Where mail can be handed in, as the service is told."""
+GROUNDS = Grounds(("deu6", "va7"), ip_network("10.1.0.0/16"), ("10.2.0.0/16",))
 PRIVATE_NAMES = {
     "us-south": "private.smtp.us-south.outgate.test",
     "us-east": "private.smtp.us-south.outgate.test",
@@ -105,6 +108,10 @@ class Service:
     @property
     def operations_url(self) -> str:
         return f"{self.base}/operations/v1"
+
+    @property
+    def cloud_manager_url(self) -> str:
+        return f"{self.base}/cloud-manager"
 
     @property
     def smtp_url(self) -> str:
@@ -181,6 +188,17 @@ def application(
             "/event-notifications": notifications,
             "/context-based-restrictions": restrictions.build(store=store, authenticator=authenticator, clock=clock),
             "/iam": tokens_api,
+            "/cloud-manager": cloud_manager.build(
+                store=store.egress,
+                places=store.places,
+                grounds=GROUNDS,
+                infrastructures=store.infrastructures,
+                authenticator=authenticator,
+                changed=lambda: None,
+                shared_addresses=["192.0.2.30"],
+                dedicated_addresses=[f"192.0.2.{number}" for number in range(40, 60)],
+                vpn_address="192.0.2.31",
+            ),
             "/operations/v1": operations.build(
                 operators=Operators(history.verbs, NothingUnderWay(), clock, released=nothing),
                 status=status,

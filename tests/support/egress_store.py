@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,16 @@ from outgate.api.identity.tokens import Caller
 from outgate.base.clock import FrozenClock
 from outgate.model.egress import Environment, Mode, NetworkInfrastructure, Program
 from outgate.store.control import ControlStore, open_control
+from outgate.store.places import Grounds
 from outgate.store.secrets import open_box
 
+GROUNDS = Grounds(
+    ("aus5", "deu6", "va7"),
+    ip_network("127.1.0.0/29"),
+    ("127.0.0.0/8",),
+    taken=frozenset({"127.1.0.3"}),
+)
+"""What new environments get: of the tunnel addresses 127.1.0.1 to .6, one is taken by something else."""
 ORG = "ABC@AdobeOrg"
 ACCOUNT = "a" * 32
 
@@ -100,9 +108,14 @@ class Api:
         self.pokes: list[int] = []
         self.app = build(
             store=world.store,
+            places=world.control.places,
+            grounds=GROUNDS,
+            infrastructures=world.control.infrastructures,
             authenticator=Tokens(),
             changed=lambda: self.pokes.append(1),
             shared_addresses=["127.0.0.2"],
+            dedicated_addresses=["127.0.0.2", "127.0.0.3", "127.0.0.5"],
+            vpn_address="127.0.0.4",
             account_of_key={"own-key": ACCOUNT, "other-key": "b" * 32}.get,
         )
 

@@ -17,6 +17,7 @@ from outgate.egress.runtime import Runtime
 from outgate.model.egress import (
     AdvancedNetworking,
     Environment,
+    Mode,
     NetworkInfrastructure,
     PortForward,
     Program,
@@ -24,6 +25,12 @@ from outgate.model.egress import (
 )
 
 _REL = "http://ns.adobe.com/adobecloud/rel/"
+# What it is that could not be had, for programs that read `statusDetails`.
+_ERROR_CODES = {
+    Mode.FLEXIBLE: "SHARED_ADDRESS_UNAVAILABLE",
+    Mode.DEDICATED: "DEDICATED_ADDRESS_UNAVAILABLE",
+    Mode.VPN: "VPN_UNAVAILABLE",
+}
 
 Json = dict[str, object]
 
@@ -147,22 +154,33 @@ def environment(entry: Environment) -> Json:
     return shown
 
 
-def infrastructure(entry: NetworkInfrastructure) -> Json:
-    """Return a network infrastructure; its own addresses, which the vendor has no field for, beside."""
+def infrastructure(entry: NetworkInfrastructure, gateway_address: str = "") -> Json:
+    """Return a network infrastructure; its own addresses and a VPN's local end, which the vendor has no fields for,
+    beside."""
     path = program_path(entry.program_id)
-    return {
+    shown: Json = {
         **entry.document,
         "id": entry.id,
         "programId": entry.program_id,
         "kind": entry.kind.value,
         "region": entry.region,
-        "isPrimaryRegion": bool(entry.document.get("isPrimaryRegion", True)),
+        "isPrimaryRegion": entry.primary,
         "status": entry.status,
         "egressAddresses": list(entry.addresses),
         "created": rfc3339(entry.created_at, milliseconds=True),
         "updated": rfc3339(entry.updated_at, milliseconds=True),
         "_links": _links(f"{path}/networkInfrastructure/{entry.id}", program=path),
     }
+    if entry.kind is Mode.VPN and gateway_address:
+        shown["gatewayAddress"] = gateway_address
+    if entry.reason:
+        details = {"kind": entry.kind.value, "region": entry.region, "egressAddresses": list(entry.addresses)}
+        shown["statusDetails"] = {
+            "errorCode": _ERROR_CODES[entry.kind],
+            "publicDetails": details,
+            "message": entry.reason,
+        }
+    return shown
 
 
 def port_forward(entry: PortForward) -> Json:

@@ -93,12 +93,10 @@ def _parameter(where: str, name: str, text: str, *, required: bool = False) -> d
     return {"name": name, "in": where, "description": text, "required": required, "schema": schema}
 
 
-def in_path(names: list[str]) -> list[dict[str, Any]]:
-    """Return the parameters of a path."""
-    return [_parameter("path", name, _IDS.get(name, "Its id."), required=True) for name in names]
-
-
-_IDS = {"tenant_id": "The tenant.", "program_id": "The program.", "environment_id": "The environment."}
+def in_path(path: str) -> list[dict[str, Any]]:
+    """Return the parameters of a path with names in braces."""
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    return [_parameter("path", name, f"The {name.removesuffix('_id')}'s id.", required=True) for name in names]
 
 
 def link(href: str) -> dict[str, object]:
@@ -282,4 +280,17 @@ _ALL = (
         body_example={"service": "author"},
     ),
 )
-DESCRIBED: dict[str, dict[str, Any]] = {each["operation_id"]: each for each in _ALL}
+_NETWORKS = tuple(
+    described(operation, operation)
+    for operation in (
+        "getNetworkInfrastructures",
+        "createNetworkInfrastructure",
+        "getNetworkInfrastructure",
+        "updateNetworkInfrastructure",
+        "deleteNetworkInfrastructure",
+        "getEnvironmentAdvancedNetworkingConfigurationList",
+        "enableEnvironmentAdvancedNetworkingConfiguration",
+        "disableEnvironmentAdvancedNetworkingConfiguration",
+    )
+)
+DESCRIBED: dict[str, dict[str, Any]] = {each["operation_id"]: each for each in (*_ALL, *_NETWORKS)}

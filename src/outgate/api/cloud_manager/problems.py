@@ -11,6 +11,7 @@ Not here: what is valid (`validation`), the envelope of the other APIs (`api.err
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -97,8 +98,8 @@ def _shown(value: object) -> object:
     if not value:
         # The vendor's client leaves out the field's name when the value is null, 0, false or empty.
         return json.dumps(value)
-    if isinstance(value, (bool, float)):
-        return value
+    if isinstance(value, bool) or (isinstance(value, float) and math.isfinite(value)):
+        return value  # 1e999 is infinite to Python, and JSON cannot say so
     if isinstance(value, int) and abs(value) < 2**53:
         return value
     text = value if isinstance(value, str) else json.dumps(value)

@@ -16,7 +16,7 @@ from outgate.api.cloud_manager import hal, validation
 from outgate.api.cloud_manager.gateway import Places, Visit, body_of
 from outgate.api.cloud_manager.problems import Invalid, Problem, Violation
 from outgate.egress.runtime import runtime
-from outgate.store.egress import EgressQueries, EnvironmentMoving, VariableRefused
+from outgate.store.egress import DELETING, EgressQueries, EnvironmentMoving, VariableRefused
 
 
 class VariableOperations:
@@ -61,6 +61,8 @@ class VariableOperations:
     async def runtime(self, request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
         place = await self._places.environment(visit, program_id, environment_id)
         service = validation.service_of(await body_of(request))
+        if place.status == DELETING:
+            raise Problem(409, "moving", f"the environment is {place.status}: nothing starts there")
         port, actor = self._proxy_port, visit.caller.subject
         found = await asyncio.to_thread(runtime, self._store, place, service, actor=actor, http_proxy_port=port)
         return JSONResponse(hal.runtime(found), headers={"cache-control": "no-store"})
