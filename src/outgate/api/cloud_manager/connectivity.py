@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 
 from outgate.api.cloud_manager.gateway import Places, Visit, body_of
 from outgate.api.cloud_manager.problems import Invalid, Problem, Violation, printable
-from outgate.api.cloud_manager.validation import HOST_PATTERN
+from outgate.egress.forward_rules import HOST_PATTERN
 from outgate.egress.refusal import Refused
 from outgate.store.egress import EgressQueries
 
@@ -59,7 +59,7 @@ class ConnectivityOperations:
                 self._store.record,
                 visit.caller.subject,
                 "connectivity.test",
-                f"environment {place.id}",
+                place.id,
                 {"host": host, "port": port},
             )
             found = await self._tests.test(place.id, host, port)
@@ -101,6 +101,8 @@ def _wanted(body: object) -> tuple[str, int]:
 
 def _host(text: str) -> str:
     """Return a host as it is asked for, "" for what is none."""
+    if "%" in text:
+        return ""  # a scope is of this host, and may hold anything
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         return str(ip_address(bare))
