@@ -383,13 +383,13 @@ class Laptop:
         """Start the egress, or leave it to `outgate egress serve`."""
         egress = settings.egress
         if egress.apart:
-            service: Egress = Apart(Audit(self._data / AUDIT_FILE))
+            service: Egress = Apart(Audit(self._data / AUDIT_FILE), self._data)
         else:
             service = await egress_service(
                 egress,
                 data=self._data,
                 wanted=StoreWanted(control.egress, control.infrastructures, control.data_version),
-                resolve=resolver.addresses,
+                resolver=resolver,
                 clock=self._clock,
                 header_to=relay.listeners.targets,
                 names=Names(egress.external_domain, egress.vpn_address, names.publish, names.withdraw),

@@ -102,6 +102,7 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
         await parts.relay.holds.look()
         await parts.relay.queue.poke()
         await parts.relay.retired_keys.look()
+        await parts.egress.look()
         return now
 
     return Mounts(
@@ -115,6 +116,7 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
             "/operations/v1": operations.build(
                 operators=parts.relay.operators,
                 status=parts.relay.outbound.ways,
+                egress=_egress_parts(parts),
                 authenticator=authenticator,
                 clock=clock,
                 configured=lambda smtp_config_id: control.tenancy.instance_of(smtp_config_id) is not None,
@@ -142,6 +144,21 @@ def _grounds(settings: Settings) -> Grounds:
         ip_network(egress.tunnel_network, strict=False),
         tuple(egress.client_networks),
         frozenset({*egress.shared_addresses, *egress.dedicated_addresses, egress.vpn_address}),
+    )
+
+
+def _egress_parts(parts: Parts) -> operations.EgressParts:
+    egress = parts.settings.egress
+    return operations.EgressParts(
+        store=parts.control,
+        audit=parts.egress.audit,
+        status=parts.egress.standing,
+        proof=parts.egress.proof,
+        changed=parts.egress.poke,
+        shared_addresses=egress.shared_addresses,
+        dedicated_addresses=egress.dedicated_addresses,
+        vpn_address=egress.vpn_address,
+        exceptions=egress.guard_exceptions,
     )
 
 

@@ -2,7 +2,8 @@
 
 Standards: none.
 Promises: nothing listens before it is known that no other process carries the same; the line `ready` comes once all
-    that can be in force is; SIGTERM and SIGINT end it cleanly, SIGHUP reads again what is wanted.
+    that can be in force is; SIGTERM and SIGINT end it once open connections have finished or `egress.drain_s` is
+    over, a second one at once; SIGHUP reads again what is wanted.
 Dangers: with a control store, the file of its master key is read: run it as the service's user.
 Not here: the parts (`egress_service`), the command (`cli.egress_serve`), relay and HTTP API.
 """
@@ -109,13 +110,17 @@ class _Source:
 
 
 async def _serve(place: Place, egress: EgressSettings, source: _Source) -> None:
-    stop = asyncio.Event()
+    stop, enough = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        (enough if stop.is_set() else stop).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, end)
     wanted, clock = source.open()
     resolver = Resolver(resolv_conf.chosen(egress.resolvers), clock)
-    service = await egress_service(egress, data=place.state, wanted=wanted, resolve=resolver.addresses, clock=clock)
+    service = await egress_service(egress, data=place.state, wanted=wanted, resolver=resolver, clock=clock)
 
     def again() -> None:
         source.again()
@@ -128,6 +133,7 @@ async def _serve(place: Place, egress: EgressSettings, source: _Source) -> None:
             settle_memory()
             print(f"ready {len(service.reconciler.states())} environments ({place.rules or place.state})", flush=True)
             await stop.wait()
+            await service.drain(enough)
         finally:
             await server.stop()
     finally:

@@ -29,7 +29,7 @@ async def _play(changes: list[tuple[str, dict[int, str] | None, bool]]) -> None:
         async with Bench(Path(name)) as bench:
             reconciler = Reconciler(
                 store=place.store,
-                forwarder=bench.forwarder,
+                engine=bench.engine,
                 shared_addresses=["127.0.0.2"],
                 proxy_protocol_targets=[],
                 changes=place.control.data_version,
@@ -48,7 +48,7 @@ async def _play(changes: list[tuple[str, dict[int, str] | None, bool]]) -> None:
                     forwards = [PortForward(name, port, 25) for port, name in last[environment].items()]
                     place.store.put_networking(environment, "7", forwards, [], actor="test")
                 await asyncio.gather(*(reconciler.reconcile() for _ in range(1 + both)))
-            in_force = {(each.environment_id, each.listen_port, each.name) for each in bench.forwarder.forwards()}
+            in_force = {(each.environment_id, each.listen_port, each.name) for each in bench.engine.forwards()}
             assert in_force == {
                 (environment, port, name) for environment, wanted in last.items() for port, name in wanted.items()
             }

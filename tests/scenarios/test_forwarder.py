@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from outgate.egress.forwarder import ListenError
+from outgate.egress.engine import ListenError
 from outgate.egress.gate import Limits
 from outgate.smtp import proxy_header
 from support.egress_peers import Bench, Target, closed, dial, echo, forward, on_both_loops, tunnel_address
@@ -21,18 +21,18 @@ from support.egress_peers import Bench, Target, closed, dial, echo, forward, on_
 async def test_a_connection_reaches_its_target_and_is_audited(tmp_path: Path) -> None:
     tunnel = tunnel_address()
     async with Bench(tmp_path) as bench, Target(echo) as target:
-        await bench.forwarder.apply("10", [forward(tunnel, 30465, "target.example", target.port)])
+        await bench.engine.apply("10", [forward(tunnel, 30465, "target.example", target.port)])
         reader, writer = await dial(tunnel, 30465)
         client = writer.get_extra_info("sockname")
         writer.write(b"hello")
         assert await reader.readexactly(5) == b"hello"
-        assert bench.forwarder.connections("10") == 1
+        assert bench.engine.connections("10") == 1
         writer.write_eof()
         assert await reader.read() == b""
         writer.close()
         # The source address is the plan's, and the audit names the very port.
         assert target.peers[0][0] == "127.0.0.2"
-        await bench.forwarder.close()
+        await bench.engine.close()
         (opened,), (ended,) = bench.lines("decision"), bench.lines("close")
     assert opened["refusal"] == ""
     assert opened["client"] == f"127.0.0.1:{client[1]}"
@@ -44,7 +44,7 @@ async def test_a_connection_reaches_its_target_and_is_audited(tmp_path: Path) ->
     assert ended["connection_id"] == opened["connection_id"]
     assert (ended["bytes_up"], ended["bytes_down"], ended["reason"]) == (5, 5, "finished")
     assert bench.audit.find("127.0.0.1", client[1], bench.clock.now()) == [opened, ended]
-    assert bench.forwarder.connections("10") == 0
+    assert bench.engine.connections("10") == 0
 
 
 @on_both_loops
@@ -53,7 +53,7 @@ async def test_a_client_outside_the_networks_is_reset_before_anything_is_resolve
     async with Bench(tmp_path) as bench, Target(echo) as target:
         inside = forward(tunnel, 30001, "target.example", target.port, client_networks=("127.50.0.0/16",))
         nobody = forward(tunnel, 30002, "target.example", target.port, client_networks=())
-        await bench.forwarder.apply("10", [inside, nobody])
+        await bench.engine.apply("10", [inside, nobody])
         for source, port in (("127.0.0.1", 30001), ("127.50.0.1", 30002)):
             reader, writer = await dial(tunnel, port, source)
             assert await closed(reader) == b""
@@ -81,7 +81,7 @@ async def test_the_guard_refuses_and_says_why(tmp_path: Path) -> None:
     async with Bench(tmp_path, book) as bench, Target(echo) as target:
         names = [*book, "127.0.0.1"]
         forwards = [forward(tunnel, 30000 + i, name, target.port, exceptions=()) for i, name in enumerate(names)]
-        await bench.forwarder.apply("10", forwards)
+        await bench.engine.apply("10", forwards)
         for number in range(len(names)):
             reader, writer = await dial(tunnel, 30000 + number)
             writer.write(b"hello")
@@ -101,7 +101,7 @@ async def test_of_several_addresses_only_checked_ones_are_dialled(tmp_path: Path
     tunnel = tunnel_address()
     book = {"both.example": ["10.0.0.7", "127.0.0.1"]}
     async with Bench(tmp_path, book) as bench, Target(echo) as target:
-        await bench.forwarder.apply("10", [forward(tunnel, 30000, "both.example", target.port)])
+        await bench.engine.apply("10", [forward(tunnel, 30000, "both.example", target.port)])
         reader, writer = await dial(tunnel, 30000)
         writer.write(b"x")
         assert await reader.readexactly(1) == b"x"
@@ -115,7 +115,7 @@ async def test_when_one_address_refuses_the_next_is_dialled(tmp_path: Path) -> N
     tunnel = tunnel_address()
     async with Bench(tmp_path, {"two.example": ["127.7.7.7", "127.0.0.1"]}) as bench, Target(echo) as target:
         # The target listens on 127.0.0.1 only.
-        await bench.forwarder.apply("10", [forward(tunnel, 30000, "two.example", target.port)])
+        await bench.engine.apply("10", [forward(tunnel, 30000, "two.example", target.port)])
         reader, writer = await dial(tunnel, 30000)
         writer.write(b"x")
         assert await reader.readexactly(1) == b"x"
@@ -129,7 +129,7 @@ async def test_a_target_that_refuses_and_a_source_that_is_not_plumbed(tmp_path: 
     with socket.create_server(("127.0.0.1", 0)) as probe:
         dead = probe.getsockname()[1]
     async with Bench(tmp_path) as bench, Target(echo) as target:
-        await bench.forwarder.apply(
+        await bench.engine.apply(
             "10",
             [
                 forward(tunnel, 30000, "target.example", dead),
@@ -165,7 +165,7 @@ async def test_half_close_is_kept_in_both_directions(tmp_path: Path) -> None:
         server_saw.set_result(await reader.read())
 
     async with Bench(tmp_path) as bench, Target(late) as first, Target(early) as second:
-        await bench.forwarder.apply(
+        await bench.engine.apply(
             "10",
             [
                 forward(tunnel, 30000, "target.example", first.port),
@@ -196,8 +196,8 @@ async def test_what_a_client_sends_before_the_target_is_reached_arrives_first(tm
             await gate.wait()
             return await inner(name)
 
-        bench.forwarder._reach._resolve = slow  # type: ignore[assignment]
-        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        bench.reach._resolve = slow  # type: ignore[assignment]
+        await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
         reader, writer = await dial(tunnel, 30000)
         writer.write(b"early and ended")
         writer.write_eof()
@@ -211,7 +211,7 @@ async def test_what_a_client_sends_before_the_target_is_reached_arrives_first(tm
 async def test_fifty_streams_of_a_megabyte_each_way_arrive_whole(tmp_path: Path) -> None:
     tunnel = tunnel_address()
     async with Bench(tmp_path) as bench, Target(echo) as target:
-        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
 
         async def stream() -> None:
             sent = os.urandom(1_000_000)
@@ -231,7 +231,7 @@ async def test_fifty_streams_of_a_megabyte_each_way_arrive_whole(tmp_path: Path)
             assert received.digest() == hashlib.sha256(sent).digest()
 
         await asyncio.gather(*(stream() for _ in range(50)))
-        await bench.forwarder.close()
+        await bench.engine.close()
         closes = bench.lines("close")
         assert [(line["bytes_up"], line["bytes_down"]) for line in closes] == [(1_000_000, 1_000_000)] * 50
 
@@ -250,7 +250,7 @@ async def test_a_target_that_does_not_read_stops_the_client(tmp_path: Path) -> N
         seen.set_result(total)
 
     async with Bench(tmp_path) as bench, Target(lazy) as target:
-        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
         _, writer = await dial(tunnel, 30000)
         writer.transport.set_write_buffer_limits(high=0)
         sent = 0
@@ -281,7 +281,7 @@ async def test_the_proxy_header_comes_first_and_names_the_client(tmp_path: Path)
 
     async with Bench(tmp_path) as bench, Target(record) as target:
         rule = forward(tunnel, 30465, "target.example", target.port, proxy_header=True)
-        await bench.forwarder.apply("10", [rule])
+        await bench.engine.apply("10", [rule])
         _, writer = await dial(tunnel, 30465, "127.77.0.9")
         client = writer.get_extra_info("sockname")
         writer.write(b"EHLO")
@@ -294,7 +294,7 @@ async def test_the_proxy_header_comes_first_and_names_the_client(tmp_path: Path)
         assert (await saw)[length:] == b"EHLO"
         # The counts are the application's octets, without the header.
         writer.close()
-        await bench.forwarder.close()
+        await bench.engine.close()
         assert bench.lines("close")[0]["bytes_up"] == 4
         assert bench.lines("decision")[0]["proxy_header"] is True
 
@@ -304,13 +304,13 @@ async def test_a_change_drains_old_connections_and_spares_the_others(tmp_path: P
     tunnel = tunnel_address()
     async with Bench(tmp_path) as bench, Target(echo) as one, Target(echo) as two:
         kept = forward(tunnel, 30000, "target.example", one.port)
-        await bench.forwarder.apply("10", [kept, forward(tunnel, 30001, "target.example", one.port)])
+        await bench.engine.apply("10", [kept, forward(tunnel, 30001, "target.example", one.port)])
         stays, stays_writer = await dial(tunnel, 30000)
         drains, drains_writer = await dial(tunnel, 30001)
         for reader, writer in ((stays, stays_writer), (drains, drains_writer)):
             writer.write(b"1")
             assert await reader.readexactly(1) == b"1"
-        await bench.forwarder.apply("10", [kept, forward(tunnel, 30001, "target.example", two.port)])
+        await bench.engine.apply("10", [kept, forward(tunnel, 30001, "target.example", two.port)])
         assert await closed(drains) == b""
         drains_writer.close()
         stays_writer.write(b"2")
@@ -329,12 +329,12 @@ async def test_a_withdrawn_forward_lets_its_connections_finish(tmp_path: Path) -
     tunnel = tunnel_address()
     limits = Limits(drain_s=3600.0)
     async with Bench(tmp_path, limits=limits) as bench, Target(echo) as target:
-        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
         reader, writer = await dial(tunnel, 30000)
         writer.write(b"1")
         assert await reader.readexactly(1) == b"1"
-        await bench.forwarder.apply("10", [])
-        assert bench.forwarder.forwards() == ()
+        await bench.engine.apply("10", [])
+        assert bench.engine.forwards() == ()
         with pytest.raises(ConnectionRefusedError):
             await dial(tunnel, 30000)
         writer.write(b"2")
@@ -353,11 +353,11 @@ async def test_what_is_still_being_reached_when_its_forward_goes_is_not_opened(t
         return ["127.0.0.1"]
 
     async with Bench(tmp_path, limits=Limits(drain_s=3600.0)) as bench, Target(echo) as target:
-        bench.forwarder._reach._resolve = slow
-        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        bench.reach._resolve = slow
+        await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
         reader, writer = await dial(tunnel, 30000)
         await asked.wait()
-        await bench.forwarder.apply("10", [])
+        await bench.engine.apply("10", [])
         gate.set()
         assert await closed(reader) == b""
         writer.close()
@@ -372,7 +372,7 @@ async def test_the_address_family_without_a_way_out_hides_no_other_failure(tmp_p
         dead = probe.getsockname()[1]
     async with Bench(tmp_path, book) as bench:
         names = ("both.example", "six.example")
-        await bench.forwarder.apply(
+        await bench.engine.apply(
             "10",
             [forward(tunnel, 30000 + i, name, dead, exceptions=("127.0.0.0/8", "::1")) for i, name in enumerate(names)],
         )
@@ -392,8 +392,8 @@ async def test_an_address_that_gets_the_header_under_any_name(tmp_path: Path) ->
         saw.set_result(await reader.read())
 
     async with Bench(tmp_path) as bench, Target(record) as target:
-        bench.forwarder._header_to = frozenset({f"127.0.0.1:{target.port}"})
-        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        bench.forwarder.header_to = frozenset({f"127.0.0.1:{target.port}"})
+        await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
         _, writer = await dial(tunnel, 30000)
         writer.write_eof()
         found = proxy_header.parse(await saw)
@@ -408,12 +408,12 @@ async def test_a_taken_port_leaves_all_old_forwards_in_force(tmp_path: Path) -> 
     tunnel = tunnel_address()
     async with Bench(tmp_path) as bench, Target(echo) as target:
         old = forward(tunnel, 30000, "target.example", target.port)
-        await bench.forwarder.apply("10", [old])
+        await bench.engine.apply("10", [old])
         with socket.create_server((tunnel, 30002)):
             new = [forward(tunnel, port, "target.example", target.port) for port in (30001, 30002)]
             with pytest.raises(ListenError, match=f"{tunnel}:30002 is taken by another program"):
-                await bench.forwarder.apply("10", new)
-        assert bench.forwarder.forwards() == (old,)
+                await bench.engine.apply("10", new)
+        assert bench.engine.forwards() == (old,)
         with pytest.raises(ConnectionRefusedError):
             await dial(tunnel, 30001)
         reader, writer = await dial(tunnel, 30000)
@@ -421,11 +421,9 @@ async def test_a_taken_port_leaves_all_old_forwards_in_force(tmp_path: Path) -> 
         assert await reader.readexactly(1) == b"x"
         writer.close()
         with pytest.raises(ListenError, match=f"{tunnel}:30000 is taken by environment 10"):
-            await bench.forwarder.apply(
-                "11", [forward(tunnel, 30000, "target.example", target.port, environment_id="11")]
-            )
+            await bench.engine.apply("11", [forward(tunnel, 30000, "target.example", target.port, environment_id="11")])
         with pytest.raises(ListenError, match="an address that this host does not have"):
-            await bench.forwarder.apply("10", [forward("192.0.2.1", 30000, "target.example", target.port)])
+            await bench.engine.apply("10", [forward("192.0.2.1", 30000, "target.example", target.port)])
 
 
 @on_both_loops
@@ -435,8 +433,8 @@ async def test_a_port_given_up_can_be_taken_at_once(tmp_path: Path) -> None:
         for round_number in range(5):
             environment = str(round_number % 2)
             rule = forward(tunnel, 30000, "target.example", target.port, environment_id=environment)
-            await bench.forwarder.apply(environment, [rule])
-            await bench.forwarder.apply(environment, [])
+            await bench.engine.apply(environment, [rule])
+            await bench.engine.apply(environment, [])
 
 
 @on_both_loops
@@ -447,8 +445,8 @@ async def test_the_limit_of_an_environment_is_kept_and_given_back(
     limits = Limits(connections_per_environment=3, connections_alert=2, drain_s=0.0)
     async with Bench(tmp_path, limits=limits) as bench, Target(echo) as target:
         other = forward(tunnel, 30001, "target.example", target.port, environment_id="11")
-        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
-        await bench.forwarder.apply("11", [other])
+        await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        await bench.engine.apply("11", [other])
         open_ones = [await dial(tunnel, 30000) for _ in range(3)]
         for reader, writer in open_ones:
             writer.write(b"x")
@@ -466,7 +464,7 @@ async def test_the_limit_of_an_environment_is_kept_and_given_back(
         writer.write_eof()
         assert await reader.read() == b""
         writer.close()
-        while bench.forwarder.connections("10") > 2:
+        while bench.engine.connections("10") > 2:
             await asyncio.sleep(0)
         reader, writer = await dial(tunnel, 30000)
         writer.write(b"x")
@@ -481,7 +479,7 @@ async def test_an_idle_connection_ends_with_that_reason(tmp_path: Path) -> None:
     tunnel = tunnel_address()
     limits = Limits(idle_timeout_s=0.05)
     async with Bench(tmp_path, limits=limits) as bench, Target(echo) as target:
-        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
         reader, writer = await dial(tunnel, 30000)
         assert await closed(reader) == b""
         writer.close()
@@ -503,7 +501,7 @@ async def test_a_target_that_does_not_answer_is_given_up(tmp_path: Path) -> None
             filler.connect_ex(("127.0.0.1", port))
             fillers.append(filler)
         async with Bench(tmp_path, limits=Limits(connect_timeout_s=0.2)) as bench:
-            await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", port)])
+            await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", port)])
             reader, writer = await dial(tunnel, 30000)
             assert await closed(reader) == b""
             writer.close()
@@ -525,13 +523,13 @@ async def test_a_reset_by_the_target_ends_the_client_after_what_was_sent(tmp_pat
         writer.transport.abort()
 
     async with Bench(tmp_path) as bench, Target(reset) as target:
-        await bench.forwarder.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
         reader, writer = await dial(tunnel, 30000)
         assert await reader.readexactly(3) == b"bye"
         writer.write(b"x")
         assert await closed(reader) == b""
         writer.close()
-        while bench.forwarder.connections("10"):
+        while bench.engine.connections("10"):
             await asyncio.sleep(0)
         assert bench.lines("close")[0]["reason"] == "target reset"
 
@@ -547,19 +545,19 @@ async def test_closing_ends_everything_also_what_is_still_being_reached(tmp_path
             await asyncio.Event().wait()
             return []
 
-        await bench.forwarder.apply(
+        await bench.engine.apply(
             "10",
             [forward(tunnel, 30000, "127.0.0.1", target.port), forward(tunnel, 30001, "never.example", 1)],
         )
-        bench.forwarder._reach._resolve = never
+        bench.reach._resolve = never
         joined = await dial(tunnel, 30000)
         joined[1].write(b"x")
         assert await joined[0].readexactly(1) == b"x"
         reaching = await dial(tunnel, 30001)
         await asked.wait()
-        await bench.forwarder.close()
+        await bench.engine.close()
         for reader, writer in (joined, reaching):
             assert await closed(reader) == b""
             writer.close()
-        assert bench.forwarder.connections("10") == 0
+        assert bench.engine.connections("10") == 0
         assert [line["reason"] for line in bench.lines("close")] == ["shutdown"]

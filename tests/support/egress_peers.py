@@ -17,10 +17,13 @@ import uvloop
 
 from outgate.base.clock import FrozenClock
 from outgate.egress.audit import Audit
+from outgate.egress.engine import Engine
 from outgate.egress.forwarder import Forwarder
 from outgate.egress.gate import Gate, Limits
 from outgate.egress.ledger import Ledger
 from outgate.egress.plan import FORWARDER, Forward, Way
+from outgate.egress.poll import poller
+from outgate.egress.pump import Pump
 from outgate.egress.reach import Reach
 from outgate.model.egress import Mode
 from outgate.net.guard import compile_exceptions
@@ -75,7 +78,7 @@ def forward(
 
 
 class Bench:
-    """A forwarder over an address book, with its audit."""
+    """An engine with a forwarder over an address book, with its audit."""
 
     def __init__(
         self,
@@ -89,12 +92,16 @@ class Bench:
         self.clock = FrozenClock()
         self.audit = Audit(directory / "egress-audit.jsonl")
         limits = limits or Limits(drain_s=0.0)
+        polling = poller(asyncio.get_running_loop())
+        self.reach = Reach(self.resolve, connect_timeout_s=limits.connect_timeout_s, poller=polling)
         self.forwarder = Forwarder(
-            reach=Reach(self.resolve, connect_timeout_s=limits.connect_timeout_s),
+            reach=self.reach,
             gate=Gate(limits),
             ledger=Ledger(self.audit, self.clock),
             limits=limits,
+            pump=Pump(polling, idle_timeout_s=limits.idle_timeout_s),
         )
+        self.engine = Engine(self.forwarder)
 
     async def resolve(self, name: str) -> Sequence[str]:
         self.asked.append(name)
@@ -111,7 +118,7 @@ class Bench:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.forwarder.close()
+        await self.engine.close()
         self.audit.close()
 
 
@@ -154,7 +161,11 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 async def dial(address: str, port: int, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect from a chosen address."""
-    return await asyncio.open_connection(address, port, local_addr=(source, 0), limit=2**20)
+    # The system answers for a listener: connecting waits for nobody in this loop, and a connection that is reset at once
+    # has been one.
+    opened = socket.create_connection((address, port), source_address=(source, 0))
+    opened.setblocking(False)
+    return await asyncio.open_connection(sock=opened, limit=2**20)
 
 
 async def closed(reader: asyncio.StreamReader) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,19 @@ from outgate.egress.audit import Audit, Connection
 from outgate.egress.gate import Limits
 from outgate.egress.ledger import Ledger
 from outgate.egress.plan import Rule
-from outgate.egress.status import Budget, Standing, Status
+from outgate.egress.status import Standing, Status
 from outgate.store.control import ControlStore
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A count of source ports."""
+
+    source: str
+    target: str
+    port: int
+    used: int
+    most: int
 
 
 class EgressSide:
@@ -39,6 +51,7 @@ class EgressSide:
             changed=self._poke,
             shared_addresses=("127.0.0.2",),
             dedicated_addresses=("127.0.0.3", "127.0.0.4"),
+            vpn_address="127.0.0.5",
             exceptions=("127.0.0.0/8",),
         )
 

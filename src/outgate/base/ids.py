@@ -70,6 +70,11 @@ def hex_id() -> str:
     return secrets.token_hex(16)
 
 
+def short_id() -> str:
+    """Return 16 lower-case hexadecimal digits, at a fraction of what `hex_id` costs."""
+    return f"{_POOL.number(8):016x}"
+
+
 def smtp_username() -> str:
     """Return a user name of the vendor's shape: 18 of `[a-z0-9]` and two digits."""
     return "".join(secrets.choice(_LOWER) for _ in range(18)) + f"{secrets.randbelow(100):02d}"

@@ -1,69 +1,61 @@
-"""The user-space engine: listen on tunnel addresses, decide, and carry connections to checked targets.
+"""Carry the connections of port forwards: judge, reach the target, join, and tell the ledger.
 
-Standards: PROXY protocol version 2 (towards targets that the plan marks); Linux IP_BIND_ADDRESS_NO_PORT.
-Promises: an environment's forwards change as a whole or not at all; a connection is made only to an address
-    that the guard has just checked, and only from an address of the plan; every connection is audited.
-Dangers: default deny: an environment without client networks serves nobody. A refusal is a reset; its reason
-    is in the audit only.
-Not here: what shall be in force (`plan`), statuses (`reconcile`), copying (`pipe`).
+Standards: PROXY protocol version 2 (towards targets that the plan marks).
+Promises: a connection is made only if the gate lets it in, and only to where `reach` has checked; every
+    connection is told of to the ledger; a place at the gate is given back exactly once.
+Dangers: a refusal is a reset; its reason is in the audit only.
+Not here: listening (`listeners`), what shall be in force (`plan`), copying (`pump`), looking into mail (`mail_watch`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address
-from typing import Any
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from outgate.base import ids
 from outgate.base.log import Log
-from outgate.base.tasks import spawn
 from outgate.egress.audit import Connection, endpoint
 from outgate.egress.gate import Gate, Limits
 from outgate.egress.ledger import Ledger
-from outgate.egress.pipe import Pipe
-from outgate.egress.plan import Forward
-from outgate.egress.reach import Reach
+from outgate.egress.listeners import Key, plain
+from outgate.egress.plan import Forward, Rule
+from outgate.egress.pump import Ended, Flow, Pump, Watch
+from outgate.egress.reach import Dial, Reach, Reached, Route
 from outgate.egress.refusal import Refused
 from outgate.smtp.proxy_header import encode_v2
 
 _log = Log("outgate.egress")
-_BACKLOG = 1024
 
-Key = tuple[str, int]
-
-
-class ListenError(Exception):
-    """A port cannot be listened on; the message names it and says why. Nothing has changed."""
+WatchFor = Callable[[Connection], Watch | None]
 
 
-@dataclass(slots=True)
-class _Listener:
-    forward: Forward
-    server: asyncio.Server | None = None
-    withdrawn: bool = False
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What goes on under one rule: connections, and octets so far of those that are open."""
+
+    rule: Rule
+    open: int
+    up: int
+    down: int
 
 
-@dataclass(slots=True, eq=False)
-class _Call:
-    """One accepted connection."""
+class _Served:
+    """A forward that is in force, or still has connections."""
 
-    id: str
-    listener: _Listener
-    forward: Forward
-    client: Key = ("", 0)
-    dialled: Key = ("", 0)
-    known: Connection | None = None
-    counted: bool = False
-    task: asyncio.Task[None] | None = None
-    pipe: Pipe = field(init=False)
+    __slots__ = ("calls", "forward", "leaves", "route", "withdrawn")
+
+    def __init__(self, forward: Forward) -> None:
+        self.forward = forward
+        self.route = Route(forward.name, forward.port, forward.way)
+        self.leaves = f" ({forward.mode.value})"
+        self.calls: set[_Call] = set()
+        self.withdrawn = False
 
 
 class Forwarder:
-    """Carry forwards. Lives on one event loop; made by `app`, fed by `reconcile`."""
+    """A carrier of forwards. Lives on one event loop."""
 
     def __init__(
         self,
@@ -72,229 +64,152 @@ class Forwarder:
         gate: Gate,
         ledger: Ledger,
         limits: Limits,
+        pump: Pump,
         header_to: Collection[str] = (),
+        watch_for: WatchFor | None = None,
     ) -> None:
         """`header_to` are checked addresses (`address:port`) that get a PROXY header under whatever name; it may change
-        meanwhile."""
-        self._reach = reach
-        self._gate = gate
-        self._ledger = ledger
-        self._limits = limits
-        self._header_to = header_to
-        self._listeners: dict[Key, _Listener] = {}
-        self._calls: set[_Call] = set()
-        self._applying = asyncio.Lock()
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        meanwhile. `watch_for` returns what looks into an opened connection that is known to carry mail."""
+        self.reach = reach
+        self.gate = gate
+        self.ledger = ledger
+        self.pump = pump
+        self.header_to = header_to
+        self.watch_for = watch_for
+        self._drain_s = limits.drain_s
+        self._served: dict[int, _Served] = {}
 
-    def forwards(self) -> tuple[Forward, ...]:
-        """Return the forwards that are in force now."""
-        return tuple(listener.forward for listener in self._listeners.values())
+    def live(self) -> list[Live]:
+        """Return what goes on under each forward that has connections."""
+        return [
+            Live(served.forward, len(served.calls), sum(call.up for call in calls), sum(call.down for call in calls))
+            for served in self._served.values()
+            if (calls := served.calls)
+        ]
 
-    def connections(self, environment_id: str) -> int:
-        """Return how many connections of an environment are open or being opened."""
-        return self._gate.open(environment_id)
-
-    async def apply(self, environment_id: str, forwards: Sequence[Forward]) -> None:
-        """Put exactly `forwards` into force for an environment; connections of withdrawn ones drain.
-
-        Raises `ListenError`, with the old ones still in force, if one of the new ports cannot be had."""
-        async with self._applying:
-            wanted = {(each.listen_address, each.listen_port): each for each in forwards}
-            mine = {key for key, each in self._listeners.items() if each.forward.environment_id == environment_id}
-            added = await self._listen({key: each for key, each in wanted.items() if key not in mine})
-            # From here on nothing can fail, so the change is whole.
-            withdrawn: list[Forward] = []
-            for key in mine:
-                listener = self._listeners[key]
-                if key not in wanted:
-                    withdrawn.append(listener.forward)
-                    self._drop(key)
-                elif wanted[key] != listener.forward:
-                    withdrawn.append(listener.forward)
-                    listener.forward = wanted[key]
-            self._listeners.update(added)
-            self._drain(withdrawn)
-
-    async def close(self) -> None:
-        """Stop listening and end every connection."""
-        async with self._applying:
-            for key in list(self._listeners):
-                self._drop(key)
-            for call in list(self._calls):
-                call.pipe.abort("shutdown")
-                if call.task is not None:
-                    call.task.cancel()
-            await self._quiet.wait()
-
-    async def _listen(self, wanted: dict[Key, Forward]) -> dict[Key, _Listener]:
-        """Return a listener for each, all or none."""
-        sockets: dict[Key, socket.socket] = {}
+    def accepted(self, rule: Rule, sock: socket.socket, client: Key, dialled: Key) -> None:
+        """Judge a new connection by what is known at once, and begin to reach its target."""
+        served = self._served.get(id(rule))
+        if served is None:
+            assert isinstance(rule, Forward)
+            served = self._served[id(rule)] = _Served(rule)
+        call = _Call(self, served, sock, client, dialled)
         try:
-            for key, forward in wanted.items():
-                holder = self._listeners.get(key)
-                if holder is not None:
-                    other = holder.forward.environment_id
-                    raise ListenError(f"{endpoint(*key)} is taken by environment {other} ({forward.name} wants it)")
-                sockets[key] = _bound(key)
-        except ListenError:
-            for opened in sockets.values():
-                opened.close()
-            raise
-        loop = asyncio.get_running_loop()
-        added: dict[Key, _Listener] = {}
-        for key, opened in sockets.items():
-            listener = _Listener(wanted[key])
-            listener.server = await loop.create_server(self._factory(listener), sock=opened, backlog=_BACKLOG)
-            added[key] = listener
-        return added
+            self.gate.admit(rule, client[0])
+            self.gate.enter(rule.environment_id)
+        except Refused as refused:
+            call.refuse(refused)
+            return
+        served.calls.add(call)
+        call.dial = self.reach.dial(served.route, call.reached)
 
-    def _drop(self, key: Key) -> None:
-        listener = self._listeners.pop(key)
-        listener.withdrawn = True
-        if listener.server is not None:
-            listener.server.close()
-
-    def _drain(self, withdrawn: Sequence[Forward]) -> None:
-        gone = set(withdrawn)
-        old = [call for call in self._calls if call.forward in gone]
+    def withdrawn(self, rules: Collection[Rule]) -> None:
+        """Let the connections of these forwards finish, for `drain_s`."""
+        old: list[_Call] = []
+        for rule in rules:
+            served = self._served.get(id(rule))
+            if served is not None:
+                served.withdrawn = True
+                old += served.calls
+                if not served.calls:
+                    del self._served[id(rule)]
         if not old:
             return
-        _log.info("egress.draining", connections=len(old), seconds=self._limits.drain_s)
+        _log.info("egress.draining", connections=len(old), seconds=self._drain_s)
+        asyncio.get_running_loop().call_later(self._drain_s, _end, old)
 
-        def end() -> None:
-            for call in old:
-                if call in self._calls:
-                    call.pipe.abort("drained")
+    async def close(self) -> None:
+        """End every connection."""
+        for served in list(self._served.values()):
+            for call in list(served.calls):
+                call.abort("shutdown")
 
-        asyncio.get_running_loop().call_later(self._limits.drain_s, end)
+    def forget(self, served: _Served, call: _Call) -> None:
+        """Take note that a connection that had a place is over."""
+        served.calls.discard(call)
+        self.gate.leave(served.forward.environment_id)
+        if served.withdrawn and not served.calls:
+            del self._served[id(served.forward)]
 
-    def _factory(self, listener: _Listener) -> Callable[[], asyncio.Protocol]:
-        loop = asyncio.get_running_loop()
 
-        def accept() -> asyncio.Protocol:
-            call = _Call(ids.hex_id()[:16], listener, listener.forward)
-            call.pipe = Pipe(
-                loop,
-                idle_timeout_s=self._limits.idle_timeout_s,
-                accepted=lambda transport: self._accepted(call, transport),
-                ended=lambda reason: self._ended(call, reason),
+class _Call:
+    """One accepted connection."""
+
+    __slots__ = ("_client", "_dialled", "_flow", "_forwarder", "_id", "_known", "_served", "_sock", "dial")
+
+    def __init__(self, forwarder: Forwarder, served: _Served, sock: socket.socket, client: Key, dialled: Key) -> None:
+        self._forwarder = forwarder
+        self._served = served
+        self._sock = sock
+        self._client = client
+        self._dialled = dialled
+        self._id = ids.short_id()
+        self._known: Connection | None = None
+        self._flow: Flow | None = None
+        self.dial: Dial | None = None
+
+    @property
+    def up(self) -> int:
+        """Return how many octets have come from the client so far."""
+        return 0 if self._flow is None else self._flow.up
+
+    @property
+    def down(self) -> int:
+        """Return how many octets have come from the target so far."""
+        return 0 if self._flow is None else self._flow.down
+
+    def refuse(self, refused: Refused) -> None:
+        """Reset the client and say why where that is written down."""
+        forward = self._served.forward
+        known = Connection(self._id, forward, endpoint(*self._client), forward.name, forward.port)
+        self._forwarder.ledger.refused(known, refused)
+        self._forwarder.pump.poller.close(self._sock, reset=True)
+
+    def abort(self, reason: str) -> None:
+        """End this connection now, in whatever state it is."""
+        if self._flow is not None:
+            self._flow.abort(reason)
+            return
+        if self.dial is not None:
+            self.dial.cancel()
+        self.reached(Refused("withdrawn", f"it was not opened yet ({reason})"))
+
+    def reached(self, how: Reached | Refused) -> None:
+        """Join the two sides, or refuse."""
+        served, forwarder = self._served, self._forwarder
+        if isinstance(how, Reached) and served.withdrawn:
+            forwarder.pump.poller.close(how.socket)
+            how = Refused("withdrawn", "the forward went away meanwhile")
+        if isinstance(how, Refused):
+            try:
+                self.refuse(how)
+            finally:
+                forwarder.forget(served, self)
+            return
+        forward = served.forward
+        source = endpoint(*plain(how.socket.getsockname()))
+        target = endpoint(how.address, forward.port)
+        header = forward.proxy_header or target in forwarder.header_to
+        client = endpoint(*self._client)
+        self._known = known = Connection(
+            self._id, forward, client, forward.name, forward.port, "", header, target, source, how.exception
+        )
+        forwarder.ledger.opened(known, reason=f"leaves from {source}{served.leaves}")
+        watch = forwarder.watch_for(known) if forward.mail and forwarder.watch_for is not None else None
+        first = encode_v2(self._client, self._dialled) if header else b""
+        self._flow = forwarder.pump.join(self._sock, how.socket, to_target=first, watch=watch, ended=self._ended)
+
+    def _ended(self, how: Ended) -> None:
+        known = self._known
+        assert known is not None
+        try:
+            self._forwarder.ledger.closed(
+                known, bytes_up=how.up, bytes_down=how.down, duration_s=how.duration_s, reason=how.reason
             )
-            return call.pipe.client
-
-        return accept
-
-    def _accepted(self, call: _Call, transport: asyncio.Transport) -> None:
-        """Judge a new connection by what is known at once: who, and how many."""
-        self._calls.add(call)
-        self._quiet.clear()
-        call.client = _plain(transport.get_extra_info("peername"))
-        call.dialled = _plain(transport.get_extra_info("sockname"))
-        environment = call.forward.environment_id
-        try:
-            self._gate.admit(call.forward, call.client[0])
-            self._gate.enter(environment)
-        except Refused as refused:
-            self._refuse(call, refused)
-            return
-        call.counted = True
-        call.task = spawn(self._open(call), f"egress {call.id}")
-
-    async def _open(self, call: _Call) -> None:
-        """Find, check and connect the target, then let the octets flow."""
-        forward = call.forward
-        try:
-            reached = await self._reach.connect(forward.name, forward.port, forward.way)
-        except Refused as refused:
-            self._refuse(call, refused)
-            return
-        source = endpoint(*_plain(reached.socket.getsockname()))
-        if call.pipe.ending or call.listener.withdrawn or call.listener.forward != forward:
-            reached.socket.close()
-            self._refuse(call, Refused("withdrawn", "the client or the forward went away meanwhile"))
-            return
-        target = endpoint(reached.address, forward.port)
-        header = forward.proxy_header or target in self._header_to
-        known = self._connection(call, target=target, source=source, exception=reached.exception, proxy_header=header)
-        try:
-            loop = asyncio.get_running_loop()
-            await loop.create_connection(lambda: call.pipe.target, sock=reached.socket)
-        except OSError as error:
-            self._refuse(call, Refused("unreachable", str(error)))
-            return
-        if call.pipe.ending:
-            # The client vanished in that very step: nothing has been sent, so nothing was opened.
-            self._refuse(call, Refused("withdrawn", "the client went away meanwhile"))
-            return
-        call.known = known
-        self._ledger.opened(known, reason=f"leaves from {source} ({forward.mode.value})")
-        if header:
-            call.pipe.target.write(encode_v2(call.client, call.dialled))
-        call.pipe.join()
-
-    def _connection(self, call: _Call, **known: Any) -> Connection:
-        forward = call.forward
-        return Connection(call.id, forward, endpoint(*call.client), forward.name, forward.port, **known)
-
-    def _refuse(self, call: _Call, refused: Refused) -> None:
-        self._ledger.refused(self._connection(call), refused)
-        call.pipe.abort("refused")
-        # An abort of a client that has already gone calls nobody back.
-        if call.pipe.client.gone:
-            self._forget(call)
-
-    def _ended(self, call: _Call, reason: str) -> None:
-        if call.known is not None:
-            pipe = call.pipe
-            up, down = pipe.client.octets, pipe.target.octets
-            self._ledger.closed(
-                call.known,
-                bytes_up=up,
-                bytes_down=down,
-                duration_s=pipe.duration_s,
-                reason=reason,
-            )
-        self._forget(call)
-
-    def _forget(self, call: _Call) -> None:
-        self._calls.discard(call)
-        if not self._calls:
-            self._quiet.set()
-        if not call.counted:
-            return
-        call.counted = False
-        self._gate.leave(call.forward.environment_id)
+        finally:
+            self._forwarder.forget(self._served, self)
 
 
-def _bound(key: Key) -> socket.socket:
-    """Return a socket that listens there. Raises `ListenError`."""
-    opened: socket.socket | None = None
-    try:
-        address = ip_address(key[0])
-        opened = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)
-        opened.setblocking(False)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind(key)
-        # Only listening finds out about another listener.
-        opened.listen(_BACKLOG)
-    except (OSError, ValueError) as error:
-        if opened is not None:
-            opened.close()
-        number = error.errno if isinstance(error, OSError) else None
-        said = {
-            errno.EADDRINUSE: "is taken by another program on this host",
-            errno.EADDRNOTAVAIL: "is on an address that this host does not have",
-        }.get(number or 0, f"cannot be listened on: {error}")
-        raise ListenError(f"{endpoint(*key)} {said}") from error
-    return opened
-
-
-def _plain(name: Sequence[object] | None) -> Key:
-    """Return address and port of a socket's name; an IPv4-mapped address as the IPv4 address it is."""
-    if not name:
-        return "", 0
-    address, port = str(name[0]), int(str(name[1]))
-    if address.startswith("::ffff:"):
-        mapped = IPv6Address(address).ipv4_mapped
-        address = address if mapped is None else str(mapped)
-    return address, port
+def _end(calls: list[_Call]) -> None:
+    for call in calls:
+        call.abort("drained")

@@ -1,31 +1,45 @@
-"""Resolve a name, check what it resolves to, and connect to the checked address from an address of the plan.
+"""Resolve a name, check what it resolves to, and connect to the checked address from an address of the way.
 
-Standards: Linux IP_BIND_ADDRESS_NO_PORT.
-Promises: a connection is made only to an address that the guard has just checked, and only from an address of the
-    way; whatever goes wrong is a `Refused` with a class word and a reason, and ends this connection only.
+Standards: Linux IP_BIND_ADDRESS_NO_PORT, RFC 1122 section 4.2.3.6 (keep-alive).
+Promises: a connection is made only to an address that the guard has checked for this very name and way, and only from
+    an address of the way; whatever goes wrong is a `Refused` with a class word and a reason, and ends this
+    connection only. A name is looked up for each connection, in memory no longer than its answer allows: a
+    target that comes to lead to a private address is refused from then on.
 Dangers: never connect to a name: it may lead elsewhere by then.
-Not here: who asks (`forwarder`, `http_proxy`), copying (`pipe`).
+Not here: who asks (`forwarder`, `http_proxy`), copying (`pump`), the count of source ports (`budget`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from outgate.base.tasks import spawn
+from outgate.egress import poll
 from outgate.egress.audit import endpoint
+from outgate.egress.budget import Budget, Counted, Ports
 from outgate.egress.plan import Way
 from outgate.egress.refusal import Refused
 from outgate.net import guard
 
 _ADDRESSES_TRIED = 4
+_JUDGED = 256
 # Not in every Python's socket module; the number is Linux's own.
 _IP_BIND_ADDRESS_NO_PORT = 24
+_LINUX = sys.platform == "linux"
+_STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+_KEEPIDLE: int = getattr(socket, "TCP_KEEPIDLE", 0x10)  # macOS calls it TCP_KEEPALIVE, 0x10
+_UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, errno.EINTR})
+_DONE = frozenset({0, errno.EISCONN})
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
+AtHand = Callable[[str], Sequence[str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,83 +51,341 @@ class Reached:
     exception: str
 
 
+Told = Callable[[Reached | Refused], None]
+
+
+class Route:
+    """Where a rule leads, and what has been found out about its addresses: made once, used for each connection."""
+
+    __slots__ = ("judged", "literal", "name", "port", "way")
+
+    def __init__(self, name: str, port: int, way: Way) -> None:
+        self.name = name
+        self.port = port
+        self.way = way
+        self.judged: dict[str, _Judged] = {}
+        try:
+            self.literal: tuple[str, ...] = (str(ip_address(name)),)
+        except ValueError:
+            self.literal = ()
+
+    def judge(self, address: str) -> _Judged:
+        """Return whether an address may be dialled and from where. The verdict on one address never changes."""
+        known = self.judged.get(address)
+        if known is None:
+            if len(self.judged) >= _JUDGED:
+                self.judged.clear()
+            known = self.judged[address] = self._judge(address)
+        return known
+
+    def _judge(self, address: str) -> _Judged:
+        verdict = guard.check(address, exceptions=self.way.exceptions, name=self.name)
+        if not verdict.allowed:
+            return _Judged(address, (), "", Refused("guard", f"{self.name} is {address}: {verdict.reason}"))
+        version = ip_address(address).version
+        fitting = tuple(each for each in self.way.sources if ip_address(each).version == version)
+        if not fitting:
+            return _Judged(address, (), "", Refused("source", f"no IPv{version} address to leave from for {address}"))
+        return _Judged(address, fitting, verdict.exception, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    address: str
+    sources: tuple[str, ...]
+    exception: str
+    refused: Refused | None
+
+
 class Reach:
     """Make connections. Lives on one event loop."""
 
-    def __init__(self, resolve: Resolve, *, connect_timeout_s: float) -> None:
+    def __init__(
+        self,
+        resolve: Resolve,
+        *,
+        connect_timeout_s: float,
+        at_hand: AtHand | None = None,
+        poller: poll.Poller | None = None,
+        keepalive_s: float = 60.0,
+        port_budget_alert: float = 0.7,
+    ) -> None:
+        """`at_hand` returns what `resolve` would without waiting, or None; without a `poller` it makes its own."""
         self._resolve = resolve
-        self._timeout_s = connect_timeout_s
+        self._at_hand = at_hand
+        self.timeout_s = connect_timeout_s
+        self.keepalive_s = max(int(keepalive_s), 1)
+        self._poller = poller
+        self.ports = Ports(alert=port_budget_alert)
         self._turn = 0
+        self._dials: set[Dial] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def budget(self) -> list[Budget]:
+        """Return how many source ports are taken, per source and target, the fullest first."""
+        return self.ports.budget()
 
     async def connect(self, name: str, port: int, way: Way) -> Reached:
         """Return a connection to `name`:`port`. Raises `Refused`."""
-        failure: Refused | None = None
-        tries: list[tuple[str, str, str]] = []
-        for address in await self._addresses(name):
-            verdict = guard.check(address, exceptions=way.exceptions, name=name)
-            try:
-                if not verdict.allowed:
-                    raise Refused("guard", f"{name} is {address}: {verdict.reason}")
-                tries.append((address, self._source(way, address), verdict.exception))
-            except Refused as refused:
-                failure = failure or refused
-        if tries:
-            failure = None  # what could be tried tells more than what could not
-        for address, source, exception in tries[:_ADDRESSES_TRIED]:
-            seconds = self._timeout_s / min(len(tries), _ADDRESSES_TRIED)
-            try:
-                return Reached(await _connected(address, port, source, seconds), address, exception)
-            except Refused as refused:
-                failure = failure or refused
-        raise failure or Refused("dns", f"{name} has no address")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Reached | Refused] = loop.create_future()
 
-    async def _addresses(self, name: str) -> Sequence[str]:
+        def told(how: Reached | Refused) -> None:
+            if not answer.done():
+                answer.set_result(how)
+            elif isinstance(how, Reached):
+                self.poller.close(how.socket)
+
+        dial = self.dial(Route(name, port, way), told)
         try:
-            return (str(ip_address(name)),)
-        except ValueError:
-            pass
+            how = await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and isinstance(reached := answer.result(), Reached):
+                self.poller.close(reached.socket)
+            dial.cancel()
+            raise
+        if isinstance(how, Refused):
+            raise Refused(how.kind, str(how))  # a fresh one: verdicts are kept, and raising adds to an error
+        self.poller.drop(how.socket.fileno())
+        return how
+
+    def dial(self, route: Route, told: Told) -> Dial:
+        """Connect; `told` is called once with how that went, perhaps in here. The socket is still watched for by the
+        poller (to be handed on, or closed by it)."""
+        dial = Dial(self, route, told)
+        addresses = route.literal or (None if self._at_hand is None else self._at_hand(route.name))
+        if addresses is None:
+            dial.task = spawn(self._ask(dial), f"egress resolve {route.name}")
+        else:
+            dial.begin(addresses)
+        return dial
+
+    @property
+    def poller(self) -> poll.Poller:
+        """Return the poller that connects."""
+        if self._poller is None:
+            self._poller = poll.poller(asyncio.get_running_loop())
+        return self._poller
+
+    def close(self) -> None:
+        """Give up what is being connected; nobody is told."""
+        for dial in list(self._dials):
+            dial.cancel()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+    def turn(self, count: int) -> int:
+        """Return whose turn it is of `count` that take turns."""
+        self._turn += 1
+        return self._turn % count
+
+    def waits(self, dial: Dial) -> None:
+        """Take note that a connection is under way: it must not stay so for longer than its time."""
+        self._dials.add(dial)
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(self._period_s, self._end_late)
+
+    def done(self, dial: Dial) -> None:
+        """Take note that it is no longer."""
+        self._dials.discard(dial)
+
+    @property
+    def _period_s(self) -> float:
+        return max(self.timeout_s / 20, 0.01)
+
+    def _end_late(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for dial in [each for each in self._dials if each.until <= now]:
+            dial.late()
+        self._sweep = loop.call_later(self._period_s, self._end_late) if self._dials else None
+
+    async def _ask(self, dial: Dial) -> None:
+        name = dial.route.name
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._resolve(name)
+            async with asyncio.timeout(self.timeout_s):
+                addresses = await self._resolve(name)
         except TimeoutError:
-            raise Refused("dns", f"{name} was not resolved in time") from None
+            dial.refuse(Refused("dns", f"{name} was not resolved in time"))
         except Exception as error:
             # Whatever a resolver runs into ends this connection, and nothing else.
-            raise Refused("dns", f"{name} cannot be resolved: {error}") from error
-
-    def _source(self, way: Way, address: str) -> str:
-        version = ip_address(address).version
-        fitting = [each for each in way.sources if ip_address(each).version == version]
-        if not fitting:
-            raise Refused("source", f"no IPv{version} address to leave from for {address}")
-        self._turn += 1
-        return fitting[self._turn % len(fitting)]
+            dial.refuse(Refused("dns", f"{name} cannot be resolved: {error}"))
+        else:
+            dial.begin(addresses)
 
 
-async def _connected(address: str, port: int, source: str, seconds: float) -> socket.socket:
-    """Return a socket connected from `source` within `seconds`. Raises `Refused`."""
-    place = f"{endpoint(address, port)} from {source}"
-    opened = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-    try:
-        opened.setblocking(False)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if sys.platform == "linux":
-            # The port is chosen at connect, per destination: else an address has 28,000 connections in all.
-            opened.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+class Dial:
+    """One connection being made."""
+
+    __slots__ = ("_at", "_failure", "_from", "_reach", "_sock", "_told", "_tries", "route", "task", "until")
+
+    def __init__(self, reach: Reach, route: Route, told: Told) -> None:
+        self._reach = reach
+        self._told: Told | None = told
+        self._tries: list[_Judged] = []
+        self._at = 0
+        self._from = ""
+        self._failure: Refused | None = None
+        self._sock: socket.socket | None = None
+        self.route = route
+        self.task: asyncio.Task[None] | None = None
+        self.until = 0.0
+
+    def begin(self, addresses: Sequence[str]) -> None:
+        """Try the first address that may be tried."""
+        if self._told is None:
+            return
+        failure: Refused | None = None
+        for address in addresses:
+            judged = self.route.judge(address)
+            if judged.refused is None:
+                self._tries.append(judged)
+                if len(self._tries) == _ADDRESSES_TRIED:
+                    break
+            else:
+                failure = failure or judged.refused
+        if not self._tries:
+            self.refuse(failure or Refused("dns", f"{self.route.name} has no address"))
+            return
+        self._next()
+
+    def cancel(self) -> None:
+        """Give up; nobody is told."""
+        self._told = None
+        self._reach.done(self)
+        if self._sock is not None:
+            self._reach.poller.close(self._sock)
+            self._sock = None
+        if self.task is not None:
+            self.task.cancel()
+
+    def ready(self, events: int) -> None:
+        """Look how connecting went."""
+        sock = self._sock
+        if sock is None:
+            return
+        # Asking again is the one sure answer: an event may be a stranger's.
+        number = sock.connect_ex((self._tries[self._at].address, self.route.port))
+        if number in _DONE:
+            self._connected(sock)
+        elif number in _UNDER_WAY:
+            self._reach.poller.wait_write(sock.fileno())
+        else:
+            self._failed(self._why(number))
+            self._next()
+
+    def late(self) -> None:
+        """Give up this address: its time is over."""
+        seconds = self._reach.timeout_s / len(self._tries)
+        self._failed(Refused("timeout", f"{self._place()}: no answer in {seconds:g} s"))
+        self._next()
+
+    def refuse(self, refused: Refused) -> None:
+        """Tell that there is no connection, and why."""
+        told, self._told = self._told, None
+        if told is not None:
+            told(refused)
+
+    def _connected(self, sock: socket.socket) -> None:
+        self._sock = None
+        self._reach.done(self)
+        told, self._told = self._told, None
+        judged = self._tries[self._at]
+        if told is None:
+            self._reach.poller.close(sock)
+        else:
+            told(Reached(sock, judged.address, judged.exception))
+
+    def _next(self) -> None:
+        """Try address after address until one is under way, or none is left."""
+        while self._at < len(self._tries):
+            judged = self._tries[self._at]
+            first = self._reach.turn(len(judged.sources))
+            for source in judged.sources[first:] + judged.sources[:first]:
+                number = self._start(judged.address, source)
+                if number in _DONE or number in _UNDER_WAY:
+                    return
+                # A source whose ports are used up has no say about the others.
+                if number != errno.EADDRNOTAVAIL:
+                    break
+            self._at += 1
+        assert self._failure is not None
+        self._reach.done(self)
+        self.refuse(self._failure)
+
+    def _start(self, address: str, source: str) -> int:
+        """Begin to connect; return what the system says: done, under way, or an error, which is noted."""
+        reach = self._reach
+        self._from = source
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
-            opened.bind((source, 0))
+            sock = Counted(reach.ports, (source, address, self.route.port), family, _STREAM)
         except OSError as error:
-            raise Refused("source", f"this host cannot leave from {source}: {error.strerror}") from error
-        async with asyncio.timeout(seconds):
-            await asyncio.get_running_loop().sock_connect(opened, (address, port))
-    except BaseException as error:
-        opened.close()
-        if isinstance(error, TimeoutError):
-            raise Refused("timeout", f"{place}: no answer in {seconds:g} s") from error
-        if isinstance(error, ConnectionRefusedError):
-            raise Refused("refused", f"{place}: connection refused") from error
-        if isinstance(error, OSError):
-            raise Refused("unreachable", f"{place}: {error.strerror or error}") from error
-        raise
-    return opened
+            self._note(Refused("source", f"this host has no socket left: {error.strerror}"))
+            return errno.EMFILE
+        try:
+            if not _LINUX:
+                sock.setblocking(False)
+            _tune(sock, reach.keepalive_s)
+            sock.bind((source, 0))
+        except OSError as error:
+            sock.close()
+            self._note(Refused("source", f"this host cannot leave from {source}: {error.strerror}"))
+            return errno.ENODEV
+        number = sock.connect_ex((address, self.route.port))
+        if number in _UNDER_WAY:
+            self._sock = sock
+            self.until = asyncio.get_running_loop().time() + reach.timeout_s / len(self._tries)
+            reach.waits(self)
+            reach.poller.add(sock.fileno(), self, write=True)
+            return number
+        if number in _DONE:
+            reach.poller.add(sock.fileno(), self)
+            self._connected(sock)
+        else:
+            sock.close()
+            self._note(self._why(number))
+        return number
+
+    def _note(self, why: Refused) -> None:
+        self._failure = self._failure or why
+
+    def _failed(self, why: Refused) -> None:
+        if self._sock is not None:
+            self._reach.poller.close(self._sock)
+            self._sock = None
+        self._note(why)
+        self._at += 1
+
+    def _place(self) -> str:
+        return f"{endpoint(self._tries[self._at].address, self.route.port)} from {self._from}"
+
+    def _why(self, number: int) -> Refused:
+        place = self._place()
+        if number == errno.ECONNREFUSED:
+            return Refused("refused", f"{place}: connection refused")
+        if number == errno.ETIMEDOUT:
+            return Refused("timeout", f"{place}: no answer")
+        if number == errno.EADDRNOTAVAIL:
+            return Refused(
+                "source",
+                f"{place}: the source ports to this target are used up; give the way more addresses, or widen"
+                " net.ipv4.ip_local_port_range",
+            )
+        return Refused("unreachable", f"{place}: {os.strerror(number)}")
+
+
+def _tune(sock: socket.socket, keepalive_s: int) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    keep_alive(sock, keepalive_s)
+    if _LINUX:
+        # The port is chosen at connect, per destination: else an address has 28,000 connections in all.
+        sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+
+
+def keep_alive(sock: socket.socket, seconds: int) -> None:
+    """Have TCP ask a silent peer whether it lives, every `seconds`. What a listener accepts takes after it."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, _KEEPIDLE, seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from outgate.base.log import Log
 from outgate.base.tasks import cancel, spawn
-from outgate.egress.forwarder import ListenError
+from outgate.egress.listeners import ListenError
 from outgate.egress.plan import (
     FAILED,
     NO_DEDICATED,
@@ -121,6 +121,12 @@ class Reconciler:
         """Look at what is wanted now and not only at the next poll. From any thread."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._poked.set)
+
+    async def look(self) -> None:
+        """Prove the addresses that are due, and go by that."""
+        await self.reconcile()
+        await self._proving.settled()
+        await self.reconcile()
 
     def states(self) -> tuple[State, ...]:
         """Return how each environment stood after the last pass, in the order of what is wanted."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from outgate.base.clock import Clock, rfc3339
 from outgate.egress.audit import endpoint
@@ -38,31 +38,23 @@ class Standing:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How many of the source ports of an address to one target (`address:port`) are in use, of how many."""
-
-    source: str
-    target: str
-    used: int
-    ports: int
+class Budget(Protocol):
+    """Of `most` source ports that connections from `source` to `target`:`port` can have, `used` are in use."""
 
     @property
-    def share(self) -> float:
-        """Return the used part, 0 to 1."""
-        return self.used / self.ports if self.ports else 1.0
+    def source(self) -> str: ...
 
+    @property
+    def target(self) -> str: ...
 
-def budget_document(budget: Budget, alert: float) -> Document:
-    """Return one budget; `alert` is the share from which it is one."""
-    return {
-        "source": budget.source,
-        "target": budget.target,
-        "used": budget.used,
-        "ports": budget.ports,
-        "share": round(budget.share, 4),
-        "alert": budget.share >= alert,
-    }
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def used(self) -> int: ...
+
+    @property
+    def most(self) -> int: ...
 
 
 class Status:
@@ -117,8 +109,19 @@ class Status:
 
     def budgets(self) -> list[Document]:
         """Return the fullest budgets of source ports, the fullest first."""
-        fullest = sorted(self._budgets(), key=lambda each: (-each.share, each.source, each.target))[:_MOST_BUDGETS]
-        return [budget_document(each, self._alert) for each in fullest]
+        fullest = sorted(self._budgets(), key=lambda each: (-each.used / max(each.most, 1), each.source, each.target))
+        return [self._budget(each) for each in fullest[:_MOST_BUDGETS]]
+
+    def _budget(self, budget: Budget) -> Document:
+        share = budget.used / max(budget.most, 1)
+        return {
+            "source": budget.source,
+            "target": endpoint(budget.target, budget.port),
+            "used": budget.used,
+            "ports": budget.most,
+            "share": round(share, 4),
+            "alert": share >= self._alert,
+        }
 
     def _environment(
         self, standing: Standing, counted: Mapping[Key, RuleFigures], live: Mapping[Key, list[int]], now: float

@@ -154,6 +154,16 @@ class Resolver:
         """Return the addresses of `name`, IPv4 first; none if it has none or cannot be asked."""
         return list((await self.hosts(name)).addresses)
 
+    def at_hand(self, name: str) -> list[str] | None:
+        """Return what `addresses` would return without asking anyone, or None if someone must be asked."""
+        found: list[str] = []
+        for rdtype in ("A", "AAAA"):
+            answer = self._asking.known(Question(name, rdtype))
+            if answer is None:
+                return None
+            found += [str(record) for record in answer.records]
+        return found
+
     def forget(self) -> None:
         """Empty the memory."""
         self._asking.forget()

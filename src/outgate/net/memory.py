@@ -94,6 +94,11 @@ class Asking:
                 return answer
         return await self._wait(question, self._begin(question, fresh, allowance))
 
+    def known(self, question: Question) -> Answer | None:
+        """Return what memory says now, if anything. The name is in lower case, without a final dot."""
+        entry = self._known.get(question)
+        return None if entry is None else entry[0]
+
     def forget(self) -> None:
         """Empty the memory."""
         self._known.clear()

@@ -11,10 +11,10 @@ import pytest
 
 from outgate.egress.audit import Connection
 from outgate.egress.refusal import Refused
-from outgate.egress.status import Budget
 from outgate.model.egress import Mode, PortForward
 from support.api_service import Service, api_service
 from support.egress_peers import forward
+from support.egress_side import Budget
 
 RULE = forward("127.1.0.1", 30465, "smtp.example", 465)
 
@@ -121,6 +121,7 @@ def test_environments_are_listed_and_placed(operator: Operator) -> None:
         ("environments/10", {}, 400, "", "nothing is to be changed"),
         ("environments/10", {"tunnelAddress": "127.1.0.11"}, 409, "tunnelAddress", "of environment 11 (stage)"),
         ("environments/10", {"tunnelAddress": "0.0.0.0"}, 400, "tunnelAddress", "not the address of one host"),
+        ("environments/10", {"tunnelAddress": "127.0.0.4"}, 400, "tunnelAddress", "traffic leaves from that address"),
         ("environments/10", {"tunnelAddress": "proxy.tunnel"}, 400, "tunnelAddress", "not an IP address"),
         (
             "environments/10",
@@ -149,7 +150,7 @@ def test_an_environment_that_moves_is_left_alone(operator: Operator) -> None:
 
 def test_addresses_say_whose_they_are_and_whether_they_are_proven(operator: Operator) -> None:
     operator.egress.proofs["127.0.0.3"] = "this host does not have it"
-    operator.egress.budgets.append(Budget("127.0.0.3", "192.0.2.1:465", 75, 100))
+    operator.egress.budgets.append(Budget("127.0.0.3", "192.0.2.1", 465, 75, 100))
     operator.service.store.egress.add_infrastructure(
         "4", Mode.DEDICATED, "aus5", addresses=["127.0.0.9"], infrastructure_id="8"
     )

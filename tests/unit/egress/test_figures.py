@@ -15,8 +15,9 @@ from outgate.egress.gate import Limits
 from outgate.egress.ledger import Ledger
 from outgate.egress.plan import Proxy, Rule
 from outgate.egress.refusal import Refused
-from outgate.egress.status import Budget, Standing, Status
+from outgate.egress.status import Standing, Status
 from support.egress_peers import forward
+from support.egress_side import Budget
 
 RULE = forward("127.1.0.1", 30465, "smtp.example", 465)
 PROXY = Proxy("10", "4", "127.1.0.1", 3128, RULE.way, ("127.0.0.0/8",))
@@ -135,7 +136,7 @@ def test_memory_is_bounded_and_what_is_open_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_fullest_budgets_come_first_and_say_that_they_are_full(world: World) -> None:
-    world.budgets = [Budget("127.0.0.2", f"192.0.2.{number}:465", number, 200) for number in range(150)]
+    world.budgets = [Budget("127.0.0.2", f"192.0.2.{number}", 465, number, 200) for number in range(150)]
     found = world.status.document()["source_ports"]
     assert len(found) == 100
     assert found[0] == {

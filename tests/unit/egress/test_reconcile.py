@@ -281,15 +281,11 @@ async def test_names_lead_to_what_is_ready_and_are_withdrawn(tmp_path: Path) -> 
             assert known == {("p4.external.example", "127.0.0.3")}
             proofs.wrong["127.0.0.3"] = "gone"
             place.clock.advance(300.0)
-            await reconciler.reconcile()
-            await reconciler._proving.settled()
-            await reconciler.reconcile()
+            await reconciler.look()
             assert known == set()
             proofs.wrong.clear()
             place.clock.advance(300.0)
-            await reconciler.reconcile()
-            await reconciler._proving.settled()
-            await reconciler.reconcile()
+            await reconciler.look()
             assert known == {("p4.external.example", "127.0.0.3")}
             await reconciler.close()
             assert known == set()

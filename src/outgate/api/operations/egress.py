@@ -49,6 +49,7 @@ class EgressParts:
     changed: Callable[[], None]
     shared_addresses: Sequence[str]
     dedicated_addresses: Sequence[str]
+    vpn_address: str
     exceptions: Sequence[str]
 
 
@@ -148,6 +149,8 @@ def _environments(router: APIRouter, gate: Gate, parts: EgressParts) -> None:
     ) -> JSONResponse:
         if body.tunnelAddress is None and body.clientNetworks is None:
             raise BadRequest("", "nothing is to be changed: give tunnelAddress, clientNetworks or both")
+        if body.tunnelAddress in {*parts.shared_addresses, *parts.dedicated_addresses, parts.vpn_address}:
+            raise BadRequest("tunnelAddress", "cannot be used: traffic leaves from that address")
 
         def change() -> Document:
             made = parts.store.placement.place(
