@@ -11,6 +11,7 @@ Not here: who may test (`api.cloud_manager.connectivity`), resolving for forward
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import ssl
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from ipaddress import ip_address
 
 from outgate.domains.ask import Question
 from outgate.egress.plan import Way
+from outgate.egress.poll import poller
 from outgate.egress.reach import Reach, Reached
 from outgate.egress.refusal import Kind, Refused
 from outgate.net.dns import Asker
@@ -131,7 +133,8 @@ class Connectivity:
                 "http_connectivity": {"error": NO_IPS, "note": why},
                 "reachability": NO_NAME,
             }
-        is_open, http = await self._port(_Door(host, port, way, addresses, self._times.connect))
+        with contextlib.closing(_Door(host, port, way, addresses, self._times.connect)) as door:
+            is_open, http = await self._port(door)
         return {
             "name": name,
             "dns_resolution": {"ips": list(addresses)},
@@ -218,7 +221,8 @@ class _Door:
         self.host = host
         self._port = port
         self._way = way
-        self._reach = Reach(known, connect_timeout_s=seconds)
+        self._poller = poller(asyncio.get_running_loop())
+        self._reach = Reach(known, connect_timeout_s=seconds, poller=self._poller)
         shown = (f"[{host}]" if ":" in host else host) + ("" if port in (80, 443) else f":{port}")
         self.request = (
             f"GET / HTTP/1.1\r\nHost: {shown}\r\nUser-Agent: outgate\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -227,6 +231,11 @@ class _Door:
     async def open(self) -> Reached:
         """Connect as a connection of the environment would. Raises `Refused`."""
         return await self._reach.connect(self.host, self._port, self._way)
+
+    def close(self) -> None:
+        """Give up what is being connected."""
+        self._reach.close()
+        self._poller.stop()
 
 
 def _told(protocol: str, said: _Said) -> Json:

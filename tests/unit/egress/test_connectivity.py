@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Iterable
@@ -293,3 +294,15 @@ async def test_an_environment_that_nothing_leaves_is_not_tested() -> None:
         with pytest.raises(Refused, match="advanced networking is not enabled") as caught:
             await connectivity.test("11", HOST, 443)
     assert caught.value.kind == "closed" and server.queries == []
+
+
+@on_both_loops
+async def test_nothing_is_left_open() -> None:
+    async with Target(web(OK)) as target, probing(peer("127.0.0.1")) as connectivity:
+        await connectivity.test("10", HOST, target.port)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            await connectivity.test("10", HOST, target.port)
+            await connectivity.test("10", HOST, free_port())
+        await asyncio.sleep(0)
+        assert len(os.listdir("/proc/self/fd")) <= before
