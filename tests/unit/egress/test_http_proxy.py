@@ -17,9 +17,6 @@ import pytest
 import trustme
 from aiohttp import web
 
-from outgate.egress.plan import Way
-from outgate.model.egress import Mode
-from outgate.net.guard import compile_exceptions
 from support.egress_peers import Target, echo, on_both_loops
 from support.http_proxy import RawTarget, World, answer_of
 
