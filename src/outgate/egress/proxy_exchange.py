@@ -24,6 +24,8 @@ from outgate.egress.proxy_request import Asked, onward_trailers
 
 _PIECE = 64 * 1024
 _INTERIMS = 32
+# A piece may be thousands of chunks of one octet: others have their turn in between.
+_EVENTS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Exchange:
         self._answering = False
         self._watching = False
         self._uploaded = False
+        self._more_up = self._more_down = False
         self._trailers = False
         self._interims = 0
         self._switched = False
@@ -118,12 +121,17 @@ class Exchange:
         return Result(fault.reason, 0 if self._answering else fault.answer, broken=self._answering)
 
     def _taken(self, data: bytes) -> bytes:
-        """Return what the target gets for `data` of the client's body. Raises `_Fault`."""
+        """Return what the target gets for `data` of the client's body, or the first part of that: then `_more_up` is
+        set, and b"" asks for more. Raises `_Fault`."""
         pieces: list[bytes] = []
+        self._more_up = False
         try:
             if data:
                 self._in.receive_data(data)
             while not self._uploaded:
+                if len(pieces) >= _EVENTS:
+                    self._more_up = True
+                    break
                 event = self._in.next_event()
                 if isinstance(event, h11.Data):
                     pieces.append(self._out.send(h11.Data(data=event.data)))
@@ -142,9 +150,13 @@ class Exchange:
         try:
             await self._to_target(begin)
             while not self._uploaded:
-                data = await self._received(self._client, "client")
-                if not data:
-                    raise _Fault("client closed")
+                data = b""
+                if self._more_up:
+                    await asyncio.sleep(0)
+                else:
+                    data = await self._received(self._client, "client")
+                    if not data:
+                        raise _Fault("client closed")
                 await self._to_target(self._taken(data))
             self._watch()
         except _Fault as fault:
@@ -160,24 +172,33 @@ class Exchange:
                 raise self._fault
             self._heard()
             self.down += len(data)
-            pieces: list[bytes] = []
-            done = False
-            try:
-                self._out.receive_data(data)
-                done = self._pass_on(pieces, last)
-            except h11.ProtocolError:
-                # What came whole before it is the client's.
-                if self._answering:
-                    await self._to_client(b"".join(pieces))
-                said = "target closed" if not data else "the target's response cannot be read"
-                raise _Fault(said, 502) from None
-            await self._to_client(b"".join(pieces))
-            if done:
-                return
+            self._out.receive_data(data)
+            self._more_down = True
+            while self._more_down:
+                pieces: list[bytes] = []
+                done = False
+                try:
+                    done = self._pass_on(pieces, last)
+                except h11.ProtocolError:
+                    # What came whole before it is the client's.
+                    if self._answering:
+                        await self._to_client(b"".join(pieces))
+                    said = "target closed" if not data else "the target's response cannot be read"
+                    raise _Fault(said, 502) from None
+                await self._to_client(b"".join(pieces))
+                if done:
+                    return
+                if self._more_down:
+                    await asyncio.sleep(0)
 
     def _pass_on(self, pieces: list[bytes], last: Callable[[], bool]) -> bool:
-        """Add to `pieces` what the client gets for the target's octets; say whether that was all."""
+        """Add to `pieces` what the client gets for the target's octets, or the first part of that: then `_more_down`
+        stays set. Say whether the response has ended."""
+        self._more_down = False
         while True:
+            if len(pieces) >= _EVENTS:
+                self._more_down = True
+                return False
             event = self._out.next_event()
             if event is h11.NEED_DATA:
                 return False

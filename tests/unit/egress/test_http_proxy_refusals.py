@@ -415,6 +415,32 @@ async def test_a_client_that_is_ended_while_its_target_is_sought_is_told_of(tmp_
         writer.close()
 
 
+async def test_a_client_that_is_ended_before_it_was_served_leaves_nothing(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        world.proxy.accepted(world.rule, ours, ("127.0.0.1", 1), world.address)
+        await world.proxy.close()
+        assert len(world.proxy) == 0 and ours.fileno() < 0
+        theirs.close()
+
+
+async def test_what_goes_on_is_told_by_rule(tmp_path: Path) -> None:
+    async with World(tmp_path) as world, Target(echo) as target:
+        reader, writer = await world.dial()
+        writer.write(connect("target.example", target.port))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"12345")
+        await reader.readexactly(5)
+        _, idle = await world.dial()
+        while len(world.proxy) < 2:
+            await asyncio.sleep(0.005)
+        [live] = world.engine.live()
+        assert (live.rule, live.open, live.up, live.down) == (world.rule, 2, 5, 5)
+        idle.close()
+        writer.close()
+
+
 def test_each_class_of_refusal_has_an_answer() -> None:
     from typing import get_args
 
