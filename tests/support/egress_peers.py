@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random, SystemRandom
@@ -129,8 +130,9 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 class Target:
     """A server on loopback; `peers` are the addresses its clients came from."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
         self._handler = handler
+        self._tls = tls
         self.peers: list[tuple[str, int]] = []
         self.port = 0
 
@@ -144,7 +146,7 @@ class Target:
             writer.close()
 
     async def __aenter__(self) -> Target:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
