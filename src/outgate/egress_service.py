@@ -227,7 +227,7 @@ async def egress_service(
         clock,
         limits,
         standings=lambda: _standings(reconciler),
-        live=lambda: ((each.rule, each.up, each.down) for each in engine.live()),
+        live=engine.live,
         budgets=engine.budget,
         lines_lost=lambda: audit.lost,
         port_budget_alert=egress.port_budget_alert,

@@ -9,6 +9,7 @@ Not here: starting and stopping what is served (`laptop`), operations (`api`), p
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -36,6 +37,8 @@ from outgate.sandbox.zone import Zone
 from outgate.settings import Settings
 from outgate.store.control import ControlStore
 from outgate.store.places import Grounds
+
+_TELLS_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +176,30 @@ def _console_data(parts: Parts, dev: dict[str, Any]) -> views.ConsoleData:
         carried = parts.egress.audit.find(record.client_address, record.client_port, record.received_at)
         return message_document(record, carried)
 
+    loop = asyncio.get_running_loop()
+
     def networking() -> dict[str, Any]:
-        found = egress.networking(dev["environment_id"])
+        place, found = (
+            egress.environment(dev["program_id"], dev["environment_id"]),
+            egress.networking(dev["environment_id"]),
+        )
         forwards = () if found is None else found.port_forwards
+        try:
+            told = asyncio.run_coroutine_threadsafe(parts.egress.standing(), loop).result(_TELLS_WITHIN_S)
+        except (OSError, TimeoutError):
+            told = {"environments": []}
         return {
-            "tunnelAddress": dev["tunnel_address"],
+            "tunnelAddress": dev["tunnel_address"] if place is None else place.tunnel_address,
             "mode": "flexiblePortEgress" if found is None else found.mode.value,
             "reason": "" if found is None else found.reason,
             "portForwards": [
                 {"name": each.name, "portOrig": each.port_orig, "portDest": each.port_dest} for each in forwards
+            ],
+            "rules": [
+                rule
+                for each in told["environments"]
+                if each["environment"] == dev["environment_id"]
+                for rule in each["rules"]
             ],
         }
 

@@ -28,6 +28,15 @@ class Budget:
     most: int
 
 
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Octets of open connections."""
+
+    rule: Rule
+    up: int
+    down: int
+
+
 class EgressSide:
     """Nothing is in force until a test appends to `rules`."""
 

@@ -23,8 +23,19 @@ from outgate.egress.plan import Forward, Rule
 _MOST_BUDGETS = 100
 
 Document = dict[str, Any]
-Live = tuple[Rule, int, int]
-"""A connection that is open: its rule, and its octets up and down so far."""
+
+
+class Live(Protocol):
+    """What goes on under a rule: octets up and down so far of connections that are open."""
+
+    @property
+    def rule(self) -> Rule: ...
+
+    @property
+    def up(self) -> int: ...
+
+    @property
+    def down(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +100,10 @@ class Status:
         for key, figures in self._figures.all():
             counted[key[0]][key] = figures
         live: dict[Key, list[int]] = defaultdict(lambda: [0, 0])
-        for rule, up, down in self._live():
-            octets = live[key_of(rule)]
-            octets[0] += up
-            octets[1] += down
+        for each in self._live():
+            octets = live[key_of(each.rule)]
+            octets[0] += each.up
+            octets[1] += each.down
         environments = [self._environment(each, counted[each.environment_id], live, now) for each in self._standings()]
         return {
             "at": rfc3339(now),

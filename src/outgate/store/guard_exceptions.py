@@ -3,8 +3,8 @@
 Standards: SQL through SQLAlchemy Core.
 Promises: an entry that the guard could not read is never stored; the same entry stands once for an environment; each
     change is one transaction with its audit row.
-Dangers: an exception opens the way to a private network for all forwards of its environments. One that is removed ends
-    no connection: it is asked for new ones only.
+Dangers: an exception opens the way to a private network for all forwards of its environments. It is asked for when a
+    connection begins; a change of exceptions changes the rules of its environments, which drains what is open there.
 Not here: what an entry opens (`net.guard`), the settings' exceptions (`egress.guard_exceptions`).
 """
 

@@ -17,7 +17,7 @@ from outgate.egress.plan import Proxy, Rule
 from outgate.egress.refusal import Refused
 from outgate.egress.status import Standing, Status
 from support.egress_peers import forward
-from support.egress_side import Budget
+from support.egress_side import Budget, Live
 
 RULE = forward("127.1.0.1", 30465, "smtp.example", 465)
 PROXY = Proxy("10", "4", "127.1.0.1", 3128, RULE.way, ("127.0.0.0/8",))
@@ -29,7 +29,7 @@ class World:
         self.audit = Audit(directory / "audit.jsonl")
         self.ledger = Ledger(self.audit, self.clock, Figures(most=most))
         self.rules: list[Rule] = [PROXY, RULE]
-        self.live: list[tuple[Rule, int, int]] = []
+        self.live: list[Live] = []
         self.budgets: list[Budget] = []
         self.status = Status(
             self.ledger.figures,
@@ -65,7 +65,7 @@ def test_live_and_total_figures_of_a_rule(world: World) -> None:
     world.clock.advance(30)
     world.opened()
     world.closed(first)
-    world.live = [(RULE, 5, 7), (RULE, 1, 0)]
+    world.live = [Live(RULE, 5, 7), Live(RULE, 1, 0)]
     world.clock.advance(5)
     asked = Connection("r", RULE, "127.0.0.1:9")
     world.ledger.refused(asked, Refused("guard", "smtp.example is 10.0.0.1: private address"))

@@ -4,7 +4,7 @@ Standards: none; in the style of the vendor's APIs.
 Promises: a change answers what is stored now, has its actor in the audit of changes, and is applied at once; what is
     refused changes nothing and names the field.
 Dangers: it is everybody's egress: a caller with the role operator sees and changes environments of every program. An
-    exception that is taken away ends no connection that is open.
+    exception changes the rules of its environments: whatever they have open is drained (`egress.drain_s`).
 Not here: shapes (`egress_models`), what is counted (`egress.status`), what customers change (`api.cloud_manager`).
 """
 
@@ -223,7 +223,7 @@ def _exceptions(router: APIRouter, gate: Gate, parts: EgressParts) -> None:
         "/exceptions/{exception_id}",
         **described(
             "remove_guard_exception",
-            "Take an exception away: new connections are judged without it, open ones stay",
+            "Take an exception away: new connections are judged without it, open ones are drained",
             status=204,
         ),
     )
@@ -281,7 +281,7 @@ def _client(text: str) -> str:
     if not text:
         return ""
     bare, _, port = text.rpartition(":")
-    for address, of_port in ((text, ""), (bare.strip("[]"), port)):
+    for address, of_port in ((text.strip("[]"), ""), (bare.strip("[]"), port)):
         try:
             spelt = str(ip_address(address))
         except ValueError:
