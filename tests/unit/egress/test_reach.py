@@ -255,3 +255,18 @@ async def test_when_the_ports_of_a_source_are_used_up_another_is_taken(
 def test_the_range_of_this_host() -> None:
     first, last = port_range()
     assert 0 < first < last < 65_536
+
+
+@on_all_ways
+async def test_what_belongs_into_the_tunnel_leaves_by_no_other_way(new_poller: Callable[[], Poller]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = int(server.getsockname()[1])
+        reach = Reach(Book(target=["127.0.0.1"]).resolve, connect_timeout_s=5, poller=(poller := new_poller()))
+        inside = Way(Mode.VPN, ("127.0.0.2",), compile_exceptions(["127.0.0.0/8"]), ("127.0.0.0/16",))
+        with pytest.raises(Refused, match="only the VPN leads there") as caught:
+            await reach.connect("target", port, inside)
+        assert caught.value.kind == "closed"
+        outside = Way(Mode.VPN, ("127.0.0.2",), compile_exceptions(["127.0.0.0/8"]), ("127.5.0.0/16", "2001:db8::/32"))
+        (await reach.connect("target", port, outside)).socket.close()
+        reach.close()
+        poller.stop()

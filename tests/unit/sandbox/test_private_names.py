@@ -69,3 +69,18 @@ def test_what_a_run_published_that_crashed_is_forgotten_by_the_next(tmp_path: Pa
     assert zone.addresses("own.test") == ["127.20.0.4"]
     again.publish(NAME, "127.20.2.4")
     assert zone.addresses(NAME) == ["127.20.2.4"]
+
+
+def test_addresses_of_both_versions_and_what_an_earlier_run_left() -> None:
+    zone = Zone()
+    names = PrivateNames(zone)
+    names.publish("p4.external.example", "2001:db8::1")
+    names.publish("p4.external.example", "192.0.2.1")
+    assert sorted(zone.addresses("p4.external.example")) == ["192.0.2.1", "2001:db8::1"]
+    names.withdraw("p4.external.example", "2001:db8::1")
+    assert zone.addresses("p4.external.example") == ["192.0.2.1"]
+    names.publish("p4.external.example", "2001:db8::2")
+    zone.put("p5.external.example", "AAAA", ["2001:db8::9"])
+    PrivateNames(zone)
+    assert zone.addresses("p4.external.example") == []
+    assert zone.addresses("p5.external.example") == ["2001:db8::9"]
