@@ -250,7 +250,46 @@ def test_the_life_of_a_program(running: Running, calls: Calls) -> None:
     assert left["value"] == {} and program["id"] not in [each["id"] for each in last["value"]]
 
 
-def test_the_life_of_environments(running: Running, calls: Calls, mine: list[str]) -> None:
+def test_a_network_holds_the_production_environment(running: Running, calls: Calls) -> None:
+    """As the engine gets there: the infrastructure ready, then gone; only then the library may delete the environment."""
+    tenant = f"/api/tenant/{running.dev['account_id']}/programs"
+    program = raw(running, "POST", tenant, {"name": "Networked", "type": "aem_cloud_service"})[1]
+    new = {"name": "prod", "type": "prod", "region": "va7"}
+    place = raw(running, "POST", f"/api/program/{program['id']}/environments", new)[1]
+    place_path = place["_links"]["self"]["href"]
+    until(running, place_path, "ready")
+    ways = f"/api/program/{program['id']}/networkInfrastructures"
+    status, way = raw(running, "POST", ways, {"kind": "flexiblePortEgress", "region": "va7"})
+    assert (status, way["status"]) == (201, "creating")
+    way_path = way["_links"]["self"]["href"]
+    until(running, way_path, "ready")
+    kept = calls(["deleteEnvironment", program["id"], place["id"]])[0]
+    assert told(kept)[1] == (
+        f"Validation Error(s): network infrastructure {way['id']} needs the production environment: delete it first"
+    )
+    assert raw(running, "DELETE", way_path)[0] in (200, 204)
+    until_gone(running, way_path)
+    assert calls(["deleteEnvironment", program["id"], place["id"]])[0]["value"] == {}
+    until_gone(running, place_path)
+    assert calls(["deleteProgram", program["id"]])[0]["value"] == {}
+
+
+@pytest.fixture
+def target() -> Iterator[socket.socket]:
+    """A server that forwards may lead to."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(30)
+        yield listening
+
+
+def leads_to(address: str, target: socket.socket) -> bool:
+    """Return whether what a target says comes out of a tunnel address."""
+    with socket.create_connection((address, 30465), timeout=30) as client, target.accept()[0] as server:
+        server.sendall(b"220 here\r\n")
+        return client.recv(100) == b"220 here\r\n"
+
+
+def test_the_life_of_environments(running: Running, calls: Calls, mine: list[str], target: socket.socket) -> None:
     """Each has a tunnel address of its own that leads where it says, until the library has taken it away."""
     addresses: list[str] = []
     places: list[str] = []
@@ -260,12 +299,12 @@ def test_the_life_of_environments(running: Running, calls: Calls, mine: list[str
         path = made["_links"]["self"]["href"]
         places.append(path)
         until(running, path, "ready")
-        forward = {"name": "smtp.mymail.test", "portDest": 465, "portOrig": 30465}
+        forward = {"name": "127.0.0.1", "portDest": target.getsockname()[1], "portOrig": 30465}
         assert raw(running, "PUT", f"{path}/advancedNetworking", {"portForwards": [forward]})[0] == 200
         until(running, path, "ready")
         (shown,) = raw(running, "GET", f"{path}/advancedNetworking")[1]["_embedded"]["networkingConfigurations"]
         addresses.append(shown["tunnelAddress"])
-        socket.create_connection((shown["tunnelAddress"], 30465), timeout=30).close()
+        assert leads_to(shown["tunnelAddress"], target)
     assert len({*addresses, running.dev["tunnel_address"]}) == 3
     network = ip_network(tomllib.loads(running.config.read_text())["egress"]["tunnel_network"])
     assert all(ip_address(address) in network for address in addresses)

@@ -51,6 +51,7 @@ def coded(answer: httpx2.Response) -> tuple[int, str]:
 class TestPrograms:
     async def test_made_listed_and_taken_away(self, api: Api, place: World) -> None:
         body = {**NEW_PROGRAM, "capabilities": {"sandbox": True}, "solutionNames": ["aemsites"], "goLive": {}}
+        place.clock.advance(1)
         made = await api.call("POST", PROGRAMS, json=body)
         assert made.status_code == 201
         program = made.json()
@@ -208,13 +209,15 @@ class TestEnvironments:
         ]
 
     async def test_tunnel_addresses_are_never_shared(self, api: Api, place: World) -> None:
-        """127.1.0.1 is in use, 127.1.0.3 is something else's: 2, 4, 5 and 6 are left."""
+        """127.1.0.3 is something else's, and others are in use: the rest of 1 to 6 is given out in order."""
         made: list[Any] = []
-        for number in range(4):
+        used = {each.tunnel_address for each in place.store.environments("4")} | {"127.1.0.3"}
+        free = [each for each in (f"127.1.0.{last}" for last in range(1, 7)) if each not in used]
+        for number in range(len(free)):
             answer = await api.call("POST", ENVIRONMENTS, json={**NEW, "name": f"dev-{number}"})
             assert answer.status_code == 201
             made.append(place.store.environment("4", answer.json()["id"]))
-        assert [each.tunnel_address for each in made] == ["127.1.0.2", "127.1.0.4", "127.1.0.5", "127.1.0.6"]
+        assert [each.tunnel_address for each in made] == free
         assert {each.client_networks for each in made} == {("127.0.0.0/8",)}
         full = await api.call("POST", ENVIRONMENTS, json=NEW)
         assert coded(full) == (409, "exhausted") and "egress.tunnel_network" in full.text
@@ -224,7 +227,7 @@ class TestEnvironments:
         assert (await api.call("POST", ENVIRONMENTS, json=NEW)).status_code == 409
         assert place.store.settle(made[1].id, None, "")
         again = (await api.call("POST", ENVIRONMENTS, json=NEW)).json()
-        assert place.store.environment("4", again["id"]).tunnel_address == "127.1.0.4"
+        assert place.store.environment("4", again["id"]).tunnel_address == free[1]
 
     async def test_one_production_environment(self, api: Api) -> None:
         answer = await api.call("POST", ENVIRONMENTS, json={**NEW, "type": "prod"})
