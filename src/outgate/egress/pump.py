@@ -10,8 +10,8 @@ Not here: who may connect whereto (`gate`, `reach`), what is looked for in the o
     when a socket is ready (`poll`).
 
 Reasons: `finished`, `idle`, `client closed`, `target closed` (gone without waiting for the other direction), `client
-reset`, `target reset`, `client lost`, `target lost` (no answer any more), those of `Flow.abort` (`drained`, `shutdown`)
-and of a `Verdict`.
+reset`, `target reset`, `client lost`, `target lost` (no answer any more), `watch failed`, those of `Flow.abort`
+(`drained`, `shutdown`) and of a `Verdict`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import functools
 import os
 import socket
 import struct
@@ -137,7 +138,9 @@ class Pump:
         flow.begin(to_target, to_client)
         return flow
 
-    def __len__(self) -> int:
+    @property
+    def open(self) -> int:
+        """Return how many joins have not ended."""
         return len(self._flows)
 
     def close(self) -> None:
@@ -254,8 +257,15 @@ class Flow:
         self.client.pull()
         self.target.pull()
 
-    def heed(self, source: End, verdict: Verdict) -> None:
+    def show(self, source: End, judge: Callable[[], Verdict]) -> None:
         """Do as a watch says about octets of `source`."""
+        try:
+            verdict = judge()
+        except Exception as error:
+            # What it would have kept back must not get through because it failed.
+            _log.exception("egress.watch_failed", error=repr(error))
+            self.abort("watch failed")
+            return
         if verdict.on:
             source.other.add(verdict.on)
         if verdict.back:
@@ -270,7 +280,7 @@ class Flow:
         self._timer = None
         self._pump.poller.now = self._pump.time()  # no round is under way
         if self.watch is not None and not self.client.octets and not self.over and not self.leaving:
-            self.heed(self.client, self.watch.silent())
+            self.show(self.client, self.watch.silent)
             self._first()
 
     def broken(self, end: End, error: OSError | None, *, reading: bool) -> None:
@@ -407,6 +417,8 @@ class End:
         """Move what can be moved."""
         flow = self.flow
         if flow.leaving:
+            if events & BROKEN and self._error():
+                self.dead = True  # nobody is left to acknowledge anything
             flow.settle()
             return
         if events & READABLE:
@@ -551,7 +563,7 @@ class End:
             flow.broken(self, None, reading=True)
             return
         if flow.watch is not None:
-            flow.heed(self, self._ask(flow.watch, b""))
+            self._ask(flow, flow.watch, b"")
             if flow.over or flow.leaving:
                 return
             if self.out is not None:
@@ -568,8 +580,9 @@ class End:
         elif not flow.over and not flow.leaving:
             flow.finish()  # closing says it too
 
-    def _ask(self, watch: Watch, data: bytes) -> Verdict:
-        return watch.client(data) if self is self.flow.client else watch.target(data)
+    def _ask(self, flow: Flow, watch: Watch, data: bytes) -> None:
+        judge = watch.client if self is flow.client else watch.target
+        flow.show(self, functools.partial(judge, data))
 
     def _show(self, flow: Flow) -> None:
         """Read by way of the watch, as long as it has one; then blindly."""
@@ -598,7 +611,7 @@ class End:
                 return
             self.octets += len(data)
             flow.moved = self._poller.now
-            flow.heed(self, self._ask(watch, data))
+            self._ask(flow, watch, data)
             if flow.over or flow.leaving or not self.flush():
                 return
         self._poller.wait_read(self.fd)
@@ -646,11 +659,13 @@ class End:
         return max(left - moved, 0)
 
     def _is_broken(self) -> bool:
-        number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if not number:
-            return False
-        self.flow.broken(self, OSError(number, os.strerror(number)), reading=True)
-        return True
+        number = self._error()
+        if number:
+            self.flow.broken(self, OSError(number, os.strerror(number)), reading=True)
+        return number != 0
+
+    def _error(self) -> int:
+        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 class _Pipes:

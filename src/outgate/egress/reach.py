@@ -283,6 +283,8 @@ class Dial:
 
     def late(self) -> None:
         """Give up this address: its time is over."""
+        if self._told is None:
+            return
         seconds = self._reach.timeout_s / len(self._tries)
         self._failed(Refused("timeout", f"{self._place()}: no answer in {seconds:g} s"))
         self._next()
