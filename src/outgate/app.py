@@ -1,10 +1,11 @@
-"""The only place where concrete parts are chosen and wired: the relay, the egress, the HTTP side.
+"""The only place where concrete parts are chosen and wired: the relay, the HTTP side.
 
 Standards: none.
 Promises: parts are started in the order they need each other and stopped in the reverse one; a change to the
 control store is noticed within a second.
 Dangers: everything here runs on one event loop; what blocks runs in a thread.
-Not here: what the parts do; the laptop mode's tenant and zone (`laptop`); how mail goes out (`outbound`).
+Not here: what the parts do; the laptop mode's tenant and zone (`laptop`); how mail goes out (`outbound`); the egress
+(`egress_service`).
 
 The module is long because the order in which parts start and stop is read in one place.
 """
@@ -13,40 +14,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import functools
 import ipaddress
-import resource
 import socket
-import sqlite3
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Generator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Generator
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from sqlalchemy.exc import SQLAlchemyError
 
 from outgate.base.clock import Clock, SystemClock
 from outgate.base.log import Log
 from outgate.base.tasks import cancel, spawn
-from outgate.egress.audit import Audit
-from outgate.egress.engine import Engine
-from outgate.egress.forwarder import Forwarder
-from outgate.egress.gate import Gate
-from outgate.egress.gate import Limits as EgressLimits
-from outgate.egress.ledger import Ledger
-from outgate.egress.poll import poller
-from outgate.egress.pump import Pump
-from outgate.egress.reach import Reach
-from outgate.egress.reconcile import Reconciler
 from outgate.model.flow import Attempt, Client, Job
 from outgate.net import guard
 from outgate.net.certificates import BadCertificate, CertificateWatch, ServerCertificate
 from outgate.net.dns import Resolver
 from outgate.outbound import Outbound
+from outgate.process import StartFailed, allow_files, usable
 from outgate.relay import policy
 from outgate.relay.access import AccessTable
 from outgate.relay.credentials import Credentials
@@ -77,38 +64,18 @@ from outgate.smtp.content import Intake
 from outgate.smtp.fairness import Turnstile
 from outgate.smtp.server import Limits
 from outgate.store.control import ControlStore
-from outgate.store.migrations import SchemaError
-from outgate.store.secrets import SealError
-from outgate.store.spool import SpoolError, Sync, default_sync
-from outgate.store.sqlite import QueueLocked, QueueStore, open_queue
+from outgate.store.spool import Sync, default_sync
+from outgate.store.sqlite import QueueStore, open_queue
 
 _log = Log("outgate.app")
 _WATCH_S = 0.5
 _HELPING = 50
 """Sessions that are looked at before others get their turn on the loop: 2 ms of it, 8 ms where all have to go."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of the GNU C library
-_UNUSABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    SealError,
-    SpoolError,
-    SchemaError,
-    QueueLocked,
-    sqlite3.Error,
-    SQLAlchemyError,
-)
 _SOON_S = 3600.0
 """When a domain is looked at again that is suspended, or could not be asked."""
 _OTHER_FILES = 4096  # deliveries, forwards, databases
 _IN_FLIGHT = 2000
 """Jobs that delivery holds at once; the rest waits in the store."""
-
-
-class StartFailed(Exception):
-    """The service cannot start; the text says cause and remedy."""
 
 
 class RelayService:
@@ -431,101 +398,15 @@ class RelayService:
         await asyncio.to_thread(self.store.close)
 
 
-@dataclass(slots=True)
-class EgressService:
-    """The egress: its engine, its audit, and the reconciler that keeps it as the store wants it."""
-
-    audit: Audit
-    engine: Engine
-    reconciler: Reconciler
-
-    async def stop(self) -> None:
-        """Stop changing rules, end the connections, close the audit."""
-        await self.reconciler.close()
-        await self.engine.close()
-        self.audit.close()
-
-
-async def egress_service(
-    settings: Settings,
-    *,
-    data: Path,
-    control: ControlStore,
-    resolver: Resolver,
-    clock: Clock,
-    header_to: Collection[str],
-) -> EgressService:
-    """Start the egress. `header_to` are addresses (`ip:port`) that get a PROXY header under whatever name."""
-    egress = settings.egress
-    audit = Audit(data / "egress-audit.jsonl")
-    limits = EgressLimits(
-        egress.connections_per_environment,
-        egress.connections_alert,
-        egress.connect_timeout_s,
-        egress.idle_timeout_s,
-        egress.drain_s,
-    )
-    polling = poller(asyncio.get_running_loop())
-    reach = Reach(
-        resolver.addresses,
-        connect_timeout_s=limits.connect_timeout_s,
-        at_hand=resolver.at_hand,
-        poller=polling,
-        keepalive_s=egress.keepalive_s,
-        port_budget_alert=egress.port_budget_alert,
-    )
-    forwarder = Forwarder(
-        reach=reach,
-        gate=Gate(limits),
-        ledger=Ledger(audit, clock),
-        limits=limits,
-        pump=Pump(polling, idle_timeout_s=limits.idle_timeout_s),
-        header_to=header_to,
-    )
-    engine = Engine(forwarder, keepalive_s=egress.keepalive_s)
-    reconciler = Reconciler(
-        store=control.egress,
-        engine=engine,
-        shared_addresses=egress.shared_addresses,
-        proxy_protocol_targets=egress.proxy_protocol_targets,
-        exceptions=egress.guard_exceptions,
-        changes=control.data_version,
-    )
-    await reconciler.start()
-    return EgressService(audit, engine, reconciler)
-
-
 def recheck_schedule(settings: Settings) -> Schedule:
     """Return when verified domains are looked at again, and how long one that fails may still send."""
     relay = settings.relay
     return Schedule(relay.recheck_interval_s, relay.recheck_grace_s, min(relay.recheck_interval_s, _SOON_S))
 
 
-def tame_memory() -> None:
-    """Have the C library give freed memory back: many threads and large buffers would keep twice what is used.
-
-    Measured with 64 KiB messages on 20 connections: 150 MB of resident memory without, 115 MB with it."""
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        for parameter, value in ((_M_ARENA_MAX, 2), (_M_MMAP_THRESHOLD, 1 << 20), (_M_TRIM_THRESHOLD, 4 << 20)):
-            libc.mallopt(parameter, value)
-
-
 def allow_sockets(settings: Settings) -> None:
-    """Let this process have as many open files as its connections need, or as many as the system allows it.
-
-    Most systems begin with 1024: a few clients that stay would keep others out, and the store from its files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = settings.relay.connections + _OTHER_FILES
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    with contextlib.suppress(ValueError, OSError):  # macOS has a lower limit that it does not tell
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-        soft = allowed
-    if soft < wanted:
-        remedy = f"allow {wanted} (LimitNOFILE, ulimit -n), or lower relay.connections"
-        _log.warning("process.few_files", allowed=soft, remedy=remedy)
+    """Let this process have as many open files as its connections need, or as many as the system allows it."""
+    allow_files(settings.relay.connections + _OTHER_FILES, "lower relay.connections")
 
 
 def guard_for(exceptions: list[str]) -> Callable[[str, str], bool]:
@@ -609,18 +490,6 @@ async def _again(look: Callable[[], Awaitable[None]]) -> None:
             await look()
         except Exception:
             _log.exception("watch.failed")
-
-
-@contextlib.contextmanager
-def usable(file: Path) -> Generator[None]:
-    """Say of which file it is that what is done here fails. Raises `StartFailed`."""
-    try:
-        yield
-    except _UNUSABLE as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise StartFailed(
-            f"{file} cannot be used: {why}. Put a good copy back, or begin anew in another directory (--data DIR)"
-        ) from None
 
 
 def _certificates(relay: RelaySettings, endpoints: Endpoints) -> dict[str, ServerCertificate]:

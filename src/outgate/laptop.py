@@ -10,9 +10,7 @@ Not here: the parts (`app`, `sandbox`), what HTTP serves (`laptop_http`), produc
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import functools
-import gc
 import json
 import os
 import signal
@@ -29,26 +27,27 @@ from outgate.api.identity.tokens import TokenIssuer
 from outgate.app import (
     HttpServer,
     RelayService,
-    StartFailed,
     Watch,
     allow_sockets,
-    egress_service,
     guard_for,
     port_taken,
     recheck_schedule,
     serve_http,
-    tame_memory,
-    usable,
 )
 from outgate.base import log
 from outgate.base.clock import OffsetClock
 from outgate.base.log import Log
+from outgate.egress.audit import Audit, endpoint
+from outgate.egress.reconcile import Names
+from outgate.egress.wanted import StoreWanted
+from outgate.egress_service import AUDIT_FILE, Apart, Egress, egress_service, take_egress
 from outgate.laptop_http import Parts, http_application
 from outgate.model.tenancy import KeptKey, KeyState, SmtpConfiguration
 from outgate.net.authority import Authority
 from outgate.net.certificates import CertificateWatch
 from outgate.net.dns import Resolver
 from outgate.net.pace import Pace
+from outgate.process import StartFailed, settle_memory, take, tame_memory, usable
 from outgate.relay.endpoints import Endpoint
 from outgate.relay.gateways import Gateways
 from outgate.relay.onboarding import Verifier
@@ -76,21 +75,19 @@ EXCHANGE = "mx.outgate.test"
 EGRESS_ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 LOOPBACK = "127.0.0.0/8"
 PRIVATE = "127.20.0.0/16"
-_YOUNG = 10_000
-"""Objects made before the collector looks among them for what nobody reaches. Almost all that a message needs ends by
-itself: at the usual 700 a twentieth of the CPU went into looking at it in vain."""
+TUNNEL_NAME = "proxy.tunnel"
 
 
 @dataclass(frozen=True, slots=True)
 class DevPorts:
-    """The ports to listen on; 0 is any free one."""
+    """The ports to listen on; 0 is any free one. `proxy` None: that of the settings."""
 
     http: int = 8025
     submission: int = 2587
     submissions: int = 2465
     dns: int = 2053
     inbox: int = 2525
-    proxy: int = 3128
+    proxy: int | None = None
 
 
 def run_dev(data: Path, ports: DevPorts, config: Path | None) -> None:
@@ -103,15 +100,18 @@ def run_dev(data: Path, ports: DevPorts, config: Path | None) -> None:
         raise StartFailed(str(error)) from None
     log.configure(settings.log.level)
     allow_sockets(settings)
-    lock = lock_directory(data)
+    locks = [lock_directory(data)]
     try:
+        if not settings.egress.apart:
+            locks.append(take_egress(data))
         import uvloop
 
         uvloop.run(_serve(data, ports, settings))
     except ImportError:
         asyncio.run(_serve(data, ports, settings))
     finally:
-        os.close(lock)
+        for lock in locks:
+            os.close(lock)
 
 
 def read_settings(config: Path | None) -> Settings:
@@ -123,23 +123,17 @@ def read_settings(config: Path | None) -> Settings:
             "proxy_trusted": list(EGRESS_ADDRESSES),
             "private_networks": [PRIVATE],
         },
-        egress={"guard_exceptions": [LOOPBACK]},
+        egress={"guard_exceptions": [LOOPBACK], "client_networks": [LOOPBACK, "::1/128"]},
     )
 
 
 def lock_directory(data: Path) -> int:
     """Take the data directory for this process; return the lock's descriptor. Raises `StartFailed`."""
-    try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartFailed(f"{data} cannot be used: {error.strerror}; choose another with --data DIR") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise StartFailed(f"another process runs on {data}: stop it, or choose another directory with --data") from None
-    return descriptor
+    return take(
+        data,
+        "lock",
+        taken=f"another process runs on {data}: stop it, or choose another directory with --data",
+    )
 
 
 async def _serve(data: Path, ports: DevPorts, settings: Settings) -> None:
@@ -152,9 +146,7 @@ async def _serve(data: Path, ports: DevPorts, settings: Settings) -> None:
         await laptop.start()
         if laptop.certificates:  # else a hang-up ends this as it ends any program
             loop.add_signal_handler(signal.SIGHUP, laptop.certificates.poke)
-        gc.collect()
-        gc.freeze()  # what is there now stays: the collector need not look at it again
-        gc.set_threshold(_YOUNG)
+        settle_memory()
         print(f"ready {laptop.dev['console_url']} (dev.json in {data})", flush=True)
         await stop.wait()
     finally:
@@ -198,7 +190,11 @@ class Laptop:
             authority = SandboxCa(data)
         inbox, inbox_port = self._inbox(authority, dns_port)
 
+        environment = control.egress.environment(tenant.program_id, tenant.environment_id)
+        tunnel_address = self._settings.dev.tunnel_address if environment is None else environment.tunnel_address
+        proxy_port = self._proxy_port(tunnel_address)
         settings = settings_module.with_relay(self._settings, delivery_port=inbox_port)
+        settings = settings_module.with_egress(settings, http_proxy_port=proxy_port)
         relay = self._relay(settings, control, authority, zone, resolver)
         self.certificates = relay.certificates
         submission = relay.listen_everywhere("submission", self._ports.submission)
@@ -206,11 +202,10 @@ class Laptop:
         verifier = self._verifier(settings, control, relay, dns_port)
         if not configuration.verified or any(each.state is KeyState.NEXT for each in signing):
             await verifier.verify(configuration, ("spf", "dkim"))
-        egress = await egress_service(
-            settings, data=data, control=control, resolver=resolver, clock=clock, header_to=relay.listeners.targets
-        )
-        self._stop_last(egress.stop)
-        gateways = await self._open(relay, control, zone)
+        names = PrivateNames(zone)
+        names.publish(TUNNEL_NAME, tunnel_address)
+        egress = await self._egress(settings, control, resolver, relay, names)
+        gateways = await self._open(relay, control, names)
         recheck = Recheck(
             verifier,
             control.verification,
@@ -225,23 +220,22 @@ class Laptop:
         http = self._socket("http", self._ports.http)
         self._stop_last(http.close)
         url = f"http://{HOST}:{http.getsockname()[1]}"
-        proxy_port = self._ports.proxy or _free_port()
-        environment = control.egress.environment(tenant.program_id, tenant.environment_id)
-        tunnel_address = self._settings.dev.tunnel_address if environment is None else environment.tunnel_address
         issuer = TokenIssuer(control, clock)
         with usable(data / "master.key.data"):
             token = issuer.issue("iam-ServiceId-laptop", tenant.account_id, tenants.ALL_ROLES, tenants.CLIENT_ID, None)
-        endpoint = relay.endpoint_of(tenant.instance_id)
-        self.dev = describe(data, url, tenant, configuration, endpoint) | {
+        of_relay = relay.endpoint_of(tenant.instance_id)
+        self.dev = describe(data, url, tenant, configuration, of_relay) | {
             "token": token,
-            "submission": _at(endpoint, submission),
-            "submissions": _at(endpoint, submissions),
+            "submission": _at(of_relay, submission),
+            "submissions": _at(of_relay, submissions),
             "dns": f"{HOST}:{dns_port}",
             "inbox": f"{HOST}:{inbox_port}",
             "tunnel_address": tunnel_address,
-            "http_proxy": f"{HOST}:{proxy_port}",
+            "http_proxy": endpoint(tunnel_address, proxy_port),
         }
-        parts = Parts(settings, control, clock, zone, inbox, relay, gateways, egress, verifier, recheck, hasher, issuer)
+        parts = Parts(
+            settings, control, clock, zone, inbox, relay, gateways, egress, resolver, verifier, recheck, hasher, issuer
+        )
         server, task = await serve_http(LocalOnly(http_application(parts, self.dev, proxy_port)), http)
         self._stop_last(functools.partial(_stop_http, server, task))
         self._write_dev_json()
@@ -380,9 +374,51 @@ class Laptop:
             schedule=recheck_schedule(settings),
         )
 
-    async def _open(self, relay: RelayService, control: ControlStore, zone: Zone) -> Gateways:
+    async def _egress(
+        self,
+        settings: Settings,
+        control: ControlStore,
+        resolver: Resolver,
+        relay: RelayService,
+        names: PrivateNames,
+    ) -> Egress:
+        """Start the egress, or leave it to `outgate egress serve`."""
+        egress = settings.egress
+        if egress.apart:
+            service: Egress = Apart(Audit(self._data / AUDIT_FILE), self._data)
+        else:
+            service = await egress_service(
+                egress,
+                data=self._data,
+                wanted=StoreWanted(control.egress, control.infrastructures, control.data_version),
+                resolver=resolver,
+                clock=self._clock,
+                header_to=relay.listeners.targets,
+                names=Names(egress.external_domain, egress.vpn_address, names.publish, names.withdraw),
+            )
+        self._stop_last(service.stop)
+        return service
+
+    def _proxy_port(self, tunnel_address: str) -> int:
+        """Return the port of the HTTP proxies: the one that was asked for, which must be free, or any free one."""
+        asked = self._ports.proxy
+        port = self._settings.egress.http_proxy_port if asked is None else asked
+        if self._settings.egress.apart:
+            return port or self._settings.egress.http_proxy_port
+        try:
+            with listening_socket(tunnel_address, port) as probe:
+                port = int(probe.getsockname()[1])
+            # Nothing listens there before networking is enabled; held, the system gives it to nobody else meanwhile.
+            held = socket.socket(socket.AF_INET6 if ":" in tunnel_address else socket.AF_INET)
+            self._stop_last(held.close)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind((tunnel_address, port))
+        except OSError as error:
+            raise StartFailed(port_taken("proxy", tunnel_address, port, error)) from None
+        return port
+
+    async def _open(self, relay: RelayService, control: ControlStore, names: PrivateNames) -> Gateways:
         """Take up what an earlier run left, let clients in, and follow what changes in the store."""
-        names = PrivateNames(zone)
         gateways = Gateways(
             control.gateways,
             networks=self._settings.relay.private_networks,
@@ -488,10 +524,3 @@ def _at(endpoint: Endpoint, port: int) -> str:
 async def _stop_http(server: HttpServer, task: asyncio.Task[Any]) -> None:
     server.should_exit = True
     await asyncio.wait([task])
-
-
-def _free_port() -> int:
-    """Return a port that nobody listens on now: where the HTTP proxy will be, and is closed until it is there."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]

@@ -9,8 +9,10 @@ Not here: starting and stopping what is served (`laptop`), operations (`api`), p
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,9 +23,12 @@ from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.api.messages.documents import message_document, summary_document
 from outgate.api.mounts import Mounts
-from outgate.app import EgressService, RelayService
+from outgate.app import RelayService
 from outgate.base.clock import OffsetClock
 from outgate.console import views
+from outgate.egress.connectivity import Connectivity
+from outgate.egress_service import Egress, terms_of
+from outgate.net.dns import Resolver
 from outgate.relay.gateways import Gateways
 from outgate.relay.onboarding import Verifier
 from outgate.relay.recheck import Recheck
@@ -33,6 +38,9 @@ from outgate.sandbox.inbox import Inbox
 from outgate.sandbox.zone import Zone
 from outgate.settings import Settings
 from outgate.store.control import ControlStore
+from outgate.store.places import Grounds
+
+_TELLS_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,8 @@ class Parts:
     inbox: Inbox
     relay: RelayService
     gateways: Gateways
-    egress: EgressService
+    egress: Egress
+    resolver: Resolver
     verifier: Verifier
     recheck: Recheck
     hasher: PasswordHashing
@@ -77,11 +86,18 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
     )
     managed = cloud_manager.build(
         store=control.egress,
+        places=control.places,
+        grounds=_grounds(settings),
+        infrastructures=control.infrastructures,
         authenticator=authenticator,
-        changed=parts.egress.reconciler.poke,
+        changed=parts.egress.poke,
         shared_addresses=settings.egress.shared_addresses,
+        dedicated_addresses=settings.egress.dedicated_addresses,
+        vpn_address=settings.egress.vpn_address,
+        terms=terms_of(settings.egress),
         http_proxy_port=proxy_port,
         account_of_key=lambda clear: (key := control.identity.find_api_key(clear)) and key.account_id,
+        connectivity=Connectivity(resolvers=[parts.resolver], ways=parts.egress.way),
     )
     tokens = identity.build(store=control, tokens=parts.issuer, authenticator=authenticator, clock=clock)
 
@@ -94,6 +110,7 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
         await parts.relay.holds.look()
         await parts.relay.queue.poke()
         await parts.relay.retired_keys.look()
+        await parts.egress.look()
         return now
 
     return Mounts(
@@ -107,6 +124,7 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
             "/operations/v1": operations.build(
                 operators=parts.relay.operators,
                 status=parts.relay.outbound.ways,
+                egress=_egress_parts(parts),
                 authenticator=authenticator,
                 clock=clock,
                 configured=lambda smtp_config_id: control.tenancy.instance_of(smtp_config_id) is not None,
@@ -126,6 +144,32 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
     )
 
 
+def _grounds(settings: Settings) -> Grounds:
+    """Return what new environments get; an address that traffic leaves from is no tunnel's."""
+    egress = settings.egress
+    return Grounds(
+        tuple(egress.regions),
+        ip_network(egress.tunnel_network, strict=False),
+        tuple(egress.client_networks),
+        frozenset({*egress.shared_addresses, *egress.dedicated_addresses, egress.vpn_address}),
+    )
+
+
+def _egress_parts(parts: Parts) -> operations.EgressParts:
+    egress = parts.settings.egress
+    return operations.EgressParts(
+        store=parts.control,
+        audit=parts.egress.audit,
+        status=parts.egress.standing,
+        proof=parts.egress.proof,
+        changed=parts.egress.poke,
+        shared_addresses=egress.shared_addresses,
+        dedicated_addresses=egress.dedicated_addresses,
+        vpn_address=egress.vpn_address,
+        exceptions=egress.guard_exceptions,
+    )
+
+
 def _console_data(parts: Parts, dev: dict[str, Any]) -> views.ConsoleData:
     egress, history = parts.control.egress, parts.relay.store
 
@@ -136,15 +180,30 @@ def _console_data(parts: Parts, dev: dict[str, Any]) -> views.ConsoleData:
         carried = parts.egress.audit.find(record.client_address, record.client_port, record.received_at)
         return message_document(record, carried)
 
+    loop = asyncio.get_running_loop()
+
     def networking() -> dict[str, Any]:
-        found = egress.networking(dev["environment_id"])
+        place, found = (
+            egress.environment(dev["program_id"], dev["environment_id"]),
+            egress.networking(dev["environment_id"]),
+        )
         forwards = () if found is None else found.port_forwards
+        try:
+            told = asyncio.run_coroutine_threadsafe(parts.egress.standing(), loop).result(_TELLS_WITHIN_S)
+        except (OSError, TimeoutError):
+            told = {"environments": []}
         return {
-            "tunnelAddress": dev["tunnel_address"],
+            "tunnelAddress": dev["tunnel_address"] if place is None else place.tunnel_address,
             "mode": "flexiblePortEgress" if found is None else found.mode.value,
             "reason": "" if found is None else found.reason,
             "portForwards": [
                 {"name": each.name, "portOrig": each.port_orig, "portDest": each.port_dest} for each in forwards
+            ],
+            "rules": [
+                rule
+                for each in told["environments"]
+                if each["environment"] == dev["environment_id"]
+                for rule in each["rules"]
             ],
         }
 

@@ -13,13 +13,14 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from outgate.egress.proof import place
 from outgate.model.routes import RouteSpec, RouteTls, RouteType, trouble
-from outgate.net import guard
+from outgate.net import guard, resolv_conf
 from outgate.relay.endpoints import Endpoint, Endpoints
 from outgate.smtp import grammar
 
@@ -32,6 +33,11 @@ class BadSettings(Exception):
 
 def _address(text: str) -> str:
     return str(ip_address(text))  # one spelling, as sockets tell it
+
+
+def _resolver(text: str) -> str:
+    resolv_conf.server(text)
+    return text
 
 
 def _own_address(text: str) -> str:
@@ -82,6 +88,12 @@ def _host_and_port(text: str) -> str:
     return text
 
 
+def _optional_place(text: str) -> str:
+    if text:
+        place(text)
+    return text
+
+
 _Label = Annotated[str, AfterValidator(_label)]
 _OptionalName = Annotated[str, AfterValidator(_optional_name)]
 _Address = Annotated[str, AfterValidator(_address)]
@@ -90,6 +102,8 @@ _Network = Annotated[str, AfterValidator(_network)]
 _Exception = Annotated[str, AfterValidator(_exception)]
 _Name = Annotated[str, AfterValidator(_name)]
 _RecordName = Annotated[str, AfterValidator(_record_name)]
+_Resolver = Annotated[str, AfterValidator(_resolver)]
+_OptionalPlace = Annotated[str, AfterValidator(_optional_place)]
 _HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 
 
@@ -367,6 +381,17 @@ class RelaySettings(_Section):
 class EgressSettings(_Section):
     """The egress gateway."""
 
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        """Refuse an address that flexible egress and a program would both leave from."""
+        own = {*self.dedicated_addresses, self.vpn_address}
+        if both := sorted(own.intersection(self.shared_addresses)):
+            raise ValueError(
+                f"{', '.join(both)} cannot be shared and dedicated: name it in shared_addresses, dedicated_addresses or"
+                " vpn_address"
+            )
+        return self
+
     shared_addresses: list[_Address] = Field(["127.0.0.2"], description="Addresses that flexible egress leaves from.")
     dedicated_addresses: list[_Address] = Field(["127.0.0.3"], description="Pool of dedicated addresses.")
     vpn_address: _Address = Field("127.0.0.4", description="The VPN's local end.")
@@ -375,21 +400,25 @@ class EgressSettings(_Section):
         [], description="name:port of targets that get a PROXY v2 header; a bare name means any port."
     )
     http_proxy_port: int = Field(3128, ge=1, le=65535, description="Port of each environment's HTTP(S) proxy.")
-    tunnel_network: str = Field(
+    tunnel_network: _Network = Field(
         "127.1.0.0/24", description="Network from which new environments get a tunnel address of their own."
     )
-    client_networks: list[str] = Field(
+    client_networks: list[_Network] = Field(
         [], description="Networks that the applications of new environments dial from; empty: nobody may, until set."
     )
     external_domain: str = Field(
         "external.outgate.test", description="Domain of the names p<PROGRAM>.<domain> of dedicated addresses."
     )
-    regions: list[str] = Field(
+    regions: list[_Label] = Field(
         ["aus5", "can2", "deu6", "gbr9", "jpn4", "nld2", "sgp5", "va7", "wa1"],
+        min_length=1,
         description="Regions that programs may use.",
     )
     mail_ports: list[int] = Field(
         [25, 465, 587, 2465, 2525, 2587], description="portDest by which a forward is known to carry SMTP."
+    )
+    mail_targets: list[str] = Field(
+        [], description="name:port of targets that carry SMTP at other ports; a bare name means any port."
     )
     implicit_tls_ports: list[int] = Field(
         [465, 2465], description="Those of `mail_ports` where TLS begins with the first octet."
@@ -397,7 +426,7 @@ class EgressSettings(_Section):
     refuse_clear_auth: bool = Field(
         False, description="Whether an SMTP login outside TLS is refused before the target sees it."
     )
-    witness: str = Field(
+    witness: _OptionalPlace = Field(
         "",
         description="host:port of an `outgate egress witness` outside, which tells the address it sees; empty: a"
         " dedicated address is proven on this host only.",
@@ -407,6 +436,11 @@ class EgressSettings(_Section):
         0.7, gt=0, le=1, description="Share of the source ports to one target from which a warning is logged."
     )
     keepalive_s: float = Field(60.0, ge=1, description="Seconds of silence after which TCP asks whether a peer lives.")
+    resolvers: list[_Resolver] = Field(
+        [],
+        description="address or address:port of the DNS servers that `outgate egress serve` asks; empty: those of"
+        " /etc/resolv.conf.",
+    )
     apart: bool = Field(False, description="Whether another process (`outgate egress serve`) carries the connections.")
     connections_per_environment: int = Field(1000, ge=1, description="Connections of one environment at once.")
     connections_alert: int = Field(750, ge=1, description="Connections from which an alert is logged.")
@@ -525,3 +559,8 @@ def _said(message: str) -> str:
 def with_relay(settings: Settings, **values: object) -> Settings:
     """Return `settings` with some of the relay's replaced by what only a running service knows."""
     return settings.model_copy(update={"relay": settings.relay.model_copy(update=values)})
+
+
+def with_egress(settings: Settings, **values: object) -> Settings:
+    """Return `settings` with some of the egress's replaced by what only a running service knows."""
+    return settings.model_copy(update={"egress": settings.egress.model_copy(update=values)})

@@ -1,7 +1,7 @@
 """A message's trail in lines for people: every hop with its time and result, from what the API tells.
 
 Standards: none; standard library only.
-Promises: nothing is made up: each line comes from the forwarder's audit or the relay's record; the lines are
+Promises: nothing is made up: each line comes from the egress' audit or the relay's record; the lines are
 in the order things happened.
 Not here: asking the API (`connection`), the page (`console`).
 """
@@ -16,7 +16,7 @@ from outgate.base.clock import rfc3339
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One line: RFC 3339 time, who ("forwarder", "relay", "delivery"), what came of it, and the details."""
+    """One line: RFC 3339 time, who ("forwarder", "proxy", "relay", "delivery"), what came of it, and the details."""
 
     at: str
     hop: str
@@ -54,25 +54,32 @@ def _with_attempts(found: list[Hop], message: dict[str, Any]) -> list[Hop]:
     return sorted(found, key=lambda hop: hop.at)
 
 
+def leads(line: dict[str, Any]) -> str:
+    """Return where a line of the egress' audit leads: by which forward, or what the proxy was asked for."""
+    forward = line.get("forward")
+    if forward is not None:
+        return f"{forward['portOrig']} → {forward['name']}:{forward['portDest']}"
+    asked = line["proxy"]
+    return f"{asked['method']} {asked['name']}:{asked['port']}" if asked.get("name") else "proxy"
+
+
+def ended(line: dict[str, Any]) -> str:
+    """Return what a closing line of the egress' audit says of its connection."""
+    said = f"{line['bytes_up']} octets up, {line['bytes_down']} down in {line['duration_s']:.3f} s: {line['reason']}"
+    return f"{said}; noticed: {', '.join(line['notices'])}" if line.get("notices") else said
+
+
 def _carried(line: dict[str, Any]) -> Hop:
-    forward, at = line["forward"], rfc3339(line["at"], milliseconds=True)
+    who, at = "proxy" if "proxy" in line else "forwarder", rfc3339(line["at"], milliseconds=True)
     if line["event"] == "close":
-        return Hop(
-            at,
-            "forwarder",
-            "closed",
-            f"{line['bytes_up']} octets up, {line['bytes_down']} down in {line['duration_s']:.3f} s: {line['reason']}",
-        )
-    where = f"{forward['portOrig']} → {forward['name']}:{forward['portDest']}"
-    if not line.get("target"):
-        return Hop(at, "forwarder", "refused", f"{where} for {line['client']}: {line['reason']}")
+        return Hop(at, who, "closed", ended(line))
+    if line["event"] == "notice":
+        return Hop(at, who, "noticed", f"{line['code']}: {line['reason']}")
+    where = f"{leads(line)} for {line['client']}"
+    if line.get("refusal") or not line.get("target"):
+        return Hop(at, who, "refused", f"{where}: {line['reason']}")
     header = ", PROXY v2 header" if line["proxy_header"] else ""
-    return Hop(
-        at,
-        "forwarder",
-        "carried",
-        f"{where} for {line['client']}, to {line['target']} from {line['source']}{header}",
-    )
+    return Hop(at, who, "carried", f"{where}, to {line['target']} from {line['source']}{header}")
 
 
 def _together(attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:

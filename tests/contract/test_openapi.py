@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from outgate.api import cloud_manager as cloud_manager_api
 from outgate.api import event_notifications as event_notifications_api
 from outgate.api import operations as operations_api
 from outgate.api import restrictions as restrictions_api
@@ -29,10 +30,12 @@ from outgate.api import vpc as vpc_api
 from outgate.api.event_notifications.authorization import FORM_EXAMPLE
 from outgate.api.identity import roles as identity_roles
 from outgate.model.access import Address
+from outgate.model.egress import Mode
 from outgate.model.suppression import NewSuppression
 from outgate.store.access import SMTP_API
 from outgate.store.keys import new_dkim_key
-from support.api_service import Service, api_service
+from outgate.store.places import NewEnvironment
+from support.api_service import GROUNDS, Service, api_service
 
 CHECKS = [
     not_a_server_error,
@@ -57,6 +60,7 @@ def as_csv(_context: Any, value: Any) -> Any:
 
 
 ANN = "ann@things.test"
+ORG = "ABC@AdobeOrg"
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +105,35 @@ class Things:
             "account_id": self.service.account_id,
             "name": "direct",
             **self.network_ids(),
+            **self.cloud_ids(),
+        }
+
+    def cloud_ids(self) -> dict[str, str]:
+        """Return what an environment's life takes, each settled as the engine would; made again when deleted."""
+        control, tenant = self.service.store, self.service.account_id
+        found = control.egress.programs(ORG, tenant)
+        program = next((each for each in found if each.name == "things"), None)
+        if program is None:
+            program = control.egress.add_program(ORG, tenant, "things")
+        for way in control.infrastructures.of_program(program.id):
+            control.infrastructures.finish_infrastructure(way.id, way.generation)
+            control.infrastructures.settle_infrastructure(way.id, way.generation, "ready")
+        for place in control.egress.environments(program.id):
+            wanted = control.egress.networking(place.id)
+            control.egress.settle(place.id, None if wanted is None else wanted.generation, "")
+        places = control.egress.environments(program.id)
+        if not any(place.type == "prod" for place in places):
+            wanted = NewEnvironment("prod", "prod", "va7")
+            made = control.places.create_environment(program.id, wanted, GROUNDS, actor="test")
+            control.egress.settle(made.id, None, "")
+            places = (*places, made)
+        ways = control.infrastructures.of_program(program.id)
+        way = ways[0] if ways else control.egress.add_infrastructure(program.id, Mode.FLEXIBLE, "va7")
+        return {
+            "tenant_id": tenant,
+            "program_id": program.id,
+            "environment_id": places[-1].id,
+            "infrastructure_id": way.id,
         }
 
     def network_ids(self) -> dict[str, str]:
@@ -227,10 +260,16 @@ def operations(service: Service) -> Any:
     return schemathesis.openapi.from_url(f"{service.operations_url}/openapi.json")
 
 
+@pytest.fixture(scope="module")
+def cloud_manager(service: Service) -> Any:
+    return schemathesis.openapi.from_url(f"{service.cloud_manager_url}/openapi.json")
+
+
 def drive(schema: Any, operation_id: str, mode: GenerationMode, service: Service, things: Things) -> None:
     """Send one operation what its description allows, or what it does not, and hold each answer against it."""
     operation = schema.find_operation_by_id(operation_id)
-    headers = service.headers("reader", "writer", "manager", "authorizer", "operator")
+    headers = service.headers("reader", "writer", "manager", "authorizer", "operator", "runtime")
+    headers |= {"x-api-key": "test", "x-gw-ims-org-id": ORG}
 
     @THOROUGHLY
     @given(case=operation.as_strategy(generation_mode=mode))
@@ -283,21 +322,32 @@ def test_operations(operations: Any, operation_id: str, mode: GenerationMode, se
     drive(operations, operation_id, mode, service, things)
 
 
-def test_every_operation_is_described(event_notifications: Any, restrictions: Any, vpc: Any, operations: Any) -> None:
+@MODES
+@pytest.mark.parametrize("operation_id", cloud_manager_api.ROLES)
+def test_cloud_manager(
+    cloud_manager: Any, operation_id: str, mode: GenerationMode, service: Service, things: Things
+) -> None:
+    drive(cloud_manager, operation_id, mode, service, things)
+
+
+def test_every_operation_is_described(
+    event_notifications: Any, restrictions: Any, vpc: Any, operations: Any, cloud_manager: Any
+) -> None:
     for schema, roles in (
         (event_notifications, event_notifications_api.ROLES),
         (restrictions, restrictions_api.ROLES),
         (vpc, vpc_api.ROLES),
         (operations, operations_api.ROLES),
+        (cloud_manager, cloud_manager_api.ROLES),
     ):
         described = {result.ok().definition.raw["operationId"] for result in schema.get_all_operations()}
         assert described == set(roles)
 
 
 def test_every_example_is_as_its_schema_says(
-    event_notifications: Any, restrictions: Any, identity: Any, vpc: Any, operations: Any
+    event_notifications: Any, restrictions: Any, identity: Any, vpc: Any, operations: Any, cloud_manager: Any
 ) -> None:
-    for schema in (event_notifications, restrictions, identity, vpc, operations):
+    for schema in (event_notifications, restrictions, identity, vpc, operations, cloud_manager):
         document = schema.raw_schema
         seen = 0
         for path, operations in document["paths"].items():

@@ -11,9 +11,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from outgate import environment
-from outgate.egress.reconcile import Reconciler
 from support.egress_peers import Bench, Target, echo, tunnel_address
 from support.egress_store import ORG, Api, world
+from support.reconciling import reconciler_for
 
 APPLICATION = """
 import json, os, pathlib, socket, sys
@@ -32,13 +32,7 @@ pathlib.Path(sys.argv[1]).write_text(json.dumps([answer.decode(), client]))
 async def test_an_application_speaks_through_its_tunnel(tmp_path: Path) -> None:
     with world(tmp_path, tunnel=tunnel_address()) as place:
         async with Bench(tmp_path) as bench, Target(echo) as target:
-            reconciler = Reconciler(
-                store=place.store,
-                engine=bench.engine,
-                shared_addresses=["127.0.0.2"],
-                proxy_protocol_targets=[],
-                changes=place.control.data_version,
-            )
+            reconciler = reconciler_for(place, bench, poll_s=1.0)
             await reconciler.start()
             api = Api(place)
             root = FastAPI()

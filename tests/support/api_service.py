@@ -8,17 +8,19 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from outgate.api import event_notifications, identity, operations, restrictions, vpc
+from outgate.api import cloud_manager, event_notifications, identity, operations, restrictions, vpc
 from outgate.api.event_notifications import SmtpRecords
 from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.api.mounts import Mounts
 from outgate.base.clock import Clock, FrozenClock, OffsetClock
+from outgate.egress.connectivity import Connectivity, Times
 from outgate.model.flow import Job
 from outgate.model.tenancy import Checked, Instance, NewStanding, SmtpConfiguration, Verification
 from outgate.net.dns import Resolver
@@ -30,8 +32,10 @@ from outgate.relay.routing import Router
 from outgate.relay.sources import Sources
 from outgate.relay.transports import Transports, WaysOut
 from outgate.store.control import ControlStore, open_control
+from outgate.store.places import Grounds
 from outgate.store.secrets import open_box
 from outgate.store.sqlite import QueueStore, open_queue
+from support.egress_side import EgressSide
 
 ALL_ROLES = ("reader", "writer", "manager")
 OPEN_ENDPOINTS = (
@@ -44,6 +48,7 @@ OPEN_ENDPOINTS = (
     ),
 )  # fmt: skip
 """Where mail can be handed in, as the service is told."""
+GROUNDS = Grounds(("deu6", "va7"), ip_network("10.1.0.0/16"), ("10.2.0.0/16",))
 PRIVATE_NAMES = {
     "us-south": "private.smtp.us-south.outgate.test",
     "us-east": "private.smtp.us-south.outgate.test",
@@ -87,6 +92,7 @@ class Service:
     instance: Instance
     api_key: str
     trail: list[tuple[str, int, float]]
+    egress: EgressSide
 
     @property
     def en_url(self) -> str:
@@ -103,6 +109,10 @@ class Service:
     @property
     def operations_url(self) -> str:
         return f"{self.base}/operations/v1"
+
+    @property
+    def cloud_manager_url(self) -> str:
+        return f"{self.base}/cloud-manager"
 
     @property
     def smtp_url(self) -> str:
@@ -135,11 +145,13 @@ def api_service(directory: Path, *, authorization: str = "automatic") -> Iterato
         return [{"event": "egress.decision", "client": address}]
 
     authenticator = Authenticator(store, clock)
-    app = application(store, authenticator, tokens, verifier, hasher, queue, egress_trail, authorization, clock)
+    egress = EgressSide(directory, store, clock)
+    app = application(store, authenticator, tokens, verifier, hasher, queue, egress_trail, authorization, clock, egress)
     try:
         with serving(app) as base:
-            yield Service(base, store, queue, clock, tokens, verifier, account_id, instance, api_key, trail)
+            yield Service(base, store, queue, clock, tokens, verifier, account_id, instance, api_key, trail, egress)
     finally:
+        egress.audit.close()
         hasher.close()
         queue.close()
         store.close()
@@ -155,6 +167,7 @@ def application(
     egress_trail: Any,
     authorization: Any,
     clock: Clock,
+    egress: EgressSide,
 ) -> Mounts:
     notifications = event_notifications.build(
         store=store,
@@ -176,9 +189,24 @@ def application(
             "/event-notifications": notifications,
             "/context-based-restrictions": restrictions.build(store=store, authenticator=authenticator, clock=clock),
             "/iam": tokens_api,
+            "/cloud-manager": cloud_manager.build(
+                store=store.egress,
+                places=store.places,
+                grounds=GROUNDS,
+                infrastructures=store.infrastructures,
+                authenticator=authenticator,
+                changed=lambda: None,
+                shared_addresses=["192.0.2.30"],
+                dedicated_addresses=[f"192.0.2.{number}" for number in range(40, 60)],
+                vpn_address="192.0.2.31",
+                connectivity=Connectivity(
+                    resolvers=[Resolver([("127.0.0.1", 9)], clock)], ways=egress.way, times=Times(converse=0.05)
+                ),
+            ),
             "/operations/v1": operations.build(
                 operators=Operators(history.verbs, NothingUnderWay(), clock, released=nothing),
                 status=status,
+                egress=egress.parts,
                 authenticator=authenticator,
                 clock=clock,
                 configured=lambda smtp_config_id: store.tenancy.instance_of(smtp_config_id) is not None,

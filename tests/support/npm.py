@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -19,6 +20,18 @@ _NODEMAILER = (
 def nodemailer(into: Path) -> Path:
     """Fetch and unpack nodemailer; return a directory for NODE_PATH."""
     return unpack("nodemailer", *_NODEMAILER, into)
+
+
+def locked(pinned: Path, into: Path) -> Path:
+    """Install what `pinned` (a directory with package.json and package-lock.json) names; return a NODE_PATH.
+
+    Every package is held against the digest in the lock, and none of their scripts is run."""
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(pinned / name, into / name)
+    quiet = ("--no-audit", "--no-fund", "--no-update-notifier")
+    done = run(["npm", "ci", "--ignore-scripts", "--prefer-offline", *quiet], cwd=into)
+    assert done.returncode == 0, f"npm could not install what {pinned} names: {done.stderr}"
+    return into / "node_modules"
 
 
 def unpack(name: str, version: str, integrity: str, into: Path) -> Path:

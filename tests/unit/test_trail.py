@@ -50,6 +50,47 @@ def test_hops_are_in_order_of_time_and_say_who_and_what() -> None:
     assert attempts == ["mx.test [127.0.0.1:25] from 127.0.0.9 by MX 10 mx.test", "MX of y: servfail"]
 
 
+def test_what_the_proxy_carried_and_what_was_noticed_is_told_as_that() -> None:
+    about = {"client": "127.0.0.1:5", "proxy_header": False, "proxy": {"listen": 3128}}
+    asked = {**about, "proxy": {"listen": 3128, "method": "CONNECT", "name": "smtp.example", "port": 465}}
+    carried = [
+        {
+            **about,
+            "at": 1795244500.0,
+            "event": "decision",
+            "refusal": "request",
+            "target": "",
+            "reason": "no request line",
+        },
+        {
+            **asked,
+            "at": 1795244510.0,
+            "event": "decision",
+            "refusal": "",
+            "target": "192.0.2.1:465",
+            "source": "127.0.0.2:6",
+        },
+        {**asked, "at": 1795244511.0, "event": "notice", "code": "mail.clear-auth", "reason": "a login in the clear"},
+        {
+            **asked,
+            "at": 1795244519.0,
+            "event": "close",
+            "bytes_up": 1,
+            "bytes_down": 2,
+            "duration_s": 9.0,
+            "notices": ["mail.clear-auth"],
+            "reason": "finished",
+        },
+    ]
+    found = [hop for hop in hops({**MESSAGE, "egress": carried, "attempts": []}) if hop.hop == "proxy"]
+    assert [(hop.result, hop.detail) for hop in found] == [
+        ("refused", "proxy for 127.0.0.1:5: no request line"),
+        ("carried", "CONNECT smtp.example:465 for 127.0.0.1:5, to 192.0.2.1:465 from 127.0.0.2:6"),
+        ("noticed", "mail.clear-auth: a login in the clear"),
+        ("closed", "1 octets up, 2 down in 9.000 s: finished; noticed: mail.clear-auth"),
+    ]
+
+
 def test_a_message_that_came_without_the_forwarder() -> None:
     bare = {key: value for key, value in MESSAGE.items() if key not in ("egress", "attempts")}
     assert [hop.result for hop in hops(bare)] == ["accepted"]

@@ -10,6 +10,7 @@ Not here: reading requests (`schema`), refusing (`errors`).
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from outgate import __version__
 
-_REF = "#/components/schemas/{model}"
+REF = "#/components/schemas/{model}"
 _SAID = {
     400: "The request is wrong; `errors[].target` names the field.",
     401: "There is no bearer token, or not a good one.",
@@ -106,7 +107,7 @@ def described(
             "required": not body_optional,
             "content": {
                 body_type: {
-                    "schema": body.model_json_schema(ref_template=_REF),
+                    "schema": body.model_json_schema(ref_template=REF),
                     **({} if body_example is None else {"example": json.dumps(body_example)}),
                 }
             },
@@ -121,12 +122,13 @@ def described(
     }
 
 
-def publish(app: FastAPI, title: str, description: str) -> None:
-    """Have `app` answer `GET openapi.json` with the description of its routes."""
+def publish(app: FastAPI, title: str, description: str, *, also: Sequence[type[BaseModel]] = ()) -> None:
+    """Have `app` answer `GET openapi.json` with the description of its routes. `also` are models that descriptions
+    refer to by name."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app, title, description)
+            app.openapi_schema = _document(app, title, description, also)
         return app.openapi_schema
 
     app.openapi = document
@@ -134,10 +136,14 @@ def publish(app: FastAPI, title: str, description: str) -> None:
     app.setup()
 
 
-def _document(app: FastAPI, title: str, description: str) -> dict[str, Any]:
+def _document(app: FastAPI, title: str, description: str, also: Sequence[type[BaseModel]]) -> dict[str, Any]:
     made = get_openapi(title=title, version=__version__, description=description, routes=app.routes)
     components: dict[str, Any] = made.setdefault("components", {})
     schemas: dict[str, Any] = components.setdefault("schemas", {})
+    for model in also:
+        schema = model.model_json_schema(ref_template=REF)
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
     for path in made.get("paths", {}).values():
         for operation in path.values():
             # Ours answers 400 in the vendor's form where the framework would say 422 in its own.

@@ -28,12 +28,15 @@ def dev(
     submissions_port: _Port = 2465,
     dns_port: _Port = 2053,
     inbox_port: _Port = 2525,
-    proxy_port: _Port = 3128,
+    proxy_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Default: egress.http_proxy_port (3128).", show_default=False),
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings (TOML).", show_default=False)] = None,
 ) -> None:
     """Run everything on loopback: relay, egress, DNS, inbox, a ready tenant. Port 0 means any free port."""
-    from outgate.app import StartFailed
     from outgate.laptop import DevPorts, run_dev
+    from outgate.process import StartFailed
 
     ports = DevPorts(http_port, submission_port, submissions_port, dns_port, inbox_port, proxy_port)
     try:

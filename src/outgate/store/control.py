@@ -5,7 +5,8 @@ Promises: opening runs the missing migrations; all methods are thread-safe; `dat
     change by any process.
 Dangers: everything here blocks: on an event loop wrap it in `asyncio.to_thread`, but for start-up and snapshots.
 Not here: messages (`sqlite`), statements (`tenancy`, `signing_keys`, `verification`, `access`, `allow_lists`,
-    `identity`, `egress`, `routes`, `vpc`, `gateways`, `suppressions`, `sts_rows`).
+    `identity`, `egress`, `infrastructures`, `places`, `guard_exceptions`, `placement`, `routes`, `vpc`,
+    `gateways`, `suppressions`, `sts_rows`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ from outgate.store.allow_lists import AllowListQueries
 from outgate.store.database import Database
 from outgate.store.egress import EgressQueries
 from outgate.store.gateways import GatewayQueries
+from outgate.store.guard_exceptions import GuardExceptionQueries
 from outgate.store.identity import IdentityQueries
+from outgate.store.infrastructures import InfrastructureQueries
 from outgate.store.migrations import upgrade_control
+from outgate.store.placement import PlacementQueries
+from outgate.store.places import PlaceQueries
 from outgate.store.routes import RouteQueries
 from outgate.store.secrets import SecretBox
 from outgate.store.signing_keys import SigningKeyQueries
@@ -32,7 +37,8 @@ from outgate.store.vpc import VpcQueries
 
 class ControlStore:
     """The control database, by subject: `tenancy`, `signing_keys`, `verification`, `access`, `allow_lists`,
-    `identity`, `egress`, `routes`, `vpc`, `gateways`, `suppressions`, `sts`."""
+    `identity`, `egress`, `infrastructures`, `places`, `guard_exceptions`, `placement`, `routes`, `vpc`,
+    `gateways`, `suppressions`, `sts`."""
 
     def __init__(self, database: Database, box: SecretBox, clock: Clock) -> None:
         self._database = database
@@ -43,6 +49,10 @@ class ControlStore:
         self.allow_lists = AllowListQueries(database, clock)
         self.identity = IdentityQueries(database, box, clock)
         self.egress = EgressQueries(database, box, clock)
+        self.infrastructures = InfrastructureQueries(database, box, clock)
+        self.places = PlaceQueries(database, clock)
+        self.guard_exceptions = GuardExceptionQueries(database, clock)
+        self.placement = PlacementQueries(database, clock)
         self.routes = RouteQueries(database, box, clock)
         self.vpc = VpcQueries(database, clock)
         self.gateways = GatewayQueries(database, clock)

@@ -30,6 +30,7 @@ from outgate.model.egress import (
 from outgate.store import egress_rows as rows
 from outgate.store import tables as t
 from outgate.store.database import Database
+from outgate.store.infrastructures import usable
 from outgate.store.secrets import SecretBox
 
 VARIABLES_LIMIT = 200
@@ -37,8 +38,11 @@ READY = "ready"
 UPDATING = "updating"
 FAILED = "failed"
 IGNORED = "ignored"
+CREATING, DELETING = "creating", "deleting"
 # While an environment is in one of these, nothing about it may be changed.
-MOVING = frozenset({"creating", UPDATING, "deleting", "deleted", "restoring", "resetting"})
+MOVING = frozenset({CREATING, UPDATING, DELETING, "deleted", "restoring", "resetting"})
+# From these the engine moves it on.
+_SETTLES = frozenset({CREATING, UPDATING, READY, FAILED})
 
 
 class EnvironmentMoving(Exception):
@@ -189,9 +193,12 @@ class EgressQueries:
         addresses: Sequence[str] = (),
         document: dict[str, object] | None = None,
         status: str = READY,
+        primary: bool = True,
         infrastructure_id: str = "",
     ) -> NetworkInfrastructure:
-        """Add a program's way out. `addresses` are its own (dedicated); `document` holds the vendor's fields."""
+        """Add a program's way out as it is, past the rules for customers (`store.infrastructures`).
+
+        `addresses` are its own (dedicated); `document` holds the vendor's fields."""
         now = self._clock.now()
         made = NetworkInfrastructure(
             infrastructure_id or ids.number_id(),
@@ -203,6 +210,7 @@ class EgressQueries:
             dict(document or {}),
             now,
             now,
+            primary,
         )
         with self._database.writing() as connection:
             connection.execute(
@@ -216,6 +224,7 @@ class EgressQueries:
                     document=made.document,
                     created_at=now,
                     updated_at=now,
+                    is_primary=primary,
                 )
             )
         return made
@@ -248,10 +257,12 @@ class EgressQueries:
     ) -> Environment:
         """Replace all of an environment's networking; return the environment, now `updating`.
 
-        Raises `EnvironmentMoving`, `LookupError` if the environment is gone."""
+        Raises `EnvironmentMoving`, `InfrastructureMoving` if what it would leave by is not ready, `LookupError` if
+        either is gone."""
         now = self._clock.now()
         with self._database.writing() as connection:
             environment = _take(connection, environment_id, now)
+            usable(connection, environment.program_id, infrastructure_id)
             before = rows.networking(connection, environment_id)
             values: dict[str, Any] = {
                 "infrastructure_id": infrastructure_id,
@@ -286,19 +297,20 @@ class EgressQueries:
     def settle(self, environment_id: str, generation: int | None, reason: str) -> bool:
         """Record how the engine got on with a generation (None: disabled): "" is success, else why it failed.
 
-        Returns False, changing nothing, if another generation is wanted by now, or the same is recorded."""
+        An environment that is `creating` is `ready` once the engine has none of its rules in force, as it has none; one
+        that is `deleting` goes (`finish_deletion`). Returns False, changing nothing, if another generation is wanted
+        by now, or the same is recorded."""
         now = self._clock.now()
         with self._database.writing() as connection:
             environment = rows.find_environment(connection, environment_id)
             wanted = rows.networking(connection, environment_id)
             if environment is None or (None if wanted is None else wanted.generation) != generation:
                 return False
+            if environment.status == DELETING:
+                return not reason and self._finish(connection, environment_id, now)
             status = FAILED if reason else READY
             recorded = "" if wanted is None else wanted.reason
-            if environment.status not in {UPDATING, READY, FAILED} or (environment.status, recorded) == (
-                status,
-                reason,
-            ):
+            if environment.status not in _SETTLES or (environment.status, recorded) == (status, reason):
                 return False
             place = t.environments.c.id == environment_id
             connection.execute(update(t.environments).where(place).values(status=status, updated_at=now))
@@ -306,33 +318,38 @@ class EgressQueries:
                 entry = t.advanced_networking.c.environment_id == environment_id
                 connection.execute(update(t.advanced_networking).where(entry).values(reason=reason))
             action = "networking.failed" if reason else "networking.applied"
+            if environment.status == CREATING:
+                action = "environment.failed" if reason else "environment.ready"
             detail: dict[str, object] = {"generation": generation, **({"reason": reason} if reason else {})}
             self._audit(connection, "egress", action, environment_id, detail)
+        return True
+
+    def finish_deletion(self, environment_id: str) -> bool:
+        """Take away an environment that is `deleting`, once the engine has closed all of it; its tunnel address is free
+        from then on. Returns False, changing nothing, if it is gone or not deleting."""
+        now = self._clock.now()
+        with self._database.writing() as connection:
+            environment = rows.find_environment(connection, environment_id)
+            if environment is None or environment.status != DELETING:
+                return False
+            return self._finish(connection, environment_id, now)
+
+    def _finish(self, connection: Connection, environment_id: str, now: float) -> bool:
+        for table in (t.guard_exceptions, t.advanced_networking, t.variables):
+            connection.execute(delete(table).where(table.c.environment_id == environment_id))
+        connection.execute(delete(t.environments).where(t.environments.c.id == environment_id))
+        rows.write_audit(connection, now, "egress", "environment.deleted", environment_id, {})
         return True
 
     def targets(self) -> tuple[EgressTarget, ...]:
         """Return every environment as the engine must serve it, in one consistent view, oldest first."""
         with self._database.reading() as connection:
-            found = connection.execute(
-                select(t.environments).order_by(t.environments.c.created_at, t.environments.c.id)
-            )
-            environments = [rows.environment(row) for row in found]
-            networking = rows.all_networking(connection)
-            exceptions = rows.exceptions(connection)
-            infrastructures = {
-                row.id: rows.infrastructure(row) for row in connection.execute(select(t.network_infrastructures))
-            }
-        targets: list[EgressTarget] = []
-        for environment in environments:
-            wanted = networking.get(environment.id)
-            way = None if wanted is None else infrastructures[wanted.infrastructure_id]
-            # An infrastructure that is not (or no longer) ready lets nothing out.
-            usable = way is not None and way.status == READY
-            mode = way.kind if way is not None and usable else Mode.NONE
-            addresses = way.addresses if way is not None and usable else ()
-            entries = tuple(each.entry for each in exceptions if each.environment_id in {"", environment.id})
-            targets.append(EgressTarget(environment, mode, addresses, wanted, way, entries))
-        return tuple(targets)
+            return _targets(connection)
+
+    def target(self, environment_id: str) -> EgressTarget | None:
+        """Return one environment as the engine must serve it, or None if it is gone."""
+        with self._database.reading() as connection:
+            return next(iter(_targets(connection, environment_id)), None)
 
     # Variables
 
@@ -342,11 +359,15 @@ class EgressQueries:
             return tuple(rows.variable(row) for row in rows.variable_rows(connection, environment_id))
 
     def patch_variables(self, environment_id: str, changes: Sequence[VariableChange], *, actor: str) -> None:
-        """Set and delete variables, all or none. Raises `VariableRefused`, or `LookupError` without environment."""
+        """Set and delete variables, all or none. Raises `VariableRefused`, `EnvironmentMoving` if the
+        environment is being taken away, `LookupError` if it is gone."""
         now = self._clock.now()
         with self._database.writing() as connection:
-            if rows.find_environment(connection, environment_id) is None:
+            environment = rows.find_environment(connection, environment_id)
+            if environment is None:
                 raise LookupError("there is no such environment")
+            if environment.status == DELETING:
+                raise EnvironmentMoving(environment.status)
             known = {(row.name, row.service): row for row in rows.variable_rows(connection, environment_id)}
             for index, change in enumerate(changes):
                 row = known.get((change.name, change.service))
@@ -431,8 +452,7 @@ class EgressQueries:
         return tuple(AuditRow(row.at, row.actor, row.action, row.target, dict(row.detail)) for row in found)
 
     def _audit(self, connection: Connection, actor: str, action: str, target: str, detail: dict[str, object]) -> None:
-        values = {"at": self._clock.now(), "actor": actor, "action": action, "target": target, "detail": detail}
-        connection.execute(insert(t.audit).values(**values))
+        rows.write_audit(connection, self._clock.now(), actor, action, target, detail)
 
 
 def _take(connection: Connection, environment_id: str, now: float) -> Environment:
@@ -447,3 +467,24 @@ def _take(connection: Connection, environment_id: str, now: float) -> Environmen
     after = rows.find_environment(connection, environment_id)
     assert after is not None
     return after
+
+
+def _targets(connection: Connection, environment_id: str = "") -> tuple[EgressTarget, ...]:
+    query = select(t.environments).order_by(t.environments.c.created_at, t.environments.c.id)
+    if environment_id:
+        query = query.where(t.environments.c.id == environment_id)
+    environments = [rows.environment(row) for row in connection.execute(query)]
+    networking = rows.all_networking(connection, environment_id)
+    exceptions = rows.exceptions(connection)
+    ways = {row.id: rows.infrastructure(row) for row in connection.execute(select(t.network_infrastructures))}
+    targets: list[EgressTarget] = []
+    for environment in environments:
+        wanted = networking.get(environment.id)
+        way = None if wanted is None else ways[wanted.infrastructure_id]
+        # An infrastructure that is not (or no longer) ready lets nothing out.
+        ready = way is not None and way.status == READY
+        mode = way.kind if way is not None and ready else Mode.NONE
+        addresses = way.addresses if way is not None and ready else ()
+        entries = tuple(each.entry for each in exceptions if each.environment_id in {"", environment.id})
+        targets.append(EgressTarget(environment, mode, addresses, wanted, way, entries))
+    return tuple(targets)

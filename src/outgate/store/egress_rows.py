@@ -1,4 +1,4 @@
-"""Turn rows of the egress tables into the nouns of `model.egress`.
+"""Turn rows of the egress tables into the nouns of `model.egress`; write who changed them.
 
 Standards: none.
 Promises: each function runs one statement at most; a secret's value never leaves its row.
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, insert, select
 
 from outgate.model.egress import (
     AdvancedNetworking,
@@ -115,3 +115,10 @@ def exceptions(connection: Connection) -> tuple[GuardException, ...]:
 
 def variable(row: Row[Any]) -> Variable:
     return Variable(row.name, row.service, row.secret, "" if row.secret else row.value, row.status, row.updated_at)
+
+
+def write_audit(
+    connection: Connection, at: float, actor: str, action: str, target: str, detail: dict[str, object]
+) -> None:
+    values = {"at": at, "actor": actor, "action": action, "target": target, "detail": detail}
+    connection.execute(insert(t.audit).values(**values))

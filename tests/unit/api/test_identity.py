@@ -37,6 +37,7 @@ from outgate.store.identity import MOST_KEYS
 from outgate.store.secrets import open_box
 from outgate.store.tenancy import TooMany
 from support.api_service import Service, api_service
+from support.egress_store import GROUNDS
 
 GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 
@@ -137,6 +138,9 @@ async def test_one_token_serves_both_vendors(service: Service) -> None:
     program = store.egress.add_program("org@AdobeOrg", service.account_id, "Shop")
     api: FastAPI = cloud_manager.build(
         store=store.egress,
+        places=store.places,
+        grounds=GROUNDS,
+        infrastructures=store.infrastructures,
         authenticator=Authenticator(store, service.clock),
         changed=lambda: None,
         shared_addresses=[],

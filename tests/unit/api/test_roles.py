@@ -17,7 +17,6 @@ from fastapi.routing import APIRoute
 
 from outgate.api import cloud_manager, event_notifications, identity, operations, restrictions, vpc
 from outgate.api.identity.roles import ALL_ROLES, covered
-from outgate.api.identity.tokens import Authenticator
 from support import api_service
 from support.api_service import Service
 
@@ -140,25 +139,46 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "list_holds": OPERATE,
         "list_sources": OPERATE,
         "list_ways": OPERATE,
+        "show_egress": OPERATE,
+        "list_egress_addresses": OPERATE,
+        "list_egress_environments": OPERATE,
+        "place_egress_environment": OPERATE,
+        "list_guard_exceptions": OPERATE,
+        "add_guard_exception": OPERATE,
+        "remove_guard_exception": OPERATE,
+        "read_egress_audit": OPERATE,
     },
     "cloud-manager": {
-        "programs": EGRESS_READ,
-        "program": EGRESS_READ,
-        "environments": EGRESS_READ,
-        "environment": EGRESS_READ,
-        "infrastructures": EGRESS_READ,
-        "infrastructure": EGRESS_READ,
-        "variables": EGRESS_READ,
-        "patch_variables": EGRESS,
-        "networking": EGRESS_READ,
-        "put_networking": EGRESS,
-        "delete_networking": EGRESS,
-        "runtime": RUNTIME,
+        "getPrograms": EGRESS_READ,
+        "getTenants": EGRESS_READ,
+        "getTenant": EGRESS_READ,
+        "getProgramsForTenant": EGRESS_READ,
+        "addProgram": MANAGE,
+        "getProgram": EGRESS_READ,
+        "deleteProgram": MANAGE,
+        "getProgramRegions": EGRESS_READ,
+        "getEnvironments": EGRESS_READ,
+        "createEnvironment": EGRESS,
+        "getEnvironment": EGRESS_READ,
+        "deleteEnvironment": EGRESS,
+        "getEnvironmentVariables": EGRESS_READ,
+        "patchEnvironmentVariables": EGRESS,
+        "startEnvironmentRuntime": RUNTIME,
+        "testEnvironmentConnectivity": EGRESS,
+        "getNetworkInfrastructures": EGRESS_READ,
+        "createNetworkInfrastructure": MANAGE,
+        "getNetworkInfrastructure": EGRESS_READ,
+        "updateNetworkInfrastructure": MANAGE,
+        "deleteNetworkInfrastructure": MANAGE,
+        "getEnvironmentAdvancedNetworkingConfigurationList": EGRESS_READ,
+        "enableEnvironmentAdvancedNetworkingConfiguration": EGRESS,
+        "disableEnvironmentAdvancedNetworkingConfiguration": EGRESS,
     },
 }
 TABLES = {
     "event-notifications": event_notifications.ROLES,
     "context-based-restrictions": restrictions.ROLES,
+    "cloud-manager": cloud_manager.ROLES,
     "iam": identity.ROLES,
     "operations/v1": operations.ROLES,
     "vpc/v1": vpc.ROLES,
@@ -242,12 +262,6 @@ def apis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apis]:
         patch.setattr(api_service, "Mounts", kept)
         patch.setattr(api_service, "serving", unserved)
         with api_service.api_service(directory) as service:
-            apps["cloud-manager"] = cloud_manager.build(
-                store=service.store.egress,
-                authenticator=Authenticator(service.store, service.clock),
-                changed=lambda: None,
-                shared_addresses=[],
-            )
             yield Apis(service, apps)
 
 

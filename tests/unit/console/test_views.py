@@ -48,6 +48,7 @@ class World:
     variables: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     offset: float = 0.0
     reason: str = ""
+    rules: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
     def items(self) -> list[dict[str, Any]]:
         return self.listed
@@ -67,6 +68,7 @@ class World:
                 "mode": "flexiblePortEgress",
                 "portForwards": [],
                 "reason": self.reason,
+                "rules": self.rules,
             },
             clock_offset=lambda: self.offset,
         )
@@ -243,3 +245,15 @@ def test_the_environment_says_why_its_forwards_are_not_in_force(client: TestClie
     assert "Not in force" not in client.get("/").text
     world.reason = "port <30465> is taken"
     assert "Not in force: port &lt;30465&gt; is taken" in client.get("/part/environment").text
+    last = {"kind": "guard", "reason": "<x> is 10.0.0.1: private address"}
+    forward = {
+        "listen": "127.0.0.1:30465",
+        "type": "forward",
+        "open": 2,
+        "opened": 7,
+        "refused": {"guard": 3, "dns": 1},
+    }
+    world.rules = [forward | {"last_refusal": last}, forward | {"type": "proxy", "last_refusal": None}]
+    told = client.get("/part/environment").text
+    assert "<td>2</td><td>7</td><td>4</td><td>guard: &lt;x&gt; is 10.0.0.1: private address</td>" in told
+    assert "</code> proxy</td><td>2</td><td>7</td><td>4</td><td></td>" in told

@@ -44,6 +44,52 @@ def test_the_settings_of_delivery_are_on_the_operators_page() -> None:
         assert value == default, name
 
 
+def test_the_tables_of_the_egress_are_the_programs(tmp_path: Path) -> None:
+    from outgate.api.operations.egress_models import StatusAnswer
+    from outgate.base.clock import FrozenClock
+    from outgate.egress.audit import Audit, Connection
+    from outgate.egress.ledger import Ledger
+    from outgate.egress.plan import Proxy
+    from outgate.egress.refusal import Kind, Refused
+    from support.egress_peers import forward
+
+    page = (ROOT / "docs" / "egress.md").read_text("utf-8")
+    rows = re.findall(r"^\| `egress\.(\w+)` \| (?:([^|]*) )?\| (.+) \|$", page, re.MULTILINE)
+    assert {"guard_exceptions", "connections_per_environment", "drain_s", "port_budget_alert"} <= {
+        row[0] for row in rows
+    }
+    for name, default, said in rows:
+        field = Settings.model_fields["egress"].annotation.model_fields[name]  # type: ignore[union-attr]
+        value = field.default if isinstance(field.default, list) else [str(field.default).lower().removesuffix(".0")]
+        assert (", ".join(value), field.description) == (default, said), name
+
+    classes = page.partition("### Why a connection was refused")[2].partition("## Status")[0]
+    assert re.findall(r"^\| `([a-z-]+)` \| [^|]+ \| [^|]+ \|$", classes, re.MULTILINE) == list(get_args(Kind))
+
+    audit = Audit(tmp_path / "audit.jsonl")
+    ledger = Ledger(audit, FrozenClock())
+    rule = forward("127.1.0.1", 30465, "smtp.example", 465)
+    asked = Connection(
+        "p", Proxy("10", "4", "127.1.0.1", 3128, rule.way, ()), "127.0.0.1:1", "a.example", 443, "CONNECT"
+    )
+    for connection in (Connection("f", rule, "127.0.0.1:1"), asked):
+        ledger.opened(connection, reason="")
+        ledger.noticed(connection, code="mail.clear-auth", reason="")
+        ledger.closed(connection, bytes_up=0, bytes_down=0, duration_s=0.0, reason="")
+        ledger.refused(connection, Refused("guard", ""))
+    section = page.partition("## The audit")[2].partition("### Why a connection")[0]
+    table = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    lines = audit.recent()
+    assert {name for cell in table for name in re.findall(r"`(\w+)`", cell)} == {key for line in lines for key in line}
+    inner = {key for line in lines for part in ("forward", "proxy") for key in line.get(part, ())}
+    assert inner <= set(re.findall(r"`(\w+)`", section))
+    audit.close()
+
+    told = set(re.findall(r"`(\w+)`", page.partition("## Status")[2].partition("## What to do when")[0]))
+    schema = StatusAnswer.model_json_schema()
+    assert {name for part in (schema, *schema["$defs"].values()) for name in part["properties"]} <= told
+
+
 def test_every_status_has_its_row_on_the_operators_page() -> None:
     page = (ROOT / "docs" / "operations.md").read_text("utf-8")
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (yes)? ?\|$", page, re.MULTILINE)

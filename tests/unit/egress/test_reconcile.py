@@ -6,21 +6,16 @@ import asyncio
 import socket
 from pathlib import Path
 
-from outgate.egress.reconcile import Reconciler
+from sqlalchemy import update
+
+from outgate.egress.plan import NO_SHARED, NO_TUNNEL, Terms, Way
+from outgate.egress.proving import Proving
+from outgate.egress.reconcile import Names
 from outgate.model.egress import Mode, PortForward
+from outgate.store import tables as t
 from support.egress_peers import Bench, on_both_loops, tunnel_address
 from support.egress_store import World, world
-
-
-def made(place: World, bench: Bench, poll_s: float = 3600.0) -> Reconciler:
-    return Reconciler(
-        store=place.store,
-        engine=bench.engine,
-        shared_addresses=["127.0.0.2"],
-        proxy_protocol_targets=[],
-        changes=place.control.data_version,
-        poll_s=poll_s,
-    )
+from support.reconciling import Proofs, reconciler_for
 
 
 def put(place: World, *ports: int, environment: str = "10") -> None:
@@ -49,7 +44,7 @@ async def test_updating_becomes_ready_when_applied(tmp_path: Path) -> None:
     with world(tmp_path, tunnel=tunnel_address()) as place:
         put(place, 30000)
         async with Bench(tmp_path) as bench:
-            reconciler = made(place, bench)
+            reconciler = reconciler_for(place, bench)
             assert status(place) == "updating"
             await reconciler.start()
             assert status(place) == "ready"
@@ -70,7 +65,7 @@ async def test_updating_becomes_ready_when_applied(tmp_path: Path) -> None:
 async def test_a_change_by_somebody_else_is_noticed_without_a_poke(tmp_path: Path) -> None:
     with world(tmp_path, tunnel=tunnel_address()) as place:
         async with Bench(tmp_path) as bench:
-            reconciler = made(place, bench, poll_s=0.01)
+            reconciler = reconciler_for(place, bench, poll_s=0.01)
             await reconciler.start()
             put(place, 30000)
             await until_ready(place)
@@ -83,7 +78,7 @@ async def test_a_taken_port_fails_with_its_name_and_heals_when_it_is_free(tmp_pa
     tunnel = tunnel_address()
     with world(tmp_path, tunnel=tunnel) as place:
         async with Bench(tmp_path) as bench:
-            reconciler = made(place, bench, poll_s=0.01)
+            reconciler = reconciler_for(place, bench, poll_s=0.01)
             put(place, 30000)
             await reconciler.start()
             with socket.create_server((tunnel, 30001)):
@@ -107,24 +102,26 @@ async def test_a_taken_port_fails_with_its_name_and_heals_when_it_is_free(tmp_pa
 
 @on_both_loops
 async def test_ports_may_change_hands_in_one_pass(tmp_path: Path) -> None:
-    with world(tmp_path, tunnel=tunnel_address()) as place:
+    tunnel = tunnel_address()
+    with world(tmp_path, tunnel=tunnel, beside=tunnel) as place:
         async with Bench(tmp_path) as bench:
-            reconciler = made(place, bench)
+            reconciler = reconciler_for(place, bench)
             put(place, 30000, environment="11")
             await reconciler.reconcile()
             # 10 is served before 11, and wants what 11 gives up.
             put(place, 30000, environment="10")
-            put(place, 30001, environment="11")
+            place.store.delete_networking("11", actor="test")
             await reconciler.reconcile()
             assert (status(place), status(place, "11")) == ("ready", "ready")
-            assert in_force(bench) == {("10", 30000), ("11", 30001)}
+            assert in_force(bench) == {("10", 30000)}
 
 
 @on_both_loops
 async def test_two_environments_with_one_address_and_port(tmp_path: Path) -> None:
-    with world(tmp_path, tunnel=tunnel_address()) as place:
+    tunnel = tunnel_address()
+    with world(tmp_path, tunnel=tunnel, beside=tunnel) as place:
         async with Bench(tmp_path) as bench:
-            reconciler = made(place, bench)
+            reconciler = reconciler_for(place, bench)
             put(place, 30000, environment="11")
             await reconciler.reconcile()
             put(place, 30000, environment="10")
@@ -134,20 +131,171 @@ async def test_two_environments_with_one_address_and_port(tmp_path: Path) -> Non
 
 
 @on_both_loops
+async def test_the_same_port_on_two_tunnel_addresses(tmp_path: Path) -> None:
+    with world(tmp_path, tunnel=tunnel_address()) as place:
+        async with Bench(tmp_path) as bench:
+            put(place, 30000, environment="10")
+            put(place, 30000, environment="11")
+            await reconciler_for(place, bench).reconcile()
+            assert (status(place), status(place, "11")) == ("ready", "ready")
+            assert in_force(bench) == {("10", 30000), ("11", 30000)}
+
+
+@on_both_loops
 async def test_a_vpn_fails_closed(tmp_path: Path) -> None:
     with world(tmp_path, kind=Mode.VPN, tunnel=tunnel_address()) as place:
         async with Bench(tmp_path) as bench:
             put(place, 30000)
-            reconciler = made(place, bench)
+            reconciler = reconciler_for(place, bench)
             await reconciler.reconcile()
             assert (status(place), in_force(bench)) == ("failed", set())
+            way = place.store.infrastructure("4", "7")
+            assert (way.status, way.reason) == ("failed", NO_TUNNEL)
+            assert reconciler.way("10") == NO_TUNNEL
+
+
+def infrastructure(place: World) -> tuple[str, str]:
+    found = place.store.infrastructure("4", "7")
+    assert found is not None
+    return found.status, found.reason
+
+
+@on_both_loops
+async def test_a_dedicated_address_is_proven_again_and_again(tmp_path: Path) -> None:
+    with world(tmp_path, kind=Mode.DEDICATED, tunnel=tunnel_address()) as place:
+        async with Bench(tmp_path) as bench:
+            proofs = Proofs()
+            proofs.wrong["127.0.0.3"] = "this host does not have 127.0.0.3"
+            put(place, 30000)
+            reconciler = reconciler_for(place, bench, proofs=proofs, poll_s=0.005, interval_s=300.0)
+            await reconciler.start()
+            assert infrastructure(place) == ("failed", proofs.wrong["127.0.0.3"])
+            assert (status(place), in_force(bench)) == ("failed", set())
+            assert proofs.wrong["127.0.0.3"] in str(reconciler.way("10"))
+
+            proofs.wrong.clear()
+            place.clock.advance(300.0)
+            async with asyncio.timeout(30):
+                while status(place) == "failed":
+                    await asyncio.sleep(0.005)
+            assert (infrastructure(place), in_force(bench)) == (("ready", ""), {("10", 30000)})
+            way = reconciler.way("10")
+            assert isinstance(way, Way)
+            assert (way.mode, way.sources) == (Mode.DEDICATED, ("127.0.0.3",))
+
+            proofs.wrong["127.0.0.3"] = "it is gone"
+            place.clock.advance(300.0)
+            async with asyncio.timeout(30):
+                while status(place) == "ready":
+                    await asyncio.sleep(0.005)
+            assert (infrastructure(place), in_force(bench)) == (("failed", "it is gone"), set())
+            await reconciler.close()
+            assert proofs.asked == ["127.0.0.3"] * 3
+
+
+@on_both_loops
+async def test_a_new_way_out_is_ready_once_it_is_proven(tmp_path: Path) -> None:
+    with world(tmp_path, kind=Mode.DEDICATED, tunnel=tunnel_address()) as place:
+        async with Bench(tmp_path) as bench:
+            unsettle(place, "creating")
+            asked, answer = asyncio.Event(), asyncio.Event()
+
+            async def prove(_: str) -> str:
+                asked.set()
+                await answer.wait()
+                return ""
+
+            proving = Proving(prove, place.clock, interval_s=300.0)
+            reconciler = reconciler_for(place, bench, proving=proving)
+            await reconciler.reconcile()
+            await asked.wait()
+            assert infrastructure(place) == ("creating", "")
+            answer.set()
+            await proving.settled()
+            await reconciler.reconcile()
+            assert infrastructure(place) == ("ready", "")
+
+
+def unsettle(place: World, state: str) -> None:
+    with place.store._database.writing() as connection:
+        connection.execute(update(t.network_infrastructures).values(status=state))
+
+
+@on_both_loops
+async def test_what_is_deleting_goes_once_nothing_of_it_is_in_force(tmp_path: Path) -> None:
+    with world(tmp_path, tunnel=tunnel_address()) as place:
+        async with Bench(tmp_path) as bench:
+            put(place, 30000)
+            reconciler = reconciler_for(place, bench)
+            await reconciler.reconcile()
+            place.control.places.withdraw_environment("4", "11", actor="test")
+            await reconciler.reconcile()
+            assert place.store.environment("4", "11") is None
+            place.store.delete_networking("10", actor="test")
+            await reconciler.reconcile()
+            place.control.infrastructures.withdraw("4", "7", actor="test")
+            await reconciler.reconcile()
+            assert place.store.infrastructure("4", "7") is None
+            assert in_force(bench) == set()
+            assert reconciler.way("10") == "advanced networking is not enabled: nothing leaves"
+
+
+@on_both_loops
+async def test_flexible_without_a_shared_address_says_so(tmp_path: Path) -> None:
+    with world(tmp_path, tunnel=tunnel_address()) as place:
+        async with Bench(tmp_path) as bench:
+            await reconciler_for(place, bench, terms=Terms()).reconcile()
+            assert infrastructure(place) == ("failed", NO_SHARED)
+
+
+@on_both_loops
+async def test_a_taken_port_keeps_no_other_way_open(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    with world(tmp_path, tunnel=tunnel) as place:
+        async with Bench(tmp_path) as bench:
+            reconciler = reconciler_for(place, bench)
+            put(place, 30000)
+            await reconciler.reconcile()
+            reconciler._terms = Terms(shared_addresses=("127.0.0.5",))
+            with socket.create_server((tunnel, 30001)):
+                put(place, 30001)
+                await reconciler.reconcile()
+            assert (status(place), in_force(bench)) == ("failed", set())
+            assert f"{tunnel}:30001 is taken" in str(reconciler.way("10"))
+
+
+@on_both_loops
+async def test_names_lead_to_what_is_ready_and_are_withdrawn(tmp_path: Path) -> None:
+    with world(tmp_path, kind=Mode.DEDICATED, tunnel=tunnel_address()) as place:
+        async with Bench(tmp_path) as bench:
+            known: set[tuple[str, str]] = set()
+            names = Names(
+                "external.example",
+                "127.0.0.4",
+                lambda name, address: known.add((name, address)),
+                lambda name, address: known.discard((name, address)),
+            )
+            proofs = Proofs()
+            reconciler = reconciler_for(place, bench, names=names, proofs=proofs)
+            await reconciler.start()
+            assert known == {("p4.external.example", "127.0.0.3")}
+            proofs.wrong["127.0.0.3"] = "gone"
+            place.clock.advance(300.0)
+            await reconciler.look()
+            assert known == set()
+            proofs.wrong.clear()
+            place.clock.advance(300.0)
+            await reconciler.look()
+            assert known == {("p4.external.example", "127.0.0.3")}
+            await reconciler.close()
+            assert known == set()
 
 
 @on_both_loops
 async def test_a_store_that_fails_for_a_moment_ends_nothing(tmp_path: Path) -> None:
     with world(tmp_path, tunnel=tunnel_address()) as place:
         async with Bench(tmp_path) as bench:
-            reconciler = made(place, bench, poll_s=0.01)
+            reconciler = reconciler_for(place, bench, poll_s=0.01)
             await reconciler.start()
             calls = 0
 
@@ -158,7 +306,7 @@ async def test_a_store_that_fails_for_a_moment_ends_nothing(tmp_path: Path) -> N
                     raise OSError("the disk is busy")
                 return place.control.data_version()
 
-            reconciler._changes = failing
+            reconciler._wanted.changes = failing
             put(place, 30000)
             reconciler.poke()
             await until_ready(place)

@@ -82,12 +82,11 @@ def test_of_many_at_once_one_is_taken(place: World) -> None:
 
 def test_targets_close_an_infrastructure_that_is_not_ready(place: World) -> None:
     store = place.store
-    store.add_infrastructure(
-        "4", Mode.DEDICATED, "va7", addresses=["127.0.0.3"], status="creating", infrastructure_id="8"
-    )
+    store.add_infrastructure("4", Mode.DEDICATED, "va7", addresses=["127.0.0.5"], infrastructure_id="8")
     store.add_infrastructure("4", Mode.DEDICATED, "va7", addresses=["127.0.0.3"], infrastructure_id="9")
     store.put_networking("10", "8", [], [], actor="x")
     store.put_networking("11", "9", [], [], actor="x")
+    place.control.infrastructures.settle_infrastructure("8", 1, "failed", "127.0.0.5 is not on this host")
     first, second = store.targets()
     assert (first.mode, first.egress_addresses) == (Mode.NONE, ())
     assert (second.mode, second.egress_addresses) == (Mode.DEDICATED, ("127.0.0.3",))

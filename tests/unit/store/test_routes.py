@@ -133,6 +133,7 @@ def test_forwards_as_ways_out(store: ControlStore) -> None:
     other = egress.add_environment(
         program.id, "f", kind="dev", region="x", tunnel_address="127.1.0.2", client_networks=[]
     )
-    making = egress.add_infrastructure(program.id, Mode.DEDICATED, "y", status="creating")
-    egress.put_networking(other.id, making.id, [PortForward("smtp.example.net", 5025, 587)], [], actor="t")
-    assert f"network infrastructure {making.id} is creating" in routes.forward(program.id, other.id, 5025).trouble
+    broken = egress.add_infrastructure(program.id, Mode.DEDICATED, "y")
+    egress.put_networking(other.id, broken.id, [PortForward("smtp.example.net", 5025, 587)], [], actor="t")
+    store.infrastructures.settle_infrastructure(broken.id, 1, "failed", "no address")
+    assert f"network infrastructure {broken.id} is failed" in routes.forward(program.id, other.id, 5025).trouble

@@ -1,10 +1,10 @@
-"""The vendor's gateway before every operation, and what a caller may reach behind it.
+"""The vendor's gateway before every operation, what a caller may reach behind it, and what it sends.
 
 Standards: the vendor's gateway errors.
 Promises: token, client, organisation and role are checked before a body is read; a program or environment of others is
     refused as the vendor refuses it.
 Dangers: a program belongs to an organisation *and* to the account that is its tenant: both must be the caller's.
-Not here: operations.
+Not here: operations, which roles they need (`roles`).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Protocol
 
 from fastapi import Request
 
-from outgate.api.cloud_manager.problems import GatewayError, Problem
-from outgate.api.errors import Unauthorized
+from outgate.api.cloud_manager.problems import GatewayError, Problem, printable
+from outgate.api.errors import Unauthorized, UnsupportedMedia
 from outgate.api.identity.tokens import Caller
+from outgate.api.schema import parse_json, read_body
 from outgate.model.egress import Environment, Program
 from outgate.store.egress import EgressQueries
 
-READ = frozenset({"reader", "writer", "manager", "operator"})
-WRITE = frozenset({"writer", "manager", "operator"})
-RUNTIME = frozenset({"runtime"})
+# 200 variables of 2,048 characters, each of which JSON may write as six.
+_BODY_LIMIT = 4 * 1024 * 1024
 
 
 class Authenticates(Protocol):
@@ -92,15 +92,31 @@ class Places:
         """Return a program of the caller's. Raises `Problem`, `GatewayError`."""
         found = await asyncio.to_thread(self._store.program, program_id)
         if found is None:
-            raise Problem(404, "not_found", f"there is no program {program_id}")
+            raise Problem(404, "not_found", f"there is no program {printable(program_id[:100])}")
         if found.org_id != visit.org_id or found.tenant_id != visit.caller.account_id:
             raise GatewayError(403, "403025", "Organization is not allowed: the program is not this organization's")
         return found
+
+    def tenant(self, visit: Visit, tenant_id: str) -> str:
+        """Return the id of the caller's tenant if it is that one. Raises `Problem`."""
+        if tenant_id != visit.caller.account_id:
+            raise Problem(404, "not_found", f"there is no tenant {printable(tenant_id[:100])}")
+        return tenant_id
 
     async def environment(self, visit: Visit, program_id: str, environment_id: str) -> Environment:
         """Return an environment of one. Raises `Problem`, `GatewayError`."""
         await self.program(visit, program_id)
         found = await asyncio.to_thread(self._store.environment, program_id, environment_id)
         if found is None:
-            raise Problem(404, "not_found", f"program {program_id} has no environment {environment_id}")
+            message = f"program {program_id} has no environment {printable(environment_id[:100])}"
+            raise Problem(404, "not_found", message)
         return found
+
+
+async def body_of(request: Request) -> object:
+    """Return the JSON value that a request carries. Raises `ApiError`: 400, 413, 415."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        raise UnsupportedMedia("send the body with Content-Type: application/json")
+    body: object = parse_json(await read_body(request, _BODY_LIMIT))
+    return body

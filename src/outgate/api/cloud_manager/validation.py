@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import cast
 
 from outgate.api.cloud_manager.problems import Invalid, Violation, printable
+from outgate.egress import forward_rules
+from outgate.egress.forward_rules import PORT_ORIG
 from outgate.egress.runtime import SERVICES
 from outgate.model.egress import Mode, PortForward
 from outgate.store.egress import VARIABLES_LIMIT, VariableChange
 
-PORT_ORIG = range(30000, 31001)
 VALUE_LIMIT = 2048
+FORWARDS_LIMIT = len(PORT_ORIG)
+"""Each needs a portOrig of its own."""
+HOSTS_LIMIT = 1000
 SECRET_LIMIT = 499
 NAME_PATTERN = r"[a-zA-Z_][a-zA-Z_0-9]*"
-HOST_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _MASK = "****"
 _NAME = re.compile(NAME_PATTERN)
-_HOST = re.compile(HOST_PATTERN.removeprefix("^").removesuffix("$"))
 _IGNORED_PREFIXES = ("INTERNAL_", "ADOBE_", "CONST_")
 # Ours to set at run time: a customer's value would be overwritten, so it is shown as ignored.
 _IGNORED_NAMES = frozenset({"AEM_HTTP_PROXY_PORT", "AEM_HTTPS_PROXY_PORT"})
@@ -35,7 +38,7 @@ _NETWORKING = "enableEnvironmentAdvancedNetworkingConfiguration.arg2"
 # What a client may send back as it got it, without effect.
 _READ_ONLY = frozenset(
     {"programId", "environmentId", "networkInfrastructureId", "advancedNetworkingEnabled", "_links"}
-    | {"tunnelAddress", "egressAddresses", "engine", "status", "statusDetails"}
+    | {"tunnelAddress", "egressAddresses", "engine", "engines", "advice", "status", "statusDetails"}
 )
 _WRITTEN = frozenset({"portForwards", "nonProxyHosts"})
 
@@ -127,11 +130,12 @@ def networking(body: object, mode: Mode) -> tuple[tuple[PortForward, ...], tuple
     document = cast("dict[str, object]", body)
     wrong = [
         Violation(f"{_NETWORKING}.{printable(name)}", "unknown", "is not a field of advanced networking")
-        for name in document
-        if name not in _WRITTEN and name not in _READ_ONLY
+        for name in [each[:100] for each in document if each not in _WRITTEN and each not in _READ_ONLY][:20]
     ]
-    forwards = _forwards(document.get("portForwards", []), wrong)
-    hosts = _hosts(document.get("nonProxyHosts", []), wrong)
+    judged: list[forward_rules.Wrong] = []
+    forwards = forward_rules.forwards(*_few(document, "portForwards", FORWARDS_LIMIT, judged), judged)
+    hosts = forward_rules.hosts(*_few(document, "nonProxyHosts", HOSTS_LIMIT, judged), judged)
+    wrong += [Violation(each.field, each.code, each.message, each.value) for each in judged]
     if hosts and mode is Mode.FLEXIBLE:
         message = "must be empty with flexiblePortEgress: there is no dedicated way out to spare"
         wrong.append(Violation(f"{_NETWORKING}.nonProxyHosts", "mode", message, list(hosts)))
@@ -140,73 +144,28 @@ def networking(body: object, mode: Mode) -> tuple[tuple[PortForward, ...], tuple
     return forwards, hosts
 
 
-def _forwards(given: object, wrong: list[Violation]) -> tuple[PortForward, ...]:
-    place = f"{_NETWORKING}.portForwards"
-    if not isinstance(given, list):
-        wrong.append(Violation(place, "type", "must be an array", given))
-        return ()
-    forwards: list[PortForward] = []
-    first: dict[int, int] = {}
-    for index, entry in enumerate(cast("list[object]", given)):
-        field = f"{place}[{index}]"
-        if not isinstance(entry, dict):
-            wrong.append(Violation(field, "type", "must be an object with name, portOrig and portDest", entry))
-            continue
-        rule = cast("dict[str, object]", entry)
-        name = _host_name(f"{field}.name", rule.get("name"), wrong)
-        port_dest = _port(f"{field}.portDest", rule.get("portDest"), range(1, 65536), wrong)
-        port_orig = _port(f"{field}.portOrig", rule.get("portOrig"), PORT_ORIG, wrong)
-        if port_orig in first:
-            message = f"must be unique; portForwards[{first[port_orig]}] has it too"
-            wrong.append(Violation(f"{field}.portOrig", "duplicate", message, port_orig))
-        elif port_orig:
-            first[port_orig] = index
-        forwards.append(PortForward(name, port_orig, port_dest))
-    return tuple(forwards)
+def _few(document: dict[str, object], name: str, most: int, wrong: list[forward_rules.Wrong]) -> tuple[str, object]:
+    """Return a list's place and what is to be judged of it: nothing if it is too long, for each entry may be wrong."""
+    place = f"{_NETWORKING}.{name}"
+    given = document.get(name, [])
+    if isinstance(given, list) and len(cast("list[object]", given)) > most:
+        count = len(cast("list[object]", given))
+        wrong.append(forward_rules.Wrong(place, "size", f"must hold {most} entries at most, not {count}", count))
+        return place, []
+    return place, given
 
 
-def _host_name(field: str, name: object, wrong: list[Violation]) -> str:
-    if not isinstance(name, str) or not name:
-        wrong.append(Violation(field, "required", "is required: the host that the forward leads to", name))
-        return ""
-    if len(name) > 253 or any(len(label) > 63 for label in name.split(".")):
-        message = "must be a host name of at most 253 characters, 63 between dots"
-        wrong.append(Violation(field, "size", message, printable(name[:300])))
-    elif _HOST.fullmatch(name) is None:
-        wrong.append(Violation(field, "pattern", f'must match "{HOST_PATTERN}"', printable(name)))
-    return name
-
-
-def _port(field: str, port: object, allowed: range, wrong: list[Violation]) -> int:
-    # True is an int to Python, and 465.0 is not an integer to the schema.
-    if not isinstance(port, int) or isinstance(port, bool):
-        message = "is required" if port is None else "must be an integer"
-        wrong.append(Violation(field, "required" if port is None else "type", message, port))
-        return 0
-    if port not in allowed:
-        message = f"must be between {allowed.start} and {allowed.stop - 1}"
-        wrong.append(Violation(field, "range", message, port))
-        return 0
-    return port
-
-
-def _hosts(given: object, wrong: list[Violation]) -> tuple[str, ...]:
-    place = f"{_NETWORKING}.nonProxyHosts"
-    if not isinstance(given, list):
-        wrong.append(Violation(place, "type", "must be an array", given))
-        return ()
-    hosts: list[str] = []
-    for index, host in enumerate(cast("list[object]", given)):
-        plain = host.removeprefix("*.") if isinstance(host, str) else ""
-        if isinstance(host, str) and plain == host:
-            plain = host.removesuffix(".*")
-        if not isinstance(host, str) or len(host) > 253 or _HOST.fullmatch(plain) is None:
-            message = "must be a host name, *.name or name.*"
-            shown = printable(host[:300]) if isinstance(host, str) else host
-            wrong.append(Violation(f"{place}[{index}]", "pattern", message, shown))
-        else:
-            hosts.append(host)
-    return tuple(hosts)
+def advice(forwards: Sequence[PortForward]) -> list[dict[str, object]]:
+    """Return what is allowed and advised against in forwards that are in the store."""
+    found: list[dict[str, object]] = []
+    for index, each in enumerate(forwards):
+        if each.port_dest in {80, 443}:
+            message = f"HTTP(S) to port {each.port_dest} needs no forward: it leaves without one, or by the HTTP proxy"
+            found.append({"field": f"portForwards[{index}].portDest", "message": message})
+        if each.port_orig == PORT_ORIG.stop - 1:
+            message = "31000 is in the vendor's schema and not in its prose (30000 to 30999): use another port"
+            found.append({"field": f"portForwards[{index}].portOrig", "message": message})
+    return found
 
 
 def service_of(body: object) -> str:

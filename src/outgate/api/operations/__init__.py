@@ -4,7 +4,8 @@ Standards: none; in the style of the vendor's APIs.
 Promises: an order without a selection is refused; an answer says what changed, what is under way, and what was left
     alone; who gave an order, and why, is in the trail of each message; `openapi.json` describes every operation.
 Dangers: the queue is everybody's: a caller with the role operator sees and changes mail of every account.
-Not here: what the verbs do (`relay.operators`), one message's way (`api.messages`), addresses and routes (`ways`).
+Not here: what the verbs do (`relay.operators`), one message's way (`api.messages`), addresses and routes (`ways`),
+    the egress (`egress`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from outgate.api.errors import BadRequest, NotFound, Unavailable
 from outgate.api.identity.gate import Gate
 from outgate.api.identity.tokens import Authenticator, Caller
 from outgate.api.openapi import described, publish
+from outgate.api.operations import egress as egress_operations
 from outgate.api.operations import models, ways
 from outgate.api.operations.documents import (
     done_document,
@@ -29,6 +31,7 @@ from outgate.api.operations.documents import (
     recipient_document,
     site_document,
 )
+from outgate.api.operations.egress import EgressParts
 from outgate.api.operations.roles import ROLES
 from outgate.api.schema import Page, json_body
 from outgate.base.clock import Clock
@@ -41,16 +44,18 @@ MORE_INFO = "https://outgate.test/docs/operations"
 _ABOUT = (
     "The queue of the whole service, for who runs it (role operator): sites by depth, age, next attempt and why; and "
     "what can be done to mail by message, instance, configuration, site or recipient domain: hold, release, retry now, "
-    "cancel, reroute. Also the addresses mail leaves from, and how well the ways out work."
+    "cancel, reroute. Also the addresses mail leaves from, and how well the ways out work. And the egress: figures, "
+    "where environments are, dedicated addresses, the guard's exceptions, the audit."
 )
 
-__all__ = ["ROLES", "build"]
+__all__ = ["ROLES", "EgressParts", "build"]
 
 
 def build(
     *,
     operators: Operators,
     status: ways.Status,
+    egress: EgressParts,
     authenticator: Authenticator,
     clock: Clock,
     configured: Callable[[str], bool] = lambda _smtp_config_id: True,
@@ -68,6 +73,7 @@ def build(
     _moving(router, door)
     app.include_router(router)
     app.include_router(ways.routes(gate, status))
+    app.include_router(egress_operations.routes(gate, egress))
     publish(app, "Outgate: operations", _ABOUT)
     return app
 

@@ -1,7 +1,7 @@
-"""Which roles may call which operation on the queue.
+"""Which roles may call which operation on the queue and on the egress.
 
 Standards: none.
-Promises: an operation that is not listed here cannot be routed; the queue is everybody's, so only who runs the service
+Promises: an operation that is not listed here cannot be routed; both are everybody's, so only who runs the service
     sees and changes it.
 Not here: the check itself (`api.identity.gate`).
 """
@@ -21,4 +21,12 @@ ROLES: dict[str, frozenset[str]] = {
     "list_holds": _OPERATE,
     "list_sources": _OPERATE,
     "list_ways": _OPERATE,
+    "show_egress": _OPERATE,
+    "list_egress_addresses": _OPERATE,
+    "list_egress_environments": _OPERATE,
+    "place_egress_environment": _OPERATE,
+    "list_guard_exceptions": _OPERATE,
+    "add_guard_exception": _OPERATE,
+    "remove_guard_exception": _OPERATE,
+    "read_egress_audit": _OPERATE,
 }

@@ -51,8 +51,11 @@ class TestDiscovery:
         listed = (await api.call("GET", "/api/programs")).json()
         assert listed["_totalNumberOfItems"] == 1
         (program,) = listed["_embedded"]["programs"]
-        assert (program["id"], program["imsOrgId"]) == ("4", ORG)
+        assert (program["id"], program["name"], program["status"]) == ("4", "Shop", "ready")
+        # The light form: what only the program itself tells is left out.
+        assert not {"imsOrgId", "type", "capabilities"} & set(program)
         program = (await api.call("GET", program["_links"]["self"]["href"])).json()
+        assert (program["imsOrgId"], program["capabilities"]) == (ORG, {"sandbox": False})
         href = program["_links"][REL + "environments"]["href"]
         assert href == "/api/program/4/environments"
         found = (await api.call("GET", href)).json()["_embedded"]["environments"]
@@ -73,8 +76,9 @@ class TestDiscovery:
     async def test_environments_by_type(self, api: Api) -> None:
         answer = await api.call("GET", "/api/program/4/environments?type=stage")
         assert [each["id"] for each in answer.json()["_embedded"]["environments"]] == ["11"]
-        wrong = errors_of(await api.call("GET", "/api/program/4/environments?type=moon"))
-        assert list(wrong) == ["getEnvironments.type"]
+        wrong = await api.call("GET", "/api/program/4/environments?type=moon")
+        assert (wrong.status_code, wrong.headers["content-type"]) == (400, "application/problem+json")
+        assert [each["name"] for each in wrong.json()["invalidParams"]] == ["type"]
 
     async def test_network_infrastructures(self, api: Api) -> None:
         listed = (await api.call("GET", "/api/program/4/networkInfrastructures")).json()
@@ -492,7 +496,7 @@ class TestRuntime:
 async def test_our_own_failure_shows_its_id_and_nothing_else(api: Api, place: World) -> None:
     place.control.close()
     place.store._database = None
-    answer = await api.call("GET", "/api/programs")
+    answer = await api.call("GET", "/api/program/4")
     assert answer.status_code == 500
     assert answer.headers["x-request-id"] in answer.json()["errors"][0]["message"]
     assert "Error" not in answer.json()["errors"][0]["message"]

@@ -1,0 +1,63 @@
+"""The status socket: one line to who may ask, also in a directory with a long name and after a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from outgate.egress import status_socket
+
+
+@pytest.mark.parametrize("depth", [0, 5])
+async def test_who_connects_gets_one_line(tmp_path: Path, depth: int) -> None:
+    directory = tmp_path.joinpath(*["a-rather-long-name"] * depth)
+    directory.mkdir(parents=True, exist_ok=True)
+    counted = iter(range(10))
+    server = await status_socket.serve(directory, lambda: {"count": next(counted), "name": "ü"})
+    file = directory / "egress.sock"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert await asyncio.to_thread(status_socket.read, directory) == {"count": 0, "name": "ü"}
+    assert await asyncio.to_thread(status_socket.read, directory) == {"count": 1, "name": "ü"}
+    await server.stop()
+    assert not file.exists()
+    with pytest.raises(status_socket.NotServing, match=r"egress\.sock does not answer .*outgate egress serve"):
+        status_socket.read(directory)
+
+
+async def test_what_a_kill_left_is_replaced(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "egress.sock"))
+    with pytest.raises(status_socket.NotServing, match="refused"):
+        status_socket.read(tmp_path)
+    server = await status_socket.serve(tmp_path, dict)
+    assert await asyncio.to_thread(status_socket.read, tmp_path) == {}
+    await server.stop()
+
+
+async def test_a_large_document_arrives_whole(tmp_path: Path) -> None:
+    document = {"rules": ["x" * 100] * 20_000}
+    server = await status_socket.serve(tmp_path, lambda: document)
+    assert await asyncio.to_thread(status_socket.read, tmp_path) == document
+    await server.stop()
+
+
+def test_half_an_answer_is_not_taken(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as serving:
+        serving.bind(str(tmp_path / "egress.sock"))
+        serving.listen(1)
+        from threading import Thread
+
+        def answer() -> None:
+            accepted, _ = serving.accept()
+            with accepted:
+                accepted.sendall(b'{"half":')
+
+        thread = Thread(target=answer)
+        thread.start()
+        with pytest.raises(status_socket.NotServing, match="half an answer"):
+            status_socket.read(tmp_path)
+        thread.join()
