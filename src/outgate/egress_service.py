@@ -21,7 +21,7 @@ from outgate.egress.engine import Engine
 from outgate.egress.figures import Figures
 from outgate.egress.forwarder import Forwarder
 from outgate.egress.gate import Gate, Limits
-from outgate.egress.http_proxy import HttpProxy
+from outgate.egress.http_proxy import HttpProxy, Patience
 from outgate.egress.ledger import Ledger
 from outgate.egress.mail_watch import MailWatch
 from outgate.egress.plan import Terms, Way
@@ -210,6 +210,7 @@ async def egress_service(
         egress.connect_timeout_s,
         egress.idle_timeout_s,
         egress.drain_s,
+        egress.proxy_connections_per_environment,
     )
     ledger = Ledger(audit, clock, figures)
     engine = _engine(egress, limits, ledger, resolver, header_to)
@@ -260,7 +261,8 @@ def _engine(
     forwarder = Forwarder(
         reach=reach, gate=gate, ledger=ledger, limits=limits, pump=pump, header_to=header_to, watch_for=watch_for
     )
-    proxy = HttpProxy(reach=reach, gate=gate, ledger=ledger, limits=limits, pump=pump)
+    patience = Patience(egress.proxy_head_bytes, egress.proxy_head_timeout_s, egress.proxy_keepalive_s)
+    proxy = HttpProxy(reach=reach, gate=gate, ledger=ledger, limits=limits, pump=pump, patience=patience)
     return Engine(forwarder, proxy=proxy, keepalive_s=egress.keepalive_s)
 
 

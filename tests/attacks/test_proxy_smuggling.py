@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from outgate.base.tasks import spawn
 from support.http_proxy import RawTarget, World
 
 CORPUS: list[dict[str, Any]] = json.loads(
@@ -24,7 +25,9 @@ async def _whole(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hea
     lines = head.lower().split(b"\r\n")
     body = b""
     if b"transfer-encoding: chunked" in lines:
-        body = await reader.readuntil(b"0\r\n\r\n")
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+        assert await reader.readexactly(2) == b"\r\n"
     for line in lines:
         if line.startswith(b"content-length: "):
             body = await reader.readexactly(int(line.split(b" ")[1]))
@@ -51,26 +54,44 @@ def test_the_corpus_is_large_and_its_names_are_its_own() -> None:
     assert len(CORPUS) >= 40 and len({each["name"] for each in CORPUS}) == len(CORPUS)
 
 
+async def judged(world: World, port: int, case: dict[str, Any], piece: int) -> bytes:
+    """Send a case in pieces; see that its answers and what the target saw are the corpus's, and return the answers."""
+    SEEN.clear()
+    inner = case.get("length_of", "").replace("PORT", str(port))
+    raw = case["raw"].replace("PORT", str(port)).replace("LENGTH", str(len(inner))).encode("latin-1")
+    reader, writer = await world.dial()
+    reading = spawn(reader.read(), "answers")
+    for begin in range(0, len(raw), piece):
+        writer.write(raw[begin : begin + piece])
+        await asyncio.sleep(0)
+        if writer.is_closing() or reading.done():
+            break
+    else:
+        writer.write_eof()
+    answers = await reading
+    writer.close()
+    assert statuses(answers) == case["statuses"], (case["name"], answers)
+    # A body that breaks ends what had begun: the target is told of no whole request.
+    assert [f"{head.decode().split(' HTTP')[0]}|{body.decode()}" for head, body, _ in SEEN] == [
+        each.replace("PORT", str(port)) for each in case["targets"]
+    ], case["name"]
+    for head, _, rest in SEEN:
+        assert rest == b"" and head.count(b"\r\nHost: ") == 1 and b"smuggled" not in head.split(b"\r\n", 1)[1]
+        assert f"\r\nHost: target.example:{port}\r\n".encode() in head
+    return answers
+
+
 @pytest.mark.parametrize("case", CORPUS, ids=[each["name"] for each in CORPUS])
 async def test_the_target_sees_what_was_judged(tmp_path: Path, case: dict[str, Any]) -> None:
-    SEEN.clear()
     async with World(tmp_path) as world, RawTarget(_whole) as target:
-        port = str(target.port)
-        inner = case.get("length_of", "").replace("PORT", port)
-        raw = case["raw"].replace("PORT", port).replace("LENGTH", str(len(inner)))
-        reader, writer = await world.dial()
-        writer.write(raw.encode("latin-1"))
-        writer.write_eof()
-        answers = await reader.read()
-        writer.close()
-        assert statuses(answers) == case["statuses"], answers
-        # A body that breaks ends what had begun: the target is told of no whole request.
-        assert [f"{head.decode().split(' HTTP')[0]}|{body.decode()}" for head, body, _ in SEEN] == [
-            each.replace("PORT", port) for each in case["targets"]
-        ]
-        for head, _, rest in SEEN:
-            assert rest == b"" and head.count(b"\r\nHost: ") == 1 and b"smuggled" not in head.split(b"\r\n", 1)[1]
-            assert f"\r\nHost: target.example:{port}\r\n".encode() in head
+        answers = await judged(world, target.port, case, 100_000)
         refused = [line for line in world.lines("decision") if line["refusal"]]
         assert len(refused) <= 1 and all(line["refusal"] == "request" for line in refused)
         assert b"secret" not in answers and "secret" not in (tmp_path / "egress-audit.jsonl").read_text()
+
+
+@pytest.mark.parametrize("piece", [1, 7])
+async def test_it_is_the_same_in_whatever_pieces_it_comes(tmp_path: Path, piece: int) -> None:
+    async with World(tmp_path) as world, RawTarget(_whole) as target:
+        for case in CORPUS:
+            await judged(world, target.port, case, piece)

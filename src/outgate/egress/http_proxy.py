@@ -301,11 +301,9 @@ class _Session:
     async def _of_ourselves(self, asked: Asked) -> bool:
         """Answer OPTIONS that is meant for the proxy; what it had as content ends the connection."""
         again = isinstance(asked.inbound.next_event(), h11.EndOfMessage) and not self._draining
-        fields = [*proxy_response.ourselves().headers.raw_items(), *([] if again else [(b"Connection", b"close")])]
-        await self._loop.sock_sendall(
-            self._sock, asked.inbound.send(h11.Response(status_code=200, reason=b"OK", headers=fields))
-        )
-        if again and asked.inbound.send(h11.EndOfMessage()) == b"" and asked.inbound.our_state is h11.DONE:
+        head = asked.inbound.send(proxy_response.ourselves(last=not again))
+        await self._loop.sock_sendall(self._sock, head + asked.inbound.send(h11.EndOfMessage()))
+        if again and asked.inbound.our_state is h11.DONE:
             return True
         await self._linger()
         return False
@@ -402,8 +400,8 @@ class _Session:
 
 def _failed(result: Result, connection: Connection) -> proxy_response.Answer:
     """Return what a client is told of an exchange that ended before its response began."""
-    if result.answer == 400:
-        return proxy_response.bad(BadRequest(400, result.reason))
+    if result.answer in (400, 408):
+        return proxy_response.bad(BadRequest(result.answer, result.reason))
     if result.answer == 504:
         return proxy_response.refusal(Refused("timeout", result.reason), connection.name, connection.port)
     return proxy_response.broke_off(connection.name, connection.port)

@@ -298,7 +298,7 @@ class Exchange:
         if left > 0:
             self._timer = self._loop.call_later(left, self._check_idle)
         else:
-            self._stop(_Fault("idle", 504))
+            self._stop(_Fault("idle", 504 if self._uploaded else 408))
 
     def _stop(self, fault: _Fault) -> None:
         """End the exchange from outside its reading and writing: both see the end of their sockets."""

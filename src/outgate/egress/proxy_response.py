@@ -63,9 +63,10 @@ def encode(answer: Answer, method: str) -> bytes:
     return "\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + (b"" if method == "HEAD" else body)
 
 
-def ourselves() -> h11.Response:
-    """Return what the proxy says of itself."""
-    return h11.Response(status_code=200, reason=b"OK", headers=[(b"Allow", METHODS), (b"Content-Length", b"0")])
+def ourselves(*, last: bool) -> h11.Response:
+    """Return what the proxy says of itself; `last`: the connection ends with it."""
+    fields = [(b"Allow", METHODS), (b"Content-Length", b"0"), *([(b"Connection", b"close")] if last else [])]
+    return h11.Response(status_code=200, reason=b"OK", headers=fields)
 
 
 def onward(response: h11.Response, *, own: bytes, last: bool) -> h11.Response:
@@ -122,7 +123,7 @@ _REFUSALS: dict[Kind, tuple[int, str, str, str]] = {
     "clear-auth": (403, "a password would go in the clear", "Use TLS.", "http_request_denied"),
 }
 _REMEDIES = {
-    408: "Send the whole head at once.",
+    408: "Send the request without long pauses.",
     417: "Send no Expect but 100-continue.",
     431: "Send fewer or shorter fields.",
     501: "Use chunked, or a Content-Length.",
