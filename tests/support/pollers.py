@@ -7,6 +7,7 @@ import functools
 import inspect
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,6 +20,16 @@ WAYS = [
     for loop_name, loop in (("asyncio", asyncio.new_event_loop), ("uvloop", uvloop.new_event_loop))
     for poller in (EpollPoller, LoopPoller)
 ]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a watch says."""
+
+    on: bytes = b""
+    back: bytes = b""
+    done: bool = False
+    end: str = ""
 
 
 def on_all_ways(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:

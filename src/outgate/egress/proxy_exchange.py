@@ -134,7 +134,7 @@ class Exchange:
                     break
                 event = self._in.next_event()
                 if isinstance(event, h11.Data):
-                    pieces.append(self._out.send(h11.Data(data=event.data)))
+                    pieces += self._out.send_with_data_passthrough(event) or ()
                 elif isinstance(event, h11.EndOfMessage):
                     trailers = onward_trailers(event.headers.raw_items())
                     pieces.append(self._out.send(h11.EndOfMessage(headers=trailers)))
@@ -143,7 +143,7 @@ class Exchange:
                     break
         except h11.ProtocolError:
             raise _Fault("the client's body cannot be read", 400) from None
-        return b"".join(pieces)
+        return _joined(pieces)
 
     async def _upload(self, begin: bytes) -> None:
         """Send the request with its body, from `begin` on."""
@@ -182,10 +182,10 @@ class Exchange:
                 except h11.ProtocolError:
                     # What came whole before it is the client's.
                     if self._answering:
-                        await self._to_client(b"".join(pieces))
+                        await self._to_client(_joined(pieces))
                     said = "target closed" if not data else "the target's response cannot be read"
                     raise _Fault(said, 502) from None
-                await self._to_client(b"".join(pieces))
+                await self._to_client(_joined(pieces))
                 if done:
                     return
                 if self._more_down:
@@ -214,7 +214,7 @@ class Exchange:
                 sized = any(name == b"content-length" for name, _ in response.headers)
                 self._trailers = self._in.their_http_version == b"1.1" and not sized
             elif isinstance(event, h11.Data):
-                pieces.append(self._in.send(h11.Data(data=event.data)))
+                pieces += self._in.send_with_data_passthrough(event) or ()
             elif isinstance(event, h11.EndOfMessage):
                 fields = onward_trailers(event.headers.raw_items()) if self._trailers else []
                 pieces.append(self._in.send(h11.EndOfMessage(headers=fields)))
@@ -310,3 +310,8 @@ class Exchange:
                 side.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # it has gone by itself
+
+
+def _joined(pieces: list[bytes]) -> bytes:
+    """Return the pieces as one; most often there is one, as large as what was read, and copying it costs."""
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -268,6 +268,7 @@ class Flow:
 
     def _silent(self) -> None:
         self._timer = None
+        self._pump.poller.now = self._pump.time()  # no round is under way
         if self.watch is not None and not self.client.octets and not self.over and not self.leaving:
             self.heed(self.client, self.watch.silent())
             self._first()

@@ -15,7 +15,7 @@ import pytest
 
 from outgate.egress.poll import Poller
 from outgate.egress.pump import Ended, Flow, Pump
-from support.pollers import connected, on_all_ways
+from support.pollers import Verdict, connected, on_all_ways
 
 
 @dataclass
@@ -274,14 +274,6 @@ async def test_an_abort_resets_both_sides_once(new_poller: Callable[[], Poller])
         left = bench.join()
         bench.pump.close()
         assert left.ends[0].reason == "shutdown"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    on: bytes = b""
-    back: bytes = b""
-    done: bool = False
-    end: str = ""
 
 
 class Script:
