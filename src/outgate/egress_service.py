@@ -228,6 +228,7 @@ async def egress_service(
         clock,
         limits,
         standings=lambda: _standings(reconciler),
+        counted=engine.connections,
         live=engine.live,
         budgets=engine.budget,
         lines_lost=lambda: audit.lost,

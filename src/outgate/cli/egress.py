@@ -1,10 +1,10 @@
 """`outgate egress`: how the egress stands, and what operators decide about it.
 
 Standards: none.
-Promises: every list has `--json`; what is longer than the terminal is wide stands on a line of its own, cut at its end;
-    a change prints what is so now.
+Promises: every list has `--json`; no line is wider than the terminal: names in rows are cut, what is said below a row
+    goes on in the next line; a change prints what is so now.
 Dangers: names and addresses are shown in full.
-Not here: carrying connections (`cli.egress_serve`), the lines (`egress_tables`), what the verbs do
+Not here: `serve`, `test` and `witness` (modules of their own), the lines (`egress_tables`), what the verbs do
     (`api.operations.egress`).
 """
 

@@ -82,7 +82,7 @@ def status(document: dict[str, Any], room: int | None) -> list[str]:
 
 def _one(environment: dict[str, Any], limits: dict[str, Any], room: int | None) -> list[str]:
     head = f"environment {environment['environment']}  program {environment['program']}  {environment['mode']}"
-    lines = [f"{head}  {environment['open']} of {limits['connections']} open"]
+    lines = [f"{head}  {environment['counted']} of {limits['connections']} places taken"]
     if environment["alert"]:
         lines.append(f"! near its limit of {limits['connections']} connections")
     if environment["reason"]:

@@ -78,15 +78,19 @@ class Status:
         limits: Limits,
         *,
         standings: Callable[[], Iterable[Standing]],
+        counted: Callable[[str], int] | None = None,
         live: Callable[[], Iterable[Live]] = tuple,
         budgets: Callable[[], Iterable[Budget]] = tuple,
         lines_lost: Callable[[], int] = int,
         port_budget_alert: float = 0.7,
     ) -> None:
+        """`counted` returns how many of an environment's connections count towards its limit (None: all that are open):
+        what the proxy opens to 80 and 443 does not."""
         self._figures = figures
         self._clock = clock
         self._limits = limits
         self._standings = standings
+        self._counted = counted
         self._live = live
         self._budgets = budgets
         self._lines_lost = lines_lost
@@ -96,15 +100,15 @@ class Status:
     def document(self) -> Document:
         """Return how everything stands now."""
         now = self._clock.now()
-        counted: dict[str, dict[Key, RuleFigures]] = defaultdict(dict)
+        known: dict[str, dict[Key, RuleFigures]] = defaultdict(dict)
         for key, figures in self._figures.all():
-            counted[key[0]][key] = figures
+            known[key[0]][key] = figures
         live: dict[Key, list[int]] = defaultdict(lambda: [0, 0])
         for each in self._live():
             octets = live[key_of(each.rule)]
             octets[0] += each.up
             octets[1] += each.down
-        environments = [self._environment(each, counted[each.environment_id], live, now) for each in self._standings()]
+        environments = [self._environment(each, known[each.environment_id], live, now) for each in self._standings()]
         return {
             "at": rfc3339(now),
             "since": rfc3339(self._since),
@@ -135,10 +139,11 @@ class Status:
         }
 
     def _environment(
-        self, standing: Standing, counted: Mapping[Key, RuleFigures], live: Mapping[Key, list[int]], now: float
+        self, standing: Standing, known: Mapping[Key, RuleFigures], live: Mapping[Key, list[int]], now: float
     ) -> Document:
         octets = [value for key, value in live.items() if key[0] == standing.environment_id]
-        summed = total(counted.values())
+        summed = total(known.values())
+        counted = len(summed.open) if self._counted is None else self._counted(standing.environment_id)
         rules = sorted(standing.rules, key=lambda rule: (not isinstance(rule, Forward), rule.listen_port))
         return {
             "environment": standing.environment_id,
@@ -146,7 +151,8 @@ class Status:
             "mode": standing.mode,
             "reason": standing.reason,
             **_figures(summed, sum(each[0] for each in octets), sum(each[1] for each in octets), now),
-            "alert": len(summed.open) >= self._limits.connections_alert,
+            "counted": counted,
+            "alert": counted >= self._limits.connections_alert,
             "rules": [self._rule(rule, live, now) for rule in rules],
         }
 

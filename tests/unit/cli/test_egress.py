@@ -69,7 +69,7 @@ def test_status(operator: Callable[..., Any]) -> None:
     lines = shown.stdout.splitlines()
     assert lines[0].startswith("1 environment, 2 rules, 1 connection open; figures since 20")
     assert "! source ports 127.0.0.3 to 192.0.2.1:465: 75 of 100 in use: give it more addresses" in lines
-    assert "environment 10  program 4  flexiblePortEgress  1 of 1000 open" in lines
+    assert "environment 10  program 4  flexiblePortEgress  1 of 1000 places taken" in lines
     head = next(line for line in lines if line.startswith("LISTEN"))
     assert head.split() == ["LISTEN", "TARGET", "OPEN", "TOTAL", "REFUSED", "UP", "DOWN", "LONGEST"]
     row = next(line for line in lines if line.startswith("127.1.0.1:30465"))

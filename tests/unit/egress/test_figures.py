@@ -30,6 +30,7 @@ class World:
         self.ledger = Ledger(self.audit, self.clock, Figures(most=most))
         self.rules: list[Rule] = [PROXY, RULE]
         self.live: list[Live] = []
+        self.counted: dict[str, int] = {}
         self.budgets: list[Budget] = []
         self.status = Status(
             self.ledger.figures,
@@ -39,6 +40,7 @@ class World:
                 Standing("10", "4", "flexiblePortEgress", self.rules),
                 Standing("11", "4", "none", (), "127.1.0.2:30465 is taken by another program on this host"),
             ],
+            counted=lambda environment: self.counted.get(environment, 2),
             live=lambda: self.live,
             budgets=lambda: self.budgets,
             lines_lost=lambda: self.audit.lost,
@@ -91,7 +93,10 @@ def test_live_and_total_figures_of_a_rule(world: World) -> None:
     assert (idle["open"], idle["opened"], idle["last_refusal"], idle["longest_open_s"]) == (0, 0, None, None)
     world.closed(second)
     assert world.status.document()["environments"][0]["rules"][0]["longest_open_s"] == 5.0
-    assert not world.status.document()["environments"][0]["alert"]
+    # What does not count towards the limit is no reason for an alert, however much it is.
+    world.counted["10"] = 1
+    environment = world.status.document()["environments"][0]
+    assert (environment["counted"], environment["alert"]) == (1, False)
 
 
 def test_figures_stay_while_environment_and_port_stay(world: World) -> None:

@@ -82,7 +82,8 @@ class EnvironmentFigures(Figures):
     program: str
     mode: str
     reason: str
-    alert: bool = Field(description="It has so many connections open that it is near its limit.")
+    counted: int = Field(description="Connections that count towards its limit: not the proxy's to 80 and 443.")
+    alert: bool = Field(description="So many count that it is near its limit.")
     rules: list[RuleShown]
 
 
@@ -274,6 +275,7 @@ STATUS_EXAMPLE: dict[str, object] = {
             "mode": "dedicatedEgressIp",
             "reason": "",
             **_FIGURES,
+            "counted": 3,
             "alert": False,
             "rules": [_RULE],
         }
