@@ -112,7 +112,7 @@ class EgressService:
         return self.proving.reason(address)
 
     async def drain(self, enough: asyncio.Event) -> None:
-        """Listen no more, and let open connections finish, until the time for that is over or somebody says `enough`."""
+        """Listen no more, and let open connections finish until their time is over, or somebody says `enough`."""
         await self.reconciler.close()
         for environment_id in {rule.environment_id for rule in self.engine.rules()}:
             await self.engine.apply(environment_id, ())
@@ -227,7 +227,7 @@ async def egress_service(
         clock,
         limits,
         standings=lambda: _standings(reconciler),
-        live=lambda: ((each.rule, each.up, each.down) for each in engine.live()),
+        live=engine.live,
         budgets=engine.budget,
         lines_lost=lambda: audit.lost,
         port_budget_alert=egress.port_budget_alert,

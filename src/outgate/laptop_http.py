@@ -27,7 +27,7 @@ from outgate.app import RelayService
 from outgate.base.clock import OffsetClock
 from outgate.console import views
 from outgate.egress.connectivity import Connectivity
-from outgate.egress_service import Egress
+from outgate.egress_service import Egress, terms_of
 from outgate.net.dns import Resolver
 from outgate.relay.gateways import Gateways
 from outgate.relay.onboarding import Verifier
@@ -94,6 +94,7 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
         shared_addresses=settings.egress.shared_addresses,
         dedicated_addresses=settings.egress.dedicated_addresses,
         vpn_address=settings.egress.vpn_address,
+        terms=terms_of(settings.egress),
         http_proxy_port=proxy_port,
         account_of_key=lambda clear: (key := control.identity.find_api_key(clear)) and key.account_id,
         connectivity=Connectivity(resolvers=[parts.resolver], ways=parts.egress.way),

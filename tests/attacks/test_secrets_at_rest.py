@@ -9,8 +9,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from outgate.model.egress import Mode
 from outgate.sandbox.tenant import make_egress_side
+from outgate.store.control import ControlStore
 from outgate.store.egress import VariableChange
+from outgate.store.infrastructures import Wanted
 from support.receiver import Receiver
 from support.relay import TestRelay, letter, relay
 
@@ -58,12 +61,31 @@ def secrets_of(running: TestRelay, variable: str, old_password: str) -> dict[str
     }
 
 
+def make_vpn(control: ControlStore, keys: list[str]) -> None:
+    """Make a program with a VPN that has had each of `keys` in turn."""
+    program = control.egress.add_program("other@AdobeOrg", "b" * 32, "Tunnelled")
+    control.egress.add_environment(
+        program.id, "prod", kind="prod", region="va7", tunnel_address="127.1.0.9", client_networks=()
+    )
+    made = None
+    for generation, key in enumerate(keys, 1):
+        wanted = Wanted(Mode.VPN, "va7", None, {"connections": [{"name": "one"}]}, {"one": key})
+        if made is None:
+            made = control.infrastructures.add(program.id, wanted, pool=["127.0.0.3"], actor="test")
+        else:
+            control.infrastructures.replace(program.id, made.id, wanted, actor="test")
+        assert control.infrastructures.settle_infrastructure(made.id, generation, "failed", "no data path")
+        assert control.infrastructures.shared_keys(made.id) == {"one": key}
+
+
 async def test_the_data_directory_holds_no_secret_in_clear(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    variable, other = (secrets.token_urlsafe(24) for _ in range(2))
+    variable, other, key, later = (secrets.token_urlsafe(24) for _ in range(4))
     receiver = Receiver()
     async with relay(data, deliver_to=receiver.start()) as running:
         wanted = secrets_of(running, variable, other)
+        wanted |= {"VPN key that was replaced": key.encode(), "VPN key": later.encode()}
+        await asyncio.to_thread(make_vpn, running.control, [key, later])
         await asyncio.to_thread(make_egress_side, running.control, running.tenant, "127.0.0.1")
         change = VariableChange("SECRET", "", True, variable)
         running.control.egress.patch_variables(running.tenant.environment_id, [change], actor="test")

@@ -6,11 +6,14 @@ import json
 import signal
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from outgate.model.egress import PortForward
 from support.egress_peers import tunnel_address
+from support.egress_store import world
 from support.extras import with_only
 from support.running import Running, wait_for
 from support.serving import SETTINGS, Echo, Serving, carried, environment, serving
@@ -137,7 +140,7 @@ def test_rules_that_cannot_be_taken_at_the_start_are_refused(tmp_path: Path, con
     if content is not None:
         service.rules.write_text(content)
     told = service.refused()
-    assert told.startswith(f"outgate: {service.rules}: ")
+    assert f"outgate: {service.rules}: " in told
     assert said in told
 
 
@@ -196,7 +199,20 @@ def test_its_extra_alone_carries(tmp_path: Path) -> None:
             assert carried_by_proxy(tunnel, echo.port)
         finally:
             assert service.stop() == 0
-        assert echo.peers == ["127.0.0.2"] * 2
+        with world(tmp_path, tunnel=tunnel) as place:
+            rule = PortForward("127.0.0.1", 30001, echo.port)
+            place.store.put_networking("10", "7", [rule], [], actor="test")
+            of_store = Serving(tmp_path / "of-store", data=tmp_path)
+            of_store.python, of_store.environment = service.python, service.environment
+            of_store.start()
+            try:
+                assert carried(tunnel, 30001)
+                environment_now = place.store.environment("4", "10")
+                assert environment_now is not None
+                assert environment_now.status == "ready"
+            finally:
+                assert of_store.stop() == 0
+        assert echo.peers == ["127.0.0.2"] * 3
 
 
 def carried_by_proxy(tunnel: str, port: int) -> bool:
@@ -210,8 +226,6 @@ def carried_by_proxy(tunnel: str, port: int) -> bool:
 
 def python_says(service: Serving, *modules: str) -> str:
     """Return, as JSON, which of these modules that Python does not have."""
-    import subprocess
-
     program = "import importlib.util, json, sys; print(json.dumps([importlib.util.find_spec(m) is None for m in sys.argv[1:]]))"
     done = subprocess.run(
         [*service.python, "-c", program, *modules], capture_output=True, text=True, check=True, env=service.environment

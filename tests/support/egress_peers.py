@@ -20,6 +20,7 @@ from outgate.egress.audit import Audit
 from outgate.egress.engine import Engine
 from outgate.egress.forwarder import Forwarder
 from outgate.egress.gate import Gate, Limits
+from outgate.egress.http_proxy import HttpProxy
 from outgate.egress.ledger import Ledger
 from outgate.egress.plan import FORWARDER, Forward, Way
 from outgate.egress.poll import poller
@@ -94,14 +95,15 @@ class Bench:
         limits = limits or Limits(drain_s=0.0)
         polling = poller(asyncio.get_running_loop())
         self.reach = Reach(self.resolve, connect_timeout_s=limits.connect_timeout_s, poller=polling)
-        self.forwarder = Forwarder(
-            reach=self.reach,
-            gate=Gate(limits),
-            ledger=Ledger(self.audit, self.clock),
-            limits=limits,
-            pump=Pump(polling, idle_timeout_s=limits.idle_timeout_s),
-        )
-        self.engine = Engine(self.forwarder)
+        parts: dict[str, Any] = {
+            "reach": self.reach,
+            "gate": Gate(limits),
+            "ledger": Ledger(self.audit, self.clock),
+            "limits": limits,
+            "pump": Pump(polling, idle_timeout_s=limits.idle_timeout_s),
+        }
+        self.forwarder = Forwarder(**parts)
+        self.engine = Engine(self.forwarder, proxy=HttpProxy(**parts))
 
     async def resolve(self, name: str) -> Sequence[str]:
         self.asked.append(name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from sqlalchemy import update
 
 from outgate.api.cloud_manager import build
 from outgate.api.errors import Unauthorized
@@ -19,6 +20,7 @@ from outgate.model.egress import Environment, Mode, NetworkInfrastructure, Progr
 from outgate.store.control import ControlStore, open_control
 from outgate.store.places import Grounds
 from outgate.store.secrets import open_box
+from outgate.store.tables import environments
 
 GROUNDS = Grounds(
     ("aus5", "deu6", "va7"),
@@ -75,6 +77,24 @@ def world(
         yield World(control, clock, program, way, made[0], made[1])
     finally:
         control.close()
+
+
+def bare_program(place: World, number: str, *, secondary: tuple[str, ...] = ()) -> None:
+    """Add a program with a production environment (its number and a 0), and no network infrastructure."""
+    place.store.add_program(ORG, ACCOUNT, f"Program {number}", program_id=number)
+    place.store.add_environment(
+        number,
+        "prod",
+        kind="prod",
+        region="va7",
+        tunnel_address="127.1.0.5",
+        client_networks=["127.0.0.0/8"],
+        environment_id=number + "0",
+    )
+    if secondary:
+        change = update(environments).where(environments.c.id == number + "0")
+        with place.control._database.writing() as connection:
+            connection.execute(change.values(secondary_regions=list(secondary)))
 
 
 def next_to(address: str) -> str:

@@ -344,26 +344,12 @@ class EgressQueries:
     def targets(self) -> tuple[EgressTarget, ...]:
         """Return every environment as the engine must serve it, in one consistent view, oldest first."""
         with self._database.reading() as connection:
-            found = connection.execute(
-                select(t.environments).order_by(t.environments.c.created_at, t.environments.c.id)
-            )
-            environments = [rows.environment(row) for row in found]
-            networking = rows.all_networking(connection)
-            exceptions = rows.exceptions(connection)
-            infrastructures = {
-                row.id: rows.infrastructure(row) for row in connection.execute(select(t.network_infrastructures))
-            }
-        targets: list[EgressTarget] = []
-        for environment in environments:
-            wanted = networking.get(environment.id)
-            way = None if wanted is None else infrastructures[wanted.infrastructure_id]
-            # An infrastructure that is not (or no longer) ready lets nothing out.
-            usable = way is not None and way.status == READY
-            mode = way.kind if way is not None and usable else Mode.NONE
-            addresses = way.addresses if way is not None and usable else ()
-            entries = tuple(each.entry for each in exceptions if each.environment_id in {"", environment.id})
-            targets.append(EgressTarget(environment, mode, addresses, wanted, way, entries))
-        return tuple(targets)
+            return _targets(connection)
+
+    def target(self, environment_id: str) -> EgressTarget | None:
+        """Return one environment as the engine must serve it, or None if it is gone."""
+        with self._database.reading() as connection:
+            return next(iter(_targets(connection, environment_id)), None)
 
     # Variables
 
@@ -481,3 +467,24 @@ def _take(connection: Connection, environment_id: str, now: float) -> Environmen
     after = rows.find_environment(connection, environment_id)
     assert after is not None
     return after
+
+
+def _targets(connection: Connection, environment_id: str = "") -> tuple[EgressTarget, ...]:
+    query = select(t.environments).order_by(t.environments.c.created_at, t.environments.c.id)
+    if environment_id:
+        query = query.where(t.environments.c.id == environment_id)
+    environments = [rows.environment(row) for row in connection.execute(query)]
+    networking = rows.all_networking(connection, environment_id)
+    exceptions = rows.exceptions(connection)
+    ways = {row.id: rows.infrastructure(row) for row in connection.execute(select(t.network_infrastructures))}
+    targets: list[EgressTarget] = []
+    for environment in environments:
+        wanted = networking.get(environment.id)
+        way = None if wanted is None else ways[wanted.infrastructure_id]
+        # An infrastructure that is not (or no longer) ready lets nothing out.
+        ready = way is not None and way.status == READY
+        mode = way.kind if way is not None and ready else Mode.NONE
+        addresses = way.addresses if way is not None and ready else ()
+        entries = tuple(each.entry for each in exceptions if each.environment_id in {"", environment.id})
+        targets.append(EgressTarget(environment, mode, addresses, wanted, way, entries))
+    return tuple(targets)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import Depends, FastAPI, Request, Response
 
+from outgate.api.cloud_manager import network_documents
 from outgate.api.cloud_manager.connectivity import ConnectivityOperations, Tests
 from outgate.api.cloud_manager.gateway import Authenticates, Gateway, Visit
 from outgate.api.cloud_manager.infrastructures import InfrastructureOperations
@@ -24,6 +25,7 @@ from outgate.api.cloud_manager.problems import install
 from outgate.api.cloud_manager.roles import ROLES
 from outgate.api.cloud_manager.variables import VariableOperations
 from outgate.api.openapi import publish
+from outgate.egress.plan import Terms
 from outgate.store.egress import EgressQueries
 from outgate.store.infrastructures import InfrastructureQueries
 from outgate.store.places import Grounds, PlaceQueries
@@ -42,13 +44,15 @@ def build(
     shared_addresses: Sequence[str],
     dedicated_addresses: Sequence[str] = (),
     vpn_address: str = "",
+    terms: Terms | None = None,
     http_proxy_port: int = 3128,
     account_of_key: Callable[[str], str | None] | None = None,
     connectivity: Tests | None = None,
 ) -> FastAPI:
     """Return the API, to be mounted anywhere. `changed` is called after each change that the engine must act on.
 
-    `dedicated_addresses` are the pool that infrastructures get theirs from, `vpn_address` is every VPN's local end.
+    `dedicated_addresses` are the pool that infrastructures get theirs from, `vpn_address` is every VPN's local end;
+    `terms` are all that operators have set for what environments get (None: `shared_addresses` and no more).
 
     `account_of_key` tells whose API key a text is: such a key of the caller's account is as good an x-api-key as
     the client that the token is for. It may block. `connectivity` tests an environment's way out; None: not here."""
@@ -59,7 +63,7 @@ def build(
     variable = VariableOperations(store, http_proxy_port)
     addresses = Addresses(tuple(shared_addresses), tuple(dedicated_addresses), vpn_address)
     ways = InfrastructureOperations(store, infrastructures, changed, addresses)
-    networking = NetworkingOperations(store, changed, addresses)
+    networking = NetworkingOperations(store, changed, addresses, terms or Terms(shared_addresses=addresses.shared))
     test = ConnectivityOperations(store, connectivity)
     program = "/api/program/{program_id}"
     environment = program + "/environment/{environment_id}"
@@ -68,7 +72,7 @@ def build(
         async def endpoint(request: Request, visit: Visit = Depends(gateway.needs(ROLES[operation]))) -> Response:
             return await call(request, visit, **request.path_params)
 
-        told = {**DESCRIBED[operation]}
+        told = {**(DESCRIBED.get(operation) or network_documents.DESCRIBED[operation])}
         extra = {**told.pop("openapi_extra")}
         extra["parameters"] = [*in_path(path), *extra["parameters"]]
         app.add_api_route(path, endpoint, methods=[method], name=operation, openapi_extra=extra, **told)

@@ -10,6 +10,7 @@ Not here: reading bodies (`validation`), refusals (`problems`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from outgate.base.clock import rfc3339
 from outgate.egress.plan import FORWARDER
@@ -188,8 +189,24 @@ def port_forward(entry: PortForward) -> Json:
     return {"name": entry.name, "portDest": entry.port_dest, "portOrig": entry.port_orig}
 
 
-def networking(entry: AdvancedNetworking, place: Environment, addresses: Sequence[str]) -> Json:
-    """Return what an environment asked for, with what operators decide beside it, read-only."""
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What carries the forward at `port_orig`, and why that."""
+
+    port_orig: int
+    engine: str
+    reason: str
+
+
+def networking(
+    entry: AdvancedNetworking,
+    place: Environment,
+    *,
+    addresses: Sequence[str],
+    engines: Sequence[Engine],
+    advice: Sequence[Json],
+) -> Json:
+    """Return what an environment asked for, with what operators and engine decide beside it, read-only."""
     path = environment_path(place)
     shown: Json = {
         "programId": place.program_id,
@@ -201,6 +218,8 @@ def networking(entry: AdvancedNetworking, place: Environment, addresses: Sequenc
         "tunnelAddress": place.tunnel_address,
         "egressAddresses": list(addresses),
         "engine": FORWARDER,
+        "engines": [{"portOrig": each.port_orig, "engine": each.engine, "reason": each.reason} for each in engines],
+        "advice": list(advice),
         "status": place.status,
         "_links": _links(f"{path}/advancedNetworking", environment=path),
     }

@@ -3,7 +3,7 @@
 Standards: the vendor's models and spelling.
 Promises: every field that is answered is named here, and no other (a test holds answers against them).
 Dangers: they describe bodies and do not read them: limits come from where they are judged.
-Not here: shapes of network infrastructures and advanced networking, which are beside their operations.
+Not here: shapes of network infrastructures and advanced networking (`network_documents`).
 """
 
 from __future__ import annotations

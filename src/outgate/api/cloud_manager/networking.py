@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from outgate.api.cloud_manager import hal, validation
 from outgate.api.cloud_manager.gateway import Places, Visit, body_of
 from outgate.api.cloud_manager.problems import Problem
+from outgate.egress.plan import Terms, plan
 from outgate.model.egress import Environment, Mode, NetworkInfrastructure
 from outgate.store.egress import EgressQueries, EnvironmentMoving
 from outgate.store.infrastructures import FAILED, READY, InfrastructureMoving, way_of
@@ -45,12 +46,19 @@ class Addresses:
 class NetworkingOperations:
     """The operations, one method each. `visit` has passed the gateway."""
 
-    def __init__(self, store: EgressQueries, changed: Callable[[], None], addresses: Addresses) -> None:
-        """`changed` is called after each change."""
+    def __init__(
+        self,
+        store: EgressQueries,
+        changed: Callable[[], None],
+        addresses: Addresses,
+        terms: Terms,
+    ) -> None:
+        """`changed` is called after each change; `terms` decide what carries a forward."""
         self._store = store
         self._places = Places(store)
         self._changed = changed
         self._addresses = addresses
+        self._terms = terms
 
     async def networking(self, _request: Request, visit: Visit, program_id: str, environment_id: str) -> Response:
         """Return the list, which has one entry or none."""
@@ -59,7 +67,10 @@ class NetworkingOperations:
         entries: list[hal.Json] = []
         if found is not None:
             way = await asyncio.to_thread(self._store.infrastructure, place.program_id, found.infrastructure_id)
-            entries.append(hal.networking(found, place, self._addresses.of(way)))
+            engines = await asyncio.to_thread(self._engines, place.id)
+            advice = validation.advice(found.port_forwards)
+            addresses = self._addresses.of(way)
+            entries.append(hal.networking(found, place, addresses=addresses, engines=engines, advice=advice))
         path = hal.environment_path(place)
         return JSONResponse(
             hal.collection("networkingConfigurations", entries, f"{path}/advancedNetworking", environment=path)
@@ -96,6 +107,12 @@ class NetworkingOperations:
             raise Problem(404, "not_found", f"{error} in environment {place.id}") from error
         self._changed()
         return JSONResponse(hal.environment(after))
+
+    def _engines(self, environment_id: str) -> list[hal.Engine]:
+        """Return what carries each forward that shall be in force. Blocks."""
+        target = self._store.target(environment_id)
+        found = () if target is None else plan([target], self._terms).forwards
+        return [hal.Engine(each.listen_port, each.engine, each.engine_reason) for each in found]
 
     async def _way_out(self, place: Environment) -> NetworkInfrastructure:
         """Return the infrastructure an environment leaves by. Raises `Problem` if there is none that is ready."""

@@ -5,7 +5,7 @@ Promises: every status that an operation may answer is listed, refusals in the s
     have: problems of an operation, and what the gateway refuses.
 Dangers: schemas of answers describe, they do not filter: what an answer holds is decided by `hal`.
 Not here: how a document is made of this (`api.openapi`), the descriptions of network infrastructures and advanced
-    networking, which are beside their operations.
+    networking (`network_documents`).
 """
 
 from __future__ import annotations
@@ -303,17 +303,4 @@ _ALL = (
         body_example={"host": "smtp.mymail.com", "port": 465},
     ),
 )
-_NETWORKS = tuple(
-    described(operation, operation)
-    for operation in (
-        "getNetworkInfrastructures",
-        "createNetworkInfrastructure",
-        "getNetworkInfrastructure",
-        "updateNetworkInfrastructure",
-        "deleteNetworkInfrastructure",
-        "getEnvironmentAdvancedNetworkingConfigurationList",
-        "enableEnvironmentAdvancedNetworkingConfiguration",
-        "disableEnvironmentAdvancedNetworkingConfiguration",
-    )
-)
-DESCRIBED: dict[str, dict[str, Any]] = {each["operation_id"]: each for each in (*_ALL, *_NETWORKS)}
+DESCRIBED: dict[str, dict[str, Any]] = {each["operation_id"]: each for each in _ALL}

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import cast
 
 from outgate.api.cloud_manager.problems import Invalid, Violation, printable
 from outgate.egress import forward_rules
+from outgate.egress.forward_rules import PORT_ORIG
 from outgate.egress.runtime import SERVICES
 from outgate.model.egress import Mode, PortForward
 from outgate.store.egress import VARIABLES_LIMIT, VariableChange
 
 VALUE_LIMIT = 2048
+FORWARDS_LIMIT = len(PORT_ORIG)
+"""Each needs a portOrig of its own."""
+HOSTS_LIMIT = 1000
 SECRET_LIMIT = 499
 NAME_PATTERN = r"[a-zA-Z_][a-zA-Z_0-9]*"
 _MASK = "****"
@@ -33,7 +38,7 @@ _NETWORKING = "enableEnvironmentAdvancedNetworkingConfiguration.arg2"
 # What a client may send back as it got it, without effect.
 _READ_ONLY = frozenset(
     {"programId", "environmentId", "networkInfrastructureId", "advancedNetworkingEnabled", "_links"}
-    | {"tunnelAddress", "egressAddresses", "engine", "status", "statusDetails"}
+    | {"tunnelAddress", "egressAddresses", "engine", "engines", "advice", "status", "statusDetails"}
 )
 _WRITTEN = frozenset({"portForwards", "nonProxyHosts"})
 
@@ -125,12 +130,11 @@ def networking(body: object, mode: Mode) -> tuple[tuple[PortForward, ...], tuple
     document = cast("dict[str, object]", body)
     wrong = [
         Violation(f"{_NETWORKING}.{printable(name)}", "unknown", "is not a field of advanced networking")
-        for name in document
-        if name not in _WRITTEN and name not in _READ_ONLY
+        for name in [each[:100] for each in document if each not in _WRITTEN and each not in _READ_ONLY][:20]
     ]
     judged: list[forward_rules.Wrong] = []
-    forwards = forward_rules.forwards(f"{_NETWORKING}.portForwards", document.get("portForwards", []), judged)
-    hosts = forward_rules.hosts(f"{_NETWORKING}.nonProxyHosts", document.get("nonProxyHosts", []), judged)
+    forwards = forward_rules.forwards(*_few(document, "portForwards", FORWARDS_LIMIT, judged), judged)
+    hosts = forward_rules.hosts(*_few(document, "nonProxyHosts", HOSTS_LIMIT, judged), judged)
     wrong += [Violation(each.field, each.code, each.message, each.value) for each in judged]
     if hosts and mode is Mode.FLEXIBLE:
         message = "must be empty with flexiblePortEgress: there is no dedicated way out to spare"
@@ -138,6 +142,30 @@ def networking(body: object, mode: Mode) -> tuple[tuple[PortForward, ...], tuple
     if wrong:
         raise Invalid(wrong)
     return forwards, hosts
+
+
+def _few(document: dict[str, object], name: str, most: int, wrong: list[forward_rules.Wrong]) -> tuple[str, object]:
+    """Return a list's place and what is to be judged of it: nothing if it is too long, for each entry may be wrong."""
+    place = f"{_NETWORKING}.{name}"
+    given = document.get(name, [])
+    if isinstance(given, list) and len(cast("list[object]", given)) > most:
+        count = len(cast("list[object]", given))
+        wrong.append(forward_rules.Wrong(place, "size", f"must hold {most} entries at most, not {count}", count))
+        return place, []
+    return place, given
+
+
+def advice(forwards: Sequence[PortForward]) -> list[dict[str, object]]:
+    """Return what is allowed and advised against in forwards that are in the store."""
+    found: list[dict[str, object]] = []
+    for index, each in enumerate(forwards):
+        if each.port_dest in {80, 443}:
+            message = f"HTTP(S) to port {each.port_dest} needs no forward: it leaves without one, or by the HTTP proxy"
+            found.append({"field": f"portForwards[{index}].portDest", "message": message})
+        if each.port_orig == PORT_ORIG.stop - 1:
+            message = "31000 is in the vendor's schema and not in its prose (30000 to 30999): use another port"
+            found.append({"field": f"portForwards[{index}].portOrig", "message": message})
+    return found
 
 
 def service_of(body: object) -> str:
