@@ -92,9 +92,11 @@ class Between:
 
 
 @contextlib.asynccontextmanager
-async def between(directory: Path, *, refuse: bool = False, **server: bool) -> AsyncGenerator[Between]:
+async def between(
+    directory: Path, *, refuse: bool = False, offers: bool = True, refuses_starttls: bool = False
+) -> AsyncGenerator[Between]:
     address = tunnel_address()
-    mail = MailServer(address, **server)
+    mail = MailServer(address, offers=offers, refuses_starttls=refuses_starttls)
     async with Target(mail.serve) as clear, Target(mail.serve, mail.context()) as secure, Bench(directory) as bench:
         rules = [
             forward(address, STARTTLS, "target.example", clear.port, mail=True),
@@ -282,7 +284,7 @@ def test_who_waits_for_a_greeting_where_tls_begins_at_once(tmp_path: Path, monke
 
 
 def test_clear_text_to_implicit_tls_and_what_servers_do_wrong(tmp_path: Path) -> None:
-    async def noticed(port: int, said: list[bytes], folder: str, **server: bool) -> list[str]:
+    async def noticed(port: int, said: list[bytes], folder: str, **server: Any) -> list[str]:
         directory = tmp_path / folder
         directory.mkdir()
         async with between(directory, **server) as place:

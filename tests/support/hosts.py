@@ -86,12 +86,16 @@ class Host:
             os.close(own)
 
     def socket(self, source: str = "") -> socket.socket:
-        """Return a non-blocking TCP socket of this host, bound to `source` if one is given."""
+        """Return a non-blocking TCP socket of this host, bound to `source` if one is given. Raises `OSError`."""
         with self.inside():
             made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         made.setblocking(False)
-        if source:
-            made.bind((source, 0))
+        try:
+            if source:
+                made.bind((source, 0))
+        except OSError:
+            made.close()
+            raise
         return made
 
     def listener(self, address: str, port: int = 0, backlog: int = 1024) -> socket.socket:

@@ -146,3 +146,10 @@ def test_the_tables_of_outcomes_are_the_programs() -> None:
     expected += [f"| `{kind}` | {status.value} |" for kind, status in outcome.FAILURES.items()]
     page = (ROOT / "docs" / "delivery.md").read_text("utf-8").partition("## When it is tried again")[0].splitlines()
     assert [row for row in page if row.startswith("| `")] == expected
+
+
+def test_every_notice_about_mail_is_on_the_page_of_the_egress() -> None:
+    from outgate.egress.mail_watch import NOTICES
+
+    page = (ROOT / "docs" / "egress.md").read_text("utf-8")
+    assert dict(re.findall(r"^\| `(mail\.[a-z-]+)` \| (.+) \|$", page, re.MULTILINE)) == NOTICES

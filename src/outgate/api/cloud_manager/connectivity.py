@@ -64,7 +64,7 @@ class ConnectivityOperations:
             )
             found = await self._tests.test(place.id, host, port)
         except Refused as refused:
-            raise Problem(409, refused.kind, f"nothing leaves this environment: {refused}") from refused
+            raise Problem(409, refused.kind, str(refused)) from refused
         finally:
             self._busy.discard(place.id)
         return JSONResponse(found, headers={"cache-control": "no-store"})
