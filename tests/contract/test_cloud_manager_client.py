@@ -5,6 +5,7 @@ What it cannot call (making programs and environments, regions, tenants, network
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -279,3 +280,49 @@ def test_the_life_of_environments(running: Running, calls: Calls, mine: list[str
         until_gone(running, path)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((address, 30465), timeout=30)
+
+
+def test_hostile_octets_get_an_answer_and_harm_nothing(running: Running, calls: Calls, mine: list[str]) -> None:
+    """Over a socket, past every client's care."""
+    dev = running.dev
+    host, _, port = dev["cloud_manager_url"].partition("//")[2].partition("/")[0].rpartition(":")
+    base = "/cloud-manager/api/program"
+    head = (
+        f"Host: {host}:{port}\r\nAuthorization: Bearer {dev['token']}\r\nx-api-key: {dev['api_key']}\r\n"
+        f"x-gw-ims-org-id: {dev['org_id']}\r\nContent-Type: application/json\r\n"
+    )
+    variables = f"PATCH {base}/{mine[0]}/environment/{mine[1]}/variables HTTP/1.1\r\n{head}"
+    chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
+    for request, statuses in (
+        (f"GET {base}/%00%ff HTTP/1.1\r\n{head}\r\n".encode(), {404}),
+        (f"GET {base}/{'9' * 9000} HTTP/1.1\r\n{head}\r\n".encode(), {404}),
+        (f"GET {base}/\xff HTTP/1.1\r\n{head}\r\n".encode("latin-1"), {400, 404}),
+        (f"{variables}Content-Length: 99999999999\r\n\r\n".encode(), {413}),
+        (f"{variables}Content-Length: 10\r\nContent-Encoding: br\r\n\r\n".encode() + b"0123456789", {415}),
+        (f"{variables}Transfer-Encoding: chunked\r\n\r\n".encode() + chunk * 65, {413}),
+        (f"{variables}Transfer-Encoding: chunked\r\n\r\nzz\r\n".encode(), {400}),
+    ):
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(request)
+            answer = connection.recv(65_536).decode("latin-1")
+        assert int(answer.split(" ", 2)[1]) in statuses, (request[:80], answer)
+    assert calls(["getEnvironmentVariables", *mine])[0]["value"] == []
+
+
+def test_what_the_page_says_works(running: Running, calls: Calls) -> None:
+    """The calls of `docs/api.md`, by a shell; the library then finds what they made."""
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
+    section = page.partition("\n## A program, an environment, its variables\n")[2].partition("\n## ")[0]
+    text = section.partition("```sh\n")[2].partition("```")[0]
+    keys = ("token", "api_key", "org_id", "account_id", "cloud_manager_url")
+    done = run(["sh", "-euc", text], env={**os.environ, **{key.upper(): running.dev[key] for key in keys}})
+    assert done.returncode == 0, done.stderr + done.stdout
+    shown = json.loads(done.stdout)
+    assert [(each["name"], each.get("value")) for each in shown["_embedded"]["variables"]] == [
+        ("EMAIL_PASSWORD", None),
+        ("EMAIL_USERNAME", "myApiKey"),
+    ]
+    program, environment = shown["_links"]["self"]["href"].split("/")[3:6:2]
+    (variables,) = calls(["getEnvironmentVariables", program, environment])
+    assert plain(variables["value"]) == plain(shown["_embedded"]["variables"])
