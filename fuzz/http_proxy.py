@@ -57,9 +57,9 @@ def _length(data: bytes) -> int | type[BadRequest]:
 def _pieces(data: bytes, length: int) -> None:
     """The same length is found when the head comes in two pieces."""
     for cut in {1, len(data) // 2, max(length - 1, 0)}:
-        first = _length(data[:cut])
-        assert first == (length if length and cut >= length else 0)
-        assert head_length(data, min(cut, len(data))) == length or (length and cut >= length)
+        whole = 0 < length <= cut
+        assert _length(data[:cut]) == (length if whole else 0)
+        assert whole or head_length(data, min(cut, len(data))) == length
 
 
 def _read(head: bytes) -> Asked | None:

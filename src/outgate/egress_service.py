@@ -112,7 +112,7 @@ class EgressService:
         return self.proving.reason(address)
 
     async def drain(self, enough: asyncio.Event) -> None:
-        """Listen no more, and let open connections finish until the time for that is over, or somebody says `enough`."""
+        """Listen no more, and let open connections finish until their time is over, or somebody says `enough`."""
         await self.reconciler.close()
         for environment_id in {rule.environment_id for rule in self.engine.rules()}:
             await self.engine.apply(environment_id, ())

@@ -447,6 +447,16 @@ class EgressSettings(_Section):
     connect_timeout_s: float = Field(10.0, gt=0, description="Seconds to reach a target.")
     idle_timeout_s: float = Field(600.0, gt=0, description="Seconds without a byte before a connection ends.")
     drain_s: float = Field(60.0, gt=0, description="Seconds that withdrawn forwards let connections finish.")
+    proxy_connections_per_environment: int = Field(
+        4000, ge=1, description="Clients of one environment's HTTP(S) proxy at once, whatever they are connected to."
+    )
+    proxy_head_bytes: int = Field(
+        32_768, ge=8_192, le=1_048_576, description="Longest head of a request that the HTTP(S) proxy takes, in bytes."
+    )
+    proxy_head_timeout_s: float = Field(15.0, gt=0, description="Seconds for the head of a request to come in whole.")
+    proxy_keepalive_s: float = Field(
+        60.0, gt=0, description="Seconds that the HTTP(S) proxy keeps a client which asks for nothing."
+    )
 
 
 class StoreSettings(_Section):

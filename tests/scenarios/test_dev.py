@@ -89,11 +89,6 @@ def test_identity_answers_at_the_root_too(running: Running) -> None:
         assert json.loads(body)["access_token"].count(".") == 2
 
 
-def test_what_is_not_built_yet_says_so(running: Running) -> None:
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(running.address("http_proxy"), timeout=5)
-
-
 def test_strangers_pages_are_refused(running: Running) -> None:
     url = running.dev["console_url"]
     assert running.status("GET", url)[0] == 200

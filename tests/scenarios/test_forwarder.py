@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from outgate.egress.audit import Connection
 from outgate.egress.engine import ListenError
+from outgate.egress.forwarder import Live
 from outgate.egress.gate import Limits
+from outgate.egress.plan import Proxy
 from outgate.smtp import proxy_header
 from support.egress_peers import Bench, Target, closed, dial, echo, forward, on_both_loops, tunnel_address
+from support.pollers import Verdict
 
 
 @on_both_loops
@@ -561,3 +565,112 @@ async def test_closing_ends_everything_also_what_is_still_being_reached(tmp_path
             writer.close()
         assert bench.engine.connections("10") == 0
         assert [line["reason"] for line in bench.lines("close")] == ["shutdown"]
+
+
+@on_both_loops
+async def test_live_figures_of_what_is_open(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+        busy, quiet = (forward(tunnel, port, "target.example", target.port) for port in (30000, 30001))
+        await bench.engine.apply("10", [busy, quiet])
+        assert bench.engine.live() == []
+        peers = [await dial(tunnel, 30000) for _ in range(2)]
+        for size, (reader, writer) in zip((1000, 10), peers, strict=True):
+            writer.write(bytes(size))
+            await reader.readexactly(size)
+        assert bench.engine.live() == [Live(busy, 2, 1010, 1010)]
+        (budget,) = bench.engine.budget()
+        assert (budget.source, budget.target, budget.port, budget.used) == ("127.0.0.2", "127.0.0.1", target.port, 2)
+        for reader, writer in peers:
+            writer.write_eof()
+            await reader.read()
+            writer.close()
+        while bench.engine.connections("10"):
+            await asyncio.sleep(0)
+        assert (bench.engine.live(), bench.engine.budget()) == ([], [])
+
+
+class Refusing:
+    """A watch that lets nobody log in."""
+
+    deadline_s = None
+
+    def __init__(self) -> None:
+        self.heard = b""
+
+    def client(self, data: bytes) -> Verdict:
+        if data.startswith(b"AUTH"):
+            return Verdict(back=b"538 not in the clear", end="clear-auth")
+        return Verdict(on=data)
+
+    def target(self, data: bytes) -> Verdict:
+        self.heard += data
+        return Verdict(on=data)
+
+    def silent(self) -> Verdict:
+        return Verdict()
+
+
+@on_both_loops
+async def test_what_carries_mail_is_looked_into(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+        watches: list[tuple[Connection, Refusing]] = []
+
+        def watch_for(connection: Connection) -> Refusing:
+            watches.append((connection, Refusing()))
+            return watches[-1][1]
+
+        bench.forwarder.watch_for = watch_for
+        rules = [forward(tunnel, 30000 + mail, "target.example", target.port, mail=bool(mail)) for mail in (0, 1)]
+        await bench.engine.apply("10", rules)
+        for port in (30000, 30001):
+            reader, writer = await dial(tunnel, port)
+            writer.write(b"EHLO")
+            assert await reader.readexactly(4) == b"EHLO"
+            writer.write(b"AUTH PLAIN")
+            said = await reader.readexactly(10 if port == 30000 else 20)
+            assert said == (b"AUTH PLAIN" if port == 30000 else b"538 not in the clear")
+            if port == 30001:
+                assert await reader.read() == b""
+            writer.close()
+        while bench.engine.connections("10"):
+            await asyncio.sleep(0)
+        ((connection, watch),) = watches
+        assert watch.heard == b"EHLO"
+        (ended,) = [line for line in bench.lines("close") if line["connection_id"] == connection.id]
+        assert (ended["reason"], ended["bytes_up"], ended["bytes_down"]) == ("clear-auth", 14, 4)
+
+
+@on_both_loops
+async def test_a_rule_that_nobody_carries_changes_nothing(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+        rule = forward(tunnel, 30000, "target.example", target.port)
+        await bench.engine.apply("10", [rule])
+        proxy = Proxy("10", "4", tunnel, 3128, rule.way, ("127.0.0.0/8",))
+        with pytest.raises(ListenError, match=f"{tunnel}:3128: nothing here carries such a rule"):
+            await bench.engine.apply("10", [proxy])
+        assert bench.engine.rules() == (rule,)
+
+
+@on_both_loops
+async def test_what_is_still_being_reached_when_the_drain_ends_is_refused(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    asked = asyncio.Event()
+
+    async def never(_name: str) -> list[str]:
+        asked.set()
+        await asyncio.Event().wait()
+        return []
+
+    async with Bench(tmp_path) as bench:
+        bench.reach._resolve = never
+        await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", 1)])
+        reader, writer = await dial(tunnel, 30000)
+        await asked.wait()
+        await bench.engine.apply("10", [])
+        assert await closed(reader) == b""
+        writer.close()
+        assert [line["refusal"] for line in bench.lines("decision")] == ["withdrawn"]
+        assert bench.engine.connections("10") == 0

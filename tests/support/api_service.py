@@ -20,6 +20,7 @@ from outgate.api.event_notifications.hashing import PasswordHashing
 from outgate.api.identity.tokens import Authenticator, TokenIssuer
 from outgate.api.mounts import Mounts
 from outgate.base.clock import Clock, FrozenClock, OffsetClock
+from outgate.egress.connectivity import Connectivity, Times
 from outgate.model.flow import Job
 from outgate.model.tenancy import Checked, Instance, NewStanding, SmtpConfiguration, Verification
 from outgate.net.dns import Resolver
@@ -198,6 +199,9 @@ def application(
                 shared_addresses=["192.0.2.30"],
                 dedicated_addresses=[f"192.0.2.{number}" for number in range(40, 60)],
                 vpn_address="192.0.2.31",
+                connectivity=Connectivity(
+                    resolvers=[Resolver([("127.0.0.1", 9)], clock)], ways=egress.way, times=Times(converse=0.05)
+                ),
             ),
             "/operations/v1": operations.build(
                 operators=Operators(history.verbs, NothingUnderWay(), clock, released=nothing),

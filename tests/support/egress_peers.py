@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random, SystemRandom
@@ -19,6 +20,7 @@ from outgate.egress.audit import Audit
 from outgate.egress.engine import Engine
 from outgate.egress.forwarder import Forwarder
 from outgate.egress.gate import Gate, Limits
+from outgate.egress.http_proxy import HttpProxy
 from outgate.egress.ledger import Ledger
 from outgate.egress.plan import FORWARDER, Forward, Way
 from outgate.egress.poll import poller
@@ -93,14 +95,15 @@ class Bench:
         limits = limits or Limits(drain_s=0.0)
         polling = poller(asyncio.get_running_loop())
         self.reach = Reach(self.resolve, connect_timeout_s=limits.connect_timeout_s, poller=polling)
-        self.forwarder = Forwarder(
-            reach=self.reach,
-            gate=Gate(limits),
-            ledger=Ledger(self.audit, self.clock),
-            limits=limits,
-            pump=Pump(polling, idle_timeout_s=limits.idle_timeout_s),
-        )
-        self.engine = Engine(self.forwarder)
+        parts: dict[str, Any] = {
+            "reach": self.reach,
+            "gate": Gate(limits),
+            "ledger": Ledger(self.audit, self.clock),
+            "limits": limits,
+            "pump": Pump(polling, idle_timeout_s=limits.idle_timeout_s),
+        }
+        self.forwarder = Forwarder(**parts)
+        self.engine = Engine(self.forwarder, proxy=HttpProxy(**parts))
 
     async def resolve(self, name: str) -> Sequence[str]:
         self.asked.append(name)
@@ -127,8 +130,9 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 class Target:
     """A server on loopback; `peers` are the addresses its clients came from."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
         self._handler = handler
+        self._tls = tls
         self.peers: list[tuple[str, int]] = []
         self.port = 0
 
@@ -142,7 +146,7 @@ class Target:
             writer.close()
 
     async def __aenter__(self) -> Target:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

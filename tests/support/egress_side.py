@@ -12,7 +12,7 @@ from outgate.base.clock import Clock
 from outgate.egress.audit import Audit, Connection
 from outgate.egress.gate import Limits
 from outgate.egress.ledger import Ledger
-from outgate.egress.plan import Rule
+from outgate.egress.plan import Rule, Way
 from outgate.egress.status import Standing, Status
 from outgate.store.control import ControlStore
 
@@ -46,6 +46,7 @@ class EgressSide:
         self.rules: list[Rule] = []
         self.budgets: list[Budget] = []
         self.proofs: dict[str, str] = {}
+        self.ways: dict[str, Way] = {}
         self.pokes = 0
         self.away = ""
         """Why the egress cannot be asked, if it cannot."""
@@ -63,6 +64,10 @@ class EgressSide:
             vpn_address="127.0.0.5",
             exceptions=("127.0.0.0/8",),
         )
+
+    def way(self, environment_id: str) -> Way | str:
+        """Return how an environment's connections leave, or why none do."""
+        return self.ways.get(environment_id, "advanced networking is not enabled: nothing leaves")
 
     def opened(self, rule: Rule, number: str, client: str = "127.0.0.1:5000", **known: Any) -> Connection:
         """Have a connection go through."""

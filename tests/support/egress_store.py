@@ -124,7 +124,7 @@ class Tokens:
 class Api:
     """Calls to the API, with the headers that a client sends."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, **options: Any) -> None:
         self.pokes: list[int] = []
         self.app = build(
             store=world.store,
@@ -137,6 +137,7 @@ class Api:
             dedicated_addresses=["127.0.0.2", "127.0.0.3", "127.0.0.5"],
             vpn_address="127.0.0.4",
             account_of_key={"own-key": ACCOUNT, "other-key": "b" * 32}.get,
+            **options,
         )
 
     async def call(

@@ -180,13 +180,13 @@ async def answer_of(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], 
     if status < 200 or status in (204, 304):
         return status, fields, b""
     if fields.get("transfer-encoding") == "chunked":
-        body = b""
+        pieces: list[bytes] = []
         while size := int((await reader.readuntil(b"\r\n")).strip(), 16):
-            body += (await reader.readexactly(size + 2))[:-2]
+            pieces.append((await reader.readexactly(size + 2))[:-2])
         while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
             name, _, value = line.decode().strip().partition(": ")
             fields[f"trailer {name.lower()}"] = value
-        return status, fields, body
+        return status, fields, b"".join(pieces)
     if "content-length" in fields:
         return status, fields, await reader.readexactly(int(fields["content-length"]))
     return status, fields, await reader.read()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from outgate.egress.plan import Forward, Rule, Terms
+from outgate.egress.plan import Terms
 from outgate.egress.proving import Proving
 from outgate.egress.reconcile import Reconciler
 from outgate.egress.wanted import StoreWanted
@@ -25,16 +24,6 @@ class Proofs:
         return self.wrong.get(address, "")
 
 
-class Forwards:
-    """The forwarder as an engine: what it cannot carry yet is left out."""
-
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-
-    async def apply(self, environment_id: str, rules: Sequence[Rule], /) -> None:
-        await self._bench.forwarder.apply(environment_id, [each for each in rules if isinstance(each, Forward)])
-
-
 def reconciler_for(
     place: World,
     bench: Bench,
@@ -47,7 +36,7 @@ def reconciler_for(
     """Return a reconciler, not started."""
     values: dict[str, Any] = {
         "wanted": StoreWanted(place.store, place.control.infrastructures, place.control.data_version),
-        "engine": Forwards(bench),
+        "engine": bench.engine,
         "terms": Terms(shared_addresses=("127.0.0.2",), exceptions=("127.0.0.0/8",)),
         "proving": Proving((proofs or Proofs()).prove, place.clock, interval_s=interval_s),
         "poll_s": poll_s,

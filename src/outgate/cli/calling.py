@@ -175,7 +175,12 @@ def words(error: Refusal) -> str:
     try:
         body = json.loads(error.body)
         if "errors" in body:
-            return "; ".join(str(each["message"]) for each in body["errors"]) or str(error)
+            # A list of problems or of texts, or problems by the field that is wrong.
+            found = body["errors"].values() if isinstance(body["errors"], dict) else body["errors"]
+            said = [each if isinstance(each, str) else str(each["message"]) for each in found]
+            if isinstance(body["errors"], dict):
+                said = [f"{name.rpartition('.')[2]} {text}" for name, text in zip(body["errors"], said, strict=True)]
+            return "; ".join(said) or str(error)
         return str(body.get("errorMessage") or body["message"])
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return str(error)

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from outgate.cli import egress_serve, egress_tables, egress_witness
+from outgate.cli import egress_serve, egress_tables, egress_test, egress_witness
 from outgate.cli.calling import (
     NOT_AS_WANTED,
     UNREACHABLE,
@@ -45,6 +45,7 @@ commands.add_typer(_environment, name="environment")
 commands.add_typer(_exceptions, name="exceptions")
 commands.command()(egress_serve.serve)
 commands.command()(egress_witness.witness)
+commands.command()(egress_test.test)
 
 _SOCKET = "egress.sock"
 

@@ -162,6 +162,8 @@ class _Session:
             self._proxy.forget(self)
             return
         self._task = spawn(self._run(), "egress http client")
+        # Not at the end of the task itself: one that is cancelled before its first step has none.
+        self._task.add_done_callback(self._served_all)
 
     def drain(self) -> None:
         """Ask nothing more of the client; one that asks nothing now is let go."""
@@ -194,13 +196,11 @@ class _Session:
             if self._asking:
                 self._reset()
             raise
-        finally:
-            if self._flow is None:
-                self._end()
 
-    def _end(self) -> None:
-        self._sock.close()
-        self._leave_all()
+    def _served_all(self, _: asyncio.Task[None]) -> None:
+        if self._flow is None:
+            self._sock.close()
+            self._leave_all()
 
     def _leave_all(self) -> None:
         self._leave(0)
@@ -266,10 +266,9 @@ class _Session:
         try:
             async with asyncio.timeout(patience.head_s):
                 while True:
-                    # RFC 9112 section 2.2: an empty line before a request is some old client's mistake.
                     if not looked_at:
-                        while self._buffer.startswith(b"\r\n"):
-                            self._buffer = self._buffer[2:]
+                        # RFC 9112 section 2.2: an empty line before a request is some old client's mistake.
+                        self._buffer = self._buffer.removeprefix(b"\r\n")
                     length = proxy_request.head_length(self._buffer, looked_at)
                     if (length or len(self._buffer)) > patience.head_bytes:
                         raise BadRequest(431, f"the head is longer than {patience.head_bytes} octets")
@@ -398,7 +397,7 @@ class _Session:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _connection(self, **known: Any) -> Connection:
-        return Connection(ids.hex_id()[:16], self.rule, endpoint(*self._client), **known)
+        return Connection(ids.short_id(), self.rule, endpoint(*self._client), **known)
 
 
 def _failed(result: Result, connection: Connection) -> proxy_response.Answer:

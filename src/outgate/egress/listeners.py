@@ -15,7 +15,7 @@ import errno
 import socket
 from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv6Address, ip_address
-from typing import Protocol
+from typing import Any, Protocol
 
 from outgate.base.log import Log
 from outgate.egress.audit import endpoint
@@ -56,13 +56,14 @@ class Carrier(Protocol):
 
 
 class _Listener:
-    __slots__ = ("_all", "carrier", "dialled", "rule", "sock")
+    __slots__ = ("_all", "carrier", "dialled", "rule", "sock", "withdrawn")
 
     def __init__(self, listeners: Listeners, rule: Rule, carrier: Carrier, sock: socket.socket) -> None:
         self._all = listeners
         self.rule = rule
         self.carrier = carrier
         self.sock = sock
+        self.withdrawn = False
         anywhere = ip_address(rule.listen_address).is_unspecified
         self.dialled: Key | None = None if anywhere else (rule.listen_address, rule.listen_port)
 
@@ -72,7 +73,7 @@ class _Listener:
 
     def go_on(self) -> None:
         listening, accepted = self.sock, self.carrier.accepted
-        if listening.fileno() < 0:
+        if self.withdrawn:
             return
         family = listening.family
         for _ in range(_BATCH):
@@ -89,7 +90,7 @@ class _Listener:
                 continue  # that client has gone already
             sock = socket.socket(family, socket.SOCK_STREAM, 0, fileno=number)
             sock.setblocking(False)
-            client = plain(address)
+            client = address if family == socket.AF_INET else plain(address)
             accepted(self.rule, sock, client, self.dialled or plain(sock.getsockname()))
         self._all.poller.soon(self.go_on)
 
@@ -124,8 +125,9 @@ class Listeners:
             wanted[key] = rule
         mine = self._mine.get(environment_id, set())
         added = await self._listen({key: rule for key, rule in wanted.items() if key not in mine})
-        # From here on nothing can fail or wait, so the change is whole.
+        # From here on nothing can fail, so the change is whole.
         withdrawn: list[tuple[Carrier, Rule]] = []
+        gone: list[_Listener] = []
         for key in mine:
             listener = self._listeners[key]
             rule = wanted.get(key)
@@ -134,7 +136,8 @@ class Listeners:
             withdrawn.append((listener.carrier, listener.rule))
             if rule is None:
                 del self._listeners[key]
-                self.poller.close(listener.sock)
+                self._stop(listener)
+                gone.append(listener)
             else:
                 listener.carrier, listener.rule = self._carrier(rule), rule
         for key, listener in added.items():
@@ -147,12 +150,17 @@ class Listeners:
         by_carrier: dict[int, tuple[Carrier, list[Rule]]] = {}
         for carrier, rule in withdrawn:
             by_carrier.setdefault(id(carrier), (carrier, []))[1].append(rule)
-        for carrier, gone in by_carrier.values():
-            carrier.withdrawn(gone)
+        for carrier, old in by_carrier.values():
+            carrier.withdrawn(old)
+        for number, listener in enumerate(gone, 1):
+            self.poller.close(listener.sock)
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def close(self) -> None:
         """Stop listening."""
         for listener in self._listeners.values():
+            self._stop(listener)
             self.poller.close(listener.sock)
         self._listeners.clear()
         self._mine.clear()
@@ -181,6 +189,11 @@ class Listeners:
         if not self._paused:
             self._told_full = False
             _log.info("egress.accepting_again")
+
+    def _stop(self, listener: _Listener) -> None:
+        """Accept nothing more there; what the system has accepted meanwhile ends with the socket."""
+        listener.withdrawn = True
+        self.poller.drop(listener.sock.fileno())
 
     def _carrier(self, rule: Rule) -> Carrier:
         carrier = self._carrier_of(rule)
@@ -235,13 +248,13 @@ class Listeners:
         return opened
 
 
-def plain(name: Sequence[object]) -> Key:
+def plain(name: tuple[Any, ...]) -> Key:
     """Return address and port of a socket's name; an IPv4-mapped address as the IPv4 address it is."""
-    address, port = str(name[0]), int(str(name[1]))
+    address: str = name[0]
     if address.startswith("::ffff:"):
         mapped = IPv6Address(address).ipv4_mapped
         address = address if mapped is None else str(mapped)
-    return address, port
+    return address, name[1]
 
 
 def _name(rule: Rule) -> str:

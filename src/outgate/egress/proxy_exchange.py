@@ -24,6 +24,8 @@ from outgate.egress.proxy_request import Asked, onward_trailers
 
 _PIECE = 64 * 1024
 _INTERIMS = 32
+# A piece may be thousands of chunks of one octet: others have their turn in between.
+_EVENTS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Exchange:
         self._answering = False
         self._watching = False
         self._uploaded = False
+        self._more_up = self._more_down = False
         self._trailers = False
         self._interims = 0
         self._switched = False
@@ -118,15 +121,20 @@ class Exchange:
         return Result(fault.reason, 0 if self._answering else fault.answer, broken=self._answering)
 
     def _taken(self, data: bytes) -> bytes:
-        """Return what the target gets for `data` of the client's body. Raises `_Fault`."""
+        """Return what the target gets for `data` of the client's body, or the first part of that: then `_more_up` is
+        set, and b"" asks for more. Raises `_Fault`."""
         pieces: list[bytes] = []
+        self._more_up = False
         try:
             if data:
                 self._in.receive_data(data)
             while not self._uploaded:
+                if len(pieces) >= _EVENTS:
+                    self._more_up = True
+                    break
                 event = self._in.next_event()
                 if isinstance(event, h11.Data):
-                    pieces.append(self._out.send(h11.Data(data=event.data)))
+                    pieces += self._out.send_with_data_passthrough(event) or ()
                 elif isinstance(event, h11.EndOfMessage):
                     trailers = onward_trailers(event.headers.raw_items())
                     pieces.append(self._out.send(h11.EndOfMessage(headers=trailers)))
@@ -135,16 +143,20 @@ class Exchange:
                     break
         except h11.ProtocolError:
             raise _Fault("the client's body cannot be read", 400) from None
-        return b"".join(pieces)
+        return _joined(pieces)
 
     async def _upload(self, begin: bytes) -> None:
         """Send the request with its body, from `begin` on."""
         try:
             await self._to_target(begin)
             while not self._uploaded:
-                data = await self._received(self._client, "client")
-                if not data:
-                    raise _Fault("client closed")
+                data = b""
+                if self._more_up:
+                    await asyncio.sleep(0)
+                else:
+                    data = await self._received(self._client, "client")
+                    if not data:
+                        raise _Fault("client closed")
                 await self._to_target(self._taken(data))
             self._watch()
         except _Fault as fault:
@@ -160,24 +172,33 @@ class Exchange:
                 raise self._fault
             self._heard()
             self.down += len(data)
-            pieces: list[bytes] = []
-            done = False
-            try:
-                self._out.receive_data(data)
-                done = self._pass_on(pieces, last)
-            except h11.ProtocolError:
-                # What came whole before it is the client's.
-                if self._answering:
-                    await self._to_client(b"".join(pieces))
-                said = "target closed" if not data else "the target's response cannot be read"
-                raise _Fault(said, 502) from None
-            await self._to_client(b"".join(pieces))
-            if done:
-                return
+            self._out.receive_data(data)
+            self._more_down = True
+            while self._more_down:
+                pieces: list[bytes] = []
+                done = False
+                try:
+                    done = self._pass_on(pieces, last)
+                except h11.ProtocolError:
+                    # What came whole before it is the client's.
+                    if self._answering:
+                        await self._to_client(_joined(pieces))
+                    said = "target closed" if not data else "the target's response cannot be read"
+                    raise _Fault(said, 502) from None
+                await self._to_client(_joined(pieces))
+                if done:
+                    return
+                if self._more_down:
+                    await asyncio.sleep(0)
 
     def _pass_on(self, pieces: list[bytes], last: Callable[[], bool]) -> bool:
-        """Add to `pieces` what the client gets for the target's octets; say whether that was all."""
+        """Add to `pieces` what the client gets for the target's octets, or the first part of that: then `_more_down`
+        stays set. Say whether the response has ended."""
+        self._more_down = False
         while True:
+            if len(pieces) >= _EVENTS:
+                self._more_down = True
+                return False
             event = self._out.next_event()
             if event is h11.NEED_DATA:
                 return False
@@ -193,7 +214,7 @@ class Exchange:
                 sized = any(name == b"content-length" for name, _ in response.headers)
                 self._trailers = self._in.their_http_version == b"1.1" and not sized
             elif isinstance(event, h11.Data):
-                pieces.append(self._in.send(h11.Data(data=event.data)))
+                pieces += self._in.send_with_data_passthrough(event) or ()
             elif isinstance(event, h11.EndOfMessage):
                 fields = onward_trailers(event.headers.raw_items()) if self._trailers else []
                 pieces.append(self._in.send(h11.EndOfMessage(headers=fields)))
@@ -289,3 +310,8 @@ class Exchange:
                 side.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # it has gone by itself
+
+
+def _joined(pieces: list[bytes]) -> bytes:
+    """Return the pieces as one; most often there is one, as large as what was read, and copying it costs."""
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -268,6 +268,7 @@ class Flow:
 
     def _silent(self) -> None:
         self._timer = None
+        self._pump.poller.now = self._pump.time()  # no round is under way
         if self.watch is not None and not self.client.octets and not self.over and not self.leaving:
             self.heed(self.client, self.watch.silent())
             self._first()
@@ -561,10 +562,11 @@ class End:
 
     def _pass_end(self) -> None:
         """Pass the end on: all that came before it is out."""
-        other = self.other
-        other.say_end()
-        if other.eof and self.shut and not self.flow.over and not self.flow.leaving:
-            self.flow.finish()
+        flow, other = self.flow, self.other
+        if not (other.eof and self.shut):
+            other.say_end()
+        elif not flow.over and not flow.leaving:
+            flow.finish()  # closing says it too
 
     def _ask(self, watch: Watch, data: bytes) -> Verdict:
         return watch.client(data) if self is self.flow.client else watch.target(data)

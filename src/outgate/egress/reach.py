@@ -18,7 +18,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from outgate.base.tasks import spawn
 from outgate.egress import poll
@@ -79,6 +79,9 @@ class Route:
         return known
 
     def _judge(self, address: str) -> _Judged:
+        if any(ip_address(address) in ip_network(network, strict=False) for network in self.way.tunnel):
+            # Until something carries it there: by any other way it would leak.
+            return _Judged(address, (), "", Refused("closed", f"{self.name} is {address}: only the VPN leads there"))
         verdict = guard.check(address, exceptions=self.way.exceptions, name=self.name)
         if not verdict.allowed:
             return _Judged(address, (), "", Refused("guard", f"{self.name} is {address}: {verdict.reason}"))
@@ -175,10 +178,13 @@ class Reach:
             self._sweep.cancel()
             self._sweep = None
 
-    def turn(self, count: int) -> int:
-        """Return whose turn it is of `count` that take turns."""
+    def in_turn(self, sources: tuple[str, ...]) -> tuple[str, ...]:
+        """Return addresses in the order in which they are to be tried: all of them take turns."""
+        if len(sources) == 1:
+            return sources
         self._turn += 1
-        return self._turn % count
+        first = self._turn % len(sources)
+        return sources[first:] + sources[:first]
 
     def waits(self, dial: Dial) -> None:
         """Take note that a connection is under way: it must not stay so for longer than its time."""
@@ -301,8 +307,7 @@ class Dial:
         """Try address after address until one is under way, or none is left."""
         while self._at < len(self._tries):
             judged = self._tries[self._at]
-            first = self._reach.turn(len(judged.sources))
-            for source in judged.sources[first:] + judged.sources[:first]:
+            for source in self._reach.in_turn(judged.sources):
                 number = self._start(judged.address, source)
                 if number in _DONE or number in _UNDER_WAY:
                     return
@@ -336,9 +341,10 @@ class Dial:
         number = sock.connect_ex((address, self.route.port))
         if number in _UNDER_WAY:
             self._sock = sock
+            poller = reach.poller
             self.until = asyncio.get_running_loop().time() + reach.timeout_s / len(self._tries)
             reach.waits(self)
-            reach.poller.add(sock.fileno(), self, write=True)
+            poller.add(sock.fileno(), self, write=True)
             return number
         if number in _DONE:
             reach.poller.add(sock.fileno(), self)

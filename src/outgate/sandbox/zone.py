@@ -117,7 +117,7 @@ class Zone:
         return self._entries.get(_key(name, rdtype))
 
     def gateway_names(self) -> list[str]:
-        """Return the names whose A records are marked as those of gateways."""
+        """Return the names that have records which are marked as those of gateways."""
         return [name for (name, _), entry in self._entries.items() if entry.gateways]
 
     def addresses(self, name: str) -> list[str]:

@@ -164,6 +164,7 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "getEnvironmentVariables": EGRESS_READ,
         "patchEnvironmentVariables": EGRESS,
         "startEnvironmentRuntime": RUNTIME,
+        "testEnvironmentConnectivity": EGRESS,
         "getNetworkInfrastructures": EGRESS_READ,
         "createNetworkInfrastructure": MANAGE,
         "getNetworkInfrastructure": EGRESS_READ,

@@ -18,7 +18,7 @@ import trustme
 from aiohttp import web
 
 from support.egress_peers import Target, echo, on_both_loops
-from support.http_proxy import RawTarget, World, answer_of
+from support.http_proxy import RawTarget, World, answer_of, rule
 
 BIG = bytes(range(256)) * 16_384  # 4 MiB
 
@@ -301,6 +301,44 @@ async def test_trailers_go_both_ways_and_only_those_that_may(tmp_path: Path) -> 
         writer.close()
         assert (status, body, got["trailer x-sum"]) == (200, b"hi", "7") and "trailer set-cookie" not in got
         assert seen == [b"4\r\nbody\r\n0\r\nX-Sum: 9\r\n\r\n"]
+
+
+@on_both_loops
+async def test_chunks_of_one_octet_arrive_both_ways(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes) -> None:
+        seen = await reader.readuntil(b"0\r\n\r\n")
+        sums.append(hashlib.sha256(b"".join(line for line in seen.split(b"\r\n")[1::2])).hexdigest())
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+        await writer.drain()
+
+    content = BIG[:10_000].replace(b"\r", b"r").replace(b"\n", b"n").replace(b"0", b"o")
+    chunks = b"".join(b"1\r\n%c\r\n" % octet for octet in content) + b"0\r\n\r\n"
+    sums: list[str] = []
+    async with World(tmp_path) as world, RawTarget(serve) as target:
+        reader, writer = await world.dial()
+        writer.write(get(target, "/", "Transfer-Encoding: chunked", method="POST") + chunks)
+        assert (await answer_of(reader))[::2] == (200, content)
+        assert sums == [hashlib.sha256(content).hexdigest()]
+        writer.close()
+
+
+async def test_a_target_by_ipv6_address(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.close()
+
+    seen: list[bytes] = []
+    server = await asyncio.start_server(serve, "::1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with World(tmp_path, rule(sources=("::1",), exceptions=("::1/128",))) as world:
+        reader, writer = await world.dial()
+        writer.write(f"GET http://[0:0::1]:{port}/ HTTP/1.1\r\nHost: [::1]:{port}\r\n\r\n".encode())
+        assert (await answer_of(reader))[2] == b"ok"
+        writer.close()
+        assert f"\r\nHost: [::1]:{port}\r\n".encode() in seen[0]
+        assert world.lines("decision")[0]["target"] == f"[::1]:{port}"
+    server.close()
 
 
 async def test_a_client_that_expects_100_waits_for_the_target_to_say_so(tmp_path: Path) -> None:

@@ -258,53 +258,56 @@ async def test_a_client_that_leaves_does_not_keep_its_target(tmp_path: Path) -> 
         assert world.gate.open("10") == 0
 
 
-async def test_a_side_that_does_not_read_stops_the_other(tmp_path: Path) -> None:
-    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes) -> None:
-        nonlocal given
-        if head.startswith(b"POST"):
-            await finish.wait()
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n%08d" % len(await reader.readexactly(size)))
-            return
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
-        for _ in range(size // 65_536):
-            writer.write(bytes(65_536))
-            await writer.drain()
-            given += 65_536
+async def poured(writer: asyncio.StreamWriter, most: int) -> int:
+    """Write pieces of 1 MiB until the other side takes no more, or `most` are written; return how many were."""
+    writer.transport.set_write_buffer_limits(high=0)
+    for number in range(most):
+        writer.write(bytes(2**20))
+        try:
+            await asyncio.wait_for(writer.drain(), 0.3)
+        except TimeoutError:
+            return number + 1
+    return most
 
-    given, size, finish = 0, 64 * 1024 * 1024, asyncio.Event()
-    async with World(tmp_path) as world, RawTarget(flood) as target:
+
+async def test_a_client_that_does_not_read_stops_the_target(tmp_path: Path) -> None:
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4000000\r\n")
+        given = await poured(writer, 64)
+        stuck.set_result(given)
+        await writer.drain()
+        writer.write(bytes(2**20) * (64 - given) + b"\r\n0\r\n\r\n")
+        await writer.drain()
+
+    stuck: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    async with World(tmp_path) as world, RawTarget(pour) as target:
         reader, writer = await world.dial()
         writer.write(get("target.example", target.port))
-        before = -1
-        while before != given or not given:
-            before = given
-            await asyncio.sleep(0.1)
-        assert given < size // 2  # the rest waits for the client
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert b"Content-Length: %d" % size in head and len(await reader.readexactly(size)) == size
-        writer.write(
-            f"POST http://target.example:{target.port}/ HTTP/1.1\r\nHost: target.example:{target.port}\r\n"
-            f"Content-Length: {size}\r\n\r\n".encode()
-        )
-        taken, before = 0, -1
-        while before != taken:
-            before = taken
-            try:
-                async with asyncio.timeout(0.3):
-                    while taken < size:
-                        writer.write(bytes(1024 * 1024))
-                        await writer.drain()
-                        taken += 1024 * 1024
-            except TimeoutError:
-                taken += 1024 * 1024
-                break
-        assert taken < size // 2
-        finish.set()
-        while taken < size:
-            writer.write(bytes(1024 * 1024))
-            await writer.drain()
-            taken += 1024 * 1024
-        assert (await answer_of(reader))[2] == b"%08d" % size
+        # Buffers of two connections in the system, and a piece of ours.
+        assert await stuck < 32
+        assert len((await answer_of(reader))[2]) == 64 * 2**20
+        writer.close()
+
+
+async def test_a_target_that_does_not_read_stops_the_client(tmp_path: Path) -> None:
+    async def lazy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes) -> None:
+        await go_on.wait()
+        size = 0
+        while size < 64 * 2**20:
+            size += len(await reader.read(2**20))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n%08d" % size)
+
+    go_on = asyncio.Event()
+    async with World(tmp_path) as world, RawTarget(lazy) as target:
+        reader, writer = await world.dial()
+        fields = f"Host: target.example:{target.port}\r\nContent-Length: {64 * 2**20}\r\n\r\n"
+        writer.write(f"POST http://target.example:{target.port}/ HTTP/1.1\r\n{fields}".encode())
+        given = await poured(writer, 64)
+        assert given < 32
+        go_on.set()
+        await writer.drain()
+        writer.write(bytes(2**20) * (64 - given))
+        assert (await answer_of(reader))[2] == b"%08d" % (64 * 2**20)
         writer.close()
 
 
@@ -412,6 +415,32 @@ async def test_a_client_that_is_ended_while_its_target_is_sought_is_told_of(tmp_
         await world.proxy.close()
         assert [(line["refusal"], line["reason"]) for line in world.lines("decision")] == [("withdrawn", "shutdown")]
         assert world.gate.open("10") == 0
+        writer.close()
+
+
+async def test_a_client_that_is_ended_before_it_was_served_leaves_nothing(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        world.proxy.accepted(world.rule, ours, ("127.0.0.1", 1), world.address)
+        await world.proxy.close()
+        assert len(world.proxy) == 0 and ours.fileno() < 0
+        theirs.close()
+
+
+async def test_what_goes_on_is_told_by_rule(tmp_path: Path) -> None:
+    async with World(tmp_path) as world, Target(echo) as target:
+        reader, writer = await world.dial()
+        writer.write(connect("target.example", target.port))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"12345")
+        await reader.readexactly(5)
+        _, idle = await world.dial()
+        while len(world.proxy) < 2:
+            await asyncio.sleep(0.005)
+        [live] = world.engine.live()
+        assert (live.rule, live.open, live.up, live.down) == (world.rule, 2, 5, 5)
+        idle.close()
         writer.close()
 
 

@@ -3,55 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
-import inspect
 import random
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-import uvloop
 
-from outgate.egress.poll import EpollPoller, LoopPoller, Poller
+from outgate.egress.poll import Poller
 from outgate.egress.pump import Ended, Flow, Pump
-
-WAYS = [
-    pytest.param(loop, poller, id=f"{loop_name}-{poller.__name__}")
-    for loop_name, loop in (("asyncio", asyncio.new_event_loop), ("uvloop", uvloop.new_event_loop))
-    for poller in (EpollPoller, LoopPoller)
-]
-
-
-def on_all_ways(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run an async test with each loop and each poller."""
-
-    @functools.wraps(test)
-    def run(*, new_loop: Any, new_poller: Any, **arguments: Any) -> None:
-        async def whole() -> None:
-            async with asyncio.timeout(60):
-                await test(lambda: new_poller(asyncio.get_running_loop()), **arguments)
-
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(whole())
-
-    parameters = list(inspect.signature(test).parameters.values())[1:]
-    keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("new_loop", "new_poller")]
-    run.__signature__ = inspect.Signature([*parameters, *keywords])  # type: ignore[attr-defined]
-    return pytest.mark.parametrize(("new_loop", "new_poller"), WAYS)(run)
-
-
-def connected() -> tuple[socket.socket, socket.socket]:
-    """Return two ends of a TCP connection, non-blocking."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        far = socket.create_connection(server.getsockname())
-        near, _ = server.accept()
-    far.setblocking(False)
-    near.setblocking(False)
-    return far, near
+from support.pollers import Verdict, connected, on_all_ways
 
 
 @dataclass
@@ -310,14 +274,6 @@ async def test_an_abort_resets_both_sides_once(new_poller: Callable[[], Poller])
         left = bench.join()
         bench.pump.close()
         assert left.ends[0].reason == "shutdown"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    on: bytes = b""
-    back: bytes = b""
-    done: bool = False
-    end: str = ""
 
 
 class Script:

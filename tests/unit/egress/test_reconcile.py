@@ -30,7 +30,7 @@ def status(place: World, environment: str = "10") -> str:
 
 
 def in_force(bench: Bench) -> set[tuple[str, int]]:
-    return {(each.environment_id, each.listen_port) for each in bench.forwarder.forwards()}
+    return {(each.environment_id, each.listen_port) for each in bench.engine.forwards()}
 
 
 async def until_ready(place: World, environment: str = "10") -> None:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from fastapi import Depends, FastAPI, Request, Response
 
 from outgate.api.cloud_manager import network_documents
+from outgate.api.cloud_manager.connectivity import ConnectivityOperations, Tests
 from outgate.api.cloud_manager.gateway import Authenticates, Gateway, Visit
 from outgate.api.cloud_manager.infrastructures import InfrastructureOperations
 from outgate.api.cloud_manager.networking import Addresses, NetworkingOperations
@@ -46,6 +47,7 @@ def build(
     terms: Terms | None = None,
     http_proxy_port: int = 3128,
     account_of_key: Callable[[str], str | None] | None = None,
+    connectivity: Tests | None = None,
 ) -> FastAPI:
     """Return the API, to be mounted anywhere. `changed` is called after each change that the engine must act on.
 
@@ -53,7 +55,7 @@ def build(
     `terms` are all that operators have set for what environments get (None: `shared_addresses` and no more).
 
     `account_of_key` tells whose API key a text is: such a key of the caller's account is as good an x-api-key as
-    the client that the token is for. It may block."""
+    the client that the token is for. It may block. `connectivity` tests an environment's way out; None: not here."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     install(app)
     gateway = Gateway(authenticator, account_of_key)
@@ -62,6 +64,7 @@ def build(
     addresses = Addresses(tuple(shared_addresses), tuple(dedicated_addresses), vpn_address)
     ways = InfrastructureOperations(store, infrastructures, changed, addresses)
     networking = NetworkingOperations(store, changed, addresses, terms or Terms(shared_addresses=addresses.shared))
+    test = ConnectivityOperations(store, connectivity)
     program = "/api/program/{program_id}"
     environment = program + "/environment/{environment_id}"
 
@@ -90,6 +93,7 @@ def build(
     route("GET", environment + "/variables", variable.variables, "getEnvironmentVariables")
     route("PATCH", environment + "/variables", variable.patch_variables, "patchEnvironmentVariables")
     route("POST", environment + "/runtime", variable.runtime, "startEnvironmentRuntime")
+    route("POST", environment + "/connectivityTest", test.test, "testEnvironmentConnectivity")
 
     plural = program + "/networkInfrastructures"
     singular = program + "/networkInfrastructure/{infrastructure_id}"

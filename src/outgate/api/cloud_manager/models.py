@@ -322,3 +322,64 @@ class RuntimeShown(Hal):
     reserved: dict[str, str]
     tunnel_address: str
     port_forwards: list[Forwarded]
+
+
+class ConnectivityWanted(BaseModel):
+    """A host and port to be tested."""
+
+    host: Annotated[str, Field(min_length=1, max_length=254, description="A host name or an address.")]
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
+class HttpFound(Shown):
+    """What HTTPS or HTTP has answered; `note`: the certificate does not prove the name."""
+
+    protocol: Literal["HTTPS", "HTTP"]
+    status_code: int
+    reason: str
+    note: str | None = None
+
+
+class HttpFailed(Shown):
+    """Why there was no answer."""
+
+    error: str
+    note: str | None = None
+
+
+class IpsFound(Shown):
+    """Addresses."""
+
+    ips: list[str]
+
+
+class NoIps(Shown):
+    """Why there are none."""
+
+    error: str
+
+
+class Resolved(Shown):
+    """What one resolver led to; `default` stands for all if they agree."""
+
+    name: str
+    dns_resolution: IpsFound | NoIps
+    port_open: bool
+    http_connectivity: HttpFound | HttpFailed
+    reachability: Literal["Reachable", "Unreachable: Port not accessible", "Unreachable: DNS resolution failed"]
+
+
+class ConnectivityFound(Shown):
+    """What came of a test, resolver by resolver."""
+
+    resolvers: list[Resolved]
+
+
+class ConnectivityLate(Shown):
+    """A test that took too long."""
+
+    error: Literal["Request timeout"]
+
+
+class ConnectivityShown(RootModel[ConnectivityFound | ConnectivityLate]):
+    """What came of a test."""

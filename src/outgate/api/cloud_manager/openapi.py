@@ -172,6 +172,20 @@ _RUNTIME: dict[str, object] = {
     "tunnelAddress": "127.1.0.1",
     "portForwards": [{"name": "smtp.mymail.com", "portDest": 465, "portOrig": 30465}],
 }
+_CONNECTIVITY: dict[str, object] = {
+    "resolvers": [
+        {
+            "name": "default",
+            "dns_resolution": {"ips": ["198.51.100.25"]},
+            "port_open": True,
+            "http_connectivity": {
+                "error": "Not an HTTP/HTTPS service",
+                "note": "TLS is spoken there, HTTP is not",
+            },
+            "reachability": "Reachable",
+        }
+    ]
+}
 
 
 def listed(name: str, entries: list[object], path: str, **more: object) -> dict[str, object]:
@@ -278,6 +292,15 @@ _ALL = (
         errors=(409,),
         example=_RUNTIME,
         body_example={"service": "author"},
+    ),
+    described(
+        "testEnvironmentConnectivity",
+        "Test whether the environment's connections get to a host and port; 200 whatever comes of it",
+        answer=models.ConnectivityShown,
+        body=models.ConnectivityWanted,
+        errors=(409,),
+        example=_CONNECTIVITY,
+        body_example={"host": "smtp.mymail.com", "port": 465},
     ),
 )
 DESCRIBED: dict[str, dict[str, Any]] = {each["operation_id"]: each for each in _ALL}

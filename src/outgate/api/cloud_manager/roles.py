@@ -40,6 +40,7 @@ ROLES: dict[str, frozenset[str]] = {
     "getEnvironmentVariables": READ,
     "patchEnvironmentVariables": DEPLOYMENT_MANAGER,
     "startEnvironmentRuntime": RUNTIME,
+    "testEnvironmentConnectivity": DEPLOYMENT_MANAGER,
     "getNetworkInfrastructures": READ,
     "createNetworkInfrastructure": BUSINESS_OWNER,
     "getNetworkInfrastructure": READ,
