@@ -3,11 +3,13 @@
 Standards: RFC 9293 (half-close, reset); Linux splice(2), SIOCOUTQ.
 Promises: octets arrive in order, each once, whatever the schedule; the end of one direction is passed on and the other
     stays open; a side that does not read stops the other from being read, and what is held meanwhile is bounded:
-    `_CHUNK` octets a direction, or a pipe of the pool; a reset is passed on as one, behind all that came
+    `_CHUNK` octets a direction, or a pipe of the pool (`pipes`); a reset is passed on as one, behind all that came
     before it; each join ends exactly once, with the octets of both directions and a reason.
 Dangers: a peer that is gone without a word is found by TCP keep-alive, which whoever made the socket sets.
 Not here: who may connect whereto (`gate`, `reach`), what is looked for in the octets (a `Watch`'s owner),
     when a socket is ready (`poll`).
+
+Long, because the two sides of a join act on each other at every step: apart, each would be read with the other open.
 
 Reasons: `finished`, `idle`, `client closed`, `target closed` (gone without waiting for the other direction), `client
 reset`, `target reset`, `client lost`, `target lost` (no answer any more), `watch failed`, those of `Flow.abort`
@@ -29,21 +31,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from outgate.base.log import Log
+from outgate.egress.pipes import PIPE, Pipes
 from outgate.egress.poll import BROKEN, READABLE, UNSURE, WRITABLE, Poller
 
 _log = Log("outgate.egress.pump")
 
 _CHUNK = 64 * 1024
-# Larger pipes cost fewer calls for the same octets.
-_PIPE = 256 * 1024
-_PIPES = 64
 # What one direction may move before the others have their turn.
 _BUDGET = 1024 * 1024
 # How long a side may take to acknowledge its last octets before it is closed all the same.
 _LINGER_S = 5.0
 _LOOKS_S = (0.005, 0.25)
 _SPLICE = hasattr(os, "splice")
-_F_SETPIPE_SZ = 1031
 _SPLICE_FLAGS = 3  # MOVE and NONBLOCK
 _SIOCOUTQ = 0x5411
 _LOST = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
@@ -112,7 +111,7 @@ class Pump:
     def __init__(self, poller: Poller, *, idle_timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self.poller = poller
-        self.pipes = _Pipes()
+        self.pipes = Pipes()
         self.buffer = memoryview(bytearray(_CHUNK))
         self._idle_s = idle_timeout_s
         self._flows: set[Flow] = set()
@@ -627,7 +626,7 @@ class End:
         moved = 0
         while moved < left:
             try:
-                count = os.splice(self.fd, self._pipe[1], _PIPE, flags=_SPLICE_FLAGS)
+                count = os.splice(self.fd, self._pipe[1], PIPE, flags=_SPLICE_FLAGS)
             except BlockingIOError:
                 self.readable = False
                 break
@@ -666,46 +665,6 @@ class End:
 
     def _error(self) -> int:
         return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-
-
-class _Pipes:
-    """Pipes for `splice`, a bounded number, each empty when it is not lent."""
-
-    def __init__(self) -> None:
-        self._free: list[tuple[int, int]] = []
-        self._made = 0
-
-    def take(self) -> tuple[int, int] | None:
-        """Return an empty pipe (its ends to read and to write), or None if there are too many."""
-        if self._free:
-            return self._free.pop()
-        if self._made >= _PIPES or sys.platform != "linux":
-            return None
-        try:
-            pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None  # no more files: octets go by memory
-        self._made += 1
-        try:
-            fcntl.fcntl(pipe[1], _F_SETPIPE_SZ, _PIPE)
-        except OSError:
-            pass  # the user has all the pipe memory that it may have: a smaller one works too
-        return pipe
-
-    def give_back(self, pipe: tuple[int, int]) -> None:
-        """Take back a pipe that is empty."""
-        self._free.append(pipe)
-
-    def discard(self, pipe: tuple[int, int]) -> None:
-        """Take back a pipe that is not."""
-        self._made -= 1
-        for end in pipe:
-            os.close(end)
-
-    def close(self) -> None:
-        """Close the pipes that are not lent."""
-        while self._free:
-            self.discard(self._free.pop())
 
 
 def _unacknowledged(sock: socket.socket) -> int:

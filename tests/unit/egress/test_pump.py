@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from outgate.egress import pipes
 from outgate.egress.poll import EpollPoller, Poller
 from outgate.egress.pump import Ended, Flow, Pump
 from support.pollers import Verdict, connected, on_all_ways
@@ -401,3 +402,17 @@ async def test_a_client_that_ended_and_then_resets_frees_the_target(new_poller: 
         assert (await joined.end()).reason == "client closed"
         with pytest.raises(ConnectionError):
             await send(joined.target, b"nobody")
+
+
+@on_all_ways
+async def test_without_pipes_octets_go_by_memory(
+    new_poller: Callable[[], Poller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipes, "_PIPES", 0)
+    data = random.Random(9).randbytes(3_000_000)
+    async with Bench(new_poller) as bench:
+        joined = bench.join()
+        sending = asyncio.ensure_future(send(joined.client, data))
+        assert hashlib.sha256(await exactly(joined.target, len(data))).digest() == hashlib.sha256(data).digest()
+        await sending
+        assert bench.pump.pipes.take() is None
