@@ -47,7 +47,7 @@ docs: $(VENV)/.runtime
 packages:
 	@sh tests/packages.sh
 
-# PEERS=postfix runs these beside Outgate and holds the ratios against their limits.
+# PEERS=postfix runs these beside Outgate and holds the ratios against their limits; PEERS=haproxy measures the egress.
 bench: $(VENV)/.runtime
 	@$(BIN)/python bench/run.py --peers "$(PEERS)"
 

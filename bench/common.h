@@ -1,7 +1,7 @@
-/* What smtpload and smtpsink share: the clock and a growing buffer.
+/* What smtpload, smtpsink and tcpload share: the clock and a growing buffer.
  *
  * Promises: memory that cannot be had ends the program; a buffer never shrinks, so a warm one costs no allocation.
- * Not here: sockets and SMTP (the two programs differ in both).
+ * Not here: sockets and SMTP (the programs differ in both).
  */
 #ifndef OUTGATE_BENCH_COMMON_H
 #define OUTGATE_BENCH_COMMON_H

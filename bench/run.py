@@ -6,7 +6,7 @@ Promises: every server gets the same mail from the same generator and hands it t
 servers are interleaved, so that a slow minute of the machine hits all of them; exit status 0 only if nothing was
 lost, doubled, refused or badly signed and every limit holds.
 Dangers: generator, server and sink share the machine, so rates depend on its cores: CPU per message is the figure.
-Not here: the parts (measure/), the limits (measure/report.py).
+Not here: the parts (measure/), the limits (measure/report.py), forwarded connections (egress.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import platform
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ from measure.report import Measurement, Work
 from measure.servers import DOMAIN, SELECTOR, Ground, Outgate, Peer, Server, prepare_ground
 from measure.tools import BENCH, BenchError, Load, Sink, Submission
 
+EGRESS_PEER = "haproxy"
 _SAMPLE_EVERY = 97
 _LIMIT_S = 60.0
 # After the last delivery a server still writes down that it happened: this belongs to the message.
@@ -98,7 +100,11 @@ class Bench:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--peers", default="", help="peers to run beside Outgate, by commas: postfix")
+    parser.add_argument(
+        "--peers",
+        default="",
+        help="peers to run beside Outgate, by commas: postfix; haproxy is the egress's (egress.py)",
+    )
     parser.add_argument("--without-outgate", action="store_true", help="measure the peers only")
     parser.add_argument(
         "--outgate", default=str(Path(sys.executable).parent / "outgate"), help="the command to measure"
@@ -183,6 +189,15 @@ def _run(arguments: argparse.Namespace, directory: Path, stack: ExitStack) -> bo
 def main() -> int:
     """Run the benchmark; 0 when all holds, 1 when something fails, 2 when it could not be measured."""
     arguments = _arguments()
+    peers = [name for name in arguments.peers.split(",") if name]
+    if EGRESS_PEER not in peers:
+        return _mail(arguments)
+    egress = subprocess.run([sys.executable, str(BENCH / "egress.py")], check=False).returncode
+    arguments.peers = ",".join(name for name in peers if name != EGRESS_PEER)
+    return max(egress, _mail(arguments)) if arguments.peers else egress
+
+
+def _mail(arguments: argparse.Namespace) -> int:
     # SIGTERM ends like Ctrl-C does: through the exit stack, which stops the servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     directory = Path(tempfile.mkdtemp(prefix="outgate-bench-"))

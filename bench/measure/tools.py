@@ -1,9 +1,9 @@
-"""Build the load generator and the sink, and run them.
+"""Build the load generators and the sink, and run them.
 
 Standards: C11.
 Promises: a binary is built again when its source is newer; what is missing for that is named.
 Dangers: none.
-Not here: what the two programs do (smtpload.c, smtpsink.c).
+Not here: what the programs do (smtpload.c, smtpsink.c, tcpload.c).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 BENCH = Path(__file__).resolve().parents[1]
 PACKAGES = BENCH.parent / "tests" / "packages.sh"
 _COMPILER_NEEDS = ("cc=gcc", "/usr/include/stdio.h=libc6-dev", "/usr/include/openssl/ssl.h=libssl-dev")
-_LIBRARIES = {"smtpload": ["-lssl", "-lcrypto"], "smtpsink": []}
+_LIBRARIES = {"smtpload": ["-lssl", "-lcrypto"], "smtpsink": [], "tcpload": []}
 
 
 class BenchError(Exception):
@@ -32,7 +32,7 @@ def need_packages(*needs: str) -> None:
 
 
 def build(directory: Path) -> None:
-    """Put smtpload and smtpsink into `directory`. Raises `BenchError`."""
+    """Put smtpload, smtpsink and tcpload into `directory`. Raises `BenchError`."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, libraries in _LIBRARIES.items():
         sources = [BENCH / f"{name}.c", BENCH / "common.h"]
