@@ -255,7 +255,7 @@ class _Session:
     async def _head(self) -> bytes:
         """Return the next head. Raises `BadRequest`, or `_Gone` when there is none."""
         patience = self._proxy.patience
-        looked_at = 0
+        looked_at, preceded = 0, False
         if not self._buffer:
             try:
                 async with asyncio.timeout(patience.keep_s if self._served else patience.head_s):
@@ -266,9 +266,9 @@ class _Session:
         try:
             async with asyncio.timeout(patience.head_s):
                 while True:
-                    if not looked_at:
+                    if not preceded and self._buffer.startswith(b"\r\n"):
                         # RFC 9112 section 2.2: an empty line before a request is some old client's mistake.
-                        self._buffer = self._buffer.removeprefix(b"\r\n")
+                        self._buffer, looked_at, preceded = self._buffer[2:], 0, True
                     length = proxy_request.head_length(self._buffer, looked_at)
                     if (length or len(self._buffer)) > patience.head_bytes:
                         raise BadRequest(431, f"the head is longer than {patience.head_bytes} octets")
@@ -302,7 +302,7 @@ class _Session:
         """Answer OPTIONS that is meant for the proxy; what it had as content ends the connection."""
         again = isinstance(asked.inbound.next_event(), h11.EndOfMessage) and not self._draining
         head = asked.inbound.send(proxy_response.ourselves(last=not again))
-        await self._loop.sock_sendall(self._sock, head + asked.inbound.send(h11.EndOfMessage()))
+        await self._tell(head + asked.inbound.send(h11.EndOfMessage()))
         if again and asked.inbound.our_state is h11.DONE:
             return True
         await self._linger()
@@ -377,9 +377,13 @@ class _Session:
 
     async def _answer(self, answer: proxy_response.Answer, method: str) -> None:
         """Send an answer of our own, the last on this connection."""
-        async with asyncio.timeout(self._proxy.patience.head_s):
-            await self._loop.sock_sendall(self._sock, proxy_response.encode(answer, method))
+        await self._tell(proxy_response.encode(answer, method))
         await self._linger()
+
+    async def _tell(self, octets: bytes) -> None:
+        """Send what is our own, which the client has to take in time. Raises `OSError` if it does not."""
+        async with asyncio.timeout(self._proxy.patience.head_s):
+            await self._loop.sock_sendall(self._sock, octets)
 
     async def _linger(self) -> None:
         """Let the client read what it was sent: closing on what it still sends would be a reset."""

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -258,6 +259,50 @@ async def test_a_client_that_leaves_does_not_keep_its_target(tmp_path: Path) -> 
             while not world.lines("close") or world.lines("close")[-1]["reason"] != reason:
                 await asyncio.sleep(0.005)
         assert world.gate.open("10") == 0
+
+
+@on_both_loops
+async def test_a_client_that_takes_no_answers_is_let_go_whatever_it_was_to_be_told(tmp_path: Path) -> None:
+    async def interims(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes) -> None:
+        for _ in range(32):
+            writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: %b\r\n\r\n" % (b"x" * 60_000))
+        await reader.read()
+
+    async def asks(octets: bytes) -> None:
+        for _ in range(1000):
+            await loop.sock_sendall(sock, octets)
+
+    loop = asyncio.get_running_loop()
+    limits, patience = Limits(idle_timeout_s=0.2, drain_s=0.0), Patience(head_s=0.2)
+    async with World(tmp_path, limits=limits, patience=patience) as world, RawTarget(interims) as target:
+        options = b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n" * 1000
+        for octets in (get("target.example", target.port), options):
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                sock.setblocking(False)
+                await loop.sock_connect(sock, world.address)
+                asking = asyncio.ensure_future(asks(octets) if octets is options else loop.sock_sendall(sock, octets))
+                while not len(world.proxy):
+                    await asyncio.sleep(0.005)
+                await world.empty()
+                await asyncio.wait([asking])
+                assert isinstance(asking.exception(), OSError if octets is options else NoneType)
+        assert [line["reason"] for line in world.lines("close")] == ["idle"]
+
+
+@on_both_loops
+async def test_an_empty_line_before_a_request_is_passed_over_in_whatever_pieces(tmp_path: Path) -> None:
+    async with World(tmp_path) as world, RawTarget() as target:
+        for first in (b"\r\n", b"\r"):
+            reader, writer = await world.dial()
+            writer.write(first)
+            while not len(world.proxy):
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.01)
+            writer.write(b"\r\n"[len(first) :] + get("target.example", target.port))
+            assert (await answer_of(reader))[0] == 200
+            writer.close()
+            await world.empty()
 
 
 async def poured(writer: asyncio.StreamWriter, most: int) -> int:
