@@ -199,7 +199,8 @@ class _Planning:
             way=way,
             client_networks=place.client_networks,
             non_proxy_hosts=() if target.mode is Mode.FLEXIBLE else networking.non_proxy_hosts,
-            spared=Way(Mode.FLEXIBLE, self._shared, exceptions) if spares else None,
+            # Sparing a host opens no other way to what lies behind the VPN.
+            spared=Way(Mode.FLEXIBLE, self._shared, exceptions, way.tunnel) if spares else None,
         )
         return Planned(place.id, networking.generation, forwards, proxy=proxy)
 

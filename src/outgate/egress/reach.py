@@ -78,7 +78,9 @@ class Route:
             known = self.judged[address] = self._judge(address)
         return known
 
-    def _judge(self, address: str) -> _Judged:
+    def _judge(self, answer: str) -> _Judged:
+        # A mapped address is the IPv4 address: it leaves from one, and is in the tunnel where that is.
+        address = str(guard.place(ip_address(answer)))
         if any(ip_address(address) in ip_network(network, strict=False) for network in self.way.tunnel):
             # Until something carries it there: by any other way it would leak.
             return _Judged(address, (), "", Refused("closed", f"{self.name} is {address}: only the VPN leads there"))

@@ -362,7 +362,7 @@ async def test_a_target_that_does_not_read_stops_the_client(tmp_path: Path) -> N
 
 
 async def test_a_dedicated_environment_leaves_from_its_address_and_spares_non_proxy_hosts(tmp_path: Path) -> None:
-    proxy = rule(way=DEDICATED, spared=SHARED, non_proxy_hosts=("*.spared.example", "other.*"))
+    proxy = rule(way=DEDICATED, spared=SHARED, non_proxy_hosts=("*.spared.example", "other.*", "127.0.0.*"))
     async with RawTarget() as target, World(tmp_path, proxy, ports={80: target.port, 443: target.port}) as world:
         world.book |= {name: ["127.0.0.1"] for name in ("a.spared.example", "spared.example", "other.example")}
         for name, port, source in (
@@ -371,6 +371,8 @@ async def test_a_dedicated_environment_leaves_from_its_address_and_spares_non_pr
             ("spared.example", 80, "127.0.0.3"),
             ("A.Spared.Example.", 80, "127.0.0.2"),
             ("other.example", 80, "127.0.0.2"),
+            ("127.0.0.1", 80, "127.0.0.2"),
+            ("[::ffff:127.0.0.1]", 80, "127.0.0.2"),
         ):
             assert (await world.say(get(name, port).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")))[
                 -2:

@@ -177,9 +177,13 @@ def test_the_proxy_of_each_mode() -> None:
 
 
 def test_a_vpn_with_a_tunnel_knows_what_belongs_into_it() -> None:
-    entry = target(Mode.VPN, ("127.0.0.3",), document=dict(VPN))
-    way = only(entry, tunnels=frozenset({"w4"})).way
+    entry = target(Mode.VPN, ("127.0.0.3",), hosts=("*.example.com",), document=dict(VPN))
+    planned = only(entry, tunnels=frozenset({"w4"}))
+    way, proxy = planned.way, planned.proxy
     assert way is not None
+    assert proxy is not None
+    assert proxy.spared is not None
+    assert (proxy.spared.sources, proxy.spared.tunnel) == (("127.0.0.2",), way.tunnel)
     assert (way.sources, way.tunnel) == (("127.0.0.3",), ("10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"))
     nowhere = only(target(Mode.VPN, ("127.0.0.3",)), tunnels=frozenset({"w4"}))
     assert "no address space" in nowhere.refusal
