@@ -152,6 +152,21 @@ async def test_a_response_with_chunks_and_a_length_goes_on_with_one_framing(tmp_
         writer.close()
 
 
+@pytest.mark.parametrize("status_line", [b"100 Continue", b"103 Early Hints", b"101 Switching Protocols"])
+@on_both_loops
+async def test_an_interim_response_has_no_length(tmp_path: Path, status_line: bytes) -> None:
+    interim = b"HTTP/1.1 %b\r\nContent-Length: 9\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n" % status_line
+    async with (
+        World(tmp_path) as world,
+        RawTarget(interim + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as target,
+    ):
+        upgrade = b"\r\nUpgrade: echo\r\nConnection: upgrade, close\r\n\r\n"
+        answer = await world.say(get("target.example", target.port).replace(b"\r\n\r\n", upgrade))
+        first, _, rest = answer.partition(b"\r\n\r\n")
+        assert first.startswith(b"HTTP/1.1 " + status_line) and b"Length" not in first
+        assert rest.startswith(b"HTTP/1.1 200") and rest.endswith(b"ok")
+
+
 @pytest.mark.parametrize(
     "answer",
     [
