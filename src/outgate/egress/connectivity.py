@@ -77,11 +77,12 @@ class Connectivity:
         self,
         *,
         resolvers: Sequence[Asker],
-        ways: Callable[[str], Way | str],
+        ways: Callable[[str, str, int], Way | str],
         times: Times = Times(),
         verified: Callable[[], ssl.SSLContext] = verified_context,
     ) -> None:
-        """`ways` tells how an environment's connections leave by what is in force now, or why none do."""
+        """`ways` tells how an environment's connections to a host and port leave by what is in force now, or why none
+        do."""
         if not resolvers:
             raise ValueError("a connectivity test needs at least one resolver")
         self._resolvers = tuple(resolvers)
@@ -91,7 +92,7 @@ class Connectivity:
 
     async def test(self, environment_id: str, host: str, port: int) -> Json:
         """Return the result in the vendor's shape. Raises `Refused` ("closed") if nothing leaves the environment."""
-        way = self._ways(environment_id)
+        way = self._ways(environment_id, host, port)
         if isinstance(way, str):
             raise Refused("closed", way)
         try:

@@ -31,14 +31,13 @@ from outgate.egress.gate import Gate, Limits
 from outgate.egress.ledger import Ledger
 from outgate.egress.listeners import Key, plain
 from outgate.egress.non_proxy_hosts import spared
-from outgate.egress.plan import Proxy, Rule, Way
+from outgate.egress.plan import WEB_PORTS, Proxy, Rule, Way
 from outgate.egress.proxy_exchange import Exchange, Result
 from outgate.egress.proxy_request import Asked, BadRequest, Kind
 from outgate.egress.pump import Ended, Flow, Pump
 from outgate.egress.reach import Reach
 from outgate.egress.refusal import Refused
 
-_WEB_PORTS = frozenset({80, 443})
 _PIECE = 64 * 1024
 # How long, and for how many octets, a client that has been answered may go on sending before it is cut off.
 _LINGER_S = 2.0
@@ -232,7 +231,7 @@ class _Session:
         connection = replace(connection, name=asked.name, port=asked.port, method=asked.method)
         try:
             way = self._way(asked)
-            if asked.port not in _WEB_PORTS:
+            if asked.port not in WEB_PORTS:
                 self._enter(self._proxy.gate.enter, self._proxy.gate.leave)
             reached = await self._proxy.reach.connect(asked.name, asked.port, way)
         except Refused as refused:
@@ -292,7 +291,7 @@ class _Session:
         entry = spared(asked.name, self.rule.non_proxy_hosts)
         if not entry:
             return self.rule.way
-        if asked.port not in _WEB_PORTS:
+        if asked.port not in WEB_PORTS:
             raise Refused("port", f"{asked.name} is a non-proxy host ({entry}): port {asked.port} is closed")
         if self.rule.spared is None:
             raise Refused("closed", f"{asked.name} is a non-proxy host ({entry}), and there is no way for those")

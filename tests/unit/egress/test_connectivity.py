@@ -59,7 +59,7 @@ async def probing(
         ways: dict[str, Way | str] = {"10": way}
         yield Connectivity(
             resolvers=resolvers,
-            ways=lambda environment: ways.get(environment, "advanced networking is not enabled"),
+            ways=lambda environment, _host, _port: ways.get(environment, "advanced networking is not enabled"),
             times=times,
             verified=trusting,
         )
