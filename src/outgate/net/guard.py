@@ -6,7 +6,7 @@ Promises: an IPv4 address that is denied is denied in each of its IPv6 spellings
     unicast address is denied; each verdict has a reason, and names the exception that opened the way.
 Dangers: check every address that a name resolves to, and connect to that address, never to the name again.
     A name as exception never opens link-local, metadata and unusable addresses: those take a network.
-Not here: resolving (`net.dns`), connecting and writing the audit (`egress.forwarder`).
+Not here: resolving (`net.dns`), connecting (`egress.reach`), the audit (`egress.ledger`).
 """
 
 from __future__ import annotations
