@@ -303,6 +303,8 @@ class _Session:
         head = asked.inbound.send(proxy_response.ourselves(last=not again))
         await self._tell(head + asked.inbound.send(h11.EndOfMessage()))
         if again and asked.inbound.our_state is h11.DONE:
+            # One piece may hold thousands of these, and neither reading nor sending need wait: others have their turn.
+            await asyncio.sleep(0)
             return True
         await self._linger()
         return False

@@ -306,6 +306,22 @@ async def test_a_client_that_takes_no_answers_is_let_go_whatever_it_was_to_be_to
 
 
 @on_both_loops
+async def test_many_requests_in_one_piece_keep_nobody_waiting(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        reader, writer = await world.dial()
+        writer.write(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
+        writer.write_eof()
+        answers = asyncio.ensure_future(reader.read())
+        served: set[int] = set()
+        while not answers.done():
+            served |= {session._served for session in world.proxy._sessions}  # pyright: ignore
+            await asyncio.sleep(0)
+        assert len(served) > 900
+        assert (await answers).count(b"200 OK") == 1000
+        writer.close()
+
+
+@on_both_loops
 async def test_an_empty_line_before_a_request_is_passed_over_in_whatever_pieces(tmp_path: Path) -> None:
     async with World(tmp_path) as world, RawTarget() as target:
         for first in (b"\r\n", b"\r"):
