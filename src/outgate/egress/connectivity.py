@@ -145,21 +145,22 @@ class Connectivity:
         }
 
     async def _port(self, door: _Door) -> tuple[bool, Json]:
+        # Made first: that takes a moment, and reads files; a connection would be nobody's meanwhile.
+        context = await asyncio.to_thread(self._verified)
         try:
             reached = await door.open()
         except Refused as refused:
             return False, {"error": _ERRORS.get(refused.kind, "Connection failed"), "note": str(refused)}
         try:
-            return True, await self._http(door, reached)
+            return True, await self._http(door, reached, context)
         except Refused as refused:
             # It was open a moment ago; that it is not any more is about what speaks there.
             return True, {"error": _ERRORS.get(refused.kind, "Connection failed"), "note": str(refused)}
 
     # -- HTTP ----------------------------------------------------------------------------------------------------------
 
-    async def _http(self, door: _Door, reached: Reached) -> Json:
-        """GET `/` over TLS, then without. The context is made first: that takes a moment, and reads files."""
-        context = await asyncio.to_thread(self._verified)
+    async def _http(self, door: _Door, reached: Reached, context: ssl.SSLContext) -> Json:
+        """GET `/` over TLS, then without."""
         secure = await self._get(door, reached, context)
         if secure.certificate:
             again = await self._get(door, await door.open(), opportunistic_context())
