@@ -215,4 +215,4 @@ async def test_of_whom(api: Api, method: str) -> None:
     body = {"json": {}} if method == "PUT" else {}
     for path in ("/api/program/4/environment/50", "/api/program/9/environment/10"):
         assert (await api.call(method, path + "/advancedNetworking", **body)).status_code == 404
-    assert (await api.call(method, PATH, token="stranger", **body)).status_code == 403
+    assert (await api.call(method, PATH, token="stranger", **body)).status_code == 404
