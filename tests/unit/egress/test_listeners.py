@@ -6,7 +6,7 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import pytest
 
@@ -40,6 +40,9 @@ class Collector:
 
     def withdrawn(self, rules: Collection[Rule]) -> None:
         self.gone += rules
+
+    def changed(self, rules: Sequence[tuple[Rule, Rule]]) -> None:
+        self.gone += [old for old, _ in rules]
 
     async def until(self, count: int) -> None:
         """Wait until so many have come."""
