@@ -106,7 +106,12 @@ class _Listener:
             sock = socket.socket(family, socket.SOCK_STREAM, 0, fileno=number)
             sock.setblocking(False)
             client = address if family == socket.AF_INET else plain(address)
-            accepted(self.rule, sock, client, self.dialled or plain(sock.getsockname()))
+            try:
+                accepted(self.rule, sock, client, self.dialled or plain(sock.getsockname()))
+            except Exception as error:
+                # The others that wait here are not told of again.
+                _log.exception("egress.carrier_failed", error=repr(error))
+                self._all.poller.close(sock, reset=True)
         self._all.poller.soon(self.go_on)
 
 
@@ -182,6 +187,7 @@ class Listeners:
             self.poller.close(listener.sock)
         self._listeners.clear()
         self._mine.clear()
+        self._paused.clear()
         if self._resume is not None:
             self._resume.cancel()
             self._resume = None

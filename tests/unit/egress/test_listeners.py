@@ -189,3 +189,28 @@ async def test_thousands_of_rules_and_a_change_of_one(new_poller: Callable[[], P
         with socket.create_connection((tunnel, 22_999)):
             await place.carrier.until(1)
         assert place.carrier.got[0][0] is changed
+
+
+@on_all_ways
+async def test_a_connection_that_the_carrier_fails_with_keeps_no_other_waiting(
+    new_poller: Callable[[], Poller],
+) -> None:
+    tunnel = tunnel_address()
+    async with Place(new_poller) as place:
+        taking = place.carrier.accepted
+        failed: list[socket.socket] = []
+
+        def fails_once(rule: Rule, sock: socket.socket, client: Key, dialled: Key) -> None:
+            if not failed:
+                failed.append(sock)
+                raise RuntimeError("out of luck")
+            taking(rule, sock, client, dialled)
+
+        place.carrier.accepted = fails_once
+        await place.listeners.apply("10", [forward(tunnel, 30001, "one.example", 1)])
+        clients = [socket.create_connection((tunnel, 30001)) for _ in range(3)]
+        await place.carrier.until(2)
+        assert [got[1] for got in place.carrier.got] == [client.getsockname() for client in clients[1:]]
+        assert failed[0].fileno() < 0
+        for client in clients:
+            client.close()
