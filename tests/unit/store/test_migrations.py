@@ -79,6 +79,24 @@ def test_head_constant_is_the_line_s_only_head(
     assert migrations.current_revision(tmp_path / "a.db") == head
 
 
+def test_a_process_of_its_own_migrates_and_takes_alembic_with_it(tmp_path: Path) -> None:
+    control, queue = tmp_path / "control.db", tmp_path / "queue-0.db"
+    code = (
+        "import sys, pathlib; from outgate.store import migrations as m; here = pathlib.Path(sys.argv[1]); "
+        "m.upgrade_apart(control=here / 'control.db', queue=here / 'queue-0.db'); print('alembic' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False"]
+    assert (migrations.current_revision(control), migrations.current_revision(queue)) == (
+        migrations.CONTROL_HEAD,
+        migrations.QUEUE_HEAD,
+    )
+    # What cannot be done is left to whoever opens the files.
+    control.write_bytes(b"not a database")
+    subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, check=False)
+    assert control.read_bytes() == b"not a database"
+
+
 @pytest.mark.parametrize(("upgrade", "metadata", "line", "head"), LINES)
 def test_second_upgrade_keeps_rows_and_needs_no_alembic(
     upgrade: Callable[[Path], None], metadata: sa.MetaData, line: str, head: str, tmp_path: Path
