@@ -146,6 +146,15 @@ def test_nobody_holds_a_free_port() -> None:
     assert holder("no address", port) == ""
 
 
+def test_a_file_that_is_closed_while_it_looks_hides_no_holder() -> None:
+    # The directory that is listed is open itself, below the listener, and closed before anything is read.
+    low = [os.open(os.devnull, os.O_RDONLY) for _ in range(8)]
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        for each in low:
+            os.close(each)
+        assert str(os.getpid()) in holder("127.0.0.1", probe.getsockname()[1])
+
+
 @on_all_ways
 async def test_without_files_accepting_pauses_and_goes_on(
     new_poller: Callable[[], Poller], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
