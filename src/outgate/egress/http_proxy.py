@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,6 +104,10 @@ class HttpProxy:
 
         if old:
             asyncio.get_running_loop().call_later(self.limits.drain_s, end)
+
+    def changed(self, rules: Sequence[tuple[Rule, Rule]]) -> None:
+        """Let the clients of the old ones finish: a client asks for many targets, and each change may concern one."""
+        self.withdrawn([old for old, _ in rules])
 
     async def close(self) -> None:
         """End every connection."""

@@ -205,9 +205,11 @@ class Reach:
     def _end_late(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for dial in [each for each in self._dials if each.until <= now]:
-            dial.late()
+        late = [each for each in self._dials if each.until <= now]
+        # First of all: whatever goes wrong with one, there is a next time for the others.
         self._sweep = loop.call_later(self._period_s, self._end_late) if self._dials else None
+        for dial in late:
+            dial.late()
 
     async def _ask(self, dial: Dial) -> None:
         name = dial.route.name
