@@ -26,6 +26,8 @@ def listens(address: str, port: int) -> bool:
         socket.create_connection((address, port), timeout=10).close()
     except ConnectionRefusedError:
         return False
+    except ConnectionResetError:
+        pass  # the listener was closed in this very moment, with us in its queue
     return True
 
 
