@@ -63,6 +63,7 @@ from outgate.settings import Settings
 from outgate.smtp.asyncio.server import listening_socket
 from outgate.store.control import ControlStore, open_control
 from outgate.store.keys import BadKey
+from outgate.store.migrations import upgrade_apart
 from outgate.store.secrets import open_box
 from outgate.store.signing_keys import is_replacing
 
@@ -175,6 +176,7 @@ class Laptop:
         with usable(data / "master.key"):
             box = open_box(data / "master.key")
         with usable(data / "control.db"):
+            upgrade_apart(control=data / "control.db", queue=data / "queue-0.db")
             control = open_control(data / "control.db", box, clock)
         self._stop_last(control.close)
         hasher = PasswordHashing()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from outgate.egress.audit import Connection
-from outgate.egress.engine import ListenError
+from outgate.egress.engine import Engine, ListenError
 from outgate.egress.forwarder import Live
 from outgate.egress.gate import Limits
 from outgate.egress.plan import Proxy
@@ -646,12 +646,14 @@ async def test_what_carries_mail_is_looked_into(tmp_path: Path) -> None:
 async def test_a_rule_that_nobody_carries_changes_nothing(tmp_path: Path) -> None:
     tunnel = tunnel_address()
     async with Bench(tmp_path) as bench, Target(echo) as target:
+        engine = Engine(bench.forwarder)
         rule = forward(tunnel, 30000, "target.example", target.port)
-        await bench.engine.apply("10", [rule])
+        await engine.apply("10", [rule])
         proxy = Proxy("10", "4", tunnel, 3128, rule.way, ("127.0.0.0/8",))
         with pytest.raises(ListenError, match=f"{tunnel}:3128: nothing here carries such a rule"):
-            await bench.engine.apply("10", [proxy])
-        assert bench.engine.rules() == (rule,)
+            await engine.apply("10", [proxy])
+        assert engine.rules() == (rule,)
+        await engine.apply("10", [])
 
 
 @on_both_loops

@@ -10,7 +10,9 @@ Not here: `serve`, `test` and `witness` (modules of their own), the lines (`egre
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote, urlencode
@@ -178,7 +180,8 @@ def exceptions_remove(
     """Take an exception away: new connections are judged without it, open ones are drained."""
     api = operations(data)
     name = given(exception, "the exception")
-    found = [each for each in _all_exceptions(api)["exceptions"] if name in (each["id"], each["entry"])]
+    known = {name, _spelt(name)}
+    found = [each for each in _all_exceptions(api)["exceptions"] if not known.isdisjoint((each["id"], each["entry"]))]
     if not found:
         fail(f"there is no exception {name}: `outgate egress exceptions list` shows those there are", NOT_AS_WANTED)
     stored = [each for each in found if each["id"] is not None]
@@ -224,6 +227,14 @@ def audit(
     _print(egress_tables.audit(found["lines"], columns()))
     if found["older"] is not None:
         print(f"older ones: --before {found['older']!r}")
+
+
+def _spelt(entry: str) -> str:
+    """Return an entry as it is stored, for what was typed when it was added."""
+    text = entry.strip().lower().rstrip(".")
+    with contextlib.suppress(ValueError):
+        return str(ip_network(text, strict=False))
+    return text
 
 
 def _all_exceptions(api: Api) -> Any:

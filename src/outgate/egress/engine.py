@@ -9,7 +9,7 @@ Not here: what shall be in force (`plan`), statuses (`reconcile`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 from outgate.egress.budget import Budget
@@ -54,6 +54,10 @@ class Engine:
         """Return what goes on under each rule that has connections."""
         others = self._proxy.live() if isinstance(self._proxy, Telling) else []
         return self._forwarder.live() + others
+
+    def leaves_from(self, addresses: Collection[str]) -> bool:
+        """Tell whether anything goes on under a rule, in force or withdrawn, that leaves from one of `addresses`."""
+        return any(not frozenset(addresses).isdisjoint(each.rule.way.sources) for each in self.live())
 
     def budget(self) -> list[Budget]:
         """Return how many source ports are taken, per source and target, the fullest first."""

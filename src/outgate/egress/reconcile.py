@@ -6,7 +6,8 @@ Promises: an environment becomes `ready` only once the engine has applied its la
     stay in force, unless they leave another way or let others in than is wanted now, or listen where another
     environment is by now; what is wanted of a way out that cannot be used is closed, also while the store cannot be
     asked, and opened again when it can; a change by any process is noticed within `poll_s`; a port that could not be
-    had is tried again at each poll.
+    had is tried again at each poll; an infrastructure's own addresses are free only once the last connection from them
+    has ended.
 Dangers: after a restart there are no old rules to keep: what cannot be applied then is closed.
 Not here: what is wanted (`wanted`), the rules (`plan`), sockets (`engine`), how an address is proven (`proving`).
 """
@@ -49,6 +50,10 @@ class Applies(Protocol):
 
     async def apply(self, environment_id: str, rules: Sequence[Rule], /) -> None:
         """Put exactly `rules` into force for an environment. Raises `ListenError`, with the old ones in force."""
+        ...
+
+    def leaves_from(self, addresses: Collection[str], /) -> bool:
+        """Tell whether any connection, also one that is drained, may leave from one of `addresses`."""
         ...
 
 
@@ -167,11 +172,12 @@ class Reconciler:
             }
             for place, target in places.items():
                 await self._settle(target, wanted[place], results[place])
-            await self._finish(ways, targets)
+            finished = await self._finish(ways, targets)
             self._publish(ways)
-            # A port that another program holds may come free without any change in the store: keep trying.
+            # A port that another program holds may come free, and a connection end, without any change in the store:
+            # keep trying.
             stuck = any(reason and not wanted[environment_id].refusal for environment_id, reason in results.items())
-            self._seen = None if stuck else seen
+            self._seen = seen if finished and not stuck else None
 
     async def close(self) -> None:
         """Stop reconciling. What is in force stays so until the engine is closed; names lead nowhere any more."""
@@ -228,14 +234,23 @@ class Reconciler:
             self._names.publish(name, address)
         self._published = names
 
-    async def _finish(self, ways: Iterable[NetworkInfrastructure], targets: Iterable[EgressTarget]) -> None:
-        """Forget what was to be deleted, now that nothing of it is in force."""
+    async def _finish(self, ways: Iterable[NetworkInfrastructure], targets: Iterable[EgressTarget]) -> bool:
+        """Forget what was to be deleted, now that nothing of it is in force; return whether all of it could be.
+
+        An address is another program's as soon as its infrastructure is forgotten: what is drained leaves from it
+        still."""
         for target in targets:
             if target.environment.status == _DELETING:
                 await asyncio.to_thread(self._wanted.finish_deletion, target.environment.id)
+        finished = True
         for way in ways:
-            if way.status == _DELETING:
+            if way.status != _DELETING:
+                continue
+            if way.addresses and self._engine.leaves_from(way.addresses):
+                finished = False
+            else:
                 await asyncio.to_thread(self._wanted.finish_infrastructure, way.id, way.generation)
+        return finished
 
     # -- the environments -----------------------------------------------------------------------------------
 

@@ -207,10 +207,6 @@ class InfrastructureQueries:
         with self._database.reading() as connection:
             return _all(connection)
 
-    def moving(self) -> tuple[NetworkInfrastructure, ...]:
-        """Return those that wait for the engine (`creating`, `updating`, `deleting`), oldest first."""
-        return tuple(each for each in self.all() if each.status in MOVING)
-
     def allotted(self) -> dict[str, NetworkInfrastructure]:
         """Return who has which address, by address as it is written in the settings."""
         return {address: each for each in self.all() for address in each.addresses}

@@ -10,7 +10,7 @@ Not here: whether this host has the address (`egress.listeners` says so), what c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 from sqlalchemy import Connection, select, update
@@ -71,6 +71,13 @@ class PlacementQueries:
                 _check_free(connection, changes["tunnel_address"], environment_id)
             place = t.environments.c.id == environment_id
             connection.execute(update(t.environments).where(place).values(**changes, status=UPDATING, updated_at=now))
+            # What the engine has in hand for the old place must not count as done for this one.
+            networking = t.advanced_networking
+            connection.execute(
+                update(networking)
+                .where(networking.c.environment_id == environment_id)
+                .values(generation=networking.c.generation + 1, reason="", updated_at=now)
+            )
             rows.write_audit(connection, now, actor, "environment.place", environment_id, changes)
             after = rows.find_environment(connection, environment_id)
         assert after is not None
@@ -83,6 +90,8 @@ def listenable(text: str) -> str:
         address = ip_address(text.strip())
     except ValueError:
         raise BadPlace("tunnel_address", f"{text!r} is not an IP address") from None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped  # the same address to whoever listens
     if address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255" or "%" in str(address):
         raise BadPlace("tunnel_address", f"{address} is not the address of one host")
     return str(address)

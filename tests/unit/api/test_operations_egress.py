@@ -122,6 +122,9 @@ def test_environments_are_listed_and_placed(operator: Operator) -> None:
         ("environments/10", {"tunnelAddress": "127.1.0.11"}, 409, "tunnelAddress", "of environment 11 (stage)"),
         ("environments/10", {"tunnelAddress": "0.0.0.0"}, 400, "tunnelAddress", "not the address of one host"),
         ("environments/10", {"tunnelAddress": "127.0.0.4"}, 400, "tunnelAddress", "traffic leaves from that address"),
+        ("environments/10", {"tunnelAddress": " 127.0.0.4"}, 400, "tunnelAddress", "traffic leaves from that address"),
+        ("environments/10", {"tunnelAddress": "::ffff:127.0.0.4"}, 400, "tunnelAddress", "traffic leaves from that"),
+        ("environments/10", {"tunnelAddress": "::ffff:127.1.0.11"}, 409, "tunnelAddress", "of environment 11 (stage)"),
         ("environments/10", {"tunnelAddress": "proxy.tunnel"}, 400, "tunnelAddress", "not an IP address"),
         (
             "environments/10",

@@ -153,6 +153,12 @@ def test_exceptions(operator: Callable[..., Any]) -> None:
     assert operator("exceptions", "remove", "10.1.0.0/16").exit_code == 0
 
 
+@pytest.mark.parametrize("typed", ["10.1.2.3", "10.1.2.3/16", "Warehouse.Example."])
+def test_an_exception_goes_by_what_was_typed(operator: Callable[..., Any], typed: str) -> None:
+    assert operator("exceptions", "add", typed).exit_code == 0
+    assert operator("exceptions", "remove", typed).exit_code == 0
+
+
 def test_audit(operator: Callable[..., Any]) -> None:
     lines = operator("audit").stdout.splitlines()
     assert [line.split()[2] for line in lines[1::2]] == ["opened", "noticed", "closed", "opened", "refused"]

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from outgate.egress.gate import Limits
 from outgate.egress.plan import NO_SHARED, NO_TUNNEL, Terms, Way
 from outgate.egress.proving import Proving
 from outgate.egress.reconcile import Names
 from outgate.model.egress import Mode, PortForward
 from outgate.store import tables as t
-from support.egress_peers import Bench, on_both_loops, tunnel_address
+from support.egress_peers import Bench, Target, dial, echo, on_both_loops, tunnel_address
 from support.egress_store import World, world
 from support.reconciling import Proofs, reconciler_for
 
@@ -240,6 +241,30 @@ async def test_what_is_deleting_goes_once_nothing_of_it_is_in_force(tmp_path: Pa
             assert place.store.infrastructure("4", "7") is None
             assert in_force(bench) == set()
             assert reconciler.way("10") == "advanced networking is not enabled: nothing leaves"
+
+
+@on_both_loops
+async def test_a_dedicated_address_is_nobody_elses_while_something_leaves_from_it(tmp_path: Path) -> None:
+    with world(tmp_path, kind=Mode.DEDICATED, tunnel=(tunnel := tunnel_address())) as place:
+        async with Bench(tmp_path, limits=Limits(drain_s=600.0)) as bench, Target(echo) as target:
+            rules = [PortForward("target.example", 30000, target.port)]
+            place.store.put_networking("10", "7", rules, [], actor="test")
+            reconciler = reconciler_for(place, bench, poll_s=0.01)
+            await reconciler.start()
+            reader, writer = await dial(tunnel, 30000)
+            writer.write(b"held")
+            assert await reader.readexactly(4) == b"held"
+            place.store.delete_networking("10", actor="test")
+            await until_ready(place)
+            place.control.infrastructures.withdraw("4", "7", actor="test")
+            await reconciler.reconcile()
+            assert infrastructure(place)[0] == "deleting"
+            assert "127.0.0.3" in place.control.infrastructures.allotted()
+            writer.close()
+            async with asyncio.timeout(30):
+                while place.control.infrastructures.all():
+                    await asyncio.sleep(0.005)
+            await reconciler.close()
 
 
 @on_both_loops

@@ -79,6 +79,24 @@ def test_head_constant_is_the_line_s_only_head(
     assert migrations.current_revision(tmp_path / "a.db") == head
 
 
+def test_a_process_of_its_own_migrates_and_takes_alembic_with_it(tmp_path: Path) -> None:
+    control, queue = tmp_path / "control.db", tmp_path / "queue-0.db"
+    code = (
+        "import sys, pathlib; from outgate.store import migrations as m; here = pathlib.Path(sys.argv[1]); "
+        "m.upgrade_apart(control=here / 'control.db', queue=here / 'queue-0.db'); print('alembic' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False"]
+    assert (migrations.current_revision(control), migrations.current_revision(queue)) == (
+        migrations.CONTROL_HEAD,
+        migrations.QUEUE_HEAD,
+    )
+    # What cannot be done is left to whoever opens the files.
+    control.write_bytes(b"not a database")
+    subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, check=False)
+    assert control.read_bytes() == b"not a database"
+
+
 @pytest.mark.parametrize(("upgrade", "metadata", "line", "head"), LINES)
 def test_second_upgrade_keeps_rows_and_needs_no_alembic(
     upgrade: Callable[[Path], None], metadata: sa.MetaData, line: str, head: str, tmp_path: Path
@@ -267,6 +285,43 @@ def test_keys_of_older_releases_have_a_life(tmp_path: Path) -> None:
     assert found[0] == ("new", "active", "SUCCESSFUL", 5.0)
     # It was replaced nobody knows when: its record stays for the whole time, from now on.
     assert found[1][:3] == ("old", "retired", "PENDING") and found[1][3] > 1_700_000_000
+
+
+def test_the_egress_of_an_older_release_leaves_as_before_and_goes_back(tmp_path: Path) -> None:
+    path = tmp_path / "control.db"
+    upgrade_control(path)
+    to_revision(path, "control", "c0004", up=False)
+    environment = "INSERT INTO environments VALUES (?, '4', 'n', 'prod', 'va7', ?, ?, '[]', 1, 2)"
+    infrastructure = (
+        "INSERT INTO network_infrastructures VALUES (?, '4', 'flexiblePortEgress', ?, 'ready', '[]', ?, 1, 2)"
+    )
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO programs VALUES ('4', 'org', 'tenant', 'Shop', 1, 2)")
+        connection.execute(environment, ("10", "ready", "127.0.0.1"))
+        connection.execute(infrastructure, ("7", "va7", '{"isPrimaryRegion": true}'))
+        connection.execute(infrastructure, ("8", "deu6", '{"isPrimaryRegion": false}'))
+        connection.execute(infrastructure, ("9", "aus5", "{}"))
+    upgrade_control(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        ways = "SELECT id, is_primary, generation, reason, sealed FROM network_infrastructures ORDER BY id"
+        assert connection.execute(ways).fetchall() == [
+            ("7", 1, 1, "", None),
+            ("8", 0, 1, "", None),
+            ("9", 1, 1, "", None),
+        ]
+        assert connection.execute("SELECT status, sandbox FROM programs").fetchall() == [("ready", 0)]
+        assert connection.execute("SELECT description, secondary_regions FROM environments").fetchall() == [("", "[]")]
+        for number, status in (("11", "creating"), ("12", "deleting")):
+            connection.execute(
+                "INSERT INTO environments (id, program_id, name, type, region, status, tunnel_address, client_networks,"
+                " created_at, updated_at) VALUES (?, '4', 'n', 'dev', 'va7', ?, ?, '[]', 1, 2)",
+                (number, status, f"127.0.0.{number}"),
+            )
+    to_revision(path, "control", "c0004", up=False)
+    with closing(sqlite3.connect(path)) as connection:
+        # An older release moves nothing out of these states.
+        left = connection.execute("SELECT id, status FROM environments ORDER BY id").fetchall()
+        assert left == [("10", "ready"), ("11", "ready")]
 
 
 def test_mail_of_an_older_release_is_delivered_and_told_of_as_before(tmp_path: Path) -> None:

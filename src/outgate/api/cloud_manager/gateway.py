@@ -1,8 +1,8 @@
 """The vendor's gateway before every operation, what a caller may reach behind it, and what it sends.
 
 Standards: the vendor's gateway errors.
-Promises: token, client, organisation and role are checked before a body is read; a program or environment of others is
-    refused as the vendor refuses it.
+Promises: token, client, organisation and role are checked before a body is read; a program of another account is
+    answered as one that does not exist: ids are short, and who tries them all learns nothing.
 Dangers: a program belongs to an organisation *and* to the account that is its tenant: both must be the caller's.
 Not here: operations, which roles they need (`roles`).
 """
@@ -91,9 +91,9 @@ class Places:
     async def program(self, visit: Visit, program_id: str) -> Program:
         """Return a program of the caller's. Raises `Problem`, `GatewayError`."""
         found = await asyncio.to_thread(self._store.program, program_id)
-        if found is None:
+        if found is None or found.tenant_id != visit.caller.account_id:
             raise Problem(404, "not_found", f"there is no program {printable(program_id[:100])}")
-        if found.org_id != visit.org_id or found.tenant_id != visit.caller.account_id:
+        if found.org_id != visit.org_id:
             raise GatewayError(403, "403025", "Organization is not allowed: the program is not this organization's")
         return found
 

@@ -4,8 +4,9 @@ Standards: RFC 8259; the vendor's OpenAPI constraints on NetworkInfrastructure (
     eight fields of ipsecPolicy); RFC 4632 (address ranges).
 Promises: pure; a body is read whole or refused with every field that is wrong, in the vendor's spelling; what is
     accepted is kept as it was sent, but for the shared keys.
-Dangers: a shared key is never echoed, also where it stands in the wrong place: of a value where an object or an array
-    belongs, only the type is told, and of an unknown field only the name.
+Dangers: what stands where a shared key belongs is never echoed; of a value where an object or an array belongs, only
+    the type is told, and of an unknown field only the name. A wrong scalar of another field is told back to who sent
+    it.
 Not here: rules that need what is stored: kinds of a program, regions, what may change (`store.infrastructures`).
 """
 

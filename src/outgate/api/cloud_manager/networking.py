@@ -119,7 +119,8 @@ class NetworkingOperations:
         found = await asyncio.to_thread(self._store.infrastructures, place.program_id)
         way = way_of(place, found)
         if way is None:
-            message = "The program has no network infrastructure: create one and wait until it is ready"
+            none = "" if not found else f" for region {place.region} nor for its primary one"
+            message = f"The program has no network infrastructure{none}: create one and wait until it is ready"
             raise Problem(400, "infrastructure", message)
         if way.status != READY:
             raise _not_ready(way.id, way.status, way.reason)

@@ -33,7 +33,7 @@ from outgate.egress.status import Document
 from outgate.model.egress import EgressTarget, Environment, GuardException, NetworkInfrastructure
 from outgate.store.control import ControlStore
 from outgate.store.egress import EnvironmentMoving
-from outgate.store.placement import BadPlace
+from outgate.store.placement import BadPlace, listenable
 from outgate.store.tenancy_rows import Conflict, TooMany
 
 
@@ -111,6 +111,9 @@ def _standing(router: APIRouter, gate: Gate, parts: EgressParts) -> None:
 
 
 def _environments(router: APIRouter, gate: Gate, parts: EgressParts) -> None:
+    settings = (*parts.shared_addresses, *parts.dedicated_addresses, parts.vpn_address)
+    leaving = {str(ip_address(each)) for each in settings if each}
+
     @router.get(
         "/environments",
         **described(
@@ -149,18 +152,15 @@ def _environments(router: APIRouter, gate: Gate, parts: EgressParts) -> None:
     ) -> JSONResponse:
         if body.tunnelAddress is None and body.clientNetworks is None:
             raise BadRequest("", "nothing is to be changed: give tunnelAddress, clientNetworks or both")
-        if body.tunnelAddress in {*parts.shared_addresses, *parts.dedicated_addresses, parts.vpn_address}:
-            raise BadRequest("tunnelAddress", "cannot be used: traffic leaves from that address")
 
         def change() -> Document:
+            address = None if body.tunnelAddress is None else listenable(body.tunnelAddress)
+            if address in leaving:
+                raise BadPlace("tunnel_address", "traffic leaves from that address")
             made = parts.store.placement.place(
-                environment_id,
-                tunnel_address=body.tunnelAddress,
-                client_networks=body.clientNetworks,
-                actor=caller.subject,
+                environment_id, tunnel_address=address, client_networks=body.clientNetworks, actor=caller.subject
             )
-            target = next((each for each in parts.store.egress.targets() if each.environment.id == made.id), None)
-            return _environment_document(made, target)
+            return _environment_document(made, parts.store.egress.target(made.id))
 
         with _refusals("environment", environment_id):
             document = await asyncio.to_thread(change)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -33,6 +35,21 @@ def upgrade_control(path: Path) -> None:
 def upgrade_queue(path: Path) -> None:
     """Make or upgrade a queue database at `path`; raise `SchemaError` if it is from a newer release."""
     _upgrade(path, "queue", QUEUE_HEAD)
+
+
+def upgrade_apart(*, control: Path, queue: Path) -> None:
+    """Make or upgrade both in a process of its own, which takes the memory that this needs (10 MB) with it.
+
+    What fails there is left to whoever opens them, who says why."""
+    if current_revision(control) == CONTROL_HEAD and current_revision(queue) == QUEUE_HEAD:
+        return
+    program = (
+        "import sys; from pathlib import Path; from outgate.store import migrations as m;"
+        " m.upgrade_control(Path(sys.argv[1])); m.upgrade_queue(Path(sys.argv[2]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
+    command = [sys.executable, "-c", program, str(control.absolute()), str(queue.absolute())]
+    subprocess.run(command, env=environment, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def current_revision(path: Path) -> str | None:

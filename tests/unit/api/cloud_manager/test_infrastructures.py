@@ -135,7 +135,7 @@ class TestLife:
         path = await made(api, place, FLEXIBLE)
         for method, where in (("POST", PLURAL), ("PUT", path), ("DELETE", path)):
             assert (await api.call(method, where, token="reader", json=FLEXIBLE)).status_code == 403
-            assert (await api.call(method, where, token="stranger", json=FLEXIBLE)).status_code == 403
+            assert (await api.call(method, where, token="stranger", json=FLEXIBLE)).status_code == 404
         other = path.replace("/5/", "/4/")
         assert (await api.call("GET", other)).status_code == 404
         assert (await api.call("DELETE", other)).status_code == 404

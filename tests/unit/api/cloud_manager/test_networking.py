@@ -148,6 +148,12 @@ async def test_of_two_at_once_one_is_taken(api: Api, place: World) -> None:
 
 
 class TestWhichWayOut:
+    async def test_one_of_another_region_only_is_not_said_to_be_none(self, api: Api, place: World) -> None:
+        place.store.add_infrastructure("5", Mode.FLEXIBLE, "deu6", primary=False)
+        answer = await api.call("PUT", "/api/program/5/environment/50/advancedNetworking", json={})
+        assert answer.status_code == 400
+        assert "no network infrastructure for region va7 nor for its primary one" in said(answer)
+
     async def test_none_yet_then_creating_then_failed_then_ready(self, api: Api, place: World) -> None:
         path = "/api/program/5/environment/50/advancedNetworking"
         answer = await api.call("PUT", path, json={})
@@ -209,4 +215,4 @@ async def test_of_whom(api: Api, method: str) -> None:
     body = {"json": {}} if method == "PUT" else {}
     for path in ("/api/program/4/environment/50", "/api/program/9/environment/10"):
         assert (await api.call(method, path + "/advancedNetworking", **body)).status_code == 404
-    assert (await api.call(method, PATH, token="stranger", **body)).status_code == 403
+    assert (await api.call(method, PATH, token="stranger", **body)).status_code == 404

@@ -2,7 +2,7 @@
 
 Standards: Alembic revision.
 Promises: what left before leaves as before.
-Dangers: going down forgets exceptions and shared keys.
+Dangers: going down forgets exceptions and shared keys, and environments that are being deleted.
 Not here: the schema as it is now (`store.tables`).
 """
 
@@ -39,6 +39,9 @@ def _places() -> None:
 
 
 def _no_places() -> None:
+    # The release before moves nothing out of these states.
+    op.execute("DELETE FROM environments WHERE status = 'deleting'")
+    op.execute("UPDATE environments SET status = 'ready' WHERE status = 'creating'")
     for table, names in (("programs", ("status", "sandbox")), ("environments", ("description", "secondary_regions"))):
         for name in names:
             op.drop_column(table, name)
@@ -50,6 +53,10 @@ def _infrastructures() -> None:
     op.add_column(table, sa.Column("generation", sa.Integer(), nullable=False, server_default="1"))
     op.add_column(table, sa.Column("reason", sa.String(), nullable=False, server_default=""))
     op.add_column(table, sa.Column("sealed", sa.LargeBinary()))
+    # It stood among the vendor's fields before.
+    op.execute(
+        "UPDATE network_infrastructures SET is_primary = 0 WHERE json_extract(document, '$.isPrimaryRegion') = 0"
+    )
 
 
 def _no_infrastructures() -> None:
