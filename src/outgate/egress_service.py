@@ -63,8 +63,8 @@ class Egress(Protocol):
         """Do what the time of day asks for."""
         ...
 
-    def way(self, environment_id: str) -> Way | str:
-        """Return how an environment's connections leave by what is in force now, or why none do."""
+    def way(self, environment_id: str, host: str, port: int) -> Way | str:
+        """Return how an environment's connections to a host leave by what is in force now, or why none do."""
         ...
 
     async def standing(self) -> Document:
@@ -99,9 +99,9 @@ class EgressService:
         """Prove the addresses that are due, and go by that."""
         await self.reconciler.look()
 
-    def way(self, environment_id: str) -> Way | str:
-        """Return how an environment's connections leave by what is in force now, or why none do."""
-        return self.reconciler.way(environment_id)
+    def way(self, environment_id: str, host: str, port: int) -> Way | str:
+        """Return how an environment's connections to a host leave by what is in force now, or why none do."""
+        return self.reconciler.way(environment_id, host, port)
 
     async def standing(self) -> Document:
         """Return how it stands."""
@@ -142,7 +142,7 @@ class Apart:
     async def look(self) -> None:
         """Do nothing: who carries has a clock of its own."""
 
-    def way(self, environment_id: str) -> Way | str:
+    def way(self, environment_id: str, host: str, port: int) -> Way | str:
         """Return why nothing leaves from here."""
         return APART
 

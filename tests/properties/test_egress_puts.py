@@ -136,7 +136,7 @@ async def _check(place: World, reconciler: Reconciler, model: Model, addresses: 
         found = place.store.environment("4", environment)
         assert found is not None
         reached = wanted == model.in_force[environment]
-        assert (found.status, isinstance(reconciler.way(environment), str)) == (
+        assert (found.status, isinstance(reconciler.way(environment, "mx.example", 25), str)) == (
             "ready" if reached else "failed",
             model.in_force[environment] is None,
         )

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from outgate.egress.audit import Connection
 from outgate.egress.engine import Engine, ListenError
 from outgate.egress.forwarder import Live
 from outgate.egress.gate import Limits
-from outgate.egress.plan import Proxy
+from outgate.egress.plan import Forward, Proxy
 from outgate.smtp import proxy_header
 from support.egress_peers import Bench, Target, closed, dial, echo, forward, on_both_loops, tunnel_address
 from support.pollers import Verdict
@@ -647,13 +648,19 @@ async def test_a_rule_that_nobody_carries_changes_nothing(tmp_path: Path) -> Non
     tunnel = tunnel_address()
     async with Bench(tmp_path) as bench, Target(echo) as target:
         engine = Engine(bench.forwarder)
-        rule = forward(tunnel, 30000, "target.example", target.port)
-        await engine.apply("10", [rule])
-        proxy = Proxy("10", "4", tunnel, 3128, rule.way, ("127.0.0.0/8",))
-        with pytest.raises(ListenError, match=f"{tunnel}:3128: nothing here carries such a rule"):
-            await engine.apply("10", [proxy])
-        assert engine.rules() == (rule,)
-        await engine.apply("10", [])
+        rules = tuple(forward(tunnel, port, "target.example", target.port) for port in (30000, 30001))
+        await engine.apply("10", rules)
+        # Neither on a port of its own nor in the place of a forward.
+        for port in (3128, 30001):
+            proxy = Proxy("10", "4", tunnel, port, rules[0].way, ("127.0.0.0/8",))
+            with pytest.raises(ListenError, match=f"{tunnel}:{port}: nothing here carries such a rule"):
+                await engine.apply("10", [proxy])
+            assert set(engine.rules()) == set(rules)
+        reader, writer = await dial(tunnel, 30000)
+        writer.write(b"1")
+        assert await reader.readexactly(1) == b"1"
+        writer.close()
+        await engine.close()
 
 
 @on_both_loops
@@ -676,3 +683,122 @@ async def test_what_is_still_being_reached_when_the_drain_ends_is_refused(tmp_pa
         writer.close()
         assert [line["refusal"] for line in bench.lines("decision")] == ["withdrawn"]
         assert bench.engine.connections("10") == 0
+
+
+@on_both_loops
+async def test_what_was_still_being_reached_when_its_forward_went_ends_once_and_does_not_spare_the_others(
+    tmp_path: Path,
+) -> None:
+    tunnel = tunnel_address()
+    go_on = asyncio.Event()
+    async with Bench(tmp_path, limits=Limits(drain_s=0.2)) as bench, Target(echo) as target:
+        inner = bench.resolve
+
+        async def slow(name: str) -> object:
+            await go_on.wait()
+            return await inner(name)
+
+        rule = forward(tunnel, 30000, "target.example", target.port)
+        await bench.engine.apply("10", [rule])
+        established = [await dial(tunnel, 30000) for _ in range(5)]
+        for reader, writer in established:
+            writer.write(b"1")
+            assert await reader.readexactly(1) == b"1"
+        bench.reach._resolve = slow  # type: ignore[assignment]
+        waiting = [await dial(tunnel, 30000) for _ in range(5)]
+        while bench.engine.connections("10") < 10:
+            await asyncio.sleep(0)
+        await bench.engine.apply("10", [])
+        go_on.set()
+        for reader, writer in (*waiting, *established):
+            assert await closed(reader) == b""
+            writer.close()
+        assert bench.engine.connections("10") == 0
+        assert [line["refusal"] for line in bench.lines("decision")] == [""] * 5 + ["withdrawn"] * 5
+        assert [line["reason"] for line in bench.lines("close")] == ["drained"] * 5
+
+
+@on_both_loops
+async def test_a_forward_that_comes_back_while_it_drains_lets_new_connections_in(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path, limits=Limits(drain_s=60.0)) as bench, Target(echo) as target:
+        rule = forward(tunnel, 30000, "target.example", target.port)
+        connections: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        for number in range(3):
+            await bench.engine.apply("10", [])
+            await bench.engine.apply("10", [rule])
+            connections.append(await dial(tunnel, 30000))
+            for reader, writer in connections:
+                writer.write(b"1")
+                assert await reader.readexactly(1) == b"1"
+            assert bench.engine.connections("10") == number + 1
+            assert sum(live.open for live in bench.engine.live()) == number + 1
+        for _, writer in connections:
+            writer.close()
+
+
+@on_both_loops
+async def test_a_change_keeps_the_connections_that_it_still_allows(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+
+        def rule(networks: tuple[str, ...], **more: Any) -> Forward:
+            return forward(tunnel, 30000, "target.example", target.port, client_networks=networks, **more)
+
+        async def opened(client: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await dial(tunnel, 30000, client)
+            writer.write(b"1")
+            assert await reader.readexactly(1) == b"1"
+            return reader, writer
+
+        await bench.engine.apply("10", [rule(("127.0.0.1",))])
+        one, one_writer = await opened("127.0.0.1")
+        # Wider in every way: it goes on.
+        wider = rule(("127.0.0.0/8",), sources=("127.0.0.2", "127.0.0.3"), exceptions=("127.0.0.0/8", "10.0.0.0/8"))
+        await bench.engine.apply("10", [wider])
+        two, two_writer = await opened("127.0.0.9")
+        assert bench.engine.live() == [Live(wider, 2, 2, 2)]
+        for number, (narrower, how) in enumerate(
+            (
+                # Each ends the one connection that it does not allow any more, whichever way that is.
+                (rule(("127.0.0.1",), sources=("127.0.0.2", "127.0.0.3")), "client"),
+                (rule(("127.0.0.1",), sources=("127.0.0.4",)), "source"),
+            )
+        ):
+            await bench.engine.apply("10", [narrower])
+            reader, writer = ((two, two_writer), (one, one_writer))[number]
+            assert await closed(reader) == b"", how
+            writer.close()
+            if not number:
+                one_writer.write(b"2")
+                assert await one.readexactly(1) == b"2"
+        three, three_writer = await opened("127.0.0.1")
+        await bench.engine.apply("10", [rule(("127.0.0.1",), sources=("127.0.0.4",), exceptions=())])
+        assert await closed(three) == b""
+        three_writer.close()
+        assert [line["reason"] for line in bench.lines("close")] == ["drained"] * 3
+        assert bench.engine.connections("10") == 0
+        assert bench.engine.live() == []
+
+
+@on_both_loops
+async def test_what_is_being_reached_when_its_forward_widens_is_reached_by_the_new_one(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    go_on = asyncio.Event()
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+
+        async def slow(_name: str) -> list[str]:
+            await go_on.wait()
+            return ["127.0.0.1"]
+
+        bench.reach._resolve = slow
+        await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
+        reader, writer = await dial(tunnel, 30000)
+        while not bench.engine.connections("10"):
+            await asyncio.sleep(0)
+        await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port, sources=("127.0.0.5",))])
+        go_on.set()
+        writer.write(b"1")
+        assert await reader.readexactly(1) == b"1"
+        assert [peer[0] for peer in target.peers] == ["127.0.0.5"]
+        writer.close()

@@ -65,7 +65,7 @@ class EgressSide:
             exceptions=("127.0.0.0/8",),
         )
 
-    def way(self, environment_id: str) -> Way | str:
+    def way(self, environment_id: str, host: str, port: int) -> Way | str:
         """Return how an environment's connections leave, or why none do."""
         return self.ways.get(environment_id, "advanced networking is not enabled: nothing leaves")
 

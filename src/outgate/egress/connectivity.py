@@ -77,11 +77,12 @@ class Connectivity:
         self,
         *,
         resolvers: Sequence[Asker],
-        ways: Callable[[str], Way | str],
+        ways: Callable[[str, str, int], Way | str],
         times: Times = Times(),
         verified: Callable[[], ssl.SSLContext] = verified_context,
     ) -> None:
-        """`ways` tells how an environment's connections leave by what is in force now, or why none do."""
+        """`ways` tells how an environment's connections to a host and port leave by what is in force now, or why none
+        do."""
         if not resolvers:
             raise ValueError("a connectivity test needs at least one resolver")
         self._resolvers = tuple(resolvers)
@@ -91,7 +92,7 @@ class Connectivity:
 
     async def test(self, environment_id: str, host: str, port: int) -> Json:
         """Return the result in the vendor's shape. Raises `Refused` ("closed") if nothing leaves the environment."""
-        way = self._ways(environment_id)
+        way = self._ways(environment_id, host, port)
         if isinstance(way, str):
             raise Refused("closed", way)
         try:
@@ -144,21 +145,22 @@ class Connectivity:
         }
 
     async def _port(self, door: _Door) -> tuple[bool, Json]:
+        # Made first: that takes a moment, and reads files; a connection would be nobody's meanwhile.
+        context = await asyncio.to_thread(self._verified)
         try:
             reached = await door.open()
         except Refused as refused:
             return False, {"error": _ERRORS.get(refused.kind, "Connection failed"), "note": str(refused)}
         try:
-            return True, await self._http(door, reached)
+            return True, await self._http(door, reached, context)
         except Refused as refused:
             # It was open a moment ago; that it is not any more is about what speaks there.
             return True, {"error": _ERRORS.get(refused.kind, "Connection failed"), "note": str(refused)}
 
     # -- HTTP ----------------------------------------------------------------------------------------------------------
 
-    async def _http(self, door: _Door, reached: Reached) -> Json:
-        """GET `/` over TLS, then without. The context is made first: that takes a moment, and reads files."""
-        context = await asyncio.to_thread(self._verified)
+    async def _http(self, door: _Door, reached: Reached, context: ssl.SSLContext) -> Json:
+        """GET `/` over TLS, then without."""
         secure = await self._get(door, reached, context)
         if secure.certificate:
             again = await self._get(door, await door.open(), opportunistic_context())

@@ -2,7 +2,8 @@
 
 Standards: PROXY protocol version 2 (towards targets that the plan marks).
 Promises: a connection is made only if the gate lets it in, and only to where `reach` has checked; every
-    connection is told of to the ledger; a place at the gate is given back exactly once.
+    connection is told of to the ledger; a place at the gate is given back exactly once. When a forward changes,
+    a connection that could be made anew under the changed one just as it is stays; every other one drains.
 Dangers: a refusal is a reset; its reason is in the audit only.
 Not here: listening (`listeners`), what shall be in force (`plan`), copying (`pump`), looking into mail (`mail_watch`).
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from outgate.base import ids
@@ -78,12 +79,13 @@ class Forwarder:
         self.watch_for = watch_for
         self._drain_s = limits.drain_s
         self._served: dict[int, _Served] = {}
+        self._draining: set[_Served] = set()
 
     def live(self) -> list[Live]:
         """Return what goes on under each forward that has connections."""
         return [
             Live(served.forward, len(served.calls), sum(call.up for call in calls), sum(call.down for call in calls))
-            for served in self._served.values()
+            for served in (*self._served.values(), *self._draining)
             if (calls := served.calls)
         ]
 
@@ -105,14 +107,31 @@ class Forwarder:
 
     def withdrawn(self, rules: Collection[Rule]) -> None:
         """Let the connections of these forwards finish, for `drain_s`."""
+        # Taken out at once: the same rule may come back while these drain.
+        self._drain(served for rule in rules if (served := self._served.pop(id(rule), None)) is not None)
+
+    def changed(self, rules: Sequence[tuple[Rule, Rule]]) -> None:
+        """Have the connections of old forwards judged by the new ones in their place, each (old, new)."""
+        old: list[_Served] = []
+        for before, after in rules:
+            served = self._served.pop(id(before), None)
+            if served is None:
+                continue
+            assert isinstance(after, Forward)
+            if _leads_alike(served.forward, after):
+                now = self._served[id(after)] = _Served(after)
+                for call in list(served.calls):
+                    call.move(now)
+            old.append(served)
+        self._drain(old)
+
+    def _drain(self, withdrawn: Iterable[_Served]) -> None:
         old: list[_Call] = []
-        for rule in rules:
-            served = self._served.get(id(rule))
-            if served is not None:
-                served.withdrawn = True
+        for served in withdrawn:
+            served.withdrawn = True
+            if served.calls:
+                self._draining.add(served)
                 old += served.calls
-                if not served.calls:
-                    del self._served[id(rule)]
         if not old:
             return
         _log.info("egress.draining", connections=len(old), seconds=self._drain_s)
@@ -120,7 +139,7 @@ class Forwarder:
 
     async def close(self) -> None:
         """End every connection."""
-        for served in list(self._served.values()):
+        for served in (*self._served.values(), *self._draining):
             for call in list(served.calls):
                 call.abort("shutdown")
 
@@ -128,14 +147,17 @@ class Forwarder:
         """Take note that a connection that had a place is over."""
         served.calls.discard(call)
         self.gate.leave(served.forward.environment_id)
-        if served.withdrawn and not served.calls:
-            del self._served[id(served.forward)]
+        if not served.calls:
+            self._draining.discard(served)
 
 
 class _Call:
     """One accepted connection."""
 
-    __slots__ = ("_client", "_dialled", "_flow", "_forwarder", "_id", "_known", "_served", "_sock", "dial")
+    __slots__ = (
+        "_address", "_client", "_dialled", "_flow", "_forwarder", "_id", "_known", "_served", "_sock", "_source",
+        "dial",
+    )  # fmt: skip
 
     def __init__(self, forwarder: Forwarder, served: _Served, sock: socket.socket, client: Key, dialled: Key) -> None:
         self._forwarder = forwarder
@@ -145,6 +167,7 @@ class _Call:
         self._dialled = dialled
         self._id = ids.short_id()
         self._known: Connection | None = None
+        self._source = self._address = ""
         self._flow: Flow | None = None
         self.dial: Dial | None = None
 
@@ -166,13 +189,32 @@ class _Call:
         self._forwarder.pump.poller.close(self._sock, reset=True)
 
     def abort(self, reason: str) -> None:
-        """End this connection now, in whatever state it is."""
+        """End this connection now, in whatever state it is; nothing happens to one that is over."""
+        if self not in self._served.calls:
+            return
         if self._flow is not None:
             self._flow.abort(reason)
             return
         if self.dial is not None:
             self.dial.cancel()
         self.reached(Refused("withdrawn", f"it was not opened yet ({reason})"))
+
+    def move(self, now: _Served) -> None:
+        """Go on under a changed forward, if that lets this connection be; what is being reached is begun anew."""
+        forwarder = self._forwarder
+        try:
+            forwarder.gate.admit(now.forward, self._client[0])
+        except Refused:
+            return
+        if self._flow is not None and self._source not in now.route.judge(self._address).sources:
+            return
+        self._served.calls.discard(self)
+        self._served = now
+        now.calls.add(self)
+        if self._flow is None:
+            if self.dial is not None:
+                self.dial.cancel()
+            self.dial = forwarder.reach.dial(now.route, self.reached)
 
     def reached(self, how: Reached | Refused) -> None:
         """Join the two sides, or refuse."""
@@ -187,7 +229,9 @@ class _Call:
                 forwarder.forget(served, self)
             return
         forward = served.forward
-        source = endpoint(*plain(how.socket.getsockname()))
+        self._source, port = plain(how.socket.getsockname())
+        self._address = how.address
+        source = endpoint(self._source, port)
         target = endpoint(how.address, forward.port)
         header = forward.proxy_header or target in forwarder.header_to
         client = endpoint(*self._client)
@@ -208,6 +252,13 @@ class _Call:
             )
         finally:
             self._forwarder.forget(self._served, self)
+
+
+def _leads_alike(old: Forward, new: Forward) -> bool:
+    """Say whether two forwards differ in nothing but who may connect and what addresses may be used."""
+    return (old.program_id, old.mode, old.name, old.port, old.proxy_header, old.mail) == (
+        new.program_id, new.mode, new.name, new.port, new.proxy_header, new.mail
+    )  # fmt: skip
 
 
 def _end(calls: list[_Call]) -> None:

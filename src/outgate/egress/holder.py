@@ -51,8 +51,15 @@ def _program(inodes: set[str]) -> str:
     for number in filter(str.isdigit, os.listdir("/proc")):
         files = f"/proc/{number}/fd"
         try:
-            if any(os.readlink(f"{files}/{each}") in links for each in os.listdir(files)):
+            if any(_link(f"{files}/{each}") in links for each in os.listdir(files)):
                 return f"{Path('/proc', number, 'comm').read_text('utf-8', 'replace').strip()}, pid {number}"
         except OSError:
             continue  # it has ended, or is another user's
     return ""
+
+
+def _link(file: str) -> str:
+    try:
+        return os.readlink(file)
+    except FileNotFoundError:
+        return ""  # closed since it was listed, as the listed directory itself is

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,14 +31,13 @@ from outgate.egress.gate import Gate, Limits
 from outgate.egress.ledger import Ledger
 from outgate.egress.listeners import Key, plain
 from outgate.egress.non_proxy_hosts import spared
-from outgate.egress.plan import Proxy, Rule, Way
+from outgate.egress.plan import WEB_PORTS, Proxy, Rule, Way
 from outgate.egress.proxy_exchange import Exchange, Result
 from outgate.egress.proxy_request import Asked, BadRequest, Kind
 from outgate.egress.pump import Ended, Flow, Pump
 from outgate.egress.reach import Reach
 from outgate.egress.refusal import Refused
 
-_WEB_PORTS = frozenset({80, 443})
 _PIECE = 64 * 1024
 # How long, and for how many octets, a client that has been answered may go on sending before it is cut off.
 _LINGER_S = 2.0
@@ -105,6 +104,10 @@ class HttpProxy:
 
         if old:
             asyncio.get_running_loop().call_later(self.limits.drain_s, end)
+
+    def changed(self, rules: Sequence[tuple[Rule, Rule]]) -> None:
+        """Let the clients of the old ones finish: a client asks for many targets, and each change may concern one."""
+        self.withdrawn([old for old, _ in rules])
 
     async def close(self) -> None:
         """End every connection."""
@@ -232,7 +235,7 @@ class _Session:
         connection = replace(connection, name=asked.name, port=asked.port, method=asked.method)
         try:
             way = self._way(asked)
-            if asked.port not in _WEB_PORTS:
+            if asked.port not in WEB_PORTS:
                 self._enter(self._proxy.gate.enter, self._proxy.gate.leave)
             reached = await self._proxy.reach.connect(asked.name, asked.port, way)
         except Refused as refused:
@@ -255,7 +258,7 @@ class _Session:
     async def _head(self) -> bytes:
         """Return the next head. Raises `BadRequest`, or `_Gone` when there is none."""
         patience = self._proxy.patience
-        looked_at = 0
+        looked_at, preceded = 0, False
         if not self._buffer:
             try:
                 async with asyncio.timeout(patience.keep_s if self._served else patience.head_s):
@@ -266,9 +269,9 @@ class _Session:
         try:
             async with asyncio.timeout(patience.head_s):
                 while True:
-                    if not looked_at:
+                    if not preceded and self._buffer.startswith(b"\r\n"):
                         # RFC 9112 section 2.2: an empty line before a request is some old client's mistake.
-                        self._buffer = self._buffer.removeprefix(b"\r\n")
+                        self._buffer, looked_at, preceded = self._buffer[2:], 0, True
                     length = proxy_request.head_length(self._buffer, looked_at)
                     if (length or len(self._buffer)) > patience.head_bytes:
                         raise BadRequest(431, f"the head is longer than {patience.head_bytes} octets")
@@ -292,7 +295,7 @@ class _Session:
         entry = spared(asked.name, self.rule.non_proxy_hosts)
         if not entry:
             return self.rule.way
-        if asked.port not in _WEB_PORTS:
+        if asked.port not in WEB_PORTS:
             raise Refused("port", f"{asked.name} is a non-proxy host ({entry}): port {asked.port} is closed")
         if self.rule.spared is None:
             raise Refused("closed", f"{asked.name} is a non-proxy host ({entry}), and there is no way for those")
@@ -302,8 +305,10 @@ class _Session:
         """Answer OPTIONS that is meant for the proxy; what it had as content ends the connection."""
         again = isinstance(asked.inbound.next_event(), h11.EndOfMessage) and not self._draining
         head = asked.inbound.send(proxy_response.ourselves(last=not again))
-        await self._loop.sock_sendall(self._sock, head + asked.inbound.send(h11.EndOfMessage()))
+        await self._tell(head + asked.inbound.send(h11.EndOfMessage()))
         if again and asked.inbound.our_state is h11.DONE:
+            # One piece may hold thousands of these, and neither reading nor sending need wait: others have their turn.
+            await asyncio.sleep(0)
             return True
         await self._linger()
         return False
@@ -377,9 +382,13 @@ class _Session:
 
     async def _answer(self, answer: proxy_response.Answer, method: str) -> None:
         """Send an answer of our own, the last on this connection."""
-        async with asyncio.timeout(self._proxy.patience.head_s):
-            await self._loop.sock_sendall(self._sock, proxy_response.encode(answer, method))
+        await self._tell(proxy_response.encode(answer, method))
         await self._linger()
+
+    async def _tell(self, octets: bytes) -> None:
+        """Send what is our own, which the client has to take in time. Raises `OSError` if it does not."""
+        async with asyncio.timeout(self._proxy.patience.head_s):
+            await self._loop.sock_sendall(self._sock, octets)
 
     async def _linger(self) -> None:
         """Let the client read what it was sent: closing on what it still sends would be a reset."""

@@ -14,6 +14,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Protocol
 
@@ -50,9 +51,23 @@ class Carrier(Protocol):
         """Let the connections of these very rules finish, for a while; there will be no new ones."""
         ...
 
+    def changed(self, rules: Sequence[tuple[Rule, Rule]]) -> None:
+        """Judge the connections of old rules by the new ones that listen in their place, each (old, new); those that
+        may not go on finish as if withdrawn."""
+        ...
+
     async def close(self) -> None:
         """End every connection."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What one carrier is to be told."""
+
+    carrier: Carrier
+    changed: list[tuple[Rule, Rule]]
+    withdrawn: list[Rule]
 
 
 class _Listener:
@@ -91,7 +106,12 @@ class _Listener:
             sock = socket.socket(family, socket.SOCK_STREAM, 0, fileno=number)
             sock.setblocking(False)
             client = address if family == socket.AF_INET else plain(address)
-            accepted(self.rule, sock, client, self.dialled or plain(sock.getsockname()))
+            try:
+                accepted(self.rule, sock, client, self.dialled or plain(sock.getsockname()))
+            except Exception as error:
+                # The others that wait here are not told of again.
+                _log.exception("egress.carrier_failed", error=repr(error))
+                self._all.poller.close(sock, reset=True)
         self._all.poller.soon(self.go_on)
 
 
@@ -105,7 +125,7 @@ class Listeners:
         self._keepalive_s = max(int(keepalive_s), 1)
         self._listeners: dict[Key, _Listener] = {}
         self._mine: dict[str, set[Key]] = {}
-        self._paused: list[_Listener] = []
+        self._paused: dict[_Listener, None] = {}
         self._resume: asyncio.TimerHandle | None = None
         self._told_full = False
 
@@ -123,23 +143,28 @@ class Listeners:
             if key in wanted:
                 raise ListenError(f"{endpoint(*key)} is wanted twice by environment {environment_id}")
             wanted[key] = rule
+        carriers = {key: self._carrier(rule) for key, rule in wanted.items()}
         mine = self._mine.get(environment_id, set())
         added = await self._listen({key: rule for key, rule in wanted.items() if key not in mine})
         # From here on nothing can fail, so the change is whole.
-        withdrawn: list[tuple[Carrier, Rule]] = []
+        by_carrier: dict[int, _Change] = {}
         gone: list[_Listener] = []
         for key in mine:
             listener = self._listeners[key]
             rule = wanted.get(key)
             if rule == listener.rule:
                 continue
-            withdrawn.append((listener.carrier, listener.rule))
+            change = by_carrier.setdefault(id(listener.carrier), _Change(listener.carrier, [], []))
+            if rule is not None and carriers[key] is listener.carrier:
+                change.changed.append((listener.rule, rule))
+            else:
+                change.withdrawn.append(listener.rule)
             if rule is None:
                 del self._listeners[key]
                 self._stop(listener)
                 gone.append(listener)
             else:
-                listener.carrier, listener.rule = self._carrier(rule), rule
+                listener.carrier, listener.rule = carriers[key], rule
         for key, listener in added.items():
             self._listeners[key] = listener
             self.poller.add(listener.sock.fileno(), listener)
@@ -147,11 +172,9 @@ class Listeners:
             self._mine[environment_id] = set(wanted)
         else:
             self._mine.pop(environment_id, None)
-        by_carrier: dict[int, tuple[Carrier, list[Rule]]] = {}
-        for carrier, rule in withdrawn:
-            by_carrier.setdefault(id(carrier), (carrier, []))[1].append(rule)
-        for carrier, old in by_carrier.values():
-            carrier.withdrawn(old)
+        for change in by_carrier.values():
+            change.carrier.changed(change.changed)
+            change.carrier.withdrawn(change.withdrawn)
         for number, listener in enumerate(gone, 1):
             self.poller.close(listener.sock)
             if number % _AT_ONCE == 0:
@@ -164,13 +187,14 @@ class Listeners:
             self.poller.close(listener.sock)
         self._listeners.clear()
         self._mine.clear()
+        self._paused.clear()
         if self._resume is not None:
             self._resume.cancel()
             self._resume = None
 
     def pause(self, listener: _Listener, error: OSError) -> None:
         """Accept no more there for a moment: this process has no files (or memory) left."""
-        self._paused.append(listener)
+        self._paused[listener] = None  # once, however often it is knocked at
         if not self._told_full:
             self._told_full = True
             _log.error(
@@ -183,7 +207,7 @@ class Listeners:
 
     def _go_on(self) -> None:
         self._resume = None
-        paused, self._paused = self._paused, []
+        paused, self._paused = self._paused, {}
         for listener in paused:
             listener.go_on()
         if not self._paused:
@@ -210,8 +234,7 @@ class Listeners:
                 if other is not None:
                     whose = f"environment {other.rule.environment_id} ({_name(rule)} wants it)"
                     raise ListenError(f"{endpoint(*key)} is taken by {whose}")
-                carrier = self._carrier(rule)
-                added[key] = _Listener(self, rule, carrier, await self._bound(key))
+                added[key] = _Listener(self, rule, self._carrier(rule), await self._bound(key))
                 if len(added) % _AT_ONCE == 0:
                     await asyncio.sleep(0)
         except BaseException:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from outgate.egress.non_proxy_hosts import spared
 from outgate.model.egress import EgressTarget, Environment, Mode, NetworkInfrastructure, PortForward
 from outgate.net import guard
 
@@ -20,10 +21,13 @@ FORWARDER = "forwarder"
 READY, FAILED = "ready", "failed"
 NO_SHARED = "no shared address is configured (egress.shared_addresses)"
 NO_DEDICATED = "the program has no dedicated address"
+NO_SPARED = "there is no way for non-proxy hosts (egress.shared_addresses)"
 NO_TUNNEL = "the VPN's data path is not available: nothing leaves"
 _OWN = frozenset({Mode.DEDICATED, Mode.VPN})
 """Kinds of infrastructure whose addresses are the program's own."""
 _GOING = frozenset({"deleting", "deleted"})
+WEB_PORTS = frozenset({80, 443})
+"""Where a host that is spared the proxy may be reached."""
 NO_EXCEPTIONS = guard.Exceptions()
 
 
@@ -104,6 +108,14 @@ class Planned:
     def way(self) -> Way | None:
         """Return how the environment leaves, or None if nothing does."""
         return None if self.proxy is None else self.proxy.way
+
+    def way_to(self, host: str, port: int) -> Way | None:
+        """Return how a connection to `host`:`port` leaves, or None if none does: to the ports of the web the proxy's
+        way, which for a spared host is another, to all others a forward's."""
+        proxy = self.proxy
+        if proxy is not None and port in WEB_PORTS and spared(host, proxy.non_proxy_hosts):
+            return proxy.spared
+        return self.way
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +217,8 @@ class _Planning:
             way=way,
             client_networks=place.client_networks,
             non_proxy_hosts=() if target.mode is Mode.FLEXIBLE else networking.non_proxy_hosts,
-            spared=Way(Mode.FLEXIBLE, self._shared, exceptions) if spares else None,
+            # Sparing a host opens no other way to what lies behind the VPN.
+            spared=Way(Mode.FLEXIBLE, self._shared, exceptions, way.tunnel) if spares else None,
         )
         return Planned(place.id, networking.generation, forwards, proxy=proxy)
 

@@ -81,7 +81,7 @@ class Exchange:
         self._last = self._loop.time()
         self._timer: asyncio.TimerHandle
         self._fault: _Fault | None = None
-        self._answering = False
+        self._answering = self._writing = False
         self._watching = False
         self._uploaded = False
         self._more_up = self._more_down = False
@@ -249,7 +249,9 @@ class Exchange:
 
     async def _to_client(self, data: bytes) -> None:
         if data:
+            self._writing = True
             await self._sent(self._client, data, "client")
+            self._writing = False
 
     async def _sent(self, side: socket.socket, data: bytes, name: str) -> None:
         try:
@@ -304,7 +306,8 @@ class Exchange:
         """End the exchange from outside its reading and writing: both see the end of their sockets."""
         self._fault = self._fault or fault
         self._unwatch()
-        sides = (self._target, self._client) if self._answering else (self._target,)
+        # A client that does not take what it is sent, be it interim, would not take an answer either.
+        sides = (self._target, self._client) if self._answering or self._writing else (self._target,)
         for side in sides:
             try:
                 side.shutdown(socket.SHUT_RDWR)

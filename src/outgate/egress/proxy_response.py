@@ -84,7 +84,8 @@ def onward(response: h11.Response, *, own: bytes, last: bool) -> h11.Response:
 def onward_interim(response: h11.InformationalResponse) -> h11.InformationalResponse:
     """Return a target's interim response as the client gets it; 101 keeps what it switches to."""
     raw = response.headers.raw_items()
-    fields: list[Field] = onward_fields(raw)
+    # No interim response has content: a client that took a length at its word would skip what comes behind it.
+    fields: list[Field] = [(name, value) for name, value in onward_fields(raw) if name.lower() != b"content-length"]
     if response.status_code == 101:
         fields += [(name, value) for name, value in raw if name.lower() == b"upgrade"]
         fields.append((b"Connection", b"upgrade"))

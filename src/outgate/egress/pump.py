@@ -169,9 +169,11 @@ class Pump:
 
     def _end_idle(self) -> None:
         since = self._loop.time() - self._idle_s
-        for flow in [each for each in self._flows if each.moved <= since]:
-            flow.abort("idle")
+        idle = [each for each in self._flows if each.moved <= since]
+        # First of all: whatever goes wrong at the end of one join, there is a next time for the others.
         self._sweep = self._loop.call_later(self._period_s, self._end_idle) if self._flows else None
+        for flow in idle:
+            flow.abort("idle")
 
 
 class Flow:

@@ -78,7 +78,9 @@ class Route:
             known = self.judged[address] = self._judge(address)
         return known
 
-    def _judge(self, address: str) -> _Judged:
+    def _judge(self, answer: str) -> _Judged:
+        # A mapped address is the IPv4 address: it leaves from one, and is in the tunnel where that is.
+        address = str(guard.place(ip_address(answer)))
         if any(ip_address(address) in ip_network(network, strict=False) for network in self.way.tunnel):
             # Until something carries it there: by any other way it would leak.
             return _Judged(address, (), "", Refused("closed", f"{self.name} is {address}: only the VPN leads there"))
@@ -203,9 +205,11 @@ class Reach:
     def _end_late(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for dial in [each for each in self._dials if each.until <= now]:
-            dial.late()
+        late = [each for each in self._dials if each.until <= now]
+        # First of all: whatever goes wrong with one, there is a next time for the others.
         self._sweep = loop.call_later(self._period_s, self._end_late) if self._dials else None
+        for dial in late:
+            dial.late()
 
     async def _ask(self, dial: Dial) -> None:
         name = dial.route.name

@@ -27,6 +27,7 @@ from outgate.egress.plan import (
     FAILED,
     NO_DEDICATED,
     NO_SHARED,
+    NO_SPARED,
     NO_TUNNEL,
     READY,
     Planned,
@@ -139,11 +140,11 @@ class Reconciler:
         """Return how each environment stood after the last pass, in the order of what is wanted."""
         return tuple(self._states.values())
 
-    def way(self, environment_id: str) -> Way | str:
-        """Return how an environment's connections leave by what is in force now, or why none do."""
+    def way(self, environment_id: str, host: str, port: int) -> Way | str:
+        """Return how an environment's connections to a host leave by what is in force now, or why none do."""
         planned = self._in_force.get(environment_id)
         if planned is not None and planned.way is not None:
-            return planned.way
+            return planned.way_to(host, port) or NO_SPARED
         state = self._states.get(environment_id)
         if state is not None and state.reason:
             return state.reason

@@ -316,9 +316,9 @@ def _kind(place: str, given: object, wrong: list[Wrong]) -> Mode:
 
 
 def _id(place: str, given: object, wrong: list[Wrong]) -> str:
-    if isinstance(given, str) and len(given) <= 100 and given.isprintable():
+    if isinstance(given, str) and 0 < len(given) <= 100 and given.isprintable():
         return given
-    wrong.append(Wrong(place, "type", "must be a string of at most 100 printable characters", given))
+    wrong.append(Wrong(place, "type", "must be a string of 1 to 100 printable characters", given))
     return ""
 
 

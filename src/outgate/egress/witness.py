@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
+
+from outgate.net import guard
 
 _READ = 4096
 
@@ -59,9 +61,7 @@ class Witness:
 
 def plain(address: str) -> str:
     """Return an address in its usual spelling; an IPv4-mapped one as the IPv4 address it is. Raises `ValueError`."""
-    found = ip_address(address.partition("%")[0])
-    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return str(mapped or found)
+    return str(guard.place(ip_address(address.partition("%")[0])))
 
 
 async def ask(witness: tuple[str, int], source: str, seconds: float) -> str:

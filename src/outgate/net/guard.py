@@ -6,7 +6,7 @@ Promises: an IPv4 address that is denied is denied in each of its IPv6 spellings
     unicast address is denied; each verdict has a reason, and names the exception that opened the way.
 Dangers: check every address that a name resolves to, and connect to that address, never to the name again.
     A name as exception never opens link-local, metadata and unusable addresses: those take a network.
-Not here: resolving (`net.dns`), connecting and writing the audit (`egress.forwarder`).
+Not here: resolving (`net.dns`), connecting (`egress.reach`), the audit (`egress.ledger`).
 """
 
 from __future__ import annotations
@@ -67,18 +67,21 @@ def check(address: str, *, exceptions: Exceptions, name: str = "") -> Verdict:
         return Verdict(False, "not an IP address")
     if isinstance(literal, IPv6Address) and literal.scope_id is not None:
         return Verdict(False, "an address with a scope is link-local")
-    # The kernel sends to the IPv4 address when it is given the mapped one: they are the same place.
-    place = (literal.ipv4_mapped or literal) if isinstance(literal, IPv6Address) else literal
-    found = _denied(place)
+    found = _denied(there := place(literal))
     if found is None:
         return Verdict(True, "public address")
-    opened = _exception(place, found, exceptions, name.lower().rstrip("."))
+    opened = _exception(there, found, exceptions, name.lower().rstrip("."))
     if opened is None:
         return Verdict(False, found.reason)
-    embedded = _embedded(place)
+    embedded = _embedded(there)
     if embedded is not None and not check(str(embedded), exceptions=exceptions, name=name).allowed:
         return Verdict(False, f"{found.reason} that leads to {embedded}")
     return Verdict(True, f"{found.reason}, allowed by exception", opened)
+
+
+def place(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return where an address leads: an IPv4-mapped one to the IPv4 address, for that is where the kernel sends."""
+    return address if isinstance(address, IPv4Address) else address.ipv4_mapped or address
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,8 @@ _DENIED_6: tuple[tuple[IPv6Network, _Denied], ...] = tuple(
         ("2001:db8::/32", "documentation address", True),
         ("2002::/16", "6to4 address", False),
         ("3fff::/20", "documentation address", True),
+        ("fd00:42::42/128", "metadata service", False),
+        ("fd00:c1::a9fe:a9fe/128", "metadata service", False),
         ("fd00:ec2::/32", "metadata service", False),
         ("fd20:ce::254/128", "metadata service", False),
         ("fc00::/7", "private address", True),

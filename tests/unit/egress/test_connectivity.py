@@ -6,7 +6,8 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Iterable
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -50,6 +51,7 @@ async def probing(
     sources: tuple[str, ...] = (SOURCE,),
     times: Times = Times(),
     dns_s: float = 2.0,
+    verified: Callable[[], ssl.SSLContext] = trusting,
 ) -> AsyncGenerator[Connectivity]:
     """Yield a test that asks `servers`, one resolver each."""
     way = Way(Mode.DEDICATED, sources, compile_exceptions(exceptions))
@@ -59,9 +61,9 @@ async def probing(
         ways: dict[str, Way | str] = {"10": way}
         yield Connectivity(
             resolvers=resolvers,
-            ways=lambda environment: ways.get(environment, "advanced networking is not enabled"),
+            ways=lambda environment, _host, _port: ways.get(environment, "advanced networking is not enabled"),
             times=times,
-            verified=trusting,
+            verified=verified,
         )
 
 
@@ -243,6 +245,24 @@ async def test_a_name_that_is_not() -> None:
 async def test_a_resolver_that_is_silent_for_too_long_ends_the_test() -> None:
     async with probing(peer(fault="drop"), times=Times(total=0.05)) as connectivity:
         assert await connectivity.test("10", HOST, 443) == {"error": "Request timeout"}
+
+
+@on_both_loops
+async def test_the_end_finds_no_connection_that_nobody_has() -> None:
+    slow = threading.Event()
+
+    def reading_files() -> ssl.SSLContext:
+        slow.wait(10)
+        return trusting()
+
+    times = Times(total=0.2)
+    async with (
+        Target(web(OK)) as target,
+        probing(peer("127.0.0.1"), times=times, verified=reading_files) as connectivity,
+    ):
+        assert await connectivity.test("10", HOST, target.port) == {"error": "Request timeout"}
+        slow.set()
+        assert target.peers == []
 
 
 @on_both_loops

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -151,6 +152,21 @@ async def test_a_response_with_chunks_and_a_length_goes_on_with_one_framing(tmp_
         writer.close()
 
 
+@pytest.mark.parametrize("status_line", [b"100 Continue", b"103 Early Hints", b"101 Switching Protocols"])
+@on_both_loops
+async def test_an_interim_response_has_no_length(tmp_path: Path, status_line: bytes) -> None:
+    interim = b"HTTP/1.1 %b\r\nContent-Length: 9\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n" % status_line
+    async with (
+        World(tmp_path) as world,
+        RawTarget(interim + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as target,
+    ):
+        upgrade = b"\r\nUpgrade: echo\r\nConnection: upgrade, close\r\n\r\n"
+        answer = await world.say(get("target.example", target.port).replace(b"\r\n\r\n", upgrade))
+        first, _, rest = answer.partition(b"\r\n\r\n")
+        assert first.startswith(b"HTTP/1.1 " + status_line) and b"Length" not in first
+        assert rest.startswith(b"HTTP/1.1 200") and rest.endswith(b"ok")
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -260,6 +276,66 @@ async def test_a_client_that_leaves_does_not_keep_its_target(tmp_path: Path) -> 
         assert world.gate.open("10") == 0
 
 
+@on_both_loops
+async def test_a_client_that_takes_no_answers_is_let_go_whatever_it_was_to_be_told(tmp_path: Path) -> None:
+    async def interims(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes) -> None:
+        for _ in range(32):
+            writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: %b\r\n\r\n" % (b"x" * 60_000))
+        await reader.read()
+
+    async def asks(octets: bytes) -> None:
+        for _ in range(1000):
+            await loop.sock_sendall(sock, octets)
+
+    loop = asyncio.get_running_loop()
+    limits, patience = Limits(idle_timeout_s=0.2, drain_s=0.0), Patience(head_s=0.2)
+    async with World(tmp_path, limits=limits, patience=patience) as world, RawTarget(interims) as target:
+        options = b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n" * 1000
+        for octets in (get("target.example", target.port), options):
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                sock.setblocking(False)
+                await loop.sock_connect(sock, world.address)
+                asking = asyncio.ensure_future(asks(octets) if octets is options else loop.sock_sendall(sock, octets))
+                while not len(world.proxy):
+                    await asyncio.sleep(0.005)
+                await world.empty()
+                await asyncio.wait([asking])
+                assert isinstance(asking.exception(), OSError if octets is options else NoneType)
+        assert [line["reason"] for line in world.lines("close")] == ["idle"]
+
+
+@on_both_loops
+async def test_many_requests_in_one_piece_keep_nobody_waiting(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        reader, writer = await world.dial()
+        writer.write(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
+        writer.write_eof()
+        answers = asyncio.ensure_future(reader.read())
+        served: set[int] = set()
+        while not answers.done():
+            served |= {session._served for session in world.proxy._sessions}  # pyright: ignore
+            await asyncio.sleep(0)
+        assert len(served) > 900
+        assert (await answers).count(b"200 OK") == 1000
+        writer.close()
+
+
+@on_both_loops
+async def test_an_empty_line_before_a_request_is_passed_over_in_whatever_pieces(tmp_path: Path) -> None:
+    async with World(tmp_path) as world, RawTarget() as target:
+        for first in (b"\r\n", b"\r"):
+            reader, writer = await world.dial()
+            writer.write(first)
+            while not len(world.proxy):
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.01)
+            writer.write(b"\r\n"[len(first) :] + get("target.example", target.port))
+            assert (await answer_of(reader))[0] == 200
+            writer.close()
+            await world.empty()
+
+
 async def poured(writer: asyncio.StreamWriter, most: int) -> int:
     """Write pieces of 1 MiB until the other side takes no more, or `most` are written; return how many were."""
     writer.transport.set_write_buffer_limits(high=0)
@@ -317,7 +393,7 @@ async def test_a_target_that_does_not_read_stops_the_client(tmp_path: Path) -> N
 
 
 async def test_a_dedicated_environment_leaves_from_its_address_and_spares_non_proxy_hosts(tmp_path: Path) -> None:
-    proxy = rule(way=DEDICATED, spared=SHARED, non_proxy_hosts=("*.spared.example", "other.*"))
+    proxy = rule(way=DEDICATED, spared=SHARED, non_proxy_hosts=("*.spared.example", "other.*", "127.0.0.*"))
     async with RawTarget() as target, World(tmp_path, proxy, ports={80: target.port, 443: target.port}) as world:
         world.book |= {name: ["127.0.0.1"] for name in ("a.spared.example", "spared.example", "other.example")}
         for name, port, source in (
@@ -326,6 +402,8 @@ async def test_a_dedicated_environment_leaves_from_its_address_and_spares_non_pr
             ("spared.example", 80, "127.0.0.3"),
             ("A.Spared.Example.", 80, "127.0.0.2"),
             ("other.example", 80, "127.0.0.2"),
+            ("127.0.0.1", 80, "127.0.0.2"),
+            ("[::ffff:127.0.0.1]", 80, "127.0.0.2"),
         ):
             assert (await world.say(get(name, port).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")))[
                 -2:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import pytest
 
@@ -40,6 +40,9 @@ class Collector:
 
     def withdrawn(self, rules: Collection[Rule]) -> None:
         self.gone += rules
+
+    def changed(self, rules: Sequence[tuple[Rule, Rule]]) -> None:
+        self.gone += [old for old, _ in rules]
 
     async def until(self, count: int) -> None:
         """Wait until so many have come."""
@@ -143,6 +146,15 @@ def test_nobody_holds_a_free_port() -> None:
     assert holder("no address", port) == ""
 
 
+def test_a_file_that_is_closed_while_it_looks_hides_no_holder() -> None:
+    # The directory that is listed is open itself, below the listener, and closed before anything is read.
+    low = [os.open(os.devnull, os.O_RDONLY) for _ in range(8)]
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        for each in low:
+            os.close(each)
+        assert str(os.getpid()) in holder("127.0.0.1", probe.getsockname()[1])
+
+
 @on_all_ways
 async def test_without_files_accepting_pauses_and_goes_on(
     new_poller: Callable[[], Poller], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -186,3 +198,28 @@ async def test_thousands_of_rules_and_a_change_of_one(new_poller: Callable[[], P
         with socket.create_connection((tunnel, 22_999)):
             await place.carrier.until(1)
         assert place.carrier.got[0][0] is changed
+
+
+@on_all_ways
+async def test_a_connection_that_the_carrier_fails_with_keeps_no_other_waiting(
+    new_poller: Callable[[], Poller],
+) -> None:
+    tunnel = tunnel_address()
+    async with Place(new_poller) as place:
+        taking = place.carrier.accepted
+        failed: list[socket.socket] = []
+
+        def fails_once(rule: Rule, sock: socket.socket, client: Key, dialled: Key) -> None:
+            if not failed:
+                failed.append(sock)
+                raise RuntimeError("out of luck")
+            taking(rule, sock, client, dialled)
+
+        place.carrier.accepted = fails_once
+        await place.listeners.apply("10", [forward(tunnel, 30001, "one.example", 1)])
+        clients = [socket.create_connection((tunnel, 30001)) for _ in range(3)]
+        await place.carrier.until(2)
+        assert [got[1] for got in place.carrier.got] == [client.getsockname() for client in clients[1:]]
+        assert failed[0].fileno() < 0
+        for client in clients:
+            client.close()

@@ -170,16 +170,30 @@ def test_the_proxy_of_each_mode() -> None:
     assert (dedicated.way.sources, dedicated.non_proxy_hosts) == (("127.0.0.3",), hosts)
     assert dedicated.spared is not None
     assert (dedicated.spared.mode, dedicated.spared.sources) == (Mode.FLEXIBLE, ("127.0.0.2",))
+    planned = only(target(Mode.DEDICATED, ("127.0.0.3",), hosts=hosts))
+    for host, port, way in (
+        ("A.Example.com.", 443, dedicated.spared),
+        ("a.example.com", 80, dedicated.spared),
+        ("a.example.com", 465, dedicated.way),
+        ("example.com", 443, dedicated.way),
+    ):
+        assert planned.way_to(host, port) == way, (host, port)
     # Without a shared address what is spared has no way at all: it does not leave from the program's own.
     spared = only(target(Mode.DEDICATED, ("127.0.0.3",), hosts=hosts), shared_addresses=()).proxy
     assert spared is not None
     assert (spared.spared, spared.non_proxy_hosts) == (None, hosts)
+    closed = only(target(Mode.DEDICATED, ("127.0.0.3",), hosts=hosts), shared_addresses=())
+    assert (closed.way_to("a.example.com", 443), closed.way_to("b.example", 443)) == (None, spared.way)
 
 
 def test_a_vpn_with_a_tunnel_knows_what_belongs_into_it() -> None:
-    entry = target(Mode.VPN, ("127.0.0.3",), document=dict(VPN))
-    way = only(entry, tunnels=frozenset({"w4"})).way
+    entry = target(Mode.VPN, ("127.0.0.3",), hosts=("*.example.com",), document=dict(VPN))
+    planned = only(entry, tunnels=frozenset({"w4"}))
+    way, proxy = planned.way, planned.proxy
     assert way is not None
+    assert proxy is not None
+    assert proxy.spared is not None
+    assert (proxy.spared.sources, proxy.spared.tunnel) == (("127.0.0.2",), way.tunnel)
     assert (way.sources, way.tunnel) == (("127.0.0.3",), ("10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"))
     nowhere = only(target(Mode.VPN, ("127.0.0.3",)), tunnels=frozenset({"w4"}))
     assert "no address space" in nowhere.refusal

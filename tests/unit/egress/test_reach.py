@@ -266,7 +266,15 @@ async def test_what_belongs_into_the_tunnel_leaves_by_no_other_way(new_poller: C
         with pytest.raises(Refused, match="only the VPN leads there") as caught:
             await reach.connect("target", port, inside)
         assert caught.value.kind == "closed"
+        # Nor does an AAAA record that spells an IPv4 address.
+        mapped = Reach(Book(target=["::ffff:127.0.0.1"]).resolve, connect_timeout_s=5, poller=poller)
+        with pytest.raises(Refused, match=r"target is 127\.0\.0\.1: only the VPN leads there"):
+            await mapped.connect("target", port, inside)
         outside = Way(Mode.VPN, ("127.0.0.2",), compile_exceptions(["127.0.0.0/8"]), ("127.5.0.0/16", "2001:db8::/32"))
         (await reach.connect("target", port, outside)).socket.close()
+        reached = await mapped.connect("target", port, outside)
+        assert (reached.address, reached.socket.getsockname()[0]) == ("127.0.0.1", "127.0.0.2")
+        reached.socket.close()
         reach.close()
+        mapped.close()
         poller.stop()

@@ -154,7 +154,7 @@ async def test_a_vpn_fails_closed(tmp_path: Path) -> None:
             assert (status(place), in_force(bench)) == ("failed", set())
             way = place.store.infrastructure("4", "7")
             assert (way.status, way.reason) == ("failed", NO_TUNNEL)
-            assert reconciler.way("10") == NO_TUNNEL
+            assert reconciler.way("10", "mx.example", 25) == NO_TUNNEL
 
 
 def infrastructure(place: World) -> tuple[str, str]:
@@ -174,7 +174,7 @@ async def test_a_dedicated_address_is_proven_again_and_again(tmp_path: Path) -> 
             await reconciler.start()
             assert infrastructure(place) == ("failed", proofs.wrong["127.0.0.3"])
             assert (status(place), in_force(bench)) == ("failed", set())
-            assert proofs.wrong["127.0.0.3"] in str(reconciler.way("10"))
+            assert proofs.wrong["127.0.0.3"] in str(reconciler.way("10", "mx.example", 25))
 
             proofs.wrong.clear()
             place.clock.advance(300.0)
@@ -182,7 +182,7 @@ async def test_a_dedicated_address_is_proven_again_and_again(tmp_path: Path) -> 
                 while status(place) == "failed":
                     await asyncio.sleep(0.005)
             assert (infrastructure(place), in_force(bench)) == (("ready", ""), {("10", 30000)})
-            way = reconciler.way("10")
+            way = reconciler.way("10", "mx.example", 25)
             assert isinstance(way, Way)
             assert (way.mode, way.sources) == (Mode.DEDICATED, ("127.0.0.3",))
 
@@ -240,7 +240,7 @@ async def test_what_is_deleting_goes_once_nothing_of_it_is_in_force(tmp_path: Pa
             await reconciler.reconcile()
             assert place.store.infrastructure("4", "7") is None
             assert in_force(bench) == set()
-            assert reconciler.way("10") == "advanced networking is not enabled: nothing leaves"
+            assert reconciler.way("10", "mx.example", 25) == "advanced networking is not enabled: nothing leaves"
 
 
 @on_both_loops
@@ -288,7 +288,7 @@ async def test_a_taken_port_keeps_no_other_way_open(tmp_path: Path) -> None:
                 put(place, 30001)
                 await reconciler.reconcile()
             assert (status(place), in_force(bench)) == ("failed", set())
-            assert f"{tunnel}:30001 is taken" in str(reconciler.way("10"))
+            assert f"{tunnel}:30001 is taken" in str(reconciler.way("10", "mx.example", 25))
 
 
 @on_both_loops

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from outgate.egress.plan import Terms, plan
@@ -196,6 +196,7 @@ documents = json_values | st.dictionaries(fields, json_values, max_size=8).map(l
 
 @settings(max_examples=200, deadline=None)
 @given(documents | st.lists(documents, max_size=3).map(lambda all_of: {"environments": all_of}))
+@example({**GOOD, "environmentId": ""})
 def test_any_document_is_taken_or_refused_with_words(document: object) -> None:
     try:
         found = read_rules(json.dumps(document), "rules.json")

@@ -38,6 +38,8 @@ NONE = guard.compile_exceptions([])
         ("2001:0:1:2::1", "Teredo"),
         ("2001:db8::1", "documentation"),
         ("fd00:ec2::254", "metadata"),
+        ("fd00:c1::a9fe:a9fe", "metadata"),
+        ("fd00:42::42", "metadata"),
         ("fc00::1", "private"),
         ("fe80::1", "link-local"),
         ("fe80::1%lo", "scope"),

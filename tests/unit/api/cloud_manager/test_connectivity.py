@@ -43,7 +43,9 @@ async def service(place: World, ways: dict[str, Way | str], **times: float) -> A
     async with peers({SERVER: Peer(zone)}) as port:
         resolver = Resolver([(SERVER, port)], FrozenClock(), rounds=1)
         tests = Connectivity(
-            resolvers=[resolver], ways=lambda each: ways.get(each, "advanced networking is off"), times=Times(**times)
+            resolvers=[resolver],
+            ways=lambda each, _host, _port: ways.get(each, "advanced networking is off"),
+            times=Times(**times),
         )
         yield Api(place, connectivity=tests)
 
