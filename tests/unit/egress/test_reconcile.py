@@ -409,7 +409,7 @@ async def test_an_address_that_is_not_proven_is_not_left_from_whatever_the_store
             async with asyncio.timeout(30):
                 while in_force(bench):
                     await asyncio.sleep(0.005)
-            assert reconciler.way("10") == "seen from elsewhere"
+            assert reconciler.way("10", "mx.example", 25) == "seen from elsewhere"
             assert next((state.in_force, state.reason) for state in reconciler.states()) == (
                 None,
                 "seen from elsewhere",
