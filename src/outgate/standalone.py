@@ -24,7 +24,7 @@ from outgate.base.clock import Clock, OffsetClock, SystemClock
 from outgate.egress import status_socket
 from outgate.egress.rules_file import BadRules, RulesFile
 from outgate.egress.wanted import StoreWanted, Wanted
-from outgate.egress_service import egress_service, files_wanted, take_egress
+from outgate.egress_service import EgressService, egress_service, files_wanted, take_egress
 from outgate.net import resolv_conf
 from outgate.net.dns import Resolver
 from outgate.process import StartFailed, allow_files, settle_memory, tame_memory, usable
@@ -118,15 +118,17 @@ async def _serve(place: Place, egress: EgressSettings, source: _Source) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    wanted, clock = source.open()
-    resolver = Resolver(resolv_conf.chosen(egress.resolvers), clock)
-    service = await egress_service(egress, data=place.state, wanted=wanted, resolver=resolver, clock=clock)
+    service: EgressService | None = None
 
     def again() -> None:
         source.again()
-        service.poke()
+        if service is not None:  # else the start reads it anyway, and must not be ended by this signal
+            service.poke()
 
     loop.add_signal_handler(signal.SIGHUP, again)
+    wanted, clock = source.open()
+    resolver = Resolver(resolv_conf.chosen(egress.resolvers), clock)
+    service = await egress_service(egress, data=place.state, wanted=wanted, resolver=resolver, clock=clock)
     try:
         server = await status_socket.serve(place.state, lambda: source.about() | service.status.document())
         try:

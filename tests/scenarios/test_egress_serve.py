@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -66,6 +67,26 @@ def test_a_file_of_rules_is_in_force_and_followed(tmp_path: Path) -> None:
         service.until(lambda status: not status["environments"])
         assert not listens(tunnel, 30001)
     assert not (service.state / "egress.sock").exists()
+
+
+def test_a_hang_up_while_it_starts_does_not_end_it(tmp_path: Path) -> None:
+    own = {"kind": "dedicatedEgressIp", "egressAddresses": ["127.0.0.3"]}
+    with socket.create_server(("127.0.0.1", 0)) as witness:
+        config = SETTINGS + f'witness = "127.0.0.1:{witness.getsockname()[1]}"\n'
+        service = Serving(tmp_path, config=config)
+        service.write(environment(tunnel_address(), **own))
+
+        def hang_up() -> None:
+            asking, _ = witness.accept()  # it is proving: `ready` comes after that
+            service.signal(signal.SIGHUP)
+            asking.close()
+
+        meanwhile = Thread(target=hang_up)
+        meanwhile.start()
+        service.start()
+        meanwhile.join()
+        assert "egress.witness" in service.status()["environments"][0]["reason"]
+        assert service.stop() == 0
 
 
 def test_the_proxy_of_an_environment_is_there(tmp_path: Path) -> None:

@@ -147,9 +147,12 @@ class Terms:
     tunnels: frozenset[str] = frozenset()
 
 
-def plan(targets: Sequence[EgressTarget], terms: Terms) -> Ruleset:
-    """Return the rules for `targets`."""
-    planning = _Planning(targets, terms)
+def plan(
+    targets: Sequence[EgressTarget], terms: Terms, infrastructures: Iterable[NetworkInfrastructure] = ()
+) -> Ruleset:
+    """Return the rules for `targets`. `infrastructures` are those of all programs: their addresses are their own also
+    while no environment leaves by them."""
+    planning = _Planning(targets, terms, infrastructures)
     return Ruleset(tuple(planning.environment(target) for target in targets))
 
 
@@ -180,15 +183,18 @@ class _Planning:
     """The rules of all environments, one by one; what one gets depends on the others in one thing only: an address
     that is a program's own is nobody else's."""
 
-    def __init__(self, targets: Sequence[EgressTarget], terms: Terms) -> None:
+    def __init__(
+        self, targets: Sequence[EgressTarget], terms: Terms, infrastructures: Iterable[NetworkInfrastructure]
+    ) -> None:
         self._terms = terms
         self._header = _Targets(terms.header_targets)
         self._mail = _Targets(terms.mail_targets)
         self._owners: dict[str, set[str]] = {}
-        for target in targets:
-            if target.infrastructure is not None and target.infrastructure.kind in _OWN:
-                for address in target.infrastructure.addresses:
-                    self._owners.setdefault(address, set()).add(target.environment.program_id)
+        known = (target.infrastructure for target in targets if target.infrastructure is not None)
+        for each in (*infrastructures, *known):
+            if each.kind in _OWN:
+                for address in each.addresses:
+                    self._owners.setdefault(address, set()).add(each.program_id)
         self._shared = self._nobodys(terms.shared_addresses)
 
     def environment(self, target: EgressTarget) -> Planned:

@@ -3,10 +3,11 @@
 Standards: none.
 Promises: an environment becomes `ready` only once the engine has applied its last change, a way out only once its
     addresses are proven; an environment whose ports cannot be had becomes `failed` with the reason while its old rules
-    stay in force, unless they leave another way or let others in than is wanted now; what is wanted of a way out that
-    cannot be used is closed, and opened again when it can; a change by any process is noticed within `poll_s`;
-    a port that could not be had is tried again at each poll; an infrastructure's own addresses are free only once the
-    last connection from them has ended.
+    stay in force, unless they leave another way or let others in than is wanted now, or listen where another
+    environment is by now; what is wanted of a way out that cannot be used is closed, also while the store cannot be
+    asked, and opened again when it can; a change by any process is noticed within `poll_s`; a port that could not be
+    had is tried again at each poll; an infrastructure's own addresses are free only once the last connection from them
+    has ended.
 Dangers: after a restart there are no old rules to keep: what cannot be applied then is closed.
 Not here: what is wanted (`wanted`), the rules (`plan`), sockets (`engine`), how an address is proven (`proving`).
 """
@@ -106,6 +107,7 @@ class Reconciler:
         self._passing = asyncio.Lock()
         self._in_force: dict[str, Planned] = {}
         self._states: dict[str, State] = {}
+        self._at: dict[str | None, str] = {}
         self._dedicated: frozenset[str] = frozenset()
         self._unproven = False
         self._task: asyncio.Task[None] | None = None
@@ -151,6 +153,7 @@ class Reconciler:
     async def reconcile(self) -> None:
         """Make one pass: settle the ways out, apply what is wanted, record each environment's state."""
         async with self._passing:
+            await self._close_unproven()
             # Read before the rest, so that a change in between is seen by the next poll.
             seen = await asyncio.to_thread(self._wanted.changes)
             found = await asyncio.to_thread(self._wanted.infrastructures)
@@ -159,15 +162,17 @@ class Reconciler:
             self._unproven = any(self._why_not(each) is None for each in found)
             ways = [await self._settle_way(each) for each in found]
             targets = await asyncio.to_thread(self._wanted.targets)
-            planned = plan(targets, self._terms).environments
+            planned = plan(targets, self._terms, found).environments
+            self._at = {each.environment.tunnel_address: each.environment.id for each in targets}
             results = await self._apply(planned)
             wanted = {each.environment_id: each for each in planned}
-            self._states = {}
-            for target in targets:
-                place = target.environment
-                reason = results[place.id]
-                self._states[place.id] = State(target, self._in_force.get(place.id), reason)
-                await self._settle(target, wanted[place.id], reason)
+            # Told as a whole and at once, whatever the store says to being told.
+            places = {target.environment.id: target for target in targets}
+            self._states = {
+                place: State(target, self._in_force.get(place), results[place]) for place, target in places.items()
+            }
+            for place, target in places.items():
+                await self._settle(target, wanted[place], results[place])
             finished = await self._finish(ways, targets)
             self._publish(ways)
             # A port that another program holds may come free, and a connection end, without any change in the store:
@@ -258,12 +263,13 @@ class Reconciler:
         waiting = list(environments)
         while waiting:
             failed: list[Planned] = []
+            before = len(self._in_force)
             for planned in waiting:
                 reason = results[planned.environment_id] = await self._apply_one(planned)
                 if reason and not planned.refusal:
                     failed.append(planned)
-            # A port that one wants may have been given up by another in this very round.
-            if len(failed) == len(waiting):
+            # A port that one wants may have been given up by another in this very round, by success or for good.
+            if len(failed) == len(waiting) and len(self._in_force) == before:
                 break
             waiting = failed
         return results
@@ -278,12 +284,26 @@ class Reconciler:
             try:
                 await self._engine.apply(planned.environment_id, planned.rules)
             except ListenError as error:
-                if before is not None and _admits(before) != _admits(planned):
+                if before is not None and (_admits(before) != _admits(planned) or self._is_others(before)):
                     # To leave by what was wanted before would be worse than not to leave.
                     await self._close(planned.environment_id)
                 return str(error)
         self._in_force[planned.environment_id] = planned
         return ""
+
+    def _is_others(self, planned: Planned) -> bool:
+        """Say whether who dials where this environment listens is another environment's application by now."""
+        address = None if planned.proxy is None else planned.proxy.listen_address
+        return self._at.get(address, planned.environment_id) != planned.environment_id
+
+    async def _close_unproven(self) -> None:
+        """Close what leaves from an address that is no longer proven: that needs nobody's word but the proof's."""
+        for environment_id, planned in list(self._in_force.items()):
+            sources = () if planned.way is None else planned.way.sources
+            if reason := "; ".join(filter(None, map(self._proving.reason, sources))):
+                await self._close(environment_id)
+                if (state := self._states.get(environment_id)) is not None:
+                    self._states[environment_id] = State(state.target, None, reason)
 
     async def _close(self, environment_id: str) -> None:
         await self._engine.apply(environment_id, ())
@@ -302,6 +322,7 @@ class Reconciler:
             _log.info("egress.applied", environment=planned.environment_id, forwards=len(planned.forwards))
 
     async def _run(self) -> None:
+        told = ""
         while True:
             try:
                 async with asyncio.timeout(self._poll_s):
@@ -316,7 +337,12 @@ class Reconciler:
             except Exception as error:
                 # The store may be busy or gone for a moment; what is in force stays, and the next poll tries again.
                 self._seen = None
-                _log.exception("egress.reconcile_failed", error=repr(error))
+                if told != (told := repr(error)):  # once, not at each poll
+                    _log.exception("egress.reconcile_failed", error=told)
+                continue
+            if told:
+                told = ""
+                _log.info("egress.reconciled_again")
 
 
 def _admits(planned: Planned) -> object:

@@ -10,6 +10,8 @@ Not here: judging forwards (`forward_rules`), putting into force (`reconcile`).
 from __future__ import annotations
 
 import json
+import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -217,7 +219,10 @@ def _leaves_by(each: Described) -> tuple[str, Mode, tuple[str, ...]]:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        # Opening a pipe would wait for whoever writes, and nobody could end us meanwhile.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                raise BadRules(f"{path}: is a pipe: put the rules into a file, which can be read again")
             content = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise BadRules(f"{path}: cannot be read: {error.strerror}") from None

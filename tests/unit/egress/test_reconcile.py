@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from pathlib import Path
 
+import pytest
 from sqlalchemy import update
 
 from outgate.egress.gate import Limits
@@ -337,3 +339,125 @@ async def test_a_store_that_fails_for_a_moment_ends_nothing(tmp_path: Path) -> N
             await until_ready(place)
             assert in_force(bench) == {("10", 30000)}
             await reconciler.close()
+
+
+@on_both_loops
+async def test_a_store_that_stays_away_is_told_once_and_again_when_it_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with world(tmp_path, tunnel=tunnel_address()) as place:
+        async with Bench(tmp_path) as bench:
+            reconciler = reconciler_for(place, bench, poll_s=0.001)
+            await reconciler.start()
+            calls, many = 0, asyncio.Event()
+
+            def failing() -> int:
+                nonlocal calls
+                calls += 1
+                if calls > 20:
+                    many.set()
+                raise OSError("the disk is gone")
+
+            with caplog.at_level(logging.INFO):
+                reconciler._wanted.changes = failing
+                async with asyncio.timeout(30):
+                    await many.wait()
+                reconciler._wanted.changes = place.control.data_version
+                put(place, 30000)
+                async with asyncio.timeout(30):
+                    while "egress.reconciled_again" not in caplog.messages:
+                        await asyncio.sleep(0.005)
+            await reconciler.close()
+            assert (status(place), in_force(bench)) == ("ready", {("10", 30000)})
+            assert caplog.messages.count("egress.reconcile_failed") == 1
+
+
+@on_both_loops
+async def test_a_store_that_takes_no_word_leaves_no_state_out(tmp_path: Path) -> None:
+    with world(tmp_path, tunnel=tunnel_address()) as place:
+        async with Bench(tmp_path) as bench:
+            put(place, 30000, environment="10")
+            put(place, 30000, environment="11")
+            reconciler = reconciler_for(place, bench)
+
+            def settle(*_: object) -> bool:
+                raise OSError("database is locked")
+
+            reconciler._wanted.settle = settle
+            with pytest.raises(OSError, match="locked"):
+                await reconciler.reconcile()
+            assert [state.target.environment.id for state in reconciler.states()] == ["10", "11"]
+            assert all(state.in_force is not None for state in reconciler.states())
+
+
+@on_both_loops
+async def test_an_address_that_is_not_proven_is_not_left_from_whatever_the_store_says(tmp_path: Path) -> None:
+    with world(tmp_path, kind=Mode.DEDICATED, tunnel=tunnel_address()) as place:
+        async with Bench(tmp_path) as bench:
+            proofs = Proofs()
+            put(place, 30000)
+            reconciler = reconciler_for(place, bench, proofs=proofs, poll_s=0.005)
+            await reconciler.start()
+            assert in_force(bench) == {("10", 30000)}
+
+            def changes() -> int:
+                raise OSError("database is locked")
+
+            reconciler._wanted.changes = changes
+            proofs.wrong["127.0.0.3"] = "seen from elsewhere"
+            place.clock.advance(300.0)
+            async with asyncio.timeout(30):
+                while in_force(bench):
+                    await asyncio.sleep(0.005)
+            assert reconciler.way("10", "mx.example", 25) == "seen from elsewhere"
+            assert next((state.in_force, state.reason) for state in reconciler.states()) == (
+                None,
+                "seen from elsewhere",
+            )
+            reconciler._wanted.changes = place.control.data_version
+            async with asyncio.timeout(30):
+                while status(place) != "failed":
+                    await asyncio.sleep(0.005)
+            await reconciler.close()
+
+
+def at_addresses(place: World, addresses: dict[str, str]) -> None:
+    """Put environments at tunnel addresses, all at once, as several orders between two passes do."""
+    with place.store._database.writing() as connection:
+        for environment, address in addresses.items():
+            row = t.environments.c.id == environment
+            connection.execute(update(t.environments).where(row).values(tunnel_address=address, status="updating"))
+
+
+@on_both_loops
+async def test_two_environments_may_swap_their_tunnel_addresses_in_one_pass(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    with world(tmp_path, tunnel=tunnel) as place:
+        async with Bench(tmp_path) as bench:
+            reconciler = reconciler_for(place, bench)
+            put(place, 30000, environment="10")
+            put(place, 30000, environment="11")
+            await reconciler.reconcile()
+            at_addresses(place, {"10": place.other.tunnel_address, "11": tunnel})
+            await reconciler.reconcile()
+            assert (status(place), status(place, "11")) == ("ready", "ready")
+            heard = {(each.environment_id, each.listen_address) for each in bench.engine.forwards()}
+            assert heard == {("10", place.other.tunnel_address), ("11", tunnel)}
+
+
+@on_both_loops
+async def test_where_another_environment_is_by_now_no_old_rules_stay(tmp_path: Path) -> None:
+    tunnel, elsewhere = tunnel_address(), tunnel_address()
+    with world(tmp_path, tunnel=tunnel) as place:
+        async with Bench(tmp_path) as bench:
+            reconciler = reconciler_for(place, bench)
+            put(place, 30000)
+            await reconciler.reconcile()
+            with socket.create_server((elsewhere, 30000)):
+                at_addresses(place, {"10": elsewhere})
+                await reconciler.reconcile()
+                assert (status(place), in_force(bench)) == ("failed", {("10", 30000)})
+                # 11 has no networking: whatever its applications dial there is closed.
+                at_addresses(place, {"11": tunnel})
+                await reconciler.reconcile()
+            assert (status(place), status(place, "11"), in_force(bench)) == ("failed", "ready", set())

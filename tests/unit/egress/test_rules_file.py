@@ -213,3 +213,9 @@ def test_a_file_is_planned_like_a_store(tmp_path: Path) -> None:
         file.settle_infrastructure(way.id, way.generation, "")
     (planned,) = plan(file.targets(), Terms(shared_addresses=("127.0.0.2",))).environments
     assert [type(rule).__name__ for rule in planned.rules] == ["Forward", "Proxy"]
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rules.json")
+    with pytest.raises(BadRules, match="is a pipe"):
+        RulesFile(tmp_path / "rules.json")
