@@ -83,15 +83,19 @@ class Route:
         address = str(guard.place(ip_address(answer)))
         if any(ip_address(address) in ip_network(network, strict=False) for network in self.way.tunnel):
             # Until something carries it there: by any other way it would leak.
-            return _Judged(address, (), "", Refused("closed", f"{self.name} is {address}: only the VPN leads there"))
+            return _Judged(address, (), "", Refused("closed", f"{self._means(address)}: only the VPN leads there"))
         verdict = guard.check(address, exceptions=self.way.exceptions, name=self.name)
         if not verdict.allowed:
-            return _Judged(address, (), "", Refused("guard", f"{self.name} is {address}: {verdict.reason}"))
+            return _Judged(address, (), "", Refused("guard", f"{self._means(address)}: {verdict.reason}"))
         version = ip_address(address).version
         fitting = tuple(each for each in self.way.sources if ip_address(each).version == version)
         if not fitting:
             return _Judged(address, (), "", Refused("source", f"no IPv{version} address to leave from for {address}"))
         return _Judged(address, fitting, verdict.exception, None)
+
+    def _means(self, address: str) -> str:
+        """Say which address a name stands for; an address stands for itself."""
+        return address if address == self.name else f"{self.name} is {address}"
 
 
 @dataclass(frozen=True, slots=True)

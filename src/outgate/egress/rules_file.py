@@ -23,6 +23,7 @@ from outgate.base.log import Log
 from outgate.egress import forward_rules
 from outgate.egress.forward_rules import Wrong
 from outgate.model.egress import AdvancedNetworking, EgressTarget, Environment, Mode, NetworkInfrastructure, PortForward
+from outgate.net import guard
 
 _log = Log("outgate.egress.rules_file")
 _MOST_BYTES = 16 * 1024 * 1024
@@ -323,7 +324,7 @@ def _id(place: str, given: object, wrong: list[Wrong]) -> str:
 
 
 def _address(text: str) -> str:
-    return str(ip_address(text))
+    return str(guard.place(ip_address(text)))
 
 
 def _network(text: str) -> str:

@@ -140,6 +140,8 @@ async def test_a_target_that_rebinds_is_refused_with_the_next_connection(new_pol
         how = await answered(reach, route)
         assert isinstance(how, Refused)
         assert (how.kind, str(how)) == ("guard", "target is 10.0.0.7: private address")
+        how = await answered(reach, Route("10.0.0.7", 25, way()))
+        assert str(how) == "10.0.0.7: private address"
         # An exception for the address does not make it one for the name's next address, and the verdicts stay apart.
         book.names["target"] = ["10.0.0.7", "127.0.0.1"]
         how = await answered(reach, route)

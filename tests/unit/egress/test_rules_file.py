@@ -47,11 +47,11 @@ def test_several_environments_and_what_the_api_returns() -> None:
         "advancedNetworkingEnabled": True,
         "_links": {"self": {"href": "/api"}},
     }
-    other = {"tunnelAddress": "127.1.0.2", "clientNetworks": ["10.0.0.0/8"]}
+    other = {"tunnelAddress": "::ffff:127.1.0.2", "clientNetworks": ["10.0.0.0/8"]}
     first, second = read_rules(json.dumps({"environments": [kept, other]}), "rules.json")
     assert (first.environment_id, first.program_id, first.egress_addresses) == ("10", "4", ("192.0.2.7",))
     assert first.non_proxy_hosts == ("*.example.com",)
-    assert second.forwards == ()
+    assert (second.forwards, second.tunnel_address) == ((), "127.1.0.2")
 
 
 @pytest.mark.parametrize(
