@@ -36,6 +36,7 @@ from support.egress_world import (
     rest,
 )
 from support.hosts import listening
+from support.network_bodies import POLICY
 from support.running import Running, wait_for
 
 pytestmark = pytest.mark.scenario
@@ -44,16 +45,6 @@ FLEXIBLE, DEDICATED_KIND, VPN = "flexiblePortEgress", "dedicatedEgressIp", "vpn"
 POOL = [DEDICATED, "198.51.100.21", "198.51.100.22", "198.51.100.23"]
 EXTERNAL = "external.example"
 DRAIN_S = 1.5
-POLICY = {
-    "dhGroup": "ECP256",
-    "ikeEncryption": "AES256",
-    "ikeIntegrity": "SHA256",
-    "ipsecEncryption": "AES256",
-    "ipsecIntegrity": "SHA256",
-    "pfsGroup": "ECP256",
-    "saDatasize": 102400000,
-    "saLifetime": 3600,
-}
 _numbers = itertools.count(1)
 
 

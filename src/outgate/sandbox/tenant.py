@@ -199,7 +199,7 @@ def make_egress_side(control: ControlStore, tenant: Tenant, tunnel_address: str)
             client_networks=("127.0.0.0/8", "::1/128"),
             environment_id=tenant.environment_id,
         )
-    if egress.infrastructure(tenant.program_id, tenant.infrastructure_id) is None:
+    if control.infrastructures.find(tenant.program_id, tenant.infrastructure_id) is None:
         egress.add_infrastructure(
             tenant.program_id,
             Mode.FLEXIBLE,

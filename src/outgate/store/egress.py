@@ -229,16 +229,6 @@ class EgressQueries:
             )
         return made
 
-    def infrastructures(self, program_id: str) -> tuple[NetworkInfrastructure, ...]:
-        """Return a program's network infrastructures, oldest first."""
-        with self._database.reading() as connection:
-            return rows.infrastructures(connection, program_id)
-
-    def infrastructure(self, program_id: str, infrastructure_id: str) -> NetworkInfrastructure | None:
-        """Return one of a program's network infrastructures, or None."""
-        found = (entry for entry in self.infrastructures(program_id) if entry.id == infrastructure_id)
-        return next(found, None)
-
     # Advanced networking
 
     def networking(self, environment_id: str) -> AdvancedNetworking | None:

@@ -152,13 +152,13 @@ async def test_a_vpn_fails_closed(tmp_path: Path) -> None:
             reconciler = reconciler_for(place, bench)
             await reconciler.reconcile()
             assert (status(place), in_force(bench)) == ("failed", set())
-            way = place.store.infrastructure("4", "7")
+            way = place.control.infrastructures.find("4", "7")
             assert (way.status, way.reason) == ("failed", NO_TUNNEL)
             assert reconciler.way("10", "mx.example", 25) == NO_TUNNEL
 
 
 def infrastructure(place: World) -> tuple[str, str]:
-    found = place.store.infrastructure("4", "7")
+    found = place.control.infrastructures.find("4", "7")
     assert found is not None
     return found.status, found.reason
 
@@ -238,7 +238,7 @@ async def test_what_is_deleting_goes_once_nothing_of_it_is_in_force(tmp_path: Pa
             await reconciler.reconcile()
             place.control.infrastructures.withdraw("4", "7", actor="test")
             await reconciler.reconcile()
-            assert place.store.infrastructure("4", "7") is None
+            assert place.control.infrastructures.find("4", "7") is None
             assert in_force(bench) == set()
             assert reconciler.way("10", "mx.example", 25) == "advanced networking is not enabled: nothing leaves"
 

@@ -36,8 +36,9 @@ def test_an_environment_is_found_in_its_own_program_only(place: World) -> None:
     assert store.environment("4", "10") == place.environment
     assert store.environment("5", "10") is None
     assert [each.id for each in store.environments("4", "stage")] == ["11"]
-    assert store.infrastructure("5", "7") is None
-    assert store.infrastructure("4", "7") == place.way
+    ways = place.control.infrastructures
+    assert ways.find("5", "7") is None
+    assert ways.find("4", "7") == place.way
 
 
 def test_generations_grow_and_a_late_result_counts_for_nothing(place: World) -> None:

@@ -63,7 +63,8 @@ def build(
     variable = VariableOperations(store, http_proxy_port)
     addresses = Addresses(tuple(shared_addresses), tuple(dedicated_addresses), vpn_address)
     ways = InfrastructureOperations(store, infrastructures, changed, addresses)
-    networking = NetworkingOperations(store, changed, addresses, terms or Terms(shared_addresses=addresses.shared))
+    terms = terms or Terms(shared_addresses=addresses.shared)
+    networking = NetworkingOperations(store, infrastructures, changed, addresses, terms)
     test = ConnectivityOperations(store, connectivity)
     program = "/api/program/{program_id}"
     environment = program + "/environment/{environment_id}"

@@ -21,7 +21,7 @@ from outgate.api.cloud_manager.problems import Problem
 from outgate.egress.plan import Terms, plan
 from outgate.model.egress import Environment, Mode, NetworkInfrastructure
 from outgate.store.egress import EgressQueries, EnvironmentMoving
-from outgate.store.infrastructures import FAILED, READY, InfrastructureMoving, way_of
+from outgate.store.infrastructures import FAILED, READY, InfrastructureMoving, InfrastructureQueries, way_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,14 @@ class NetworkingOperations:
     def __init__(
         self,
         store: EgressQueries,
+        infrastructures: InfrastructureQueries,
         changed: Callable[[], None],
         addresses: Addresses,
         terms: Terms,
     ) -> None:
         """`changed` is called after each change; `terms` decide what carries a forward."""
         self._store = store
+        self._infrastructures = infrastructures
         self._places = Places(store)
         self._changed = changed
         self._addresses = addresses
@@ -66,7 +68,7 @@ class NetworkingOperations:
         found = await asyncio.to_thread(self._store.networking, place.id)
         entries: list[hal.Json] = []
         if found is not None:
-            way = await asyncio.to_thread(self._store.infrastructure, place.program_id, found.infrastructure_id)
+            way = await asyncio.to_thread(self._infrastructures.find, place.program_id, found.infrastructure_id)
             engines = await asyncio.to_thread(self._engines, place.id)
             advice = validation.advice(found.port_forwards)
             addresses = self._addresses.of(way)
@@ -116,7 +118,7 @@ class NetworkingOperations:
 
     async def _way_out(self, place: Environment) -> NetworkInfrastructure:
         """Return the infrastructure an environment leaves by. Raises `Problem` if there is none that is ready."""
-        found = await asyncio.to_thread(self._store.infrastructures, place.program_id)
+        found = await asyncio.to_thread(self._infrastructures.of_program, place.program_id)
         way = way_of(place, found)
         if way is None:
             none = "" if not found else f" for region {place.region} nor for its primary one"
