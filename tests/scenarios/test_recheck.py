@@ -19,6 +19,9 @@ def refused(tenant: Tenant) -> bool:
         tenant.send()
     except smtplib.SMTPAuthenticationError:
         return True
+    except smtplib.SMTPResponseException as answer:
+        # The login was still right and has just been withdrawn: QUIT is told so.
+        return answer.smtp_code == 421
     return False
 
 
