@@ -102,7 +102,7 @@ def walk(operator: Operator, tunnel: str, port: int) -> None:
     wait_for(settled, lambda state: state == "ready ")
     assert tried(tunnel) == b""
     (line,) = operator.lines("--refusal", "guard")
-    assert (line["reason"], line["forward"]) == (f"{TARGET} is {TARGET}: loopback address", rule)
+    assert (line["reason"], line["forward"]) == (f"{TARGET}: loopback address", rule)
     assert "1 guard" in operator("status")
 
     operator("exceptions", "add", TARGET, "--environment", number, "--reason", "a test")
