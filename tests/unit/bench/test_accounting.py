@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from measure.accounting import Cgroup, MemoryWatch, Tree, open_account
 
-BURN = "import time\nwhile time.process_time() < 0.2: pass\n"
+# More than is asked for: the kernel counts in steps.
+BURN = "import time\nwhile time.process_time() < 0.25: pass\n"
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def test_a_tree_counts_a_child_that_has_ended() -> None:
     with python(program) as process:
         account = Tree(lambda: [process.pid])
         assert account.pids() == [process.pid]
-        assert account.cpu_seconds() >= 0.15  # of 0.2: the kernel counts in steps
+        assert account.cpu_seconds() >= 0.2
 
 
 def test_a_tree_counts_living_grandchildren() -> None:
@@ -43,7 +44,7 @@ def test_a_tree_counts_living_grandchildren() -> None:
         account = Tree(lambda: [process.pid])
         family = account.pids()
         assert len(family) == 3
-        assert account.cpu_seconds() >= 0.15  # of 0.2: the kernel counts in steps
+        assert account.cpu_seconds() >= 0.2
         for pid in family[1:]:
             os.kill(pid, 9)
 
