@@ -27,6 +27,7 @@ from outgate.mailer import config as configuration
 from outgate.mailer import wire
 from outgate.mailer.config import Forward, Forwards, MailConfig
 from outgate.mailer.interpolate import Source
+from outgate.mailer.target import target_of
 from outgate.mailer.values import ConfigError
 from outgate.mailer.wire import MessageError
 from outgate.smtp.client import Transaction, TransactionResult
@@ -37,7 +38,6 @@ from outgate.smtp.sync.client import Connection, connect
 
 _log = Log("outgate.mailer")
 _QUEUED = re.compile(r"\bqueued as ([0-9A-Za-z.\-_]{1,64})")
-_TUNNEL = "proxy.tunnel"
 
 NameCheck = Literal["forward", "chain-only"]
 
@@ -83,8 +83,7 @@ class MailService:
 
         Raises `ConfigError` if `cafile` holds no certificates."""
         self.config = config
-        self._forwards = forwards
-        self._tunnel_names = frozenset(name for name in tunnel_names if name)
+        self._target = target_of(config, forwards, tunnel_names)
         self._tls_names = tls_names
         self._context = _context(cafile)
         self._chain_only = _context(cafile)
@@ -124,7 +123,7 @@ class MailService:
         return cls(
             config,
             forwards=known,
-            tunnel_names=(_TUNNEL, source.get("AEM_PROXY_HOST") or "", known.tunnel),
+            tunnel_names=(source.get("AEM_PROXY_HOST") or "",),
             tls_names=tls_names,
             cafile=cafile or source.get("SSL_CERT_FILE"),
             timeouts=timeouts,
@@ -198,26 +197,17 @@ class MailService:
     @property
     def forward(self) -> Forward | None:
         """Return the port forward that the configured port is, None if the host is no tunnel or it is unknown."""
-        return self._forwards.by_port.get(self.config.port) if self.through_tunnel else None
+        return self._target.forward
 
     @property
     def through_tunnel(self) -> bool:
         """Say whether the configured host stands for the tunnel."""
-        return self.config.host in self._tunnel_names
+        return self._target.through_tunnel
 
     @property
     def server(self) -> str:
         """Return the server as errors name it: "smtp.mymail.com:465 via 127.0.0.1:30465"."""
-        dialled = f"{self._address}:{self.config.port}"
-        forward = self.forward
-        return f"{forward.name}:{forward.destination} via {dialled}" if forward else dialled
-
-    @property
-    def _address(self) -> str:
-        # `proxy.tunnel` is a name inside the vendor's network only; elsewhere the forwards tell the address.
-        if self.config.host == _TUNNEL and self._forwards.tunnel:
-            return self._forwards.tunnel
-        return self.config.host
+        return self._target.label
 
     def _open(self) -> Connection:
         """Connect and log in. Raises `SendFailed`, `ConfigError`, or `_Refused` with the server's reply."""
@@ -246,21 +236,20 @@ class MailService:
         return connection
 
     def _dial(self, context: ssl.SSLContext) -> Connection:
-        forward = self.forward
         return connect(
-            self._address,
-            self.config.port,
+            self._target.host,
+            self._target.port,
             ehlo_name=_own_name(),
             tls=self.config.tls,
             context=context,
-            server_name=forward.name if forward else None,
+            server_name=self._target.server_name,
             timeouts=self._timeouts,
         )
 
     def _unknown_forward(self) -> str:
         """Say that the port's forward is not known and, from a look at the certificate, what it might be."""
         text = (
-            f"no port forward is known for port {self.config.port} of the tunnel {self._address},"
+            f"no port forward is known for port {self._target.port} of the tunnel {self._target.host},"
             " so the server's name cannot be checked: give the environment's forwards"
             " (OUTGATE_FORWARDS, or load(forwards=…))"
         )

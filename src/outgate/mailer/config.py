@@ -4,7 +4,7 @@ Standards: the vendor's `com.day.cq.mailer.DefaultMailService`; Apache Sling's n
 Promises: one file counts, never a mixture; what cannot be used is a `ConfigError` that names the property and
 shows no value; a placeholder without a value never becomes a password.
 Dangers: on the cloud service STARTTLS is forced when `smtp.ssl` is off; `classic` is the older behaviour.
-Not here: sending (`mailer.client`), the file's grammar (`mailer.osgi`).
+Not here: sending (`mailer.client`), the file's grammar (`mailer.osgi`), which file counts (`mailer.folders`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from outgate.mailer import osgi
-from outgate.mailer.interpolate import Source, interpolate_and_tell
+from outgate.mailer.folders import open_configurations
+from outgate.mailer.interpolate import Source, explain
 from outgate.mailer.values import ConfigError, Value
 from outgate.smtp.connecting import TlsMode
 
 PID = "com.day.cq.mailer.DefaultMailService"
 FILE_NAME = f"{PID}.cfg.json"
-_INHERITED = {"rde": "dev", "preview": "publish"}
 _HOST = re.compile(r"[A-Za-z0-9:._\-\u0080-\U0010ffff]{1,255}")
 
 
@@ -143,35 +142,6 @@ def _forward(entry: object, where: str) -> Forward:
     return Forward(port, name, destination)
 
 
-def find(path: str | Path, run_modes: Iterable[str] = ()) -> Path:
-    """Return the mail service's configuration file: `path` itself, or in a folder the one whose folder name
-    (`config.author.dev`) matches the most run modes. Raises `ConfigError` for none and for a tie."""
-    place = Path(path)
-    if place.is_file():
-        return place
-    if not place.is_dir():
-        raise ConfigError(f"{place} does not exist")
-    if (place / FILE_NAME).is_file():
-        return place / FILE_NAME
-    active = {mode.strip() for mode in run_modes if mode.strip()}
-    inherited = {_INHERITED[mode] for mode in active if mode in _INHERITED} - active
-    ranked: list[tuple[tuple[int, int], Path]] = []
-    for folder in sorted(place.iterdir()):
-        name, *modes = folder.name.split(".")
-        if name == "config" and (folder / FILE_NAME).is_file() and set(modes) <= active | inherited:
-            # An inherited mode is the weaker match: config.rde beats config.dev on a rapid environment.
-            ranked.append(((len(modes), -len(set(modes) & inherited)), folder / FILE_NAME))
-    if not ranked:
-        modes_text = f" for the run modes {', '.join(sorted(active))}" if active else ""
-        raise ConfigError(f"no config folder in {place} has {FILE_NAME}{modes_text}")
-    best = max(rank for rank, _ in ranked)
-    winners = [file for rank, file in ranked if rank == best]
-    if len(winners) > 1:
-        names = " and ".join(file.parent.name for file in winners)
-        raise ConfigError(f"{names} match the run modes equally well: only one may have {FILE_NAME}")
-    return winners[0]
-
-
 def load(
     path: str | Path,
     run_modes: Iterable[str] = (),
@@ -181,27 +151,16 @@ def load(
     classic: bool = False,
 ) -> MailConfig:
     """Find, read, interpolate and check the mail service's configuration. Raises `ConfigError`; for a file
-    that is no configuration the subclass `OsgiError`, with line and column."""
-    file = find(path, run_modes)
-    try:
-        raw = osgi.read(_decode(file.read_bytes()))
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
-    except osgi.OsgiError as error:
-        raise error.in_file(file) from None
+    that is no configuration the subclass `OsgiError`. Both tell file, line and column as far as there are any."""
+    file = open_configurations(path, PID).resolve(PID, run_modes)
+    properties = file.parse()
+    raw = {name: found.value for name, found in properties.items()}
     try:
         return settle(raw, env=env, secrets=secrets, classic=classic)
     except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from None
-
-
-def _decode(data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        before = data[: error.start]
-        line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
-        raise osgi.OsgiError("expected UTF-8, found another encoding", line, column) from None
+        known = {name.lower(): found for name, found in properties.items()}
+        place = known[error.name.lower()].value_at if error.name.lower() in known else None
+        raise error.at(file=file.where, line=place.line if place else 0, column=place.column if place else 0) from None
 
 
 def settle(raw: Mapping[str, Value], *, env: Source, secrets: Source, classic: bool = False) -> MailConfig:
@@ -210,16 +169,17 @@ def settle(raw: Mapping[str, Value], *, env: Source, secrets: Source, classic: b
     stayed: dict[str, tuple[str, ...]] = {}
     for name, value in raw.items():
         try:
-            replaced, unresolved = interpolate_and_tell(value, env=env, secrets=secrets, conf=raw)
+            explained = explain(value, env=env, secrets=secrets, conf=raw)
         except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from None
-        given[name.lower()] = replaced
-        stayed[name.lower()] = unresolved
+            raise error.at(name=name) from None
+        given[name.lower()] = explained.value
+        stayed[name.lower()] = explained.stayed
     for name in ("smtp.host", "smtp.port", "smtp.user", "smtp.password", "from.address"):
         if stayed.get(name):
             raise ConfigError(
-                f"{name}: nothing is set for {', '.join(stayed[name])}: set it in the environment,"
-                " or give the placeholder a default"
+                f"nothing is set for {', '.join(stayed[name])}: set it in the environment,"
+                " or give the placeholder a default",
+                name=name,
             )
     config = MailConfig(
         host=_host(given),
@@ -234,9 +194,9 @@ def settle(raw: Mapping[str, Value], *, env: Source, secrets: Source, classic: b
         oauth=_flag(given, "oauth.flow"),
     )
     if config.oauth:
-        raise ConfigError("oauth.flow: this mailer logs in with user and password only; set it to false")
+        raise ConfigError("this mailer logs in with user and password only; set it to false", name="oauth.flow")
     if config.user and not config.password:
-        raise ConfigError("smtp.password: a password is needed for smtp.user")
+        raise ConfigError("a password is needed for smtp.user", name="smtp.password")
     return config
 
 
@@ -245,28 +205,28 @@ def _text(given: Mapping[str, Value], name: str) -> str:
     if value is None:
         return ""
     if isinstance(value.value, tuple):
-        raise ConfigError(f"{name}: expected one value, not a list")
+        raise ConfigError("expected one value, not a list", name=name)
     return value.text
 
 
 def _host(given: Mapping[str, Value]) -> str:
     host = _text(given, "smtp.host").strip()
     if not host:
-        raise ConfigError("smtp.host: expected the name of the server, or of the tunnel")
+        raise ConfigError("expected the name of the server, or of the tunnel", name="smtp.host")
     if _HOST.fullmatch(host) is None:
-        raise ConfigError("smtp.host: expected a host name or an address")
+        raise ConfigError("expected a host name or an address", name="smtp.host")
     return host
 
 
 def _port(given: Mapping[str, Value]) -> int:
     text = _text(given, "smtp.port") if "smtp.port" in given else "25"
     if re.fullmatch(r"[0-9]{1,5}", text) is None or not 25 <= int(text) <= 65535:
-        raise ConfigError("smtp.port: expected a number from 25 to 65535 (through a tunnel: the portOrig)")
+        raise ConfigError("expected a number from 25 to 65535 (through a tunnel: the portOrig)", name="smtp.port")
     return int(text)
 
 
 def _flag(given: Mapping[str, Value], name: str) -> bool:
     text = _text(given, name).strip().lower()
     if text not in ("true", "false", ""):
-        raise ConfigError(f"{name}: expected true or false")
+        raise ConfigError("expected true or false", name=name)
     return text == "true"

@@ -33,11 +33,44 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """One placeholder that was looked up: `written` is its name as it stands, `name` the one that came out of it (which
+    may hold a secret's content, if a placeholder is nested in the name).
+
+    `found`: the source has it. `defaulted`: it has not, and the default was taken. Neither: it stayed as it is.
+    `nested`: it stood in a value that had been looked up itself."""
+
+    source: str
+    written: str
+    name: str = field(repr=False)
+    found: bool
+    defaulted: bool
+    nested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A value with its placeholders replaced, and what was looked up for it, in order."""
+
+    value: Value
+    lookups: tuple[Lookup, ...]
+
+    @property
+    def stayed(self) -> tuple[str, ...]:
+        """Return the placeholders of the value itself that stayed as they are, as `$[source:name]`."""
+        return tuple(
+            f"$[{each.source}:{each.written}]"
+            for each in self.lookups
+            if not (each.found or each.defaulted or each.nested)
+        )
+
+
 @dataclass(slots=True)
 class _Context:
     sources: dict[str, Source]
     conf: Mapping[str, Value]
-    unresolved: list[str] = field(default_factory=list[str])
+    lookups: list[Lookup] = field(default_factory=list[Lookup])
     depth: int = 0
     replaced: int = 0
 
@@ -53,18 +86,18 @@ def interpolate(
     """Return `value` with its placeholders replaced. Only String and String[] values have any.
 
     `conf` are the properties of the same configuration, as read. Raises `InterpolationError`."""
-    return interpolate_and_tell(value, env=env, secrets=secrets, props=props, conf=conf)[0]
+    return explain(value, env=env, secrets=secrets, props=props, conf=conf).value
 
 
-def interpolate_and_tell(
+def explain(
     value: str | Value,
     *,
     env: Source,
     secrets: Source,
     props: Source | None = None,
     conf: Mapping[str, Value] | None = None,
-) -> tuple[Value, tuple[str, ...]]:
-    """Do as `interpolate`; return also the placeholders of `value` that stayed, as `$[source:name]`."""
+) -> Explained:
+    """Do as `interpolate`; tell also what was looked up. What is missing in a default that is not used is not told."""
     context = _Context({"env": env, "secret": secrets}, conf or {})
     if props is not None:
         context.sources["prop"] = props
@@ -75,7 +108,7 @@ def interpolate_and_tell(
         result = Value("String[]", tuple(_splice(given.value, context)))
     else:
         result = given
-    return result, tuple(context.unresolved)
+    return Explained(result, tuple(context.lookups))
 
 
 def _splice(items: tuple[Scalar, ...], context: _Context) -> list[Scalar]:
@@ -152,18 +185,18 @@ def _replace(key: str, context: _Context, inside: tuple[tuple[str, str], ...]) -
     cut = _directives_at(rest)
     raw_name, raw_directives = (rest, "") if cut < 0 else (rest[:cut], rest[cut + 1 :])
     name = _nested(raw_name, context, inside)
-    stayed = len(context.unresolved)
+    before = len(context.lookups)
     directives = _directives(_nested(raw_directives, context, inside)) if cut >= 0 else {}
     if (source, name) in inside:
         return None
     value = _look_up(source, name, raw_name, context)
-    if value is None:
-        value = directives.get("default")
+    found = value is not None
+    if found:
+        del context.lookups[before:]
     else:
-        del context.unresolved[stayed:]  # what is missing in a default that is not used is not missing
+        value = directives.get("default")
+    context.lookups.append(Lookup(source, raw_name, name, found, not found and value is not None, bool(inside)))
     if value is None:
-        if not inside:
-            context.unresolved.append(f"$[{source}:{raw_name}]")
         return None
     text = _nested(value, context, (*inside, (source, name)))
     type_name = directives.get("type")

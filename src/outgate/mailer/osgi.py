@@ -4,7 +4,7 @@ Standards: OSGi Compendium chapter 150 (configurator: types, keys), RFC 8259 wit
 Promises: any text gives values or `OsgiError` with line and column; comments are blanked in place, so that
 positions are those of the file; no error shows a value.
 Dangers: property names that differ only in case, or in a type, are one property: a clash is an error.
-Not here: placeholders (`mailer.interpolate`), which file to read (`mailer.config`).
+Not here: placeholders (`mailer.interpolate`), which file to read (`mailer.folders`).
 """
 
 from __future__ import annotations
@@ -35,19 +35,35 @@ class OsgiError(ConfigError):
     """The file is not a configuration. `line` and `column` count from 1."""
 
     def __init__(self, text: str, line: int, column: int) -> None:
-        super().__init__(f"line {line}, column {column}: {text}")
-        self.line = line
-        self.column = column
+        super().__init__(text, line=line, column=column)
 
-    def in_file(self, file: object) -> OsgiError:
-        """Return the same error with the file's name in front."""
-        named = OsgiError("", self.line, self.column)
-        named.args = (f"{file}: {self}",)
-        return named
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the text; `line` and `column` count from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """One property as it stands in the file: `written_type` is what is behind the colon of its key, "" if nothing."""
+
+    name: str
+    value: Value
+    written_type: str
+    key_at: Place
+    value_at: Place
 
 
 def read(text: str) -> dict[str, Value]:
     """Return the properties of a configuration by name, without their type suffix. Raises `OsgiError`."""
+    return {name: found.value for name, found in parse(text).items()}
+
+
+def parse(text: str) -> dict[str, Property]:
+    """Do as `read`, and tell where each property stands. Raises `OsgiError`."""
     if text.startswith("\ufeff"):
         raise OsgiError("expected a JSON object, found a byte order mark", 1, 1)
     reader = _Reader(_blank_comments(text))
@@ -55,6 +71,16 @@ def read(text: str) -> dict[str, Value]:
         return reader.read()
     except RecursionError:
         raise OsgiError("the values are nested too deeply", 1, 1) from None
+
+
+def decode(data: bytes) -> str:
+    """Return a file's text. Raises `OsgiError` if it is not UTF-8."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
+        raise OsgiError("expected UTF-8, found another encoding", line, column) from None
 
 
 def _blank_comments(text: str) -> str:
@@ -92,8 +118,8 @@ class _Reader:
         self._decoder = json.JSONDecoder(parse_constant=self._constant)
         self._seen: dict[str, _Seen] = {}
 
-    def read(self) -> dict[str, Value]:
-        found: dict[str, Value] = {}
+    def read(self) -> dict[str, Property]:
+        found: dict[str, Property] = {}
         self._take("{", "expected { at the beginning of the configuration")
         if self._peek() == "}":
             self._at += 1
@@ -116,7 +142,7 @@ class _Reader:
             self._fail("expected nothing behind the configuration")
         return found
 
-    def _property(self, found: dict[str, Value]) -> None:
+    def _property(self, found: dict[str, Property]) -> None:
         if self._peek() != '"':
             self._fail("expected a property name in double quotes")
         start = self._at
@@ -133,10 +159,13 @@ class _Reader:
         name, type_name = self._split(key, start)
         self._once(name, start)
         try:
-            found[name] = _typed(raw, type_name) if type_name else _untyped(raw)
+            value = _typed(raw, type_name) if type_name else _untyped(raw)
         except ConversionError as error:
             self._at = value_at
             self._fail(f"the value of {key} {error}", found=False)
+        found[name] = Property(
+            name, value, type_name, Place(*_place(self._text, start)), Place(*_place(self._text, value_at))
+        )
 
     def _split(self, key: str, start: int) -> tuple[str, str]:
         match = _TYPED.fullmatch(key)

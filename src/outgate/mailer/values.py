@@ -12,6 +12,7 @@ import math
 import re
 import struct
 from dataclasses import dataclass, field
+from typing import Self
 
 Scalar = str | int | float | bool
 
@@ -33,7 +34,30 @@ _NAMED = {"NaN": math.nan, "Infinity": math.inf, "+Infinity": math.inf, "-Infini
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used as it is; the text says what to change, and shows no value."""
+    """The configuration cannot be used as it is; `text` says what to change, and shows no value.
+
+    `name` is the property it is about, `file` where that stands, `line` and `column` count from 1: "" and 0 if there is
+    none, or as long as it is not known. `str()` gives all that is known: "FILE: line 3, column 5: smtp.port: TEXT"."""
+
+    def __init__(self, text: str, *, name: str = "", file: object = "", line: int = 0, column: int = 0) -> None:
+        super().__init__(text)
+        self.text = text
+        self.name = name
+        self.file = str(file)
+        self.line = line
+        self.column = column
+
+    def at(self, *, name: str = "", file: object = "", line: int = 0, column: int = 0) -> Self:
+        """Fill in what is not known yet of where it is; return the error itself."""
+        self.name = self.name or name
+        self.file = self.file or str(file)
+        if not self.line:
+            self.line, self.column = line, column
+        return self
+
+    def __str__(self) -> str:
+        place = f"line {self.line}, column {self.column}" if self.line else ""
+        return ": ".join(part for part in (self.file, place, self.name, self.text) if part)
 
 
 class ConversionError(ConfigError):

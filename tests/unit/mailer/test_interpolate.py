@@ -3,7 +3,7 @@
 import pytest
 
 from outgate.mailer.config import SecretFiles
-from outgate.mailer.interpolate import InterpolationError, interpolate, interpolate_and_tell
+from outgate.mailer.interpolate import InterpolationError, explain, interpolate
 from outgate.mailer.values import Value
 
 
@@ -236,7 +236,7 @@ class TestWhatStayed:
     )
     def test_it_is_told(self, value: str, stayed: tuple[str, ...]) -> None:
         env = {"SET": "1", "INNER": "$[env:NOT_IN_THE_FILE]"}
-        assert interpolate_and_tell(value, env=env, secrets={})[1] == stayed
+        assert explain(value, env=env, secrets={}).stayed == stayed
 
 
 def test_a_value_hides_what_it_holds() -> None:

@@ -1,0 +1,44 @@
+"""Whom to dial for a mail configuration, and which name the certificate there must have.
+
+Standards: RFC 9525 (the name a certificate must have).
+Promises: pure.
+Dangers: through a tunnel the certificate names the destination, not the host dialled: the forward's name is checked.
+Not here: dialling (`mailer.client`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from outgate.mailer.config import Forward, Forwards, MailConfig
+
+TUNNEL = "proxy.tunnel"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server: `host` and `port` are dialled, `server_name` is who must be there (None: `host` itself).
+
+    `through_tunnel` without a `forward`: the port leads somewhere that is not known."""
+
+    host: str
+    port: int
+    server_name: str | None
+    through_tunnel: bool
+    forward: Forward | None
+
+    @property
+    def label(self) -> str:
+        """Return the server as errors name it: "smtp.mymail.com:465 via 127.0.0.1:30465"."""
+        dialled = f"{self.host}:{self.port}"
+        return f"{self.forward.name}:{self.forward.destination} via {dialled}" if self.forward else dialled
+
+
+def target_of(config: MailConfig, forwards: Forwards, tunnel_names: Iterable[str] = ()) -> Target:
+    """Return whom to dial; `tunnel_names` are hosts that stand for the tunnel, beside the vendor's own name for it."""
+    through = config.host in {TUNNEL, forwards.tunnel, *tunnel_names} - {""}
+    forward = forwards.by_port.get(config.port) if through else None
+    # `proxy.tunnel` is a name inside the vendor's network only; elsewhere the forwards tell the address.
+    host = forwards.tunnel if config.host == TUNNEL and forwards.tunnel else config.host
+    return Target(host, config.port, forward.name if forward else None, through, forward)
