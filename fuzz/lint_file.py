@@ -12,7 +12,7 @@ import json
 from outgate.doctor import annotations, lint
 from outgate.doctor.names import MAIL, OAUTH
 from outgate.doctor.rules import RULES
-from outgate.mailer.folders import ConfigFile
+from outgate.mailer.folders import ConfigFile, Configurations
 
 _GOOD = b"""{
     "smtp.host": "$[env:AEM_PROXY_HOST;default=proxy.tunnel]",
@@ -41,7 +41,7 @@ def one_input(data: bytes) -> None:
         ConfigFile(OAUTH, (), "config/oauth.cfg.json", data),
         ConfigFile("org.example.Thing~1", ("dev", "author"), "config.dev.author/other.cfg.json", data),
     ]
-    found = lint.of_files(files, ["config/com.day.cq.mailer.DefaultMailService.xml"])
+    found = lint.of(Configurations("config", tuple(files)))
     by_name = {file.where: file for file in files}
     for each in found.findings:
         assert each.rule in RULES and each.text

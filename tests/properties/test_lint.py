@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from outgate.doctor import annotations, lint
 from outgate.doctor.names import MAIL, OAUTH
-from outgate.mailer.folders import ConfigFile
+from outgate.mailer.folders import ConfigFile, Configurations
 from outgate.mailer.values import ConfigError
 
 MARK = "Zq9Kv"
@@ -83,7 +83,7 @@ def test_no_value_of_a_secret_is_in_any_output(text: str, pid: str) -> None:
     except UnicodeEncodeError:
         assume(False)
         return
-    found = lint.of_files([ConfigFile(pid, (), f"config/{pid}.cfg.json", data)])
+    found = lint.of(Configurations("config", (ConfigFile(pid, (), f"config/{pid}.cfg.json", data),)))
     told = [
         annotations.text(found.findings, found.excerpts),
         annotations.github(found.findings),

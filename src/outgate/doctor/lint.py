@@ -9,8 +9,7 @@ Not here: the traps (`doctor.traps`, `doctor.tree_traps`), how findings are prin
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,14 +20,13 @@ from outgate.doctor.report import Finding
 from outgate.doctor.rules import Level, level
 from outgate.doctor.source import Excerpt, Source
 from outgate.doctor.tree_traps import Tree
-from outgate.mailer.folders import SUFFIX, ConfigFile, open_configurations
+from outgate.mailer.folders import SUFFIX, ConfigFile, Configurations, open_configurations
 from outgate.mailer.osgi import OsgiError, Property
 from outgate.mailer.values import ConfigError
 
 _IN_DEBUG = "debug-in-production"
-_BUILT = frozenset({"node_modules", "target", "build", "__pycache__"})
+_NAMED = (SUFFIX, ".zip", ".jar")
 _NOTHING_KNOWN = Known()
-_MOST_NAMES = 200_000
 
 Excerpts = Mapping[tuple[str, int, int], Excerpt]
 
@@ -59,16 +57,17 @@ def examine(path: str | Path, known: Known = _NOTHING_KNOWN) -> Linted:
 
     Raises `ConfigError`."""
     place = Path(path)
-    return of_files(
-        _files(place), list(_others(place)), known, alone=place.is_file() and not place.name.endswith(".zip")
-    )
+    # A single file that is named after no PID is taken for the mail service's.
+    found = open_configurations(place, MAIL if place.is_file() and not place.name.endswith(_NAMED) else "")
+    if not (found.files or found.old or found.oddities):
+        raise ConfigError(f"no configuration ({SUFFIX}) in {place}: name the folder that the config folders are in")
+    alone = place.is_file() and [file.where for file in found.files] == [found.where]
+    return of(found, known, alone=alone)
 
 
-def of_files(
-    files: Sequence[ConfigFile], others: Sequence[str] = (), known: Known = _NOTHING_KNOWN, *, alone: bool = False
-) -> Linted:
-    """Do as `examine`, with the files at hand. `others` look like configuration of mail in another format; `alone`: it
-    is one file by itself, and of what is beside it nothing is told."""
+def of(configurations: Configurations, known: Known = _NOTHING_KNOWN, *, alone: bool = False) -> Linted:
+    """Do as `examine`, with the files at hand. `alone`: one file by itself; of what is beside it nothing is told."""
+    files = configurations.files
     found: list[Finding] = []
     looks: dict[str, Look] = {}
     readable: dict[str, dict[str, Property] | None] = {}
@@ -84,7 +83,7 @@ def of_files(
         if meant.pid in (MAIL, OAUTH):
             looks[file.where] = Look(meant, properties, known)
         found += traps.of(meant, properties, known)
-    tree = Tree(files, others, looks)
+    tree = Tree(files, configurations.old, configurations.oddities, looks)
     if alone:
         found += tree_traps.wrong_pids(tree)
     else:
@@ -92,30 +91,6 @@ def of_files(
         found = [each for each in found if each.rule != _IN_DEBUG or not tree_traps.never_in_production(tree, each)]
     findings = sorted(set(found), key=lambda each: (each.file, each.line, each.column, each.rule, each.text))
     return Linted(findings, _excerpts(findings, files, readable), len(files))
-
-
-def _files(path: Path) -> tuple[ConfigFile, ...]:
-    # A single file that is named after no PID is taken for the mail service's.
-    alone = MAIL if path.is_file() and not path.name.endswith((SUFFIX, ".zip")) else ""
-    found = open_configurations(path, alone).files
-    if not found:
-        raise ConfigError(f"no configuration ({SUFFIX}) in {path}: name the folder that the config folders are in")
-    return found
-
-
-def _others(path: Path) -> Iterator[str]:
-    """Give the files that look like configuration of mail in another format."""
-    if not path.is_dir():
-        return
-    left = _MOST_NAMES
-    for folder, folders, names in os.walk(path, onerror=None):
-        folders[:] = sorted(each for each in folders if each not in _BUILT and not each.startswith("."))
-        left -= len(names)
-        if left < 0:
-            return
-        for name in sorted(names):
-            if name.lower().startswith("com.day.cq.mailer.") and not name.endswith(SUFFIX):
-                yield str(Path(folder) / name)
 
 
 def _excerpts(

@@ -54,7 +54,10 @@ class Look:
         self.file = file
         self.known = known
         self.properties = {name.lower(): each for name, each in properties.items()}
-        self._raw: dict[str, Value] = {name: each.value for name, each in properties.items()}
+        # `conf` finds a name in any case: as it is written here, and in lower case.
+        self._raw: dict[str, Value] = {name.lower(): each.value for name, each in properties.items()}
+        self._raw |= {name: each.value for name, each in properties.items()}
+        self._raw.setdefault("service.pid", Value("String", file.pid))
         self._source: Source | None = None
         self._settings: dict[str, Setting | None] = {}
 

@@ -17,6 +17,7 @@ from outgate.doctor.report import Finding
 from outgate.doctor.source import named_secret
 from outgate.doctor.written import DIRECTIVES, SOURCES, Written, near, scan, valid_name
 from outgate.mailer.osgi import Property
+from outgate.mailer.placeholder_grammar import split
 from outgate.mailer.values import ConversionError, convert, known
 
 _TYPES = ("String", "Integer", "Long", "Float", "Double", "Byte", "Short", "Character", "Boolean")
@@ -26,6 +27,7 @@ _VENDORS = frozenset(
     f"AEM_{rest}"
     for rest in ("PROXY_HOST", "HTTP_PROXY_PORT", "HTTPS_PROXY_PORT", "HTTP_PROXY_HOST", "HTTPS_PROXY_HOST")
 )
+_NO_DIRECTIVES = "Give the inner placeholder no directives."
 _DOCUMENTED = "EMAIL_USERNAME"
 
 
@@ -106,6 +108,10 @@ def name_of_a_variable(look: Look, at: Property, text: str, each: Written) -> It
 
 
 def directives(look: Look, at: Property, text: str, each: Written) -> Iterator[Finding]:
+    if each.name.count("[") > each.name.count("]"):
+        said = f"{at.name}: the first semicolon ends the name, also if it stands in a placeholder in the name"
+        yield look.find("unescaped-semicolon", said, at=at, near=_raw(text, each), remedy=_NO_DIRECTIVES)
+        return
     before = ""
     for directive in each.directives:
         if directive.name in DIRECTIVES:
@@ -152,7 +158,7 @@ def types(look: Look, at: Property, text: str, each: Written) -> Iterator[Findin
     scalar = given.removesuffix("[]")
     delimiter = each.last("delimiter") if given.endswith("[]") else None
     try:
-        for part in default.split(delimiter) if delimiter else (default,):
+        for part in split(default, delimiter) if delimiter else (default,):
             convert(part, scalar)
     except ConversionError as error:
         said = f"{at.name}: the default of {each.shown} {error.text}"
@@ -172,7 +178,7 @@ def arrays(look: Look, at: Property, text: str, each: Written) -> Iterator[Findi
 
 
 def references(look: Look, at: Property, text: str, each: Written) -> Iterator[Finding]:
-    if each.source == "conf" and "$[" not in each.name and each.name not in {p.name for p in look.properties.values()}:
+    if each.source == "conf" and "$[" not in each.name and each.name.lower() not in {*look.properties, "service.pid"}:
         said = f"{at.name}: {each.shown} names a property that this file does not have"
         yield look.find("conf-missing", said, at=at, near=_raw(text, each))
     if each.source == "prop":

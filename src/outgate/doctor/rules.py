@@ -102,6 +102,22 @@ _TABLE = (
         "Keep the .cfg.json only.",
     ),
     Rule(
+        "file-name",
+        _W,
+        _F,
+        "A file that is not read for its name",
+        "The name of a configuration file is the PID of its service and .cfg.json.",
+        "Rename the file.",
+    ),
+    Rule(
+        "folder-none",
+        _W,
+        _F,
+        "A file in no configuration folder",
+        "Configuration is read from /apps/<project>/osgiconfig/config and its siblings with run modes only.",
+        "Move it to osgiconfig/config, or to config with run modes, as config.author.",
+    ),
+    Rule(
         "folder-order",
         _E,
         _F,

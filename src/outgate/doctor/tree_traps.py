@@ -21,7 +21,8 @@ from outgate.doctor.look import Look
 from outgate.doctor.names import MAIL, OAUTH
 from outgate.doctor.report import Finding
 from outgate.doctor.rules import RULES, STATES
-from outgate.mailer.folders import SUFFIX, ConfigFile, Configurations
+from outgate.mailer import run_modes
+from outgate.mailer.folders import SUFFIX, ConfigFile, Configurations, Oddity, OldFile
 from outgate.mailer.values import ConfigError
 
 SERVICES = ("author", "publish")
@@ -29,21 +30,17 @@ ENVIRONMENTS = ("dev", "rde", "stage", "prod")
 COMBINATIONS = tuple(product(SERVICES, ENVIRONMENTS))
 SUPPORTED = frozenset([(), *((mode,) for mode in (*SERVICES, *ENVIRONMENTS)), *COMBINATIONS])
 _BY_CONTENT = {frozenset(modes): modes for modes in SUPPORTED}
-_OTHER_FORMATS = re.compile(
-    r"(?P<pid>com\.day\.cq\.mailer\.(?:\w+\.)*(?:DefaultMailService|OAuthConfigurationProviderImpl))"
-    r"(?:\.(?:config|xml|cfg|json|properties)|\.cfg\.json\.\w+|\.cfg\.jsonc?5?)",
-    re.IGNORECASE,
-)
 
 
 @dataclass(slots=True)
 class Tree:
-    """All configuration files of one place, and the names of other files that look like configuration of mail.
+    """All configuration files of one place; `old` are those in other formats, `oddities` what else the reader noticed.
 
     `looks` has those of the mail service and its OAuth provider that could be read, by where they are."""
 
     files: Sequence[ConfigFile]
-    others: Sequence[str] = ()
+    old: Sequence[OldFile] = ()
+    oddities: Sequence[Oddity] = ()
     looks: Mapping[str, Look] = field(default_factory=dict[str, Look])
 
 
@@ -51,10 +48,11 @@ def of(tree: Tree) -> Iterator[Finding]:
     """Give the traps between the files of a tree."""
     yield from wrong_pids(tree)
     yield from other_formats(tree)
+    yield from never_read(tree)
     yield from folders(tree)
     chosen = _Chosen(tree.files)
     yield from ties(chosen)
-    yield from environments(chosen)
+    yield from environments(tree, chosen)
     yield from providers(tree, chosen)
 
 
@@ -134,17 +132,24 @@ def wrong_pids(tree: Tree) -> Iterator[Finding]:
 
 
 def other_formats(tree: Tree) -> Iterator[Finding]:
+    """Those of the mail service and its OAuth provider; what else is in an old format is not looked into here."""
     mail = {str(PurePosixPath(file.where).parent) for file in tree.files if file.pid in (MAIL, OAUTH)}
-    for where in tree.others:
-        path = PurePosixPath(where)
-        if _OTHER_FORMATS.fullmatch(path.name):
-            beside = str(path.parent) in mail
-            said = (
-                "it lies beside the .cfg.json of the same service"
-                if beside
-                else "the cloud service's format is .cfg.json"
-            )
-            yield _find("other-format", f"a mail configuration in another format: {said}", where)
+    for file in tree.old:
+        if meant_pid(file.pid):
+            beside = str(PurePosixPath(file.where).parent) in mail
+            other = "beside the .cfg.json of the same service" if beside else "where a .cfg.json is expected"
+            said = f"a mail configuration in another format lies {other}"
+            yield _find("other-format", said, file.where)
+
+
+def never_read(tree: Tree) -> Iterator[Finding]:
+    """Files that are not read for their name, or for where they lie."""
+    for each in tree.oddities:
+        if each.kind == "name":
+            new = PurePosixPath(each.where).with_name(each.remedy.removeprefix("rename it to "))
+            yield _find("file-name", f"the file {each.text}", each.where, _move(each.where, str(new)))
+        elif each.kind == "place":
+            yield _find("folder-none", f"the file {each.text}", each.where)
 
 
 def folders(tree: Tree) -> Iterator[Finding]:
@@ -155,23 +160,14 @@ def folders(tree: Tree) -> Iterator[Finding]:
         if file.run_modes not in SUPPORTED and (folder not in first or file.pid == MAIL):
             first[folder] = file
     for folder, file in first.items():
-        name = PurePosixPath(folder).name
+        said, remedy = run_modes.oddity(file.run_modes) or ("the files of this folder are not read", "")
         meant = _BY_CONTENT.get(frozenset(mode.lower() for mode in file.run_modes))
         if meant is not None:
-            right = ".".join((name.partition(".")[0], *meant))
-            said = f"the files in {name} are not read: the folder's name is {right}"
-            yield _find("folder-order", said, file.where, _move(folder, str(PurePosixPath(folder).with_name(right))))
+            right = PurePosixPath(folder).with_name(".".join((run_modes.FOLDER, *meant)))
+            yield _find("folder-order", said, file.where, _move(folder, str(right)))
         else:
-            unknown = [mode for mode in file.run_modes if mode.lower() not in (*SERVICES, *ENVIRONMENTS)]
-            said = (
-                f"{', '.join(unknown)} is no run mode of the cloud service"
-                if unknown
-                else "its run modes exclude each other"
-            )
-            hint = "preview takes what publish has: use config.publish" if "preview" in unknown else ""
-            yield _find(
-                "folder-unsupported", f"the files in {name} are not read there: {said}", file.where, remedy=hint
-            )
+            remedy = f"{remedy[:1].upper()}{remedy[1:]}{'' if remedy.endswith('?') else '.'}" if remedy else ""
+            yield _find("folder-unsupported", said, file.where, remedy=remedy)
 
 
 def ties(chosen: _Chosen) -> Iterator[Finding]:
@@ -200,9 +196,9 @@ def _joined(files: list[ConfigFile]) -> str:
     return ".".join(("config", *together)) if together and apart and len(together) == 2 else ""
 
 
-def environments(chosen: _Chosen) -> Iterator[Finding]:
+def environments(tree: Tree, chosen: _Chosen) -> Iterator[Finding]:
     files = chosen.files(MAIL)
-    if not files:
+    if not files or any(file.pid == MAIL for file in tree.old):
         return
     without = [
         environment

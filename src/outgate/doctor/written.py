@@ -178,26 +178,26 @@ def _depth(open_at: list[tuple[int, bool, bool]]) -> int:
 
 def _written(text: str, start: int, end: int, depth: int, closed: bool, escaped: bool) -> Written:
     body = text[start + 2 : end - (1 if closed else 0)]
-    parts = list(_parts(body))
-    source, colon, name = parts[0].partition(":")
+    head, semicolon, rest = body.partition(";")  # the first one, also if it stands in a placeholder in the name
+    source, colon, name = head.partition(":")
+    parts = _parts(rest) if semicolon else ()
     directives = tuple(
-        Directive(key, value, bool(sign)) for key, sign, value in (part.partition("=") for part in parts[1:])
+        Directive(key, value, bool(sign)) for key, sign, value in (part.partition("=") for part in parts)
     )
     if not colon:
-        source, name = "", parts[0]
+        source, name = "", head
     return Written(start, end, depth, closed, escaped, source, name, directives)
 
 
 def _parts(body: str) -> Iterator[str]:
-    """Split at each `;` that stands in no bracket and, behind the name, has no backslash before it."""
+    """Split directives at each `;` that stands in no bracket and has no backslash before it."""
     depth = start = 0
-    first = True
     for at, sign in enumerate(body):
         if sign == "[":
             depth += 1
         elif sign == "]":
             depth -= 1
-        elif sign == ";" and depth <= 0 and (first or not _escaped(body, at)):
+        elif sign == ";" and depth <= 0 and not _escaped(body, at):
             yield body[start:at]
-            start, first = at + 1, False
+            start = at + 1
     yield body[start:]
