@@ -24,6 +24,7 @@ from outgate.mailer.target import TUNNEL
 from outgate.mailer.values import ConfigError, Value
 
 MAIL_PORTS = (465, 587, 25, 2525)
+_LONG = 2000  # signs of a value
 TUNNEL_PORTS = range(30000, 31001)
 _FLAGS = {"true": True, "false": False, "": False}
 
@@ -152,7 +153,9 @@ class Look:
         )
 
     def line(self, at: Property, value: object) -> str:
-        """Return the line to write in place of a property."""
+        """Return the line to write in place of a property; "" if nobody would read it."""
+        if isinstance(value, str) and len(value) > _LONG:
+            return ""
         return self.source.line_for(at.value_at, self.source.key(at.key_at), value)
 
     def renamed(self, at: Property, name: str) -> str:

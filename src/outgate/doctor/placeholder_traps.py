@@ -9,6 +9,7 @@ Not here: what a property of the mail service must be (`doctor.mail_traps`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from difflib import get_close_matches
 
 from outgate.doctor.look import Look
@@ -39,34 +40,37 @@ def of(look: Look, *, every: bool) -> Iterator[Finding]:
             yield look.find(
                 "placeholder-in-name", "a name is not searched for placeholders: it stays as it is", at=each
             )
-        for text in _texts(each):
+        for at, text in _texts(each):
+            scanned = scan(text) if "$[" in text else []
             if every or "$" in text or text.startswith("{"):
-                yield from _misspelt(look, each, text, every)
-            if "$[" in text:
-                for written in scan(text):
-                    if written.escaped:
-                        if every and written.plain:
-                            yield _escaped(look, each, text, written)
-                    elif written.source in SOURCES and written.closed:
-                        for trap in TRAPS:
-                            yield from trap(look, each, text, written)
+                yield from _misspelt(look, at, text, scanned, every)
+            for written in {_raw(text, written): written for written in scanned}.values():  # each of its kind once
+                if written.escaped:
+                    if every and written.plain:
+                        yield _escaped(look, at, text, written)
+                elif written.source in SOURCES and written.closed:
+                    for trap in TRAPS:
+                        yield from trap(look, at, text, written)
 
 
-def _texts(each: Property) -> Iterator[str]:
-    """Give the texts of a value in which placeholders are replaced."""
+def _texts(each: Property) -> Iterator[tuple[Property, str]]:
+    """Give the texts of a value in which placeholders are replaced; of a list's element, the property at its place."""
     value = each.value.value
     if isinstance(value, str):
-        yield value
+        yield each, value
     elif isinstance(value, tuple):
-        yield from (item for item in value if isinstance(item, str))
+        places = each.elements_at if len(each.elements_at) == len(value) else (each.value_at,) * len(value)
+        for item, place in zip(value, places, strict=True):
+            if isinstance(item, str) and ("$" in item or "[" in item or "{" in item):
+                yield replace(each, value_at=place), item
 
 
 def _raw(text: str, written: Written) -> str:
     return text[written.start : written.end]
 
 
-def _misspelt(look: Look, at: Property, text: str, every: bool) -> Iterator[Finding]:
-    for each in near(text, every=every):
+def _misspelt(look: Look, at: Property, text: str, scanned: list[Written], every: bool) -> Iterator[Finding]:
+    for each in {text[each.start : each.end]: each for each in near(text, every=every, scanned=scanned)}.values():
         whole = (each.start, each.end) == (0, len(text))
         # Of a secret nothing is shown but what is certainly no part of it.
         meant = each.meant if not named_secret(at.name) or (whole and each.certain) else ""
@@ -117,7 +121,7 @@ def directives(look: Look, at: Property, text: str, each: Written) -> Iterator[F
         if directive.name in DIRECTIVES:
             before = directive.name
             continue
-        meant = directive.name.strip().lower()
+        meant = directive.name[:20].strip().lower()
         if meant not in DIRECTIVES:
             meant = next(iter(get_close_matches(meant, DIRECTIVES, 1, 0.7)), "")
         if meant and directive.has_value:
@@ -144,7 +148,7 @@ def types(look: Look, at: Property, text: str, each: Written) -> Iterator[Findin
     if not known(given):
         scalar, array = (given[:-2], "[]") if given.endswith("[]") else (given, "")
         lower = {name.lower(): name for name in _TYPES} | _TYPE_ALIASES
-        meant = lower.get(scalar.strip().lower()) or next(iter(get_close_matches(scalar, _TYPES, 1, 0.6)), "")
+        meant = lower.get(scalar.strip().lower()) or next(iter(get_close_matches(scalar[:20], _TYPES, 1, 0.6)), "")
         said = f": write type={meant}{array}" if meant else ""
         fixed = raw.replace(f";type={given}", f";type={meant}{array}") if meant and each.source != "secret" else ""
         change = look.replaced(at, raw, fixed) if fixed else ""
@@ -215,22 +219,27 @@ def of_the_wrong_kind(look: Look, at: Property, text: str, each: Written) -> Ite
     if each.source not in ("env", "secret") or not each.plain:
         return
     raw = _raw(text, each)
-    as_secret = look.replaced(at, raw, f"$[secret:{each.name}]")
     stored = look.known.variables
     kind = (stored or {}).get(each.name)
     if each.source == "env" and kind == "secretString":
         said = f"{at.name}: {each.name} is stored as a secret, which $[env:…] does not see{_then(each)}"
-        yield look.find("env-reads-secret", said, at=at, near=raw, change=as_secret)
+        yield look.find(
+            "env-reads-secret", said, at=at, near=raw, change=look.replaced(at, raw, f"$[secret:{each.name}]")
+        )
     elif each.source == "secret" and kind == "string":
         said = f"{at.name}: {each.name} is stored as a plain variable, which $[secret:…] does not see{_then(each)}"
         change = "" if named_secret(at.name) else look.replaced(at, raw, f"$[env:{each.name}]")
         yield look.find("secret-reads-variable", said, at=at, near=raw, change=change)
     elif each.source == "env" and (named_secret(at.name) or named_secret(each.name)):
         said = f"{at.name}: {each.name} is a secret by its name, and read from env"
-        yield look.find("secret-from-env", said, at=at, near=raw, change=as_secret)
+        yield look.find(
+            "secret-from-env", said, at=at, near=raw, change=look.replaced(at, raw, f"$[secret:{each.name}]")
+        )
     elif each.source == "env" and stored is None and each.name == _DOCUMENTED:
         said = f"{at.name}: the vendor's page stores {each.name} with --secret; env does not see it then{_then(each)}"
-        yield look.find("documented-as-secret", said, at=at, near=raw, change=as_secret)
+        yield look.find(
+            "documented-as-secret", said, at=at, near=raw, change=look.replaced(at, raw, f"$[secret:{each.name}]")
+        )
     missing = stored is not None and kind is None and each.name not in _VENDORS and each.last("default") is None
     if missing and each.depth == 0:
         said = f"{at.name}: nothing is set for {each.shown}, and it has no default: it stays as it is"

@@ -52,6 +52,14 @@ _TABLE = (
         "Correct the place that is shown.",
     ),
     Rule(
+        "more-findings",
+        _N,
+        _F,
+        "There is more to find in this file",
+        "Only the first findings of a file are told.",
+        "Mend those, and look again.",
+    ),
+    Rule(
         "not-json",
         _E,
         _F,

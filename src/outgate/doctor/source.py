@@ -65,6 +65,7 @@ class Source:
         self._lines = text.split("\n")
         self._decoder = json.JSONDecoder()
         self._starts: list[int] | None = None
+        self._pieces: list[tuple[int, int]] | None = None
 
     def offset(self, place: Place) -> int:
         """Return where a place is in the text."""
@@ -143,7 +144,7 @@ class Source:
         if properties is None:
             spans = list(self._doubtful(text, start))
         else:
-            pieces = self.secrets(properties)
+            pieces = self._pieces = self.secrets(properties) if self._pieces is None else self._pieces
             spans = [(max(a - start, 0), min(b - start, len(text))) for a, b in pieces]
         spans += [match.span() for match in _USERINFO.finditer(text)]
         return _windowed(*_masked(text, [(a, b) for a, b in spans if a < b], column - 1))

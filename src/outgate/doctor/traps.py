@@ -9,6 +9,7 @@ Not here: the table of what each trap is called and means (`doctor.rules`), fold
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from outgate.doctor import mail_traps, oauth_traps, placeholder_traps
 from outgate.doctor.look import Known, Look
@@ -19,6 +20,8 @@ from outgate.doctor.unreadable import unreadable
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.osgi import Property
 
+MOST = 50  # findings of one file: nobody reads more, and a hostile file could have any number
+
 __all__ = ["RULES", "Known", "Level", "Rule", "level", "of", "unreadable"]
 
 
@@ -27,8 +30,19 @@ def of(file: ConfigFile, properties: Mapping[str, Property], known: Known) -> li
 
     Any file is searched for bad placeholders; those of the mail service and its OAuth provider for all else. The level
     is in a finding's state: BROKEN an error, WARNING a warning, OK a note; `level` gives it."""
-    found = list(dict.fromkeys(_each(file, Look(file, properties, known))))
+    look = Look(file, properties, known)
+    found = list(islice(_once(_each(file, look)), MOST + 1))
+    if len(found) > MOST:
+        found[MOST:] = [look.find("more-findings", f"there is more: the first {MOST} findings are told")]
     return sorted(found, key=lambda each: (each.line, each.column, each.rule))
+
+
+def _once(findings: Iterator[Finding]) -> Iterator[Finding]:
+    seen: set[Finding] = set()
+    for each in findings:
+        if each not in seen:
+            seen.add(each)
+            yield each
 
 
 def _each(file: ConfigFile, look: Look) -> Iterator[Finding]:

@@ -39,6 +39,8 @@ _OTHER_BRACKETS = re.compile(
 _NEAR_BODY = re.compile(
     rf"\s*(?P<source>{WORDS})\s*(?P<sign>[:.=/_ ])\s*(?P<name>[A-Za-z_]\w*)(?P<rest>.*)", re.I | re.S
 )
+_SIGN = re.compile(r"\$\[|[\[\]]")
+_DIVIDERS = re.compile(r"[;\[\]]")
 _DEEPEST = 50
 
 
@@ -99,15 +101,13 @@ def scan(text: str) -> list[Written]:
     """Return the placeholders of a value, inner ones before those that they stand in; those without an end last."""
     found: list[Written] = []
     open_at: list[tuple[int, bool, bool]] = []  # where, whether it is a placeholder, whether it is escaped
-    at = 0
-    while at < len(text):
-        sign = text[at]
-        if sign == "$" and text.startswith("$[", at) and len(open_at) < _DEEPEST:
-            open_at.append((at, True, _escaped(text, at)))
-            at += 2
-            continue
-        if open_at and sign in "[]" and not _escaped(text, at):
-            if sign == "[":
+    for match in _SIGN.finditer(text):
+        at = match.start()
+        if len(match[0]) == 2:
+            if len(open_at) < _DEEPEST:
+                open_at.append((at, True, _escaped(text, at)))
+        elif open_at and not _escaped(text, at):
+            if match[0] == "[":
                 if len(open_at) >= _DEEPEST:
                     break
                 open_at.append((at, False, False))
@@ -115,7 +115,6 @@ def scan(text: str) -> list[Written]:
                 start, real, escaped = open_at.pop()
                 if real:
                     found.append(_written(text, start, at + 1, _depth(open_at), True, escaped))
-        at += 1
     while open_at:
         start, real, escaped = open_at.pop()
         if real:
@@ -123,9 +122,11 @@ def scan(text: str) -> list[Written]:
     return found
 
 
-def near(text: str, *, every: bool) -> Iterator[Near]:
-    """Give what was meant to be a placeholder and is none. `every`: also what has a source that means nothing."""
-    for each in scan(text):
+def near(text: str, *, every: bool, scanned: list[Written] | None = None) -> Iterator[Near]:
+    """Give what was meant to be a placeholder and is none. `every`: also what has a source that means nothing.
+
+    `scanned` is what `scan` has given, if it has been asked."""
+    for each in scan(text) if scanned is None else scanned:
         if each.escaped:
             continue
         body = text[each.start + 2 : each.end - (1 if each.closed else 0)]
@@ -191,13 +192,17 @@ def _written(text: str, start: int, end: int, depth: int, closed: bool, escaped:
 
 def _parts(body: str) -> Iterator[str]:
     """Split directives at each `;` that stands in no bracket and has no backslash before it."""
+    if "[" not in body and "\\" not in body:
+        yield from body.split(";")
+        return
     depth = start = 0
-    for at, sign in enumerate(body):
+    for match in _DIVIDERS.finditer(body):
+        at, sign = match.start(), match[0]
         if sign == "[":
             depth += 1
         elif sign == "]":
             depth -= 1
-        elif sign == ";" and depth <= 0 and not _escaped(body, at):
+        elif depth <= 0 and not _escaped(body, at):
             yield body[start:at]
             start = at + 1
     yield body[start:]

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from outgate.doctor import traps
+from outgate.doctor import lint, traps
 from outgate.doctor.names import MAIL
 from outgate.doctor.report import State
 from outgate.doctor.traps import Known
 from outgate.mailer.config import Forward, Forwards
-from outgate.mailer.folders import ConfigFile
+from outgate.mailer.folders import ConfigFile, Configurations
 
 GOOD: dict[str, Any] = {
     "smtp.host": "$[env:AEM_PROXY_HOST;default=proxy.tunnel]",
@@ -99,3 +99,26 @@ def test_tls_is_held_against_where_the_port_leads() -> None:
     assert rules(smtp_port="30587") == ["tls-echo"]
     assert rules(smtp_port="30002", smtp_ssl=False, smtp_requiretls=True) == []
     assert rules(Known(STORED, FORWARDS), smtp_host="10.1.2.3") == []
+
+
+TRAP = "$[env.A] $[env:B;x;default=1;y]"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[" + f'"{TRAP}",' * 7_000 + '""]',
+        f'"{TRAP * 7_000}"',
+        '"' + "".join(f"$[env.A{number}]$[env:B;{number}]" for number in range(7_000)) + '"',
+        '"' + "$[env:A;x=" * 10_000 + "]" * 10_000 + '"',
+        '"' + "${env:A" * 25_000 + '"',
+    ],
+    ids=["list", "one text", "all different", "nested", "not closed"],
+)
+def test_a_large_file_with_traps_all_over_is_done_with_at_the_first_of_them(value: str) -> None:
+    text = f'{{"smtp.user": {value}, "smtp.password": "x"}}'
+    file = ConfigFile(MAIL, (), "f.cfg.json", text.encode())
+    found = traps.of(file, file.parse(), Known())
+    assert 1 < len(found) <= traps.MOST + 1
+    assert (len(found) > traps.MOST) == ("more-findings" in {each.rule for each in found})
+    lint.of(Configurations("", (file,)))
