@@ -213,6 +213,16 @@ class Connection:
 
         Raises `LocalProtocolError` for what cannot go on the wire, or when the connection is closed."""
         self._machine.send(transaction)
+        return self._result()
+
+    def ask_sender(self, reverse_path: str) -> TransactionResult:
+        """Ask whether the server takes mail from `reverse_path`, and send it none; `mail` of the result is its answer.
+
+        Raises as `send`."""
+        self._machine.ask_sender(reverse_path)
+        return self._result()
+
+    def _result(self) -> TransactionResult:
         found: list[TransactionResult] = []
 
         def ended(event: Event) -> bool:
