@@ -1,0 +1,198 @@
+"""Placeholders as they are written in a value: where, from which source, with which directives; and what is near one.
+
+Standards: the grammar of Apache Felix's ConfigAdmin interpolation plugin.
+Promises: pure; takes any text; the time is linear in its length.
+Dangers: a default may be a secret: show `Written.shown`, never a piece of the value.
+Not here: what becomes of a placeholder (`mailer.interpolate`), which are traps (`doctor.placeholder_traps`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+SOURCES = ("env", "secret", "prop", "conf")
+DIRECTIVES = ("default", "type", "delimiter")
+_ALIASES = {
+    "environment": "env",
+    "environ": "env",
+    "envs": "env",
+    "var": "env",
+    "vars": "env",
+    "variable": "env",
+    "secrets": "secret",
+    "sec": "secret",
+    "props": "prop",
+    "property": "prop",
+    "config": "conf",
+}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]{1,99}")
+_WORDS = "|".join((*SOURCES, *_ALIASES))
+# ${env:X}, $(env:X), {env:X}… : brackets of another kind; the name must look like a variable's.
+_OTHER_BRACKETS = re.compile(
+    rf"\$?(?P<open>[({{])[ ]?(?P<source>{_WORDS})[ ]?[:.][ ]?(?P<name>[A-Za-z_][A-Za-z_0-9]*)(?P<rest>[^)}}\n]*)[)}}]?",
+    re.IGNORECASE,
+)
+# What stands inside $[…] when the source is misspelt or the sign behind it is no colon.
+_NEAR_BODY = re.compile(
+    rf"\s*(?P<source>{_WORDS})\s*(?P<sign>[:.=/_ ])\s*(?P<name>[A-Za-z_]\w*)(?P<rest>.*)", re.I | re.S
+)
+_DEEPEST = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """One `;name=value`."""
+
+    name: str
+    value: str = field(repr=False)
+    has_value: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One placeholder: text[start:end] with its brackets. `closed`: its `]` is there. `depth`: how many it stands in.
+
+    `source` is "" if there is no colon; `name` is all that stands before the first directive then."""
+
+    start: int
+    end: int
+    depth: int
+    closed: bool
+    escaped: bool
+    source: str
+    name: str = field(repr=False)
+    directives: tuple[Directive, ...] = ()
+
+    def last(self, name: str) -> str | None:
+        """Return the value of a directive, the last one of that name, None if there is none."""
+        return next((each.value for each in reversed(self.directives) if each.name == name), None)
+
+    @property
+    def plain(self) -> bool:
+        """Say whether the source exists and the name can be one of a variable: both may be shown then."""
+        return self.source in SOURCES and _NAME.fullmatch(self.name) is not None
+
+    @property
+    def shown(self) -> str:
+        """Return it without its directives, for a message."""
+        return f"$[{self.source}:{self.name}]" if self.plain else "the placeholder"
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Something that was meant to be a placeholder, and what it was meant to be."""
+
+    start: int
+    end: int
+    why: str
+    meant: str
+
+
+def scan(text: str) -> list[Written]:
+    """Return the placeholders of a value, inner ones before those that they stand in; those without an end last."""
+    found: list[Written] = []
+    open_at: list[tuple[int, bool, bool]] = []  # where, whether it is a placeholder, whether it is escaped
+    at = 0
+    while at < len(text):
+        sign = text[at]
+        if sign == "$" and text.startswith("$[", at) and len(open_at) < _DEEPEST:
+            open_at.append((at, True, _escaped(text, at)))
+            at += 2
+            continue
+        if open_at and sign in "[]" and not _escaped(text, at):
+            if sign == "[":
+                if len(open_at) >= _DEEPEST:
+                    break
+                open_at.append((at, False, False))
+            else:
+                start, real, escaped = open_at.pop()
+                if real:
+                    found.append(_written(text, start, at + 1, _depth(open_at), True, escaped))
+        at += 1
+    while open_at:
+        start, real, escaped = open_at.pop()
+        if real:
+            found.append(_written(text, start, len(text), _depth(open_at), False, escaped))
+    return found
+
+
+def near(text: str, *, every: bool) -> Iterator[Near]:
+    """Give what was meant to be a placeholder and is none. `every`: also what has a source that means nothing."""
+    for each in scan(text):
+        if each.escaped:
+            continue
+        body = text[each.start + 2 : each.end - (1 if each.closed else 0)]
+        if each.source in SOURCES:
+            if not each.closed and each.plain:
+                yield Near(each.start, each.end, "its ] is missing", f"$[{each.source}:{each.name}]")
+            continue
+        match = _NEAR_BODY.fullmatch(body)
+        if match:
+            source = _source(match["source"])
+            why = "" if match["sign"] == ":" else "a colon is missing behind the source"
+            why = why or f"the source is {source}, written so"
+            yield Near(each.start, each.end, why, _meant(source, match["name"], match["rest"]))
+        elif every and _NAME.fullmatch(body):
+            yield Near(each.start, each.end, "it names no source", f"$[env:{body}]")
+        elif every:
+            yield Near(each.start, each.end, "its source does not exist", "")
+    for match in _OTHER_BRACKETS.finditer(text):
+        dollar = match[0].startswith("$")
+        if (dollar or match["open"] == "{") and (dollar or match.span() == (0, len(text))):
+            meant = _meant(_source(match["source"]), match["name"], match["rest"])
+            yield Near(match.start(), match.end(), "its brackets are not $[ and ]", meant)
+    match = re.fullmatch(rf"\[?({_WORDS}):([A-Za-z_]\w*)\]", text, re.IGNORECASE)
+    if match and every:
+        yield Near(0, len(text), "it does not begin with $[", _meant(_source(match[1]), match[2], ""))
+
+
+def valid_name(name: str) -> bool:
+    """Say whether a variable can have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
+def _source(written: str) -> str:
+    return _ALIASES.get(written.lower(), written.lower())
+
+
+def _meant(source: str, name: str, rest: str) -> str:
+    """Return the placeholder; of its directives only a default that names the tunnel is kept."""
+    default = ";default=proxy.tunnel" if "proxy.tunnel" in rest else ""
+    return f"$[{source}:{name}{default}]"
+
+
+def _escaped(text: str, at: int) -> bool:
+    return at > 0 and text[at - 1] == "\\" and (at == 1 or text[at - 2] != "\\")
+
+
+def _depth(open_at: list[tuple[int, bool, bool]]) -> int:
+    return sum(real for _, real, _ in open_at)
+
+
+def _written(text: str, start: int, end: int, depth: int, closed: bool, escaped: bool) -> Written:
+    body = text[start + 2 : end - (1 if closed else 0)]
+    parts = list(_parts(body))
+    source, colon, name = parts[0].partition(":")
+    directives = tuple(
+        Directive(key, value, bool(sign)) for key, sign, value in (part.partition("=") for part in parts[1:])
+    )
+    if not colon:
+        source, name = "", parts[0]
+    return Written(start, end, depth, closed, escaped, source, name, directives)
+
+
+def _parts(body: str) -> Iterator[str]:
+    """Split at each `;` that stands in no bracket and, behind the name, has no backslash before it."""
+    depth = start = 0
+    first = True
+    for at, sign in enumerate(body):
+        if sign == "[":
+            depth += 1
+        elif sign == "]":
+            depth -= 1
+        elif sign == ";" and depth <= 0 and (first or not _escaped(body, at)):
+            yield body[start:at]
+            start, first = at + 1, False
+    yield body[start:]

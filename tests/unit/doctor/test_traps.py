@@ -1,0 +1,102 @@
+"""What is seen in one file: the vendor's samples are good, and what is known of an environment is used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outgate.doctor import traps
+from outgate.doctor.names import MAIL
+from outgate.doctor.report import State
+from outgate.doctor.traps import Known
+from outgate.mailer.config import Forward, Forwards
+from outgate.mailer.folders import ConfigFile
+
+GOOD: dict[str, Any] = {
+    "smtp.host": "$[env:AEM_PROXY_HOST;default=proxy.tunnel]",
+    "smtp.port": "30465",
+    "smtp.user": "$[env:EMAIL_USERNAME;default=myApiKey]",
+    "smtp.password": "$[secret:EMAIL_PASSWORD]",
+    "from.address": "noreply@wknd.site",
+    "smtp.ssl": True,
+    "smtp.starttls": False,
+    "smtp.requiretls": False,
+    "debug.email": False,
+    "oauth.flow": False,
+}
+STORED = {"EMAIL_USERNAME": "string", "EMAIL_PASSWORD": "secretString"}
+FORWARDS = Forwards("10.1.2.3", {30465: Forward(30465, "smtp.mymail.com", 465), 30080: Forward(30080, "www", 80)})
+
+
+def look(known: Known | None = None, pid: str = MAIL, **changed: Any) -> list[Any]:
+    given = GOOD | {name.replace("_", "."): value for name, value in changed.items()}
+    text = json.dumps({name: value for name, value in given.items() if value is not ...}, indent=2)
+    file = ConfigFile(pid, (), "f.cfg.json", text.encode())
+    return traps.of(file, file.parse(), known or Known(variables=STORED))
+
+
+def rules(known: Known | None = None, pid: str = MAIL, **changed: Any) -> list[str]:
+    return [each.rule for each in look(known, pid, **changed)]
+
+
+# The four revisions of the vendor's page differ in the port and in the user's default only.
+@pytest.mark.parametrize("port", ["30002", "30465"])
+@pytest.mark.parametrize("user", ["apikey", "emailapikey", "myApiKey"])
+def test_the_vendors_samples_are_good_but_for_the_note_about_their_own_command(port: str, user: str) -> None:
+    found = look(Known(), smtp_port=port, smtp_user=f"$[env:EMAIL_USERNAME;default={user}]")
+    assert [(each.rule, each.state) for each in found] == [("documented-as-secret", State.OK)]
+    assert rules(smtp_port=port, smtp_user=f"$[env:EMAIL_USERNAME;default={user}]") == []
+
+
+def test_a_variable_of_the_other_type_is_told_in_both_directions() -> None:
+    turned = Known(variables={"EMAIL_USERNAME": "secretString", "EMAIL_PASSWORD": "string"})
+    user, password = look(turned)
+    assert (user.rule, user.change, user.line, user.column) == (
+        "env-reads-secret",
+        '"smtp.user": "$[secret:EMAIL_USERNAME]",',
+        4,
+        17,
+    )
+    assert (password.rule, password.change) == ("secret-reads-variable", "")
+    assert "its default is used" in user.text and "it stays as it is" in password.text
+
+
+def test_what_is_not_set_and_has_no_default_stays() -> None:
+    assert rules(Known(variables={})) == ["variable-missing"]
+    assert rules(Known(variables=STORED | {"AEM_PROXY_HOST": "string"})) == ["tunnel-variable-set"]
+
+
+@pytest.mark.parametrize(
+    ("port", "rule", "change"),
+    [
+        ("465", "port-real", '"smtp.port": "30465",'),
+        (465, "port-real", '"smtp.port": 30465,'),
+        ("30466", "port-no-forward", '"smtp.port": "30465",'),
+        ("30080", "forward-not-mail", ""),
+        ("3128", "port-range", '"smtp.port": "30465",'),
+    ],
+)
+def test_ports_are_held_against_the_forwards(port: object, rule: str, change: str) -> None:
+    found = look(Known(STORED, FORWARDS), smtp_port=port)
+    assert [(each.rule, each.change) for each in found] == [(rule, change)]
+
+
+def test_a_port_without_any_forward_for_mail_names_the_forward_to_add() -> None:
+    (found,) = look(Known(STORED, Forwards("", {})), smtp_port="30587", smtp_ssl=False, smtp_requiretls=True)
+    assert (found.rule, found.change) == (
+        "port-no-forward",
+        '{"name": "SERVER", "portDest": 587, "portOrig": 30587}',
+    )
+
+
+def test_tls_is_held_against_where_the_port_leads() -> None:
+    crossed = Forwards("", {30587: Forward(30587, "mx", 465)})
+    (found,) = look(Known(STORED, crossed), smtp_port="30587", smtp_ssl=False, smtp_requiretls=True)
+    assert (found.rule, found.change) == ("tls-mismatch", '"smtp.ssl": true,')
+    assert rules(Known(STORED, crossed), smtp_port="30587") == []
+    assert rules(smtp_port="30587") == ["tls-echo"]
+    assert rules(smtp_port="30002", smtp_ssl=False, smtp_requiretls=True) == []
+    assert rules(Known(STORED, FORWARDS), smtp_host="10.1.2.3") == []
