@@ -14,7 +14,7 @@ import binascii
 import json
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from outgate.smtp.errors import LocalProtocolError
@@ -123,23 +123,24 @@ def hidden(text: str, login: tuple[str, str] | None) -> str:
         return text
     user, secret = login
     forms = [_plain(user, secret), _xoauth2(user, secret), b64encode(_octets(secret)), _octets(secret)]
-    known = [form.decode("utf-8") for form in forms if len(form) >= _SHORTEST_SECRET]
-    for form in known:
-        text = text.replace(form, _HIDDEN)
-    return _without_fragments(text, known)
+    return without(text, [form.decode("utf-8") for form in forms])
 
 
-def _without_fragments(text: str, forms: list[str]) -> str:
-    """Hide what is left of secrets that were cut, at the end of a line or of what is shown."""
-    pieces = {form[at : at + _FRAGMENT] for form in forms for at in range(len(form) - _FRAGMENT + 1)}
+def without(text: str, secrets: Iterable[str]) -> str:
+    """Return `text` with each of `secrets` replaced; one that was cut is known by twelve of its signs."""
+    known = sorted({secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}, key=len, reverse=True)
+    for secret in known:
+        text = text.replace(secret, _HIDDEN)
+    pieces = {secret[at : at + _FRAGMENT] for secret in known for at in range(len(secret) - _FRAGMENT + 1)}
+    if not any(text[at : at + _FRAGMENT] in pieces for at in range(len(text) - _FRAGMENT + 1)):
+        return text
     shown: list[str] = []
-    at = covered = 0
-    while at < len(text):
+    covered = 0
+    for at, sign in enumerate(text):
         if text[at : at + _FRAGMENT] in pieces:
             if at >= covered:
                 shown.append(_HIDDEN)
             covered = at + _FRAGMENT
         if at >= covered:
-            shown.append(text[at])
-        at += 1
+            shown.append(sign)
     return "".join(shown)

@@ -297,7 +297,7 @@ class Connection(asyncio.Protocol):
             self._machine.auth(mechanism, user, token)
         except LocalProtocolError as error:
             raise ConnectFailed("auth", str(error), None, self.greeting_steps) from None
-        self.login = (user, token)
+        self.login = (user, token)  # kept: what is wrong with a later line may quote it
         self._verdict = verdict = self._loop.create_future()
         self._since = self._loop.time()
         self._pump()
@@ -307,7 +307,7 @@ class Connection(asyncio.Protocol):
             self.abort()  # the answer would be taken for the one to something else
             raise
         finally:
-            self._verdict = self.login = None
+            self._verdict = None
 
     async def quit(self) -> None:
         """Say QUIT once nothing is under way, and wait until the connection is closed."""

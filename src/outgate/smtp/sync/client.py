@@ -201,7 +201,6 @@ class Connection:
             raise self._failed("auth", str(error)) from None
         self._told = (user, secret)
         said = self._expect("auth", (Authenticated,)).reply
-        self._told = None
         answer = Reply(said.code, said.enhanced, tuple([hidden(line, (user, secret)) for line in said.lines]))
         self._note(f"AUTH {mechanism}", answer)
         return answer
