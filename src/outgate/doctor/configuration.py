@@ -52,8 +52,7 @@ def file(facts: Facts) -> Iterator[Finding]:
     try:
         properties = chosen.parse()
     except OsgiError as error:
-        read = traps.unreadable(chosen, error)
-        yield read
+        yield _of_error(Hop.FILE, "unreadable", error, "correct the place that is shown")
         return
     facts.look = Look(chosen, properties, facts.around.known)
     facts.traps = list(traps.of(chosen, properties, facts.around.known))
@@ -110,9 +109,7 @@ def placeholders(facts: Facts) -> Iterator[Finding]:
             return
     facts.explained = explained
     found = list(_trapped(facts, Hop.PLACEHOLDERS))
-    literal = [
-        (name, each) for name in _USED for each in _literal(explained.get(name)) if each.source not in _KINDS
-    ]
+    literal = [(name, each) for name in _USED for each in _literal(explained.get(name)) if each.source not in _KINDS]
     if not any(each.state is State.BROKEN for each in found):
         for name, each in literal[:1]:
             text = f"{name} stays as it is written: $[{each.source}:{each.written}] has no value from here"
@@ -190,17 +187,23 @@ def _judge(facts: Facts, name: str, lookup: Lookup) -> Iterator[Finding]:
         services = " and ".join(sorted(each.service for each in entries))
         text = f"{name} reads {shown}, which is set for {services} only, not for {around.service}"
         remedy = f"set it for {around.service} too, or for all services"
-        yield facts.broken(Hop.VARIABLES, "variable-service", text, remedy, _set(facts, lookup, around.service), at=name)
+        yield facts.broken(
+            Hop.VARIABLES, "variable-service", text, remedy, _set(facts, lookup, around.service), at=name
+        )
     elif effective and not any(each.in_force for each in effective):
         yield _not_in_force(facts, name, lookup, effective[0])
     elif effective and any(each.status in ("creating", "updating") for each in effective):
         text = f"{shown} is {effective[0].status}: applications have it once that is over"
-        yield facts.broken(Hop.VARIABLES, "variable-moving", text, "wait until its status is ready", at=name, warning=True)
+        yield facts.broken(
+            Hop.VARIABLES, "variable-moving", text, "wait until its status is ready", at=name, warning=True
+        )
     elif not effective and not lookup.found and not lookup.defaulted and not around.named(lookup.written):
         text = f"nothing is set for $[{lookup.source}:{lookup.written}], which {name} reads: it stays as it is written"
         remedy = "set it in the environment, or give the placeholder a default"
         if not around.environment and around.variables is None:
-            remedy = "start the doctor with what the environment gives (outgate environment run), or name the environment"
+            remedy = (
+                "start the doctor with what the environment gives (outgate environment run), or name the environment"
+            )
             change = "outgate environment run PROGRAM ENVIRONMENT -- outgate doctor"
             yield facts.broken(Hop.VARIABLES, "variable-missing", text, remedy, change, at=name)
         else:
@@ -255,16 +258,18 @@ def _settled(facts: Facts) -> Iterator[Finding]:
         return
     raw = {each.name: each.value for each in facts.look.properties.values()}
     # What cannot be known is left as it is known to be set.
-    known = {
-        name: Value("String", "unknown") if name.lower() in facts.blind else value for name, value in raw.items()
-    }
+    known = {name: Value("String", "unknown") if name.lower() in facts.blind else value for name, value in raw.items()}
     try:
         facts.config = settle(known, env=facts.around.env, secrets=facts.around.secrets)
     except ConfigError as error:
         hop = {"smtp.password": Hop.AUTH, "from.address": Hop.SENDER}.get(error.name, Hop.VARIABLES)
         where = f"{error.name}: " if error.name else ""
         yield facts.broken(
-            hop, "not-usable", f"{where}{error.text}", "correct the property, or the variable that it reads", at=error.name
+            hop,
+            "not-usable",
+            f"{where}{error.text}",
+            "correct the property, or the variable that it reads",
+            at=error.name,
         )
 
 

@@ -85,9 +85,11 @@ class Certificate:
 @dataclass(slots=True)
 class Contact:
     """What came of one connection. `stage` is how far it got: "resolve", "connect", "greeting", "tls", "hello", or
-    "ready" with a `connection`. `error` is "" if it is ready; `verify_code` is OpenSSL's reason for a certificate that was
-    refused; `closed`: the other side ended the connection; `silent`: it said nothing in time; `tls` is what TLS came to,
-    `early_tls` what the server begins with the first octet though it should have greeted."""
+    "ready" with a `connection`.
+
+    `error` is "" if it is ready; `verify_code` is OpenSSL's reason for a certificate that was refused, `reason` its
+    word for another failure; `closed`: the other side ended it; `silent`: it said nothing in time; `tls` is what
+    TLS came to, `early_tls` what the server begins with the first octet though it should have greeted."""
 
     host: str
     port: int
@@ -213,7 +215,7 @@ def _reach(contact: Contact, patience: Patience) -> socket.socket | None:
 
 
 def _addresses(contact: Contact, patience: Patience) -> list[Any]:
-    """Return what the name leads to, or note down why it leads nowhere; the system's resolver has no deadline itself."""
+    """Return what the name leads to, or note down why nowhere; the system's resolver has no deadline of its own."""
     found: list[Any] = []
 
     def ask() -> None:

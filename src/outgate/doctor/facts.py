@@ -35,7 +35,7 @@ class Asked:
     trust: Trust
     sandbox_ca: str = ""
     send_to: str = ""
-    patience: Patience = Patience()
+    patience: Patience = field(default_factory=Patience)
     follow_s: float = 60.0
     tell: Callable[[str], None] = lambda _said: None
 

@@ -54,7 +54,9 @@ def forward(facts: Facts) -> Iterator[Finding]:
     if target.forward is None:
         yield _missing(facts, trapped)
         return
-    yield facts.seen(Hop.FORWARD, State.OK, f"{config.port} leads to {target.forward.name}:{target.forward.destination}")
+    yield facts.seen(
+        Hop.FORWARD, State.OK, f"{config.port} leads to {target.forward.name}:{target.forward.destination}"
+    )
     yield from trapped
     if around.status in _MOVING:
         text = f"the environment is {around.status}: what was changed last is not in force yet"
@@ -98,7 +100,7 @@ def _missing(facts: Facts, trapped: list[Finding]) -> Finding:
     meant = [each for each in around.forwards.by_port.values() if each.destination == config.port]
     if meant:
         first = min(meant, key=lambda each: each.port)
-        text = f"smtp.port {config.port} is the real port of {first.name}; the tunnel's port that leads there is {first.port}"
+        text = f"smtp.port {config.port} is {first.name}'s own port; the tunnel's port that leads there is {first.port}"
         remedy = f"write the portOrig, {first.port}"
         finding = facts.broken(Hop.FORWARD, "port-real", text, remedy, _port_line(facts, first.port), at="smtp.port")
     else:
@@ -159,7 +161,7 @@ def _put(facts: Facts, wanted: Forward) -> str:
 
 
 def _post(facts: Facts) -> str:
-    body = {"kind": "flexiblePortEgress", "region": "REGION"}
+    body: dict[str, object] = {"kind": "flexiblePortEgress", "region": "REGION"}
     return _curl(facts, "POST", f"/api/program/{facts.around.program}/networkInfrastructures", body)
 
 

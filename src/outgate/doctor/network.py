@@ -1,7 +1,7 @@
 """Hops 5 to 7: the tunnel, the target's name and the connection to it, as seen from here and from where traffic leaves.
 
 Standards: RFC 1034 (names), RFC 9293 (connections); the class words of the egress' audit.
-Promises: one connection is made as the application makes it; what it came to is judged here and, of TLS, by `doctor.tls`.
+Promises: one connection is made as the application makes it; what it came to is judged here, of TLS by `doctor.tls`.
 Dangers: a connection through a tunnel that ends at once has many reasons: without the audit none of them is certain.
 Not here: dialling (`doctor.contact`), asking the egress (`doctor.witnesses`).
 """
@@ -139,7 +139,8 @@ def _unreached(facts: Facts, reach: Reach) -> Finding:
     if reach.no_name:
         text = f"{found.name} does not resolve where the traffic leaves: {reach.no_name}"
         return facts.broken(Hop.TARGET_DNS, "target-name", text, _REMEDIES["dns"])
-    text = f"{found.name}:{found.destination} ({', '.join(reach.addresses)}) is not reached from the egress: {reach.no_port}"
+    where = f"{found.name}:{found.destination} ({', '.join(reach.addresses)})"
+    text = f"{where} is not reached from the egress: {reach.no_port}"
     return facts.broken(Hop.TCP, "target-port", text, _REMEDIES["refused"])
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from outgate.doctor.traps import Known
+from outgate.doctor.look import Known
 from outgate.mailer.config import Forward, Forwards
 from outgate.mailer.interpolate import Source
 
@@ -169,8 +169,8 @@ def infrastructures_in(found: object) -> tuple[Infrastructure, ...]:
     for entry in entries(found):
         details = entry.get("statusDetails")
         reason = text(cast("Mapping[str, Any]", details), "message") if isinstance(details, Mapping) else ""
-        names = ("id", "kind", "region", "status")
-        read.append(Infrastructure(*(text(entry, name) for name in names), reason))
+        kind, region, status = (text(entry, name) for name in ("kind", "region", "status"))
+        read.append(Infrastructure(text(entry, "id"), kind, region, status, reason))
     return tuple(read)
 
 

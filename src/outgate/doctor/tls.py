@@ -59,7 +59,9 @@ def _judge(facts: Facts, contact: Contact) -> Finding:
     if contact.tls:
         name = _server_name(facts)
         how = "from the first octet" if config.ssl else "by STARTTLS"
-        return facts.seen(Hop.TLS, State.OK, f"{contact.tls} {how}; the certificate is for {name}, its chain is trusted")
+        return facts.seen(
+            Hop.TLS, State.OK, f"{contact.tls} {how}; the certificate is for {name}, its chain is trusted"
+        )
     if contact.stage != "ready":
         return facts.seen(Hop.TLS, State.UNKNOWN, "the server did not get so far")
     return _in_clear(facts)
@@ -96,7 +98,9 @@ def _clear_to_implicit(facts: Facts, contact: Contact) -> Finding:
         "smtp.ssl is false, and the server begins TLS with the first octet"
         f" ({contact.early_tls}): both wait for the other"
     )
-    remedy = "set smtp.ssl to true and smtp.starttls to false, or lead the forward to the server's port for STARTTLS (587)"
+    remedy = (
+        "set smtp.ssl to true and smtp.starttls to false, or lead the forward to the server's port for STARTTLS (587)"
+    )
     change = _flags(facts, ssl=True)
     return facts.broken(Hop.TLS, "clear-to-implicit-tls", text, remedy, change, at="smtp.ssl")
 
@@ -160,7 +164,13 @@ def _in_clear(facts: Facts) -> Finding:
         text = "the server does not offer STARTTLS: mail passes in clear text"
         remedy = "set smtp.requiretls to true, so that mail never does"
         return facts.broken(
-            Hop.TLS, "mail-in-clear", text, remedy, facts.line("smtp.requiretls", True), at="smtp.requiretls", warning=True
+            Hop.TLS,
+            "mail-in-clear",
+            text,
+            remedy,
+            facts.line("smtp.requiretls", True),
+            at="smtp.requiretls",
+            warning=True,
         )
     found = _not_offered(facts)
     return replace(found, text=f"{found.text}, and a password must not pass in clear text")
@@ -211,9 +221,7 @@ def _wrong_name(facts: Facts, name: str, shown: Certificate | None) -> Finding:
 def _unknown_issuer(facts: Facts, contact: Contact, name: str, shown: Certificate | None) -> Finding:
     asked, config = facts.asked, facts.config
     assert config is not None
-    if asked.sandbox_ca and chains_to(
-        asked.sandbox_ca, contact.host, contact.port, name, config.tls, asked.patience
-    ):
+    if asked.sandbox_ca and chains_to(asked.sandbox_ca, contact.host, contact.port, name, config.tls, asked.patience):
         text = f"the certificate of {name} is of the authority of `outgate dev`, which the application does not trust"
         change = f"export SSL_CERT_FILE={shlex.quote(asked.sandbox_ca)}"
         return facts.broken(Hop.TLS, "certificate-issuer", text, "have the application trust it", change)
@@ -222,7 +230,9 @@ def _unknown_issuer(facts: Facts, contact: Contact, name: str, shown: Certificat
         remedy = "use one of a public authority; or give the application this certificate as its trust (SSL_CERT_FILE)"
         return facts.broken(Hop.TLS, "certificate-self-signed", text, remedy)
     issuer = f" ({shown.issuer})" if shown and shown.issuer else ""
-    text = f"the certificate of {name} comes from an authority that is not trusted here{issuer}, or its chain is not whole"
+    text = (
+        f"the certificate of {name} comes from an authority that is not trusted here{issuer}, or its chain is not whole"
+    )
     remedy = "have the server send its whole chain; of an authority of your own, give its certificate by SSL_CERT_FILE"
     return facts.broken(Hop.TLS, "certificate-issuer", text, remedy)
 

@@ -93,7 +93,9 @@ class Outgate:
     def reach(self, host: str, port: int) -> Reach | str:
         """Have a host and port tested from where the environment's traffic leaves; or say why not."""
         if self._api is None or not self._environment:
-            return "no environment is named (--program, --environment), so nobody can test from where its traffic leaves"
+            return (
+                "no environment is named (--program, --environment), so nobody can test from where its traffic leaves"
+            )
         try:
             found = self._api.connectivity_test(self._program, self._environment, host, port)
         except (Refused, NotReachable) as error:
@@ -146,19 +148,17 @@ class Outgate:
         """Return how a domain stands at the relay; None if it has no configuration; or say why that is not known."""
         if self._dev is None:
             return "the relay's API cannot be asked from here"
-        offset = 0
-        while True:
-            at = offset
-            found = self._local("GET", lambda api: f"{api.configurations()}?limit=100&offset={at}")
+        for page in range(_PAGES):
+            found = self._local("GET", lambda api, at=page * 100: f"{api.configurations()}?limit=100&offset={at}")
             if isinstance(found, str):
                 return f"the relay's API cannot be asked: {found}"
             listed = entries(found.get("smtp_configurations"))
             for entry in listed:
                 if text(entry, "domain").lower() == domain.lower():
                     return self._standing(entry)
-            offset += 100
-            if "next" not in found or not listed or offset > 100 * _PAGES:
+            if "next" not in found or not listed:
                 return None
+        return "the relay has too many domains to look for this one"
 
     def _standing(self, entry: Mapping[str, Any]) -> Standing:
         name = text(entry, "id")
@@ -232,4 +232,3 @@ def _reach(tested: list[Mapping[str, Any]]) -> Reach:
 
 def _object(found: object) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
-

@@ -324,8 +324,8 @@ class ClientMachine:
                 self._send_ahead(work)
 
     def ask_sender(self, reverse_path: str) -> None:
-        """Ask whether the peer takes mail from `reverse_path`, and send it none: MAIL, then RSET. A `Done` follows, whose
-        `mail` is the answer. Raises `LocalProtocolError` as `send`, and while anything is under way."""
+        """Ask whether the peer takes mail from `reverse_path`, and send it none: MAIL, then RSET. A `Done` follows,
+        whose `mail` is the answer. Raises `LocalProtocolError` as `send`, and while anything is under way."""
         if self.state is not State.READY:
             raise LocalProtocolError(f"no question can be asked in state {self.state.value}")
         work = _Work(Transaction(reverse_path, (), ()))
