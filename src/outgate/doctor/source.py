@@ -49,6 +49,12 @@ def named_secret(name: str) -> bool:
     return _SECRET.search(name) is not None and _ADDRESS.search(name) is None
 
 
+def only_a_placeholder(text: str) -> bool:
+    """Say whether a value is one placeholder of a plain name, without directives: it may be shown then."""
+    match = _PLACEHOLDER.fullmatch(text)
+    return match is not None and not match["rest"]
+
+
 class Source:
     """The text of one file."""
 
@@ -83,12 +89,17 @@ class Source:
         comma = "," if self.text[gap.end() if gap else after :][:1] == "," else ""
         return f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}{comma}"
 
+    def string(self, start: int) -> str:
+        """Return the JSON string that begins at `start`, "" if none does."""
+        try:
+            value = self._decoder.raw_decode(self.text, start)[0]
+        except (ValueError, RecursionError):
+            return ""
+        return value if isinstance(value, str) else ""
+
     def key(self, key_at: Place) -> str:
         """Return a key as it is written, with its type."""
-        try:
-            return str(self._decoder.raw_decode(self.text, self.offset(key_at))[0])
-        except ValueError:
-            return ""
+        return self.string(self.offset(key_at))
 
     def place_of(self, part: str, start: int) -> Place | None:
         """Return where `part` stands in the JSON value that begins at `start`, None if not literally."""

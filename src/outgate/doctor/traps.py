@@ -15,10 +15,11 @@ from outgate.doctor.look import Known, Look
 from outgate.doctor.names import MAIL, OAUTH
 from outgate.doctor.report import Finding
 from outgate.doctor.rules import RULES, Level, Rule, level
+from outgate.doctor.unreadable import unreadable
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.osgi import Property
 
-__all__ = ["RULES", "Known", "Level", "Rule", "level", "of"]
+__all__ = ["RULES", "Known", "Level", "Rule", "level", "of", "unreadable"]
 
 
 def of(file: ConfigFile, properties: Mapping[str, Property], known: Known) -> list[Finding]:
