@@ -163,12 +163,16 @@ def _connect(wire: _Wire, parts: SplitResult, proxy: str) -> None:
     if not proxy:
         wire.socket = _dial(wire, host, port)
         return
-    through = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    if not through.hostname or through.scheme not in ("", "http"):
-        raise NotAnswered("the proxy's address is not http://HOST:PORT", "connect")
-    at = f"{through.hostname}:{through.port or 3128}"
     try:
-        wire.socket = _dial(wire, through.hostname, through.port or 3128, share=PROXY_SHARE)
+        through = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        via, at_port = through.hostname, through.port or 3128
+    except ValueError:
+        through, via, at_port = urlsplit(""), None, 0
+    if not via or through.scheme not in ("", "http"):
+        raise NotAnswered("the proxy's address is not http://HOST:PORT", "connect")
+    at = f"{via}:{at_port}"
+    try:
+        wire.socket = _dial(wire, via, at_port, share=PROXY_SHARE)
     except OSError as error:
         raise NotAnswered(f"the proxy {at} cannot be reached: {_plain(error)}", "proxy") from None
     name = f"[{host}]" if ":" in host else host

@@ -223,7 +223,7 @@ class Tokens:
         self.config = config
         self._clock = clock or SystemClock()
         self._env: Source = os.environ if env is None else env
-        self._context = _context(cafile)
+        self._context = _context(cafile) if config.token_url.startswith("https:") else None
         self._seconds = seconds
         self._on_rotated = on_rotated
         self._lock = threading.Lock()
