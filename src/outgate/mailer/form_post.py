@@ -29,15 +29,19 @@ from outgate.smtp.connecting import why
 if TYPE_CHECKING:
     from http.client import HTTPResponse
 
+PROXY_SHARE = 1 / 3
+"""The share of the seconds in which a proxy must be there, so that there is time to do without it."""
+
 _LONGEST_ANSWER = 65_536  # octets
 
 
 class NotAnswered(Exception):
-    """There is no answer; the text says which hop failed and how. `connected` False: nothing has been sent."""
+    """There is no answer; the text says how. `hop` is where it ended: "proxy" (not there), "connect" (nobody, or the
+    proxy refuses), "tls" or "answer" (the form may have been read)."""
 
-    def __init__(self, text: str, *, connected: bool = True) -> None:
+    def __init__(self, text: str, hop: str) -> None:
         super().__init__(text)
-        self.connected = connected
+        self.hop = hop
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +88,8 @@ def post(
     context: ssl.SSLContext | None = None,
     proxy: str = "",
 ) -> Answer:
-    """Post `fields` to `url` (one that is `checked`) within `seconds`, through the HTTP proxy at the URL `proxy` if there
-    is one. `context` checks the server's certificate and name (the system's authorities if None).
+    """Post `fields` to `url` (one that is `checked`) within `seconds`, through the HTTP proxy at the URL `proxy` if it
+    is given. `context` checks the server's certificate and name (the system's authorities if None).
 
     Raises `NotAnswered`, also for an answer of more than 64 KiB."""
     parts = urlsplit(url)
@@ -93,19 +97,18 @@ def post(
     with _Wire(deadline) as wire:
         try:
             _connect(wire, parts, proxy)
+        except (OSError, ValueError) as error:
+            raise NotAnswered(_reason(error, seconds), "connect") from None
+        try:
             if parts.scheme == "https":
                 _secure(wire, parts.hostname or "", context)
-        except NotAnswered:
-            raise
         except (OSError, ValueError) as error:
-            raise NotAnswered(_reason(error, seconds), connected=False) from None
+            raise NotAnswered(f"TLS: {_reason(error, seconds)}", "tls") from None
         try:
             wire.send(_request(parts, urlencode(fields).encode("ascii")))
             return _read(wire)
-        except NotAnswered:
-            raise
         except (OSError, ValueError) as error:
-            raise NotAnswered(_reason(error, seconds)) from None
+            raise NotAnswered(_reason(error, seconds), "answer") from None
 
 
 class _Wire:
@@ -160,14 +163,18 @@ def _connect(wire: _Wire, parts: SplitResult, proxy: str) -> None:
     if not proxy:
         wire.socket = _dial(wire, host, port)
         return
-    through = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    if not through.hostname or through.scheme not in ("", "http"):
-        raise NotAnswered("the proxy's address is not http://HOST:PORT", connected=False)
-    at = f"{through.hostname}:{through.port or 3128}"
     try:
-        wire.socket = _dial(wire, through.hostname, through.port or 3128)
+        through = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        via, at_port = through.hostname, through.port or 3128
+    except ValueError:
+        through, via, at_port = urlsplit(""), None, 0
+    if not via or through.scheme not in ("", "http"):
+        raise NotAnswered("the proxy's address is not http://HOST:PORT", "connect")
+    at = f"{via}:{at_port}"
+    try:
+        wire.socket = _dial(wire, via, at_port, share=PROXY_SHARE)
     except OSError as error:
-        raise NotAnswered(f"the proxy {at} cannot be reached: {_plain(error)}", connected=False) from None
+        raise NotAnswered(f"the proxy {at} cannot be reached: {_plain(error)}", "proxy") from None
     name = f"[{host}]" if ":" in host else host
     login = ""
     if through.username is not None:
@@ -176,19 +183,17 @@ def _connect(wire: _Wire, parts: SplitResult, proxy: str) -> None:
     wire.send(f"CONNECT {name}:{port} HTTP/1.1\r\nHost: {name}:{port}\r\n{login}\r\n".encode("ascii"))
     answer = _response(wire, "CONNECT")
     if not 200 <= answer.status < 300:
-        raise NotAnswered(
-            f"the proxy {at} does not connect to {host}:{port}: it answers {answer.status}", connected=False
-        )
+        raise NotAnswered(f"the proxy {at} does not connect to {host}:{port}: it answers {answer.status}", "connect")
 
 
-def _dial(wire: _Wire, host: str, port: int) -> socket.socket:
-    """Connect to the first address that answers; each has its share of the time."""
+def _dial(wire: _Wire, host: str, port: int, *, share: float = 1.0) -> socket.socket:
+    """Connect to the first address that answers, within a `share` of the time that is left."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     problem: OSError = OSError("no address")
     for number, (family, kind, protocol, _, address) in enumerate(found):
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(wire.left() / (len(found) - number))
+            sock.settimeout(share * wire.left() / (len(found) - number))
             sock.connect(address)
         except OSError as error:
             sock.close()
@@ -205,12 +210,7 @@ def _secure(wire: _Wire, host: str, context: ssl.SSLContext | None) -> None:
     )
     wire.socket = secured
     wire.ready()
-    try:
-        secured.do_handshake()
-    except TimeoutError:
-        raise
-    except OSError as error:
-        raise NotAnswered(f"TLS: {why(error)}", connected=False) from None
+    secured.do_handshake()
 
 
 def _request(parts: SplitResult, form: bytes) -> bytes:
@@ -229,7 +229,7 @@ def _response(wire: _Wire, method: str) -> HTTPResponse:
     try:
         answer.begin()
     except HTTPException as error:
-        raise NotAnswered(f"the answer is not HTTP ({type(error).__name__})") from None
+        raise NotAnswered(f"the answer is not HTTP ({type(error).__name__})", "answer") from None
     return answer
 
 
@@ -240,11 +240,11 @@ def _read(wire: _Wire) -> Answer:
     try:
         body = answer.read(_LONGEST_ANSWER + 1)
     except HTTPException as error:
-        raise NotAnswered(f"the answer is not HTTP ({type(error).__name__})") from None
+        raise NotAnswered(f"the answer is not HTTP ({type(error).__name__})", "answer") from None
     if len(body) > _LONGEST_ANSWER:
-        raise NotAnswered(f"the answer is longer than {_LONGEST_ANSWER} octets")
+        raise NotAnswered(f"the answer is longer than {_LONGEST_ANSWER} octets", "answer")
     if answer.length:
-        raise NotAnswered("the connection ended within the answer")
+        raise NotAnswered("the connection ended within the answer", "answer")
     return Answer(answer.status, answer.getheader("Location", ""), body)
 
 
