@@ -40,9 +40,7 @@ Secret = Annotated[
 ]
 SecretFile = Annotated[
     Texts,
-    typer.Option(
-        "--secretFile", metavar=_FILE, help="Set a secret to what a file holds; -: standard input, or a question."
-    ),
+    typer.Option("--secretFile", metavar=_FILE, help="Set a secret to what a file holds; -: standard input."),
 ]
 Delete = Annotated[Texts, typer.Option("--delete", "-d", metavar="NAME", help="Delete a variable or secret.")]
 

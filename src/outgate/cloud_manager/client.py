@@ -53,12 +53,12 @@ class CloudManager:
         self.base_url = base_url.rstrip("/")
         self.org_id = org_id
         self._timeout = timeout
-        self._headers = {"x-gw-ims-org-id": org_id, "x-api-key": client_id, "Authorization": f"Bearer {token}"}
-        for name, text in self._headers.items():
+        for name, text in (("x-gw-ims-org-id", org_id), ("x-api-key", client_id), ("Authorization", token)):
             # http.client's own refusal would show the text.
-            if re.fullmatch(r"[!-~][ -~]*", text) is None or text == "Bearer ":
+            if re.fullmatch(r"[!-~][ -~]*", text) is None:
                 kind = BadToken if name == "Authorization" else Misconfigured
                 raise kind(f"what is to be sent as {name} is empty or has characters that no header may have")
+        self._headers = {"x-gw-ims-org-id": org_id, "x-api-key": client_id, "Authorization": f"Bearer {token}"}
         self._headers |= {"Accept": "application/json", "User-Agent": "outgate"}
         handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
         if base_url.startswith("https:"):
