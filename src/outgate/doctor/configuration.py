@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import PurePath
 
-from outgate.doctor import traps
+from outgate.doctor import traps, tree_traps
 from outgate.doctor.facts import Facts
 from outgate.doctor.look import Look
 from outgate.doctor.report import Finding, Hop, State
 from outgate.doctor.surroundings import PROXY_HOST, Variable
+from outgate.mailer import oauth
 from outgate.mailer.config import FILE_NAME, PID, settle
-from outgate.mailer.folders import ConfigFile, Configurations, open_configurations
+from outgate.mailer.folders import Configurations, open_configurations
 from outgate.mailer.interpolate import Explained, Lookup, explain
 from outgate.mailer.osgi import OsgiError
 from outgate.mailer.values import ConfigError, Value
@@ -52,44 +52,50 @@ def file(facts: Facts) -> Iterator[Finding]:
     try:
         properties = chosen.parse()
     except OsgiError as error:
-        yield _of_error(Hop.FILE, "unreadable", error, "correct the place that is shown")
+        yield traps.unreadable(chosen, error)
         return
     facts.look = Look(chosen, properties, facts.around.known)
     facts.traps = list(traps.of(chosen, properties, facts.around.known))
     yield facts.seen(Hop.FILE, State.OK, f"{chosen.where} counts for the run modes {modes}")
+    provider = _provider(facts, found)
     yield from _trapped(facts, Hop.FILE)
+    if provider is not None:
+        yield provider
+
+
+def _provider(facts: Facts, found: Configurations) -> Finding | None:
+    """Say what is wrong with the OAuth provider's file, if the mail service needs it and it cannot be read."""
+    assert facts.look is not None
+    files = found.candidates(oauth.PID, facts.asked.run_modes) if facts.look.flag("oauth.flow") else []
+    try:
+        for each in files[:1]:
+            each.parse()
+    except OsgiError as error:
+        return traps.unreadable(files[0], error)
+    return None
 
 
 def _not_chosen(found: Configurations, run_modes: tuple[str, ...], error: ConfigError) -> Finding:
     """Say why no file counts: there is none, none for these run modes, or two that tie."""
     matching = found.candidates(PID, run_modes)
-    if len(matching) > 1:
-        return _tie(matching, run_modes, error)
+    trapped = [each for each in tree_traps.of(tree_traps.Tree(found.files)) if each.state is State.BROKEN]
+    if matching:
+        tied = {each.where for each in matching if len(each.run_modes) == len(matching[0].run_modes)}
+        told = next((each for each in trapped if each.rule == "folders-tie" and each.file in tied), None)
+        return told or _of_error(Hop.FILE, "folders-tie", error, "keep one of the two")
     others = [each for each in found.files if each.pid == PID]
+    for each in trapped:
+        if each.rule == "wrong-pid" or (each.rule == "folder-order" and each.file in {one.where for one in others}):
+            return each
     if not others:
         where = PurePath(found.where) / "config" / FILE_NAME
         remedy = f"add the mail service's file: {where}"
         return _of_error(Hop.FILE, "no-file", error, remedy, f"mkdir -p {shlex.quote(str(where.parent))}")
     have = "; ".join(f"{each.where} is for {', '.join(each.run_modes) or 'all'}" for each in others[:4])
+    remedy = f"look with the run modes that the service has, or add a file for these ({have})"
     modes = ",".join(others[0].run_modes)
-    return replace(
-        _of_error(Hop.FILE, "no-file", error, f"look with the run modes that the service has ({have})"),
-        change=f"outgate doctor --config {shlex.quote(found.where)} --run-modes {modes}",
-    )
-
-
-def _tie(matching: list[ConfigFile], run_modes: tuple[str, ...], error: ConfigError) -> Finding:
-    first = matching[0]
-    tied = [each for each in matching if len(each.run_modes) == len(first.run_modes)]
-    wanted = {mode for each in tied for mode in each.run_modes}
-    folder = ".".join(("config", *(mode for mode in run_modes if mode in wanted)))
-    path = PurePath(first.where)
-    change = ""
-    if len(set(tied[0].run_modes)) < len(wanted):
-        target = path.parent.parent / folder
-        change = f"mkdir -p {shlex.quote(str(target))} && git mv {shlex.quote(str(path))} {shlex.quote(str(target))}/"
-    remedy = "put the one that is meant into a folder that names both run modes, or keep one of the two"
-    return replace(_of_error(Hop.FILE, "folders-tie", error, remedy, change), file=first.where, line=1, column=1)
+    command = f"outgate doctor --config {shlex.quote(found.where)} --run-modes {shlex.quote(modes)}"
+    return _of_error(Hop.FILE, "no-file", error, remedy, command)
 
 
 # -- placeholders ----------------------------------------------------------------------------------------------
