@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import socket
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 from outgate.smtp.reply import Reply
 from outgate.smtp.transaction import Step
@@ -105,6 +106,12 @@ def hidden(text: str, login: tuple[str, str] | None) -> str:
         if len(form) >= _SHORTEST_SECRET:
             text = text.replace(form, "(password)")
     return text
+
+
+def certificate_names(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return the names in a certificate, as the `ssl` module tells it: none without TLS, or without a checked chain."""
+    names = cast("tuple[tuple[str, str], ...]", (certificate or {}).get("subjectAltName", ()))
+    return tuple(name for kind, name in names if kind in ("DNS", "IP Address"))
 
 
 def why(error: BaseException) -> str:
