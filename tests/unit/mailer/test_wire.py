@@ -83,7 +83,7 @@ class TestEnvelope:
     def test_a_name_beyond_ascii_needs_smtputf8(self) -> None:
         found = letter(mail(To="jürgen@x.test"), "")
         assert found.utf8 and "jürgen@x.test".encode() in found.wire(ALL)
-        with pytest.raises(MessageError, match="does not offer SMTPUTF8, which jürgen@x.test needs"):
+        with pytest.raises(MessageError, match="does not offer SMTPUTF8, which jürgen"):
             found.wire({"8BITMIME": ""})
         assert letter(mail(**{"Reply-To": "jürgen@x.test"}), "").utf8
 
@@ -106,7 +106,7 @@ class TestFields:
         assert read(wire(mail()))["From"] == "Shop <shop@shop.test>"
         with pytest.raises(MessageError, match="From address required"):
             letter(mail(From=""), "")
-        with pytest.raises(MessageError, match="from.address"):
+        with pytest.raises(MessageError, match=r"from\.address"):
             letter(mail(From=""), "no address")
 
     def test_date_and_id_are_added_once(self) -> None:
