@@ -37,6 +37,7 @@ from outgate.smtp.client import (
 )
 from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, certificate_names, why
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
+from outgate.smtp.login import choose, hidden
 from outgate.smtp.reply import Reply
 
 __all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "TlsMode", "connect"]
@@ -103,6 +104,7 @@ class Connection:
         self._clock = clock
         self._error = ""
         self._steps: list[Step] = []
+        self._told: tuple[str, str] | None = None
         self.peer = peer
         self.tls = ""
         self.deadline: float | None = None
@@ -190,17 +192,24 @@ class Connection:
         """Log in by PLAIN or LOGIN, whichever is offered; return the reply, 2xx or not.
 
         Raises `ConnectFailed` (stage "auth") without TLS, if neither is offered, or if no reply comes."""
-        offered = self.extensions.get("AUTH", "").upper().split()
-        mechanism = next((name for name in ("PLAIN", "LOGIN") if name in offered), None)
-        if not self._machine.tls:
-            raise self._failed("auth", "no TLS, so the password was not sent")
-        if mechanism is None:
-            raise self._failed("auth", "the server offers neither AUTH PLAIN nor AUTH LOGIN")
+        return self._log_in(("PLAIN", "LOGIN"), user, password)
+
+    def login_with_token(self, user: str, token: str) -> Reply:
+        """Log in by XOAUTH2 with an OAuth access token; return the reply, 2xx or not. A refusal ends with the status
+        that the server gave for it, if it gave one.
+
+        Raises `ConnectFailed` (stage "auth") without TLS, if XOAUTH2 is not offered, or if no reply comes."""
+        return self._log_in(("XOAUTH2",), user, token)
+
+    def _log_in(self, mechanisms: tuple[str, ...], user: str, secret: str) -> Reply:
         try:
-            self._machine.auth(mechanism, user, password)
+            mechanism = choose(mechanisms, self.extensions, tls=self._machine.tls)
+            self._machine.auth(mechanism, user, secret)
         except LocalProtocolError as error:
             raise self._failed("auth", str(error)) from None
-        answer = self._expect("auth", (Authenticated,)).reply
+        self._told = (user, secret)
+        said = self._expect("auth", (Authenticated,)).reply
+        answer = Reply(said.code, said.enhanced, tuple([hidden(line, (user, secret)) for line in said.lines]))
         self._note(f"AUTH {mechanism}", answer)
         return answer
 
@@ -284,7 +293,7 @@ class Connection:
 
         self._wait(match)
         if not found:
-            text = self._error or "the server closed the session"
+            text = hidden(self._error or "the server closed the session", self._told)
             self._steps.append(Step(self._clock.now(), f"wait for the peer ({stage})", text))
             raise self._failed(stage, text)
         return found[0]
