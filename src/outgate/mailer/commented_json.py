@@ -21,9 +21,7 @@ MOST = 100_000  # values, those within lists and objects too
 
 _SPACE = re.compile(r"(?:[ \t\r\n]+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<more>(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(?![\w.+-])")
-_QUOTED = re.compile(
-    r"'(?P<name>[^'\"\n]{1,80})'(?=[ \t]*[:=])|[“”„‟«»](?P<curly>[^“”„‟«»\"\n]{1,80})[“”„‟«»](?=[ \t]*[:=])"
-)
+_QUOTED = re.compile(r"(?:'(?P<name>[^'\"\n]{1,80})'|[“”„‟«»](?P<curly>[^“”„‟«»\"\n]{1,80})[“”„‟«»])(?=[ \t]*[:=])")
 _WORD = re.compile(r"[^\W\d][\w.\-$]*")
 _NAME = re.compile(r"[^\W\d][\w.\-$]{0,79}(?=[ \t]*[:=])")
 _LITERAL = re.compile(r"(?:true|false|null)(?![\w.$-])")
