@@ -1,6 +1,7 @@
 """`outgate doctor`: what is wrong between an application's mail configuration and its recipient, and what to change.
 
-Standards: exit codes 0 (nothing is broken), 2, 3 as every command, 10 to 21 the class of the first broken hop.
+Standards: exit codes 0 (nothing is broken), 2, 3 as every command, 10 to 21 the class of the first broken hop; of
+    `--lint` 1 for an error, with `--strict` for a warning too.
 Promises: progress goes to a terminal's standard error only; an interruption ends it with 130 and no trace.
 Not here: the walk (`doctor.walk`), what is printed (`doctor.printing`), lint (`doctor.lint`).
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +27,15 @@ if TYPE_CHECKING:
     from outgate.doctor.surroundings import Surroundings
 
 INTERRUPTED = 130
-_NOT_LINT = ("config", "run_modes", "program", "environment", "send_to")
+
+
+class Form(StrEnum):
+    """How lint prints what it finds."""
+
+    TEXT = "text"
+    GITHUB = "github"
+    SARIF = "sarif"
+    JSON = "json"
 
 
 def doctor(
@@ -48,10 +58,29 @@ def doctor(
         typer.Option("--ca-file", metavar="FILE", help="Authorities to trust; SSL_CERT_FILE, else the system's."),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, max=120, help="Seconds to wait for one answer.")] = 10.0,
+    lint: Annotated[
+        list[Path] | None,
+        typer.Option("--lint", metavar="FOLDER", help="Check files only, offline; may be given again."),
+    ] = None,
+    more: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="More for --lint.")] = None,
+    form: Annotated[
+        Form | None, typer.Option("--format", help="Of --lint: text, github, sarif or json.", show_default=False)
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Of --lint: warnings fail too.")] = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Walk from the mail configuration to the recipient, and name the one thing to change."""
+    """Walk from the mail configuration to the recipient, and name the one thing to change.
+
+    Exit codes: 0 nothing is broken, 10 to 21 the first broken hop (file, placeholders, variables, forward, tunnel,
+    target DNS, TCP, TLS, EHLO, AUTH, sender, delivery), 2 wrong use, 3 not reachable."""
+    walking = (config, run_modes, program, environment, send_to, ca_file)
+    if lint:
+        if any(each is not None for each in walking):
+            fail("--lint takes folders, --format and --strict: the others are for the walk", WRONG_USE)
+        raise typer.Exit(_lint([*lint, *(more or [])], form or (Form.JSON if as_json else Form.TEXT), strict))
+    if more or form is not None or strict:
+        fail("folders, --format and --strict go with --lint: the walk takes one folder, with --config", WRONG_USE)
     from outgate.doctor import printing
     from outgate.doctor.walk import walk
 
@@ -79,6 +108,33 @@ def doctor(
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print(printing.for_people(report, heading, colour=colour), end="")
     raise typer.Exit(report.exit_code)
+
+
+def _lint(paths: list[Path], form: Form, strict: bool) -> int:
+    """Print what is wrong with the files; return the exit code."""
+    from outgate.doctor import annotations
+    from outgate.doctor.lint import examine
+    from outgate.doctor.report import Finding
+    from outgate.doctor.source import Excerpt
+    from outgate.mailer.values import ConfigError
+
+    findings, excerpts, files, code = list[Finding](), dict[tuple[str, int, int], Excerpt](), 0, 0
+    for path in paths:
+        try:
+            found = examine(path)
+        except ConfigError as error:
+            fail(str(error), WRONG_USE)
+        findings += found.findings
+        excerpts |= found.excerpts
+        files += found.files
+        code = max(code, found.exit_code(strict=strict))
+    root = Path.cwd()
+    if form is Form.TEXT:
+        print(annotations.text(findings, excerpts, files=files, root=root), end="")
+    else:
+        write = {Form.GITHUB: annotations.github, Form.SARIF: annotations.sarif, Form.JSON: annotations.as_json}
+        print(write[form](findings, root=root), end="")
+    return code
 
 
 def _asked(

@@ -9,6 +9,7 @@ Not here: a running Outgate's other records (`doctor.witnesses`), what follows (
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -56,7 +57,7 @@ def of_process(env: Mapping[str, str], service: str) -> Surroundings:
         secrets=secrets_from(None, env),
         trimmed=frozenset(name for name, found in secrets.items() if found != found.strip()),
         variables=(
-            *(Variable(name, False, value=value) for name, value in env.items()),
+            *(Variable(name, False, value=value) for name, value in env.items() if _by_hand(name, value, forwards)),
             *(Variable(name, True) for name in secrets),
         )
         if given
@@ -64,6 +65,11 @@ def of_process(env: Mapping[str, str], service: str) -> Surroundings:
         forwards=forwards,
         unknown=unknown,
     )
+
+
+def _by_hand(name: str, value: str, forwards: Forwards | None) -> bool:
+    """Say whether a variable is the customer's: AEM_PROXY_HOST is only if it is not the tunnel."""
+    return name != PROXY_HOST or (forwards is not None and value not in (forwards.tunnel, TUNNEL))
 
 
 def _files(directories: Iterable[Path]) -> Iterable[tuple[str, str]]:
@@ -114,7 +120,7 @@ def of_environment(api: CloudManager, program: str, environment: str, service: s
         trimmed=frozenset(name for name, found in secrets.items() if found != found.strip()),
         program=program,
         environment=environment,
-        url=api.base_url,
+        url=re.sub(r"//[^/@]*@", "//", api.base_url),
         type=text(place, "type"),
         status=text(place, "status"),
         variables=variables,

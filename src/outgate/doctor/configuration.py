@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 
 from outgate.doctor import traps, tree_traps
+from outgate.doctor.commands import set_variable
 from outgate.doctor.facts import Facts
 from outgate.doctor.look import Look
 from outgate.doctor.report import Finding, Hop, State
+from outgate.doctor.rules import RULES
 from outgate.doctor.surroundings import PROXY_HOST, Variable
 from outgate.mailer import oauth
 from outgate.mailer.config import FILE_NAME, PID, settle
@@ -82,7 +84,8 @@ def _not_chosen(found: Configurations, run_modes: tuple[str, ...], error: Config
     if matching:
         tied = {each.where for each in matching if len(each.run_modes) == len(matching[0].run_modes)}
         told = next((each for each in trapped if each.rule == "folders-tie" and each.file in tied), None)
-        return told or _of_error(Hop.FILE, "folders-tie", error, "keep one of the two")
+        rule = "folders-tie" if len(tied) > 1 else "other-format"
+        return told or _of_error(Hop.FILE, rule, error, RULES[rule].remedy)
     others = [each for each in found.files if each.pid == PID]
     for each in trapped:
         if each.rule == "wrong-pid" or (each.rule == "folder-order" and each.file in {one.where for one in others}):
@@ -194,7 +197,12 @@ def _judge(facts: Facts, name: str, lookup: Lookup) -> Iterator[Finding]:
         text = f"{name} reads {shown}, which is set for {services} only, not for {around.service}"
         remedy = f"set it for {around.service} too, or for all services"
         yield facts.broken(
-            Hop.VARIABLES, "variable-service", text, remedy, _set(facts, lookup, around.service), at=name
+            Hop.VARIABLES,
+            "variable-service",
+            text,
+            remedy,
+            set_variable(around, lookup.written, secret=secret, service=around.service),
+            at=name,
         )
     elif effective and not any(each.in_force for each in effective):
         yield _not_in_force(facts, name, lookup, effective[0])
@@ -213,7 +221,14 @@ def _judge(facts: Facts, name: str, lookup: Lookup) -> Iterator[Finding]:
             change = "outgate environment run PROGRAM ENVIRONMENT -- outgate doctor"
             yield facts.broken(Hop.VARIABLES, "variable-missing", text, remedy, change, at=name)
         else:
-            yield facts.broken(Hop.VARIABLES, "variable-missing", text, remedy, _set(facts, lookup), at=name)
+            yield facts.broken(
+                Hop.VARIABLES,
+                "variable-missing",
+                text,
+                remedy,
+                set_variable(around, lookup.written, secret=secret),
+                at=name,
+            )
 
 
 def _not_in_force(facts: Facts, name: str, lookup: Lookup, found: Variable) -> Finding:
@@ -221,24 +236,23 @@ def _not_in_force(facts: Facts, name: str, lookup: Lookup, found: Variable) -> F
     remedy = "set it once more, when no pipeline and no update runs"
     if found.status == "ignored":
         remedy = "give it another name: INTERNAL_, ADOBE_ and CONST_ are not yours"
-    return facts.broken(Hop.VARIABLES, "variable-failed", text, remedy, _set(facts, lookup, found.service), at=name)
-
-
-def _set(facts: Facts, lookup: Lookup, service: str = "") -> str:
-    """Return the command that sets a variable, its value taken from one of the shell's."""
-    around, name = facts.around, lookup.written
-    flag = f"{service}{lookup.source.title()}" if service else lookup.source
-    flag = flag.replace("Env", "Variable").replace("env", "variable")
-    program = shlex.quote(around.program or "PROGRAM")
-    environment = shlex.quote(around.environment or "ENVIRONMENT")
-    command = "outgate cloudmanager:set-environment-variables"
-    return f'{command} --programId={program} {environment} --{flag} {name} "${name}"'
+    return facts.broken(
+        Hop.VARIABLES,
+        "variable-failed",
+        text,
+        remedy,
+        set_variable(facts.around, lookup.written, secret=found.secret, service=found.service),
+        at=name,
+    )
 
 
 def _overview(facts: Facts) -> Finding:
-    read = _read(facts)
-    names = ", ".join(dict.fromkeys(each.written for _, each in read)) or "none are read"
-    return facts.seen(Hop.VARIABLES, State.OK, f"{facts.around.label}: {names}")
+    """Say which variables are read, and that no more is wrong with them."""
+    told = list[str]()
+    for source, what in (("env", "variables"), ("secret", "secrets")):
+        names = [each.written for _, each in _read(facts) if each.source == source]
+        told += [f"{what} {', '.join(names)}"] if names else []
+    return facts.seen(Hop.VARIABLES, State.OK, "; ".join(told) or "none are read")
 
 
 def _blind(facts: Facts) -> frozenset[str]:

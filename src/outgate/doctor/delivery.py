@@ -13,13 +13,16 @@ import time
 from collections.abc import Iterator
 from email.message import EmailMessage
 
+from outgate.doctor.commands import show_message
 from outgate.doctor.facts import Facts
 from outgate.doctor.report import Finding, Hop, State
 from outgate.doctor.witnesses import Fate
-from outgate.mailer.client import MailService, SendFailed, SendResult
+from outgate.mailer.client import MailService
 from outgate.mailer.config import Forwards
+from outgate.mailer.errors import MessageError, SendFailed
+from outgate.mailer.result import SendResult
+from outgate.mailer.service import Limits
 from outgate.mailer.values import ConfigError
-from outgate.mailer.wire import MessageError
 
 _SUBJECT = "Test mail of outgate doctor"
 _POLL_S = 0.25
@@ -76,6 +79,7 @@ def _send(facts: Facts) -> SendResult:
         tunnel_names=(facts.around.env.get("AEM_PROXY_HOST") or "",),
         cafile=asked.trust.file or None,
         timeouts=asked.patience.timeouts,
+        limits=Limits(send=asked.patience.answer * 6),
     ) as service:
         return service.send(message)
 
@@ -95,7 +99,7 @@ def _followed(facts: Facts, result: SendResult) -> Iterator[Finding]:
     while isinstance(fate, Fate) and not fate.settled and time.monotonic() < until:
         time.sleep(_POLL_S)
         fate = asked.outgate.fate(result.queue_id, asked.send_to)
-    show = f"outgate message show {result.queue_id}"
+    show = show_message(result.queue_id)
     if isinstance(fate, str):
         yield facts.seen(Hop.DELIVERY, State.OK, f"{accepted}; whether it arrives is not known here: {fate}")
     elif fate.status == "delivered":

@@ -66,6 +66,13 @@ class Facts:
         """Return a property of the file as it stands there."""
         return self.look.properties.get(name) if self.look else None
 
+    def noticed(self) -> str:
+        """Return what the egress noticed about the connection, to be added to a sentence; "" if nothing."""
+        if self.contact is None or self.direct:
+            return ""
+        said = self.asked.outgate.notice(self.contact.local)
+        return f" (the egress noticed: {said})" if said else ""
+
     def seen(self, hop: Hop, state: State, text: str) -> Finding:
         """Make a finding about what is so, with nothing to change."""
         return Finding(hop, state, text)

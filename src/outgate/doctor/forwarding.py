@@ -1,19 +1,17 @@
 """Hop 4: whether the port that the configuration names leads anywhere, and the whole PUT that mends it.
 
 Standards: the vendor's advanced networking: a PUT replaces everything; portOrig is 30000 to 31000.
-Promises: no network but the question which forward was there before; a command that is offered keeps every forward and
-    every non-proxy host that there is, and holds no token: that comes from a variable of the shell.
-Dangers: what the environment has is put into a command that a person may run: all of it is quoted.
-Not here: dialling (`doctor.network`), the rules on ports (`doctor.traps`).
+Promises: no network but the question which forward was there before.
+Dangers: what a forward led to before is the audit's word: the command is to be read before it is run.
+Not here: dialling (`doctor.network`), the rules on ports (`doctor.traps`), the commands (`doctor.commands`).
 """
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 
+from outgate.doctor.commands import UNKNOWN_SERVER, post_infrastructure, put_networking
 from outgate.doctor.facts import Facts
 from outgate.doctor.report import Finding, Hop, State
 from outgate.doctor.surroundings import Infrastructure, Networking
@@ -22,7 +20,6 @@ from outgate.mailer.target import target_of
 
 _MAIL_PORTS = (465, 587, 2525, 25)
 _MOVING = ("creating", "updating", "deleting")
-_UNKNOWN_SERVER = "smtp.example.com"
 
 
 def forward(facts: Facts) -> Iterator[Finding]:
@@ -70,10 +67,10 @@ def _closed(facts: Facts, networking: Networking) -> Finding | None:
         if around.infrastructures == ():
             text = "advanced networking is off, and the program has no network infrastructure"
             remedy = "make a network infrastructure; once it is ready, enable advanced networking for the environment"
-            return facts.broken(Hop.FORWARD, "no-infrastructure", text, remedy, _post(facts))
+            return facts.broken(Hop.FORWARD, "no-infrastructure", text, remedy, post_infrastructure(around))
         text = "advanced networking is off for this environment: its tunnel is closed"
         remedy = "enable it, with the forward that the configuration needs"
-        return facts.broken(Hop.FORWARD, "networking-off", text, remedy, _put(facts, _wanted(facts)))
+        return facts.broken(Hop.FORWARD, "networking-off", text, remedy, put_networking(around, [_wanted(facts)]))
     ready = [each for each in around.infrastructures or () if each.status == "ready"]
     if around.infrastructures and not ready:
         return _not_ready(facts, around.infrastructures[0])
@@ -98,6 +95,9 @@ def _missing(facts: Facts, trapped: list[Finding]) -> Finding:
     around, config = facts.around, facts.config
     assert config is not None and around.forwards is not None
     meant = [each for each in around.forwards.by_port.values() if each.destination == config.port]
+    static = next((each for each in trapped if each.state is State.BROKEN), None)
+    if static is not None and static.rule in ("port-real", "port-range") and not meant:
+        return static
     if meant:
         first = min(meant, key=lambda each: each.port)
         text = f"smtp.port {config.port} is {first.name}'s own port; the tunnel's port that leads there is {first.port}"
@@ -109,10 +109,11 @@ def _missing(facts: Facts, trapped: list[Finding]) -> Finding:
         )
         text = f"no forward of the environment has port {config.port} (there are: {there or 'none'})"
         remedy = "add the forward; a PUT replaces all forwards, so this one names all the others too"
-        change = _put(facts, _wanted(facts)) if around.environment else ""
+        change = put_networking(around, [_wanted(facts)]) if around.environment else ""
         finding = facts.broken(Hop.FORWARD, "port-no-forward", text, remedy, change, at="smtp.port")
-    same = next((each for each in trapped if each.rule == finding.rule and each.change and not finding.change), None)
-    return replace(finding, change=same.change) if same else finding
+    if static is not None and static.rule == finding.rule and not finding.change:
+        return replace(finding, change=static.change)
+    return finding
 
 
 def _port_line(facts: Facts, port: int) -> str:
@@ -130,47 +131,4 @@ def _wanted(facts: Facts) -> Forward:
     if before is not None:
         return Forward(config.port, *before)
     echoed = next((port for port in _MAIL_PORTS if 30000 <= config.port <= 31000 and config.port - 30000 == port), None)
-    return Forward(config.port, _UNKNOWN_SERVER, echoed or (465 if config.ssl else 587))
-
-
-# -- commands --------------------------------------------------------------------------------------------------
-
-
-def renamed(facts: Facts, found: Forward, name: str) -> str:
-    """Return the PUT that gives a forward another name."""
-    return _put(facts, Forward(found.port, name, found.destination))
-
-
-def _put(facts: Facts, wanted: Forward) -> str:
-    """Return the PUT with all that there is, and `wanted`."""
-    around = facts.around
-    networking = around.networking
-    kept = dict(networking.forwards.by_port) if networking and networking.enabled else {}
-    kept[wanted.port] = wanted
-    body: dict[str, object] = {
-        "portForwards": [
-            {"name": each.name, "portDest": each.destination, "portOrig": each.port}
-            for each in sorted(kept.values(), key=lambda each: each.port)
-        ]
-    }
-    if networking and networking.non_proxy_hosts:
-        body["nonProxyHosts"] = list(networking.non_proxy_hosts)
-    path = f"/api/program/{around.program}/environment/{around.environment}/advancedNetworking"
-    note = f"# {_UNKNOWN_SERVER} stands for your mail server\n" if wanted.name == _UNKNOWN_SERVER else ""
-    return note + _curl(facts, "PUT", path, body)
-
-
-def _post(facts: Facts) -> str:
-    body: dict[str, object] = {"kind": "flexiblePortEgress", "region": "REGION"}
-    return _curl(facts, "POST", f"/api/program/{facts.around.program}/networkInfrastructures", body)
-
-
-def _curl(facts: Facts, method: str, path: str, body: dict[str, object]) -> str:
-    text = json.dumps(body, ensure_ascii=True)
-    return " \\\n".join(
-        (
-            f"curl -X {method} {shlex.quote(facts.around.url + path)}",
-            '  -H "Authorization: Bearer $TOKEN" -H "x-api-key: $CLIENT_ID" -H "x-gw-ims-org-id: $ORG_ID"',
-            f"  -H 'Content-Type: application/json' -d {shlex.quote(text)}",
-        )
-    )
+    return Forward(config.port, UNKNOWN_SERVER, echoed or (465 if config.ssl else 587))

@@ -52,10 +52,13 @@ def tunnel(facts: Facts) -> Iterator[Finding]:
     if contact.stage == "connect":
         yield _not_listening(facts, target, contact)
         return
-    if contact.closed and (denied := _denied(facts, contact)) is not None:
+    denied = _denied(facts, contact) if contact.closed else None
+    if denied is None or denied.hop is not Hop.TUNNEL:
+        yield facts.seen(Hop.TUNNEL, State.OK, f"connected to {contact.address} from {contact.local}")
+    if denied is not None and denied.hop is Hop.TCP and target.forward is not None:
+        yield facts.seen(Hop.TARGET_DNS, State.OK, f"{target.forward.name} resolves where the traffic leaves")
+    if denied is not None:
         yield denied
-        return
-    yield facts.seen(Hop.TUNNEL, State.OK, f"connected to {contact.address} from {contact.local}")
 
 
 def _no_tunnel_here(facts: Facts, target: Target) -> Iterator[Finding]:

@@ -12,13 +12,13 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from outgate.doctor.report import Finding, Hop, Report, State
+from outgate.doctor.rules import RULES
 
 WIDTH = 100
 _STATE, _HOP = 8, 13
 _SHOWN = {State.OK: "ok", State.WARNING: "warning", State.BROKEN: "BROKEN", State.UNKNOWN: "unknown"}
 _COLOURS = {State.OK: "32", State.WARNING: "33", State.BROKEN: "31;1", State.UNKNOWN: "36"}
 _WORST = (State.BROKEN, State.WARNING, State.UNKNOWN, State.OK)
-_NOT_LOOKED_AT = "not looked at"
 
 
 def for_people(report: Report, heading: str, *, colour: bool = False, width: int = WIDTH) -> str:
@@ -27,24 +27,25 @@ def for_people(report: Report, heading: str, *, colour: bool = False, width: int
     broken = report.broken
     for hop in Hop:
         found = [each for each in report.findings if each.hop is hop]
-        if broken is not None and not found:
-            lines += _block("-", hop.value, _NOT_LOOKED_AT, width, "")
+        if broken is not None and broken.hop is hop:
+            warnings = [each for each in found if each.state is State.WARNING]
+            found = [Finding(hop, State.BROKEN, "see below"), *warnings]
         for number, each in enumerate(found):
             name = hop.value if number == 0 else ""
             lines += _block(_SHOWN[each.state], name, _told(each), width, _COLOURS[each.state] if colour else "")
-    lines.append("")
-    if broken is None:
-        lines += _whole(report, width)
-    else:
-        lines += _change(broken, width)
+    if broken is not None:
+        seen = {each.hop for each in report.findings}
+        left = [hop.value for hop in Hop if hop not in seen]
+        lines += _wrapped(f"  not looked at: {', '.join(left)}", width) if left else []
+    lines += ["", *(_whole(report, width) if broken is None else _change(broken, width))]
     return "\n".join(lines) + "\n"
 
 
 def _told(finding: Finding) -> str:
-    """Return what a line says: of what is broken all, of a warning where it stands too."""
-    if finding.state is State.WARNING and finding.rule:
+    """Return what a line says: of a warning where it stands too."""
+    if finding.state is State.WARNING:
         place = f" ({finding.file}:{finding.line})" if finding.file and finding.line else ""
-        return f"{finding.text}{place} [{finding.rule}]"
+        return f"{finding.text}: {finding.remedy}{place}" if finding.remedy else f"{finding.text}{place}"
     return finding.text
 
 
@@ -55,28 +56,33 @@ def _block(state: str, hop: str, text: str, width: int, colour: str) -> Iterator
         yield f"  {shown}{hop:<{_HOP}}  {line}".rstrip() if number == 0 else f"{'':<{indent}}{line}"
 
 
-def _whole(report: Report, width: int) -> Iterator[str]:
+def _whole(report: Report, width: int) -> list[str]:
     unknown = [hop.value for hop in Hop if any(e.hop is hop and e.state is State.UNKNOWN for e in report.findings)]
     if unknown:
-        yield from _wrapped(f"Nothing is broken, as far as could be seen; not known: {', '.join(unknown)}.", width)
-    else:
-        yield "The way is whole."
+        return _wrapped(f"Nothing is broken, as far as could be seen. Not known: {', '.join(unknown)}.", width)
+    return ["The way is whole."]
 
 
 def _change(broken: Finding, width: int) -> Iterator[str]:
-    yield from _wrapped(f"Broken at {broken.hop.value}: {broken.text}.", width)
+    yield f"{broken.hop.value} is broken [{broken.rule}]"
     yield ""
+    yield from _field("seen", broken.text, width)
+    rule = RULES.get(broken.rule)
+    if rule is not None:
+        yield from _field("why", rule.why, width)
     if broken.file:
         place = f":{broken.line}:{broken.column}" if broken.line else ""
         yield f"  where   {clean(broken.file)}{place}"
-    for number, line in enumerate(_wrapped(broken.remedy, width - 10)):
-        yield f"  {'do' if number == 0 else '':<8}{line}"
-    if broken.rule:
-        yield f"  rule    {broken.rule}"
+    yield from _field("do", broken.remedy, width)
     if broken.change:
         yield ""
         for line in broken.change.split("\n"):
             yield f"    {clean(line)}"
+
+
+def _field(name: str, text: str, width: int) -> Iterator[str]:
+    for number, line in enumerate(_wrapped(text, width - 10)):
+        yield f"  {name if number == 0 else '':<8}{line}"
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from outgate.doctor.commands import post_domain, zone_line
 from outgate.doctor.facts import Facts
 from outgate.doctor.look_up import texts_of
 from outgate.doctor.report import Finding, Hop, State
-from outgate.doctor.witnesses import Record, Standing
+from outgate.doctor.witnesses import Standing
 from outgate.smtp import grammar
 from outgate.smtp.errors import LocalProtocolError
 from outgate.smtp.reply import Reply
 
 _CHECKS = {"spf": "SPF", "dkim": "DKIM", "en_authorization": "authorization"}
-_STRING = 255
 
 
 def sender(facts: Facts) -> Iterator[Finding]:
@@ -110,9 +110,8 @@ def _refused(facts: Facts, domain: str, answer: Reply, standing: Standing | str 
         )
     if standing is None and domain:
         remedy = f"send from a domain that the relay has, or add {domain} to it and publish its records"
-        return facts.broken(
-            Hop.SENDER, "sender-unknown", text, remedy, f"outgate smtp create {domain}", at="from.address"
-        )
+        change = post_domain(facts.asked.outgate.domains_url, domain)
+        return facts.broken(Hop.SENDER, "sender-unknown", text, remedy, change, at="from.address")
     if answer.code == 530 or answer.enhanced in ("5.7.0", "5.5.1"):
         remedy = "the server wants a login: set smtp.user and smtp.password"
         return facts.broken(Hop.SENDER, "login-needed", text, remedy, at="smtp.user")
@@ -140,7 +139,9 @@ def _unverified(facts: Facts, standing: Standing, answer: Reply | None) -> Findi
         return facts.broken(Hop.SENDER, "domain-authorization", text, remedy, f"outgate smtp show {standing.domain}")
     record = standing.records.get(name)
     remedy = f"publish the {_CHECKS[name]} record, then have it checked: outgate smtp verify {standing.domain}"
-    return facts.broken(Hop.SENDER, f"domain-{name}", text, remedy, zone_line(record) if record else "")
+    return facts.broken(
+        Hop.SENDER, f"domain-{name}", text, remedy, zone_line(record.name, record.value) if record else ""
+    )
 
 
 def _warned(facts: Facts, standing: Standing) -> Finding:
@@ -148,15 +149,8 @@ def _warned(facts: Facts, standing: Standing) -> Finding:
     until = f", and mail is held from {standing.suspends_at} on" if standing.suspends_at else ""
     text = f"{standing.domain} fails its check of {_CHECKS.get(name, standing.failing or 'records')}{until}"
     record = standing.records.get(name)
-    change = zone_line(record) if record else ""
+    change = zone_line(record.name, record.value) if record else ""
     return facts.broken(Hop.SENDER, "domain-warned", text, "publish the record again", change, warning=True)
-
-
-def zone_line(record: Record) -> str:
-    """Write a TXT record as a zone file has it: strings of 255 octets at most."""
-    text = record.value.replace("\\", "\\\\").replace('"', '\\"')
-    parts = [text[at : at + _STRING] for at in range(0, len(text), _STRING)]
-    return f"{record.name}. IN TXT " + " ".join(f'"{part}"' for part in parts)
 
 
 # -- others' relays --------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ Not here: how the connection came about (`doctor.contact`), fetching tokens (`ma
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 from outgate.doctor import traps
+from outgate.doctor.commands import set_variable
 from outgate.doctor.facts import Facts
 from outgate.doctor.report import Finding, Hop, State
 from outgate.mailer import oauth
@@ -60,13 +60,13 @@ def _no_hello(facts: Facts) -> Finding:
         text = f"the server does not answer EHLO: {contact.error}"
         return facts.broken(Hop.EHLO, "hello-failed", text, "look at the server's log, or ask its operator")
     if contact.silent:
-        text = "the server takes the connection and says nothing, in clear text or in TLS"
+        text = f"the server takes the connection and says nothing, in clear text or in TLS{facts.noticed()}"
         remedy = "look whether name and portDest of the forward are those of a mail server"
         return facts.broken(Hop.EHLO, "no-greeting", text, remedy)
     if contact.closed:
-        text = f"the server closed the connection before it greeted: {contact.error}"
+        text = f"the server closed the connection before it greeted: {contact.error}{facts.noticed()}"
         return facts.broken(Hop.EHLO, "closed", text, *_who_may(facts))
-    text = f"what answers is no mail server: {contact.error}"
+    text = f"what answers is no mail server: {contact.error}{facts.noticed()}"
     remedy = "look whether name and portDest of the forward are those of a mail server (465 or 587)"
     return facts.broken(Hop.EHLO, "not-smtp", text, remedy)
 
@@ -197,12 +197,7 @@ def _default_of(facts: Facts, name: str) -> str:
 
 
 def _setting(facts: Facts, name: str, secret: bool = False) -> str:
-    around = facts.around
-    if not (name and around.environment):
-        return ""
-    flag = "secret" if secret else "variable"
-    place = f"--programId={shlex.quote(around.program)} {shlex.quote(around.environment)}"
-    return f'outgate cloudmanager:set-environment-variables {place} --{flag} {name} "${name}"'
+    return set_variable(facts.around, name, secret=secret) if name and facts.around.environment else ""
 
 
 # -- OAuth -----------------------------------------------------------------------------------------------------

@@ -108,8 +108,10 @@ class Surroundings:
         """Return what the rules on files ask for."""
         names: dict[str, str] | None = None
         if self.variables is not None:
-            names = {each.name: SECRET if each.secret else STRING for each in self.variables}
-        return Known(cast("Any", names), self.forwards)
+            # One for this service comes before one of the same name for another.
+            ranked = sorted(self.variables, key=lambda each: each.serves(self.service))
+            names = {each.name: SECRET if each.secret else STRING for each in ranked}
+        return Known(names, self.forwards)
 
     @property
     def run_modes(self) -> tuple[str, ...]:

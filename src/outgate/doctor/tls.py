@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from outgate.doctor.commands import put_networking
 from outgate.doctor.contact import Certificate, Contact, begins_tls, chains_to, glance, look_at_certificate
 from outgate.doctor.facts import Facts
-from outgate.doctor.forwarding import renamed
 from outgate.doctor.report import Finding, Hop, State
 
 _EXPIRED, _NOT_YET = 10, 9
@@ -125,7 +125,7 @@ def _handshake(facts: Facts, contact: Contact) -> Finding:
     elif "refused STARTTLS" in contact.error:
         remedy = "try again later, or lead the forward to the server's port for implicit TLS (465) with smtp.ssl true"
         return facts.broken(Hop.TLS, "starttls-refused", contact.error, remedy)
-    text = f"the TLS handshake failed: {contact.error}"
+    text = f"the TLS handshake failed: {contact.error}{facts.noticed()}"
     return facts.broken(Hop.TLS, "handshake-failed", text, "ask the server's operator what it expects of TLS")
 
 
@@ -211,7 +211,11 @@ def _wrong_name(facts: Facts, name: str, shown: Certificate | None) -> Finding:
     plain = [each for each in names if "*" not in each]
     if target is not None and target.forward is not None:
         remedy = "give the forward the server's own name (the names of the certificate), if that is the server you mean"
-        change = renamed(facts, target.forward, plain[0]) if len(plain) == 1 and facts.around.environment else ""
+        change = (
+            put_networking(facts.around, [replace(target.forward, name=plain[0])])
+            if len(plain) == 1 and facts.around.environment
+            else ""
+        )
         return facts.broken(Hop.TLS, "certificate-name", text, remedy, change)
     remedy = "give the server by a name of its certificate, if that is the server you mean"
     change = facts.line("smtp.host", plain[0]) if len(plain) == 1 else ""

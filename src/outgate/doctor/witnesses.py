@@ -118,6 +118,16 @@ class Outgate:
                 return Denial(kind, text(line, "reason")) if kind else "the audit says that it was let through"
         return "the audit of the egress has no line of this connection"
 
+    def notice(self, client: str) -> str:
+        """Return what the egress noticed about the connection of a client, "" if nothing is known."""
+        if self._dev is None:
+            return ""
+        query = urlencode({"client": client, "limit": 20})
+        found = self._local("GET", lambda api: api.operations(f"egress/audit?{query}"))
+        lines = entries(found.get("lines")) if not isinstance(found, str) else []
+        told = next((line for line in lines if line.get("event") == "notice"), {})
+        return f"{text(told, 'code')}: {text(told, 'reason')}" if told else ""
+
     def led_to(self, port: int) -> tuple[str, int] | None:
         """Return where a port of the environment's tunnel led to before, None if the audit does not tell."""
         if self._dev is None or not self._environment:
@@ -143,6 +153,11 @@ class Outgate:
             for entry in entries(found.get("endpoints")):
                 names |= {value for value in entry.values() if isinstance(value, str) and "." in value}
         return frozenset(name.lower() for name in names if name)
+
+    @property
+    def domains_url(self) -> str:
+        """Return where the relay's domains are added; "" if there is no relay to ask."""
+        return self._dev.configurations() if self._dev is not None else ""
 
     def standing(self, domain: str) -> Standing | str | None:
         """Return how a domain stands at the relay; None if it has no configuration; or say why that is not known."""
