@@ -58,12 +58,14 @@ class Trust:
 
     file: str = ""
 
-    def context(self) -> ssl.SSLContext:
-        """Return what checks chain and name. Raises `ConfigError`."""
+    def context(self, *, check_name: bool) -> ssl.SSLContext:
+        """Return what checks the chain, and the name if that is known. Raises `ConfigError`."""
         try:
-            return ssl.create_default_context(cafile=self.file or None)
+            context = ssl.create_default_context(cafile=self.file or None)
         except (OSError, ssl.SSLError):
             raise ConfigError(f"{self.file} is not a file of CA certificates (PEM)") from None
+        context.check_hostname = check_name
+        return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +132,15 @@ class Glance:
         return self.reply is not None
 
 
-def dial(host: str, port: int, tls: TlsMode, server_name: str, trust: Trust, patience: Patience) -> Contact:
-    """Connect as the mailer does, up to the answer to EHLO."""
+def dial(host: str, port: int, tls: TlsMode, server_name: str | None, trust: Trust, patience: Patience) -> Contact:
+    """Connect as the mailer does, up to the answer to EHLO. `server_name` None: who is there is not known, so the name
+    in the certificate is not checked."""
     contact = Contact(host, port, "resolve")
     sock = _reach(contact, patience)
     if sock is None:
         return contact
     try:
-        context = trust.context()
+        context = trust.context(check_name=server_name is not None)
     except ConfigError as error:
         sock.close()
         contact.stage, contact.error = "tls", str(error)

@@ -58,9 +58,23 @@ class Facts:
     direct: bool = False
 
     @property
+    def nameless(self) -> bool:
+        """Say whether the tunnel leads nobody knows where, so that no name can be checked."""
+        return self.target is not None and self.target.through_tunnel and self.target.forward is None
+
+    @property
     def around(self) -> Surroundings:
         """Return what is known of the environment."""
         return self.asked.around
+
+    def secrets(self) -> list[str]:
+        """Return the secrets that may have been told to a server."""
+        found = [self.config.password] if self.config is not None else []
+        for explained in self.explained.values():
+            for each in explained.lookups:
+                if each.source == "secret" and each.found:
+                    found.append(self.around.secrets.get(each.name) or "")
+        return found
 
     def property(self, name: str) -> Property | None:
         """Return a property of the file as it stands there."""

@@ -40,9 +40,7 @@ def tunnel(facts: Facts) -> Iterator[Finding]:
     asked, target, config = facts.asked, facts.target, facts.config
     assert target is not None and config is not None
     asked.tell(f"connecting to {target.label}")
-    facts.contact = contact = dial(
-        target.host, target.port, config.tls, target.server_name or target.host, asked.trust, asked.patience
-    )
+    facts.contact = contact = dial(target.host, target.port, config.tls, _expected(target), asked.trust, asked.patience)
     if not target.through_tunnel:
         yield facts.seen(Hop.TUNNEL, State.OK, "none on the way")
         return
@@ -59,6 +57,11 @@ def tunnel(facts: Facts) -> Iterator[Finding]:
         yield facts.seen(Hop.TARGET_DNS, State.OK, f"{target.forward.name} resolves where the traffic leaves")
     if denied is not None:
         yield denied
+
+
+def _expected(target: Target) -> str | None:
+    """Return who must be there, None if the tunnel leads nobody knows where."""
+    return target.server_name or (None if target.through_tunnel else target.host)
 
 
 def _no_tunnel_here(facts: Facts, target: Target) -> Iterator[Finding]:

@@ -41,6 +41,8 @@ def tls(facts: Facts) -> Iterator[Finding]:
         static = next((each for each in trapped if each.state is State.BROKEN and each.change), None)
         found = replace(found, change=static.change) if static and found.rule in _MODES else found
     yield found
+    if found.state is State.OK and contact.tls and facts.nameless:
+        yield _unchecked(facts, contact)
     yield from notes
 
 
@@ -57,14 +59,21 @@ def _judge(facts: Facts, contact: Contact) -> Finding:
     if contact.early_tls or (contact.stage == "greeting" and contact.silent and not contact.tls and _tls_there(facts)):
         return _clear_to_implicit(facts, contact)
     if contact.tls:
-        name = _server_name(facts)
         how = "from the first octet" if config.ssl else "by STARTTLS"
-        return facts.seen(
-            Hop.TLS, State.OK, f"{contact.tls} {how}; the certificate is for {name}, its chain is trusted"
-        )
+        named = "" if facts.nameless else f" is for {_server_name(facts)}, its chain"
+        return facts.seen(Hop.TLS, State.OK, f"{contact.tls} {how}; the certificate{named} is trusted")
     if contact.stage != "ready":
         return facts.seen(Hop.TLS, State.UNKNOWN, "the server did not get so far")
     return _in_clear(facts)
+
+
+def _unchecked(facts: Facts, contact: Contact) -> Finding:
+    """Warn that the name in the certificate could not be compared with anything."""
+    names = contact.connection.certificate_names if contact.connection else ()
+    listed = ", ".join(names[:5])
+    text = f"where the port leads is not known, so no name was checked: the certificate is for {listed}"
+    remedy = "give the environment's forwards, as outgate environment run does: the mailer refuses without them"
+    return facts.broken(Hop.TLS, "name-not-checked", text, remedy, warning=True)
 
 
 def _server_name(facts: Facts) -> str:

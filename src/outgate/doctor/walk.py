@@ -2,17 +2,19 @@
 
 Standards: none.
 Promises: each hop is looked at once, in the order of `Hop`; behind a broken one nothing is done any more; whatever
-    happens, the connection is closed in the end.
+    happens, the connection is closed in the end; no finding holds a secret, whoever repeated one.
 Not here: the hops, printing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from outgate.doctor import configuration, delivery, forwarding, network, sender, session, tls
 from outgate.doctor.facts import Asked, Facts
 from outgate.doctor.report import Finding, Hop, Report, State
+from outgate.mailer.masks import Masks
 
 HOPS: dict[Hop, Callable[[Facts], Iterator[Finding]]] = {
     Hop.FILE: configuration.file,
@@ -44,7 +46,14 @@ def walk(asked: Asked) -> Report:
     finally:
         if facts.contact is not None:
             facts.contact.close()
-    return report
+    # A server, or an API, may have repeated what it was told.
+    masks = Masks(facts.config.user if facts.config is not None else "", *facts.secrets())
+    return Report([_masked(each, masks) for each in report.findings])
+
+
+def _masked(finding: Finding, masks: Masks) -> Finding:
+    text, remedy, change = (masks.text(each) for each in (finding.text, finding.remedy, finding.change))
+    return replace(finding, text=text, remedy=remedy, change=change)
 
 
 def _at_an_end(hop: Hop, facts: Facts) -> bool:
