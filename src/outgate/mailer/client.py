@@ -62,6 +62,7 @@ class MailService(Service):
             self._timeouts,
             lambda check_name: self._context(check_name=check_name),
             self.limits.connections,
+            self._tokens,
         )
         self._idle: Idle[Line] = Idle(threading.Lock(), seconds=self.limits.idle, most_messages=self.limits.messages)
         self._sender = Sender(self._plan, io, self._idle, self._tell)

@@ -9,7 +9,7 @@ Not here: what cannot be sent or reached (`mailer.errors`, `mailer.remedies`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -123,3 +123,15 @@ def queue_id(text: str) -> str:
         if found := re.search(pattern, text):
             return found[1]
     return ""
+
+
+def lines_of(steps: Iterable[Step]) -> Iterator[tuple[str, str]]:
+    """Return a conversation line by line, as it would look without pipelining: ("C", what we said), ("S", the reply)."""
+    for step in steps:
+        said = step.did.split(" + ") if step.did else []
+        heard = step.reply.split(" | ")
+        for number in range(max(len(said), len(heard))):
+            if number < len(said):
+                yield "C", said[number]
+            if number < len(heard):
+                yield from (("S", line) for line in heard[number].split(" / "))
