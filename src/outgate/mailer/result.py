@@ -126,7 +126,7 @@ def queue_id(text: str) -> str:
 
 
 def lines_of(steps: Iterable[Step]) -> Iterator[tuple[str, str]]:
-    """Return a conversation line by line, as it would look without pipelining: ("C", what we said), ("S", the reply)."""
+    """Return a conversation as it would look without pipelining: ("C", a line of ours), ("S", a line of a reply)."""
     for step in steps:
         said = step.did.split(" + ") if step.did else []
         heard = step.reply.split(" | ")
