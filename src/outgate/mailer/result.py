@@ -13,10 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from outgate.mailer.masks import Masks
-from outgate.smtp.reply import Reply
-
 if TYPE_CHECKING:
+    from outgate.mailer.masks import Masks
+    from outgate.smtp.reply import Reply
     from outgate.smtp.transaction import Step
 
 # How servers name a message that they took: ours and Postfix, Exim, Haraka, sendmail and OpenSMTPD, Exchange.
