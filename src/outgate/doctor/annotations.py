@@ -45,7 +45,7 @@ def text(
 def _one(finding: Finding, excerpt: Excerpt | None, root: str | PurePath) -> str:
     place = f"{_path(finding.file, root)}:{finding.line}:{finding.column}"
     lines = [f"{place}: {level(finding)}: {finding.text} [{finding.rule}]"]
-    if excerpt is not None and excerpt.line:
+    if excerpt is not None and excerpt.line not in ("", "{"):
         lines += [f"    {excerpt.line}", f"    {' ' * excerpt.caret}^"]
     rule = RULES.get(finding.rule)
     lines += [f"  why: {rule.why}"] if rule else []

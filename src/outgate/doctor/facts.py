@@ -71,9 +71,8 @@ class Facts:
         """Return the secrets that may have been told to a server."""
         found = [self.config.password] if self.config is not None else []
         for explained in self.explained.values():
-            for each in explained.lookups:
-                if each.source == "secret" and each.found:
-                    found.append(self.around.secrets.get(each.name) or "")
+            names = [each.name for each in explained.lookups if each.source == "secret" and each.found]
+            found += [self.around.secrets.get(name) or "" for name in names]
         return found
 
     def property(self, name: str) -> Property | None:

@@ -10,7 +10,7 @@ Not here: the traps (`doctor.traps`, `doctor.tree_traps`), how findings are prin
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,7 +58,17 @@ def examine(path: str | Path, known: Known = _NOTHING_KNOWN) -> Linted:
     """Do as `run`, with what is known of an environment, and keep the lines that findings are about.
 
     Raises `ConfigError`."""
-    files = _files(Path(path))
+    place = Path(path)
+    return of_files(
+        _files(place), list(_others(place)), known, alone=place.is_file() and not place.name.endswith(".zip")
+    )
+
+
+def of_files(
+    files: Sequence[ConfigFile], others: Sequence[str] = (), known: Known = _NOTHING_KNOWN, *, alone: bool = False
+) -> Linted:
+    """Do as `examine`, with the files at hand. `others` look like configuration of mail in another format; `alone`: it
+    is one file by itself, and of what is beside it nothing is told."""
     found: list[Finding] = []
     looks: dict[str, Look] = {}
     readable: dict[str, dict[str, Property] | None] = {}
@@ -74,8 +84,8 @@ def examine(path: str | Path, known: Known = _NOTHING_KNOWN) -> Linted:
         if meant.pid in (MAIL, OAUTH):
             looks[file.where] = Look(meant, properties, known)
         found += traps.of(meant, properties, known)
-    tree = Tree(files, list(_others(Path(path))), looks)
-    if Path(path).is_file() and len(files) == 1:
+    tree = Tree(files, others, looks)
+    if alone:
         found += tree_traps.wrong_pids(tree)
     else:
         found += tree_traps.of(tree)
@@ -109,7 +119,7 @@ def _others(path: Path) -> Iterator[str]:
 
 
 def _excerpts(
-    findings: list[Finding], files: tuple[ConfigFile, ...], readable: Mapping[str, dict[str, Property] | None]
+    findings: list[Finding], files: Sequence[ConfigFile], readable: Mapping[str, dict[str, Property] | None]
 ) -> Excerpts:
     wanted = {(each.file, each.line, each.column) for each in findings}
     by_name = {file.where: file for file in files}

@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from outgate.doctor.look import MAIL_PORTS, TUNNEL_PORTS, Look
 from outgate.doctor.names import HOST, MAIL_PROPERTIES, MAIL_SWITCHES, SECRETS, TUNNEL_VARIABLE
 from outgate.doctor.report import Finding
-from outgate.doctor.written import scan
+from outgate.doctor.written import near, scan
 from outgate.mailer.config import Forward
 from outgate.mailer.osgi import Property
 from outgate.mailer.target import TUNNEL
@@ -23,7 +23,7 @@ from outgate.mailer.values import Scalar
 
 _FRAMEWORKS = re.compile(r"[.:]|service\.|component\.|felix\.|sling\.|jcr:|webconsole\.", re.IGNORECASE)
 _ADDRESS = re.compile(r"[^\s@<>()\[\],;:\"\\]{1,64}@(?:[^\s@<>()\[\],;:\"\\.]{1,63}\.)*[^\s@<>()\[\],;:\"\\.]{1,63}")
-_BLANK = re.compile(r"<[A-Za-z][A-Za-z _\-]*>")
+_UNUSED = "value not used"  # the vendor's sample for OAuth
 # What guides call them: the property of the OAuth provider, or of the mail service, that is meant.
 _INVENTED = {
     "oauth.client.id": "clientId",
@@ -66,7 +66,9 @@ def host(look: Look) -> Iterator[Finding]:
     change = look.line(at, HOST)
     value = at.value.value
     if setting.literal:
-        if setting.text is not None and setting.text.strip() not in look.tunnels:
+        misspelt = isinstance(value, str) and next(near(value, every=True), None) is not None
+        blank = setting.text is not None and is_blank(setting.text)
+        if setting.text is not None and setting.text.strip() not in look.tunnels and not misspelt and not blank:
             said = "smtp.host names a server, and only the tunnel gets out"
             yield look.find("host-not-tunnel", said, at=at, change=change)
     elif isinstance(value, str):
@@ -76,6 +78,8 @@ def host(look: Look) -> Iterator[Finding]:
         if f"env:{TUNNEL_VARIABLE}" not in value:
             said = f"smtp.host is not read from {TUNNEL_VARIABLE}"
             yield look.find("host-variable", said, at=at, change=change)
+        if setting.text is None and f"$[env:{TUNNEL_VARIABLE}]" in value:
+            yield look.find("host-no-default", f"{TUNNEL_VARIABLE} has no default", at=at, change=change)
         if setting.text is not None and setting.text not in look.tunnels and setting.text.strip() == setting.text:
             yield look.find("host-default", f"smtp.host has another default than {TUNNEL}", at=at, change=change)
 
@@ -226,16 +230,21 @@ def switches(look: Look) -> Iterator[Finding]:
 
 def password_in_clear(look: Look) -> Iterator[Finding]:
     at = look.properties.get("smtp.password")
-    if at and is_clear(at.value.value):
+    if at and is_clear(at.value.value) and not (look.flag("oauth.flow") and at.value.value == _UNUSED):
         yield look.find(
             "password-in-clear", "smtp.password is in clear text", at=at, change=look.line(at, SECRETS["smtp.password"])
         )
 
 
+def is_blank(text: str) -> bool:
+    """Say whether a value is, or has in it, what the vendor's samples leave to be filled in."""
+    return re.search(r"<[A-Za-z][A-Za-z _\-]*>", text) is not None or re.fullmatch(r"scope[0-9]", text) is not None
+
+
 def is_clear(value: Scalar | tuple[Scalar, ...]) -> bool:
     """Say whether a value that shall be a secret stands in the file itself."""
     text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    if not text.strip() or _BLANK.fullmatch(text.strip()):
+    if not text.strip() or is_blank(text):
         return False
     return not re.search(r"\$[\[({]|\[(?:env|secret):", text)
 
@@ -265,7 +274,7 @@ def sender(look: Look) -> Iterator[Finding]:
     if isinstance(at.value.value, tuple):
         yield look.find("from-invalid", "from.address is a list", at=at)
         return
-    if text is None or "$[" in text or _BLANK.search(text):
+    if text is None or "$[" in text or is_blank(text):
         return
     text = text.strip()
     inside = re.fullmatch(r"[^<>]+<([^<>\s]+)>", text)
@@ -304,8 +313,8 @@ def debugging(look: Look) -> Iterator[Finding]:
 def blanks(look: Look) -> Iterator[Finding]:
     for each in look.properties.values():
         values = each.value.value if isinstance(each.value.value, tuple) else (each.value.value,)
-        if any(isinstance(value, str) and _BLANK.search(value) for value in values):
-            yield look.find("sample-left", f"{each.name} still has the sample's text in angle brackets", at=each)
+        if any(isinstance(value, str) and is_blank(value) for value in values):
+            yield look.find("sample-left", f"{each.name} still has the sample's text", at=each)
 
 
 def names(look: Look) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from outgate.doctor.names import OAUTH_PROPERTIES, SECRETS
 from outgate.doctor.report import Finding
 
 _NEEDED = ("tokenUrl", "clientId", "clientSecret", "refreshToken")
+_HTTPS = "Write the provider's token address, with https: the client's secret is sent there."
 _INVENTED = {f"oauth.{name.lower()}": name for name in OAUTH_PROPERTIES} | {
     "auth.url": "authUrl",
     "token.url": "tokenUrl",
@@ -69,7 +70,7 @@ def complete(look: Look) -> Iterator[Finding]:
             change = (look.line(at, value) if at else f'"{name}": "{value}",') if value else ""
             yield look.find("oauth-incomplete", f"{name} is not there, or empty", at=at, change=change)
         elif name == "tokenUrl" and setting.text is not None and not _blank_or_https(setting.text):
-            yield look.find("oauth-incomplete", "tokenUrl is no https:// address", at=at)
+            yield look.find("oauth-incomplete", "tokenUrl is no https:// address", at=at, remedy=_HTTPS)
 
 
 def _blank_or_https(text: str) -> bool:

@@ -66,7 +66,8 @@ def _raw(text: str, written: Written) -> str:
 def _misspelt(look: Look, at: Property, text: str, every: bool) -> Iterator[Finding]:
     for each in near(text, every=every):
         whole = (each.start, each.end) == (0, len(text))
-        meant = each.meant if whole or not named_secret(at.name) else ""
+        # Of a secret nothing is shown but what is certainly no part of it.
+        meant = each.meant if not named_secret(at.name) or (whole and each.certain) else ""
         raw = text[each.start : each.end]
         change = look.replaced(at, raw, meant) if meant else ""
         said = f": write {meant}" if meant else ""
@@ -165,14 +166,14 @@ def arrays(look: Look, at: Property, text: str, each: Written) -> Iterator[Findi
     if delimiter is not None and not given.endswith("[]"):
         said = f"{at.name}: {each.shown} has a delimiter, but no array type: it has no effect"
         yield look.find("array-directives", said, at=at, near=_raw(text, each))
-    elif given.endswith("[]") and not delimiter:
+    elif given.endswith("[]") and not delimiter and all(directive.name for directive in each.directives):
         said = f"{at.name}: {each.shown} gives an array of one element, for it has no delimiter"
         yield look.find("array-directives", said, at=at, near=_raw(text, each))
 
 
 def references(look: Look, at: Property, text: str, each: Written) -> Iterator[Finding]:
     if each.source == "conf" and "$[" not in each.name and each.name not in {p.name for p in look.properties.values()}:
-        said = f"{at.name}: $[conf:…] names a property that this file does not have"
+        said = f"{at.name}: {each.shown} names a property that this file does not have"
         yield look.find("conf-missing", said, at=at, near=_raw(text, each))
     if each.source == "prop":
         yield look.find("prop-source", f"{at.name}: {each.shown} reads a system property", at=at, near=_raw(text, each))

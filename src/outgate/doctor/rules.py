@@ -162,10 +162,11 @@ _TABLE = (
     ),
     Rule(
         "placeholder-in-name",
-        _W,
+        _E,
         _P,
         "A placeholder in a property's name",
-        "Placeholders are replaced in values, never in names.",
+        "Placeholders are replaced in values, never in names; what stands behind the colon is taken for a type, and the"
+        " file is rejected.",
         "Write the name itself.",
     ),
     Rule(
@@ -281,7 +282,7 @@ _TABLE = (
         _V,
         "The variable is stored in clear, but read as a secret",
         "secret does not see plain variables: the default is used, or the placeholder stays as it is.",
-        "Delete the variable and set it with --secret: its type cannot be changed.",
+        "Read it with $[env:…], or, if it is a secret, delete it and set it with --secret: its type cannot be changed.",
     ),
     Rule(
         "variable-missing",
@@ -324,6 +325,14 @@ _TABLE = (
         "The default of the host is not proxy.tunnel",
         "Where the variable is not set the default counts, and only the tunnel gets out.",
         "Write default=proxy.tunnel; what a developer's machine needs belongs into its environment.",
+    ),
+    Rule(
+        "host-no-default",
+        _N,
+        _F,
+        "AEM_PROXY_HOST without a default",
+        "The variable is not set on a developer's machine: the placeholder stays as it is there.",
+        "Write default=proxy.tunnel.",
     ),
     Rule(
         "host-variable",
@@ -487,7 +496,7 @@ _TABLE = (
         _E,
         _F,
         "A blank of the vendor's sample was not filled in",
-        "The value is still the sample's, in angle brackets.",
+        "The value is still the sample's.",
         "Write the value that is meant.",
     ),
     Rule(

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from outgate.doctor.names import MAIL_PROPERTIES, OAUTH_PROPERTIES
+from outgate.doctor.written import WORDS
 from outgate.mailer.osgi import Place, Property
 
 _SECRET = re.compile(
@@ -22,9 +23,7 @@ _SECRET = re.compile(
 )
 _ADDRESS = re.compile(r"(?:url|uri|endpoint|host|port|type|name|file|path|dir|expir\w*|enabled|length|id)$", re.I)
 _SPACE = re.compile(r"(?:[ \t\r\n]|//[^\n]*|/\*.*?\*/)*", re.S)
-_PLACEHOLDER = re.compile(
-    r"(?P<open>\$[\[{(]\w{2,12}[:.])(?P<name>[A-Z_][A-Z0-9_]*)(?P<rest>;[^\[\]]*)?(?P<close>[\]})]?)"
-)
+_PLACEHOLDER = re.compile(rf"\$[\[{{(](?i:{WORDS})[:.](?P<name>[A-Z_][A-Z0-9_]*)(?P<rest>;[^\[\]\"\n]*)?[\]}})]?")
 _SECRET_DEFAULT = re.compile(r"\$\[secret:[^;\[\]\n]*;(?P<rest>[^\]\n]*)")
 _USERINFO = re.compile(r"(?<=://)[^/@\s\"]+(?=@)")
 _TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"?|//[^\n]*|/\*.*?(?:\*/|\Z)', re.S)
@@ -33,7 +32,10 @@ _HIDDEN = "****"
 _ROOM = 160
 
 # What may be shown of a line that may hold a secret and cannot be understood.
-_INNOCENT = frozenset((*MAIL_PROPERTIES, *OAUTH_PROPERTIES, "true", "false", "null"))
+_INNOCENT = frozenset(
+    name.lower()
+    for name in (*MAIL_PROPERTIES, *OAUTH_PROPERTIES, "true", "false", "null", "none", "yes", "no", "on", "off")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ class Source:
             return
         for match in _WORD.finditer(text):
             if match["word"]:
-                if match["word"] not in _INNOCENT:
+                if match["word"].lower() not in _INNOCENT:
                     yield match.span()
             elif match["rest"]:
                 yield match.start("rest") + 1, match.end("rest")

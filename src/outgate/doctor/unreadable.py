@@ -46,8 +46,13 @@ def _told(source: Source, at: int) -> tuple[str, str]:
         typed = _KEY_BEFORE.search(before)
         value = source.string(at)
         if typed and "$[" in value:
-            return "typed-placeholder", _untyped(typed["name"], typed["type"], value)
-        if _again(source, at):
+            comma = "," if text[source.end(at) :][:1] == "," else ""
+            change = _untyped(typed["name"], typed["type"], value)
+            return "typed-placeholder", f"{change}{comma}" if change else ""
+        is_name = re.match(r"\s*:", text[source.end(at) :][:20]) is not None
+        if is_name and "$[" in value:
+            return "placeholder-in-name", ""
+        if is_name and _again(text[:at], value.partition(":")[0]):
             return "duplicate-property", ""
     outside = before.rstrip()[-1:]
     name = _NAME.match(text, at)
@@ -65,12 +70,9 @@ def _untyped(name: str, type_name: str, value: str) -> str:
     return f'"{name}": "{value[:-1]};type={type_name}]"'
 
 
-def _again(source: Source, at: int) -> bool:
-    """Say whether the name that begins here has stood in the file before."""
-    name = source.string(at).partition(":")[0]
-    if not name or not re.match(r"\s*:", source.text[source.end(at) :][:20]):
-        return False
-    return re.search(rf'"{re.escape(name)}(?::[^"\n]*)?"\s*:', source.text[:at], re.IGNORECASE) is not None
+def _again(before: str, name: str) -> bool:
+    """Say whether a name has stood in the file before."""
+    return bool(name) and re.search(rf'"{re.escape(name)}(?::[^"\n]*)?"\s*:', before, re.IGNORECASE) is not None
 
 
 def _quoted(name: str, rest: str) -> str:

@@ -28,15 +28,16 @@ _ALIASES = {
     "config": "conf",
 }
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]{1,99}")
-_WORDS = "|".join((*SOURCES, *_ALIASES))
+_PROPERTY = re.compile(r"[A-Za-z][\w.\-]{0,99}")
+WORDS = "|".join((*SOURCES, *_ALIASES))  # for a source, and for what is written in its place
 # ${env:X}, $(env:X), {env:X}… : brackets of another kind; the name must look like a variable's.
 _OTHER_BRACKETS = re.compile(
-    rf"\$?(?P<open>[({{])[ ]?(?P<source>{_WORDS})[ ]?[:.][ ]?(?P<name>[A-Za-z_][A-Za-z_0-9]*)(?P<rest>[^)}}\n]*)[)}}]?",
+    rf"\$?(?P<open>[({{])[ ]?(?P<source>{WORDS})[ ]?[:.][ ]?(?P<name>[A-Za-z_][A-Za-z_0-9]*)(?P<rest>[^)}}\n]*)[)}}]?",
     re.IGNORECASE,
 )
 # What stands inside $[…] when the source is misspelt or the sign behind it is no colon.
 _NEAR_BODY = re.compile(
-    rf"\s*(?P<source>{_WORDS})\s*(?P<sign>[:.=/_ ])\s*(?P<name>[A-Za-z_]\w*)(?P<rest>.*)", re.I | re.S
+    rf"\s*(?P<source>{WORDS})\s*(?P<sign>[:.=/_ ])\s*(?P<name>[A-Za-z_]\w*)(?P<rest>.*)", re.I | re.S
 )
 _DEEPEST = 50
 
@@ -77,17 +78,21 @@ class Written:
     @property
     def shown(self) -> str:
         """Return it without its directives, for a message."""
-        return f"$[{self.source}:{self.name}]" if self.plain else "the placeholder"
+        shown = self.plain or (self.source in SOURCES and _PROPERTY.fullmatch(self.name))
+        return f"$[{self.source}:{self.name}]" if shown else "the placeholder"
 
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """Something that was meant to be a placeholder, and what it was meant to be."""
+    """Something that was meant to be a placeholder, and what it was meant to be ("" if that is not clear).
+
+    `certain`: it names a source, or nearly."""
 
     start: int
     end: int
     why: str
     meant: str
+    certain: bool = True
 
 
 def scan(text: str) -> list[Written]:
@@ -135,15 +140,15 @@ def near(text: str, *, every: bool) -> Iterator[Near]:
             why = why or f"the source is {source}, written so"
             yield Near(each.start, each.end, why, _meant(source, match["name"], match["rest"]))
         elif every and _NAME.fullmatch(body):
-            yield Near(each.start, each.end, "it names no source", f"$[env:{body}]")
+            yield Near(each.start, each.end, "it names no source", f"$[env:{body}]", False)
         elif every:
-            yield Near(each.start, each.end, "its source does not exist", "")
+            yield Near(each.start, each.end, "its source does not exist", "", False)
     for match in _OTHER_BRACKETS.finditer(text):
         dollar = match[0].startswith("$")
         if (dollar or match["open"] == "{") and (dollar or match.span() == (0, len(text))):
             meant = _meant(_source(match["source"]), match["name"], match["rest"])
             yield Near(match.start(), match.end(), "its brackets are not $[ and ]", meant)
-    match = re.fullmatch(rf"\[?({_WORDS}):([A-Za-z_]\w*)\]", text, re.IGNORECASE)
+    match = re.fullmatch(rf"\[?({WORDS}):([A-Za-z_]\w*)\]", text, re.IGNORECASE)
     if match and every:
         yield Near(0, len(text), "it does not begin with $[", _meant(_source(match[1]), match[2], ""))
 

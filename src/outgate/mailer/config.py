@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from outgate.mailer.folders import open_configurations
 from outgate.mailer.interpolate import Source, explain
+from outgate.mailer.secret_files import SecretFiles
 from outgate.mailer.values import ConfigError, Value
 
 if TYPE_CHECKING:
@@ -68,26 +69,6 @@ class Forwards:
 
     tunnel: str
     by_port: Mapping[int, Forward]
-
-
-class SecretFiles:
-    """Secrets as files in directories: the first directory that has a file wins; contents are trimmed."""
-
-    def __init__(self, directories: Iterable[str | Path]) -> None:
-        self._directories = tuple(Path(directory) for directory in directories)
-
-    def get(self, key: str, /) -> str | None:
-        """Return a secret, None if there is no such file. A name with `..` or an absolute one has none."""
-        if not key or ".." in key or key.startswith("/") or "\0" in key:
-            return None
-        for directory in self._directories:
-            file = directory / key
-            try:
-                if file.is_file():
-                    return file.read_text("utf-8").strip()
-            except (OSError, ValueError):
-                raise ConfigError(f"a secret's file in {directory} cannot be read as UTF-8 text") from None
-        return None
 
 
 def secrets_from(given: Source | str | Path | None, env: Source) -> Source:

@@ -107,10 +107,11 @@ def write(properties: Mapping[str, Value]) -> str:
     lines: list[str] = []
     for name, value in properties.items():
         if not name or ":" in name:
-            raise ConfigError("a property's name has at least one character, and no colon", name=shown(name))
+            raise ConfigError("a property's name has at least one character, and no colon", name=name)
         key = name if _goes_without_type(value) else f"{name}:{value.type}"
         items = value.value if isinstance(value.value, tuple) else (value.value,)
-        written = ", ".join(_json(item) for item in items)
+        finite = all(not isinstance(item, float) or math.isfinite(item) for item in items)
+        written = ", ".join(json.dumps(item, ensure_ascii=False) if finite else f'"{_java(item)}"' for item in items)
         lines.append(f"  {json.dumps(key, ensure_ascii=False)}: {f'[{written}]' if items is value.value else written}")
     text = "{\n" + ",\n".join(lines) + "\n}\n" if lines else "{}\n"
     try:
@@ -119,7 +120,7 @@ def write(properties: Mapping[str, Value]) -> str:
         raise ConfigError(f"cannot be written: {error.text}") from None
     for name, value in properties.items():
         if repr((again[name].type, again[name].value)) != repr((value.type, value.value)):
-            raise ConfigError(f"the value is none of type {value.type}", name=shown(name))
+            raise ConfigError(f"the value is none of type {value.type}", name=name)
     return text
 
 
@@ -134,10 +135,9 @@ def _goes_without_type(value: Value) -> bool:
     )
 
 
-def _json(item: Scalar) -> str:
-    if isinstance(item, float) and not math.isfinite(item):
-        return '"NaN"' if math.isnan(item) else '"Infinity"' if item > 0 else '"-Infinity"'
-    return json.dumps(item, ensure_ascii=False)
+def _java(number: Scalar) -> str:
+    """Return a number as Java writes it, also those that JSON cannot."""
+    return str(number).replace("nan", "NaN").replace("inf", "Infinity")
 
 
 # -- from JSON to properties ------------------------------------------------------------------------------------
@@ -238,7 +238,8 @@ def _check_type(type_name: str, member: Member) -> None:
 
 
 def _type_meant(type_name: str) -> str:
-    asked = re.sub(r"^java\.(?:lang|util)\.|\s", "", type_name)
+    """Return the type that may be meant, "" if none is near."""
+    asked = re.sub(r"^java\.(?:lang|util)\.|\s", "", type_name[:60])
     if asked.startswith(("List", "Set", "ArrayList", "collection")):
         asked = "Collection" + asked[asked.find("<") :] if "<" in asked else "Collection"
     if asked.startswith("Collection<"):

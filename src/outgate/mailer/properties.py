@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.interpolate import Explained, Source, explain
 from outgate.mailer.osgi import Place, Property
-from outgate.mailer.values import ConfigError, Value, as_text
+from outgate.mailer.values import ConfigError, Value
 
 _NOWHERE = Place(0, 0)
 
@@ -74,8 +74,7 @@ class Properties:
         if settled is None:
             return ()
         self._complete(settled)
-        value = settled.value.value
-        return tuple(as_text(item) for item in value) if isinstance(value, tuple) else (settled.value.text,)
+        return settled.value.texts
 
     def flag(self, name: str, default: bool = False) -> bool:
         """Return a boolean, which may be written as text; an empty one is false. Raises `ConfigError`."""
