@@ -78,6 +78,7 @@ def _send(facts: Facts) -> SendResult:
         forwards=facts.around.forwards or Forwards("", {}),
         tunnel_names=(facts.around.env.get("AEM_PROXY_HOST") or "",),
         cafile=asked.trust.file or None,
+        tokens=facts.tokens,
         tls_names="chain-only" if facts.nameless else "forward",
         timeouts=asked.patience.timeouts,
         limits=Limits(send=asked.patience.answer * 6),

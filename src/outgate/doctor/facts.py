@@ -18,6 +18,7 @@ from outgate.doctor.witnesses import Outgate
 from outgate.mailer.config import MailConfig
 from outgate.mailer.folders import Configurations
 from outgate.mailer.interpolate import Explained
+from outgate.mailer.oauth import Tokens
 from outgate.mailer.osgi import Property
 from outgate.mailer.target import Target
 
@@ -55,6 +56,7 @@ class Facts:
     config: MailConfig | None = field(default=None, repr=False)
     target: Target | None = None
     contact: Contact | None = None
+    tokens: Tokens | None = field(default=None, repr=False)
     direct: bool = False
 
     @property

@@ -223,7 +223,8 @@ def _with_token(facts: Facts, config: MailConfig) -> Iterator[Finding]:
     try:
         settings = oauth.load(facts.configurations, asked.run_modes, env=facts.around.env, secrets=facts.around.secrets)
         seconds, cafile = asked.patience.answer, asked.trust.file or None
-        token = oauth.Tokens(settings, env=facts.around.env, cafile=cafile, seconds=seconds).token()
+        facts.tokens = oauth.Tokens(settings, env=facts.around.env, cafile=cafile, seconds=seconds)
+        token = facts.tokens.token()
     except ConfigError as error:
         yield Finding(
             Hop.AUTH, State.BROKEN, f"{error.name}: {error.text}" if error.name else error.text, "oauth-configuration",
