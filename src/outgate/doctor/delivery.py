@@ -20,8 +20,8 @@ from outgate.doctor.witnesses import Fate
 from outgate.mailer.client import MailService
 from outgate.mailer.config import Forwards
 from outgate.mailer.errors import MessageError, SendFailed
+from outgate.mailer.limits import Limits
 from outgate.mailer.result import SendResult
-from outgate.mailer.service import Limits
 from outgate.mailer.values import ConfigError
 
 _SUBJECT = "Test mail of outgate doctor"
