@@ -78,7 +78,7 @@ def doctor(
     if lint:
         if any(each is not None for each in walking):
             fail("--lint takes folders, --format and --strict: the others are for the walk", WRONG_USE)
-        raise typer.Exit(_lint([*lint, *(more or [])], form or (Form.JSON if as_json else Form.TEXT), strict))
+        raise typer.Exit(_lint([*lint, *(more or [])], form or (Form.JSON if as_json else None), strict))
     if more or form is not None or strict:
         fail("folders, --format and --strict go with --lint: the walk takes one folder, with --config", WRONG_USE)
     from outgate.doctor import printing
@@ -110,8 +110,9 @@ def doctor(
     raise typer.Exit(report.exit_code)
 
 
-def _lint(paths: list[Path], form: Form, strict: bool) -> int:
-    """Print what is wrong with the files; return the exit code."""
+def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
+    """Print what is wrong with the files, without a form as text, and in a GitHub workflow at the lines too; return the
+    exit code."""
     from outgate.doctor import annotations
     from outgate.doctor.lint import examine
     from outgate.doctor.report import Finding
@@ -129,8 +130,10 @@ def _lint(paths: list[Path], form: Form, strict: bool) -> int:
         files += found.files
         code = max(code, found.exit_code(strict=strict))
     root = Path.cwd()
-    if form is Form.TEXT:
+    if form in (None, Form.TEXT):
         print(annotations.text(findings, excerpts, files=files, root=root), end="")
+        if form is None and os.environ.get("GITHUB_ACTIONS") == "true":
+            print(annotations.github(findings, root=root), end="")
     else:
         write = {Form.GITHUB: annotations.github, Form.SARIF: annotations.sarif, Form.JSON: annotations.as_json}
         print(write[form](findings, root=root), end="")

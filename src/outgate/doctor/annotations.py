@@ -1,8 +1,8 @@
 """Findings as people, GitHub and other programs read them: text, workflow commands, SARIF, JSON.
 
 Standards: SARIF 2.1.0; GitHub's workflow commands (`::error file=…::…`).
-Promises: pure; no output has a control character of the files' own; nothing is shown but the findings and excerpts that
-    are handed in, which hold no secret.
+Promises: pure; no output has a control character or a workflow command of the files' own; nothing is shown but the
+    findings and excerpts that are handed in, which hold no secret.
 Dangers: a viewer finds a file by its path from the root of the repository: `root` is where that is.
 Not here: finding (`doctor.lint`), the report of the walk (`doctor.printing`).
 """
@@ -51,7 +51,7 @@ def _one(finding: Finding, excerpt: Excerpt | None, root: str | PurePath) -> str
     lines += [f"  why: {rule.why}"] if rule else []
     lines += [f"  do: {finding.remedy}"] if finding.remedy else []
     lines += [f"  {_verb(finding)}: {finding.change}"] if finding.change else []
-    return "\n".join(_clean(line) for line in lines) + "\n"
+    return "\n".join(_no_command(_clean(line)) for line in lines) + "\n"
 
 
 def _verb(finding: Finding) -> str:
@@ -183,6 +183,12 @@ def _uri(path: str) -> str:
     if path.startswith("/"):
         return "file://" + quote(path.encode("utf-8", "surrogateescape"))
     return quote(path.encode("utf-8", "surrogateescape"))
+
+
+def _no_command(line: str) -> str:
+    """Return a line of text that GitHub takes for no command, whatever a file or its name begins with."""
+    line = line.replace("##[", "##\N{REPLACEMENT CHARACTER}[")
+    return f"\N{REPLACEMENT CHARACTER}{line}" if line.lstrip().startswith("::") else line
 
 
 def _clean(line: str) -> str:

@@ -87,6 +87,17 @@ def test_a_finding_that_moves_keeps_its_fingerprint_and_two_alike_have_two() -> 
     assert prints[0] == prints[1] != prints[2]
 
 
+def test_no_file_gives_commands_to_a_workflow_through_the_text(tmp_path: Path) -> None:
+    folder = tmp_path / "config"
+    folder.mkdir()
+    (folder / "org.example.a.b.cfg.json").write_text("{\n::add-mask::x ##[add-mask]x\n")
+    found = lint.examine(tmp_path)
+    odd = Finding(Hop.FILE, State.OK, "x", "null-value", file="::error::x", line=1, column=1)
+    text = annotations.text([*found.findings, odd], found.excerpts, root=tmp_path)
+    assert "add-mask" in text and "##[" not in text
+    assert not [line for line in text.splitlines() if line.strip().startswith("::")]
+
+
 def test_json_tells_all_there_is() -> None:
     (told,) = json.loads(annotations.as_json([ODD]))
     assert told["level"] == "warning" and told["title"] == RULES["port-real"].title

@@ -107,11 +107,11 @@ TRAP = "$[env.A] $[env:B;x;default=1;y]"
 @pytest.mark.parametrize(
     "value",
     [
-        "[" + f'"{TRAP}",' * 7_000 + '""]',
-        f'"{TRAP * 7_000}"',
-        '"' + "".join(f"$[env.A{number}]$[env:B;{number}]" for number in range(7_000)) + '"',
-        '"' + "$[env:A;x=" * 10_000 + "]" * 10_000 + '"',
-        '"' + "${env:A" * 25_000 + '"',
+        "[" + f'"{TRAP}",' * 2_500 + '""]',
+        f'"{TRAP * 2_500}"',
+        '"' + "".join(f"$[env.A{number}]$[env:B;{number}]" for number in range(2_500)) + '"',
+        '"' + "$[env:A;x=" * 3_000 + "]" * 3_000 + '"',
+        '"' + "${env:A" * 5_000 + '"',
     ],
     ids=["list", "one text", "all different", "nested", "not closed"],
 )
