@@ -93,6 +93,7 @@ class Service:
         tls_names: NameCheck = "forward",
         cafile: str | Path | None = None,
         classic: bool = False,
+        debug: bool = False,
         timeouts: ClientTimeouts | None = None,
         limits: Limits | None = None,
     ) -> Self:
@@ -100,15 +101,19 @@ class Service:
 
         `env` is the process's environment if None; `secrets` the directories in its OUTGATE_SECRETS;
         `forwards` the file in its OUTGATE_FORWARDS; `cafile` the certificates in its SSL_CERT_FILE, else the
-        system's. `classic` does not force STARTTLS when `smtp.ssl` is off. With `oauth.flow` the provider's
-        configuration is read from the same place (of a file: its folder), for the same run modes. `timeouts` are
-        seconds for each wait (60 to connect and for a reply, 600 for the reply to the content)."""
+        system's. `classic` does not force STARTTLS when `smtp.ssl` is off; `debug` is `debug.email`. With `oauth.flow`
+        the provider's configuration is read from the same place (of a file: its folder), for the same run modes.
+        `timeouts` are seconds for each wait (60 to connect and for a reply, 600 for the reply to the content)."""
+        from dataclasses import replace
+
         from outgate.mailer import config as configuration
 
         source = os.environ if env is None else env
         modes = tuple(run_modes)
         kept = configuration.secrets_from(secrets, source)
         config = configuration.load(path, modes, env=source, secrets=kept, classic=classic)
+        if debug:
+            config = replace(config, debug=True)
         cafile = cafile or source.get("SSL_CERT_FILE")
         return cls(
             config,
