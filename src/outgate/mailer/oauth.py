@@ -273,7 +273,9 @@ class Tokens:
         """Fetch an access token; return the new refresh token, "" if it is still the old one."""
         began = self._clock.now()
         self._access = ""
-        answer = self._ask()
+        return self._take(self._ask(), began)
+
+    def _take(self, answer: Answer, began: float) -> str:
         document = _document(answer)
         if answer.status != 200:
             raise self._refused(answer, document)
