@@ -14,12 +14,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from outgate.mailer.folders import open_configurations
 from outgate.mailer.interpolate import Source, explain
 from outgate.mailer.values import ConfigError, Value
-from outgate.smtp.connecting import TlsMode
+
+if TYPE_CHECKING:
+    from outgate.smtp.connecting import TlsMode
 
 PID = "com.day.cq.mailer.DefaultMailService"
 FILE_NAME = f"{PID}.cfg.json"
@@ -193,9 +195,9 @@ def settle(raw: Mapping[str, Value], *, env: Source, secrets: Source, classic: b
         debug=_flag(given, "debug.email"),
         oauth=_flag(given, "oauth.flow"),
     )
-    if config.oauth:
-        raise ConfigError("this mailer logs in with user and password only; set it to false", name="oauth.flow")
-    if config.user and not config.password:
+    if config.oauth and not config.user:
+        raise ConfigError("a login with a token needs the address of the mailbox", name="smtp.user")
+    if config.user and not config.password and not config.oauth:
         raise ConfigError("a password is needed for smtp.user", name="smtp.password")
     return config
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 from outgate.smtp.reply import Reply
 from outgate.smtp.transaction import Step
@@ -88,6 +89,12 @@ class ConnectFailed(Exception):
         self.steps = steps
         self.certificate = certificate
         self.injected = injected
+
+
+def certificate_names(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return the names in a certificate, as the `ssl` module tells it: none without TLS, or without a checked chain."""
+    names = cast("tuple[tuple[str, str], ...]", (certificate or {}).get("subjectAltName", ()))
+    return tuple(name for kind, name in names if kind in ("DNS", "IP Address"))
 
 
 def why(error: BaseException) -> str:
