@@ -62,7 +62,8 @@ userdb {{
 """
 _INTROSPECTION = """\
 introspection_mode = post
-introspection_url = http://127.0.0.1:{port}/introspect
+introspection_url = {scheme}://localhost:{port}/introspect
+tls_ca_cert_file = {directory}/ca.pem
 username_attribute = username
 active_attribute = active
 active_value = true
@@ -70,8 +71,8 @@ active_value = true
 
 
 class Dovecot:
-    """One instance: STARTTLS on a port of its own, tokens checked with a `TokenServer` (without TLS), mail handed on to a
-    port of this host. A context manager."""
+    """One instance: STARTTLS on a port of its own, tokens checked with a `TokenServer`, mail handed on to a port of this
+    host. A context manager."""
 
     def __init__(self, tokens: TokenServer, relay_port: int, authority: trustme.CA, *names: str) -> None:
         binary = shutil.which("dovecot", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -110,7 +111,10 @@ class Dovecot:
         )
         self._settings = self.directory / "dovecot.conf"
         self._settings.write_text(settings)
-        (self.directory / "oauth2.conf").write_text(_INTROSPECTION.format(port=tokens.port))
+        authority.cert_pem.write_to_path(self.directory / "ca.pem")
+        scheme = "https" if tokens.authority else "http"
+        introspection = _INTROSPECTION.format(scheme=scheme, port=tokens.port, directory=self.directory)
+        (self.directory / "oauth2.conf").write_text(introspection)
 
     def __enter__(self) -> Dovecot:
         self._process = subprocess.Popen(

@@ -23,6 +23,7 @@ import os
 import re
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -233,6 +234,7 @@ class Tokens:
         self._tries = 0
         self._failure: TokenError | None = None
         self._failed_at = 0.0
+        _everywhere.add(self)
 
     def token(self) -> str:
         """Return an access token that is still good, fetching one if need be. Raises `TokenError`."""
@@ -364,6 +366,19 @@ class Tokens:
             self._on_rotated(renewed)
         except Exception as error:  # the mail can go all the same
             _log.error("oauth.rotation_not_stored", server=self._server, error=type(error).__name__)
+
+
+_everywhere: weakref.WeakSet[Tokens] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for tokens in list(_everywhere):
+        # A thread that held it exists in the parent only.
+        tokens._lock = threading.Lock()  # pyright: ignore[reportPrivateUsage]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _context(cafile: str | Path | None) -> ssl.SSLContext:
