@@ -166,7 +166,7 @@ def test_directly(world: World) -> None:
     given = world.given() | {"env": world.env(AEM_PROXY_HOST="proxy.tunnel")}
     with MailService.load(folder, **given) as service:
         assert not service.through_tunnel and service.send(mail("directly")).accepted
-    assert world.arrived("directly")["envelope"]["from"] == USER
+    assert world.arrived("directly")["envelope"]["mail_from"] == USER
 
 
 def test_a_token_that_fits_no_command_line(world: World) -> None:
@@ -252,11 +252,27 @@ def test_an_application_in_its_environment(world: World) -> None:
     )
     assert stored.returncode == 0, stored.stderr
     assert CLIENT_SECRET not in stored.stdout + stored.stderr
-    send = [sys.executable, "-m", "outgate.mailer", "send", "--config", str(world.project), "--to", "anna@dest.test"]
-    done = run(
-        [sys.executable, "-m", "outgate.cli", "environment", "run", dev["program_id"], dev["environment_id"], "--"]
-        + [*send, "--subject", "environment", "--body", "hello", "--cafile", str(world.cafile)],
-        env=dict(os.environ, OUTGATE_DATA=str(world.running.data)),
-    )
+    command = [
+        sys.executable,
+        "-m",
+        "outgate.cli",
+        "environment",
+        "run",
+        dev["program_id"],
+        dev["environment_id"],
+        "--",
+    ]
+    command += [
+        sys.executable,
+        "-m",
+        "outgate.mailer",
+        "send",
+        "--config",
+        str(world.project),
+        "--to",
+        "anna@dest.test",
+    ]
+    command += ["--subject", "environment", "--body", "hello", "--cafile", str(world.cafile)]
+    done = run(command, env=dict(os.environ, OUTGATE_DATA=str(world.running.data)))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert world.arrived("environment")["envelope"]["from"] == USER
+    assert world.arrived("environment")["envelope"]["mail_from"] == USER
