@@ -37,7 +37,7 @@ from outgate.mailer.form_post import PROXY_SHARE, Answer, NotAnswered, checked, 
 from outgate.mailer.interpolate import Source
 from outgate.mailer.properties import Properties, properties_of
 from outgate.mailer.values import ConfigError
-from outgate.smtp.login import without
+from outgate.smtp.masks import Masks
 
 PID = "com.day.cq.mailer.oauth.impl.OAuthConfigurationProviderImpl"
 PROPERTIES = (
@@ -354,7 +354,7 @@ class Tokens:
         config = self.config
         secrets = [secret for secret in (config.client_secret, config.refresh_token, self._refresh_token) if secret]
         forms = [form for secret in secrets for form in (secret, quote(secret, safe=""), quote_plus(secret))]
-        return without(text, forms)
+        return Masks("", *forms).text(text)
 
     def _tell(self, renewed: str) -> None:
         if self._on_rotated is None:

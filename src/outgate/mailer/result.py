@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from outgate.mailer.masks import Masks
+from outgate.smtp.masks import Masks
 from outgate.smtp.reply import Reply
 
 if TYPE_CHECKING:
