@@ -9,15 +9,14 @@ Not here: what is done (`mailer.sending`), how it waits (`mailer.blocking`), how
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from outgate.mailer.service import Service
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from email.message import Message
+    from types import TracebackType
 
     from outgate.mailer.result import SendResult
 
@@ -52,6 +51,8 @@ class MailService(Service):
         self.close()
 
     def _begin(self) -> None:
+        import threading
+
         from outgate.mailer.blocking import BlockingIo
         from outgate.mailer.idle import Idle
         from outgate.mailer.sending import Line, Sender

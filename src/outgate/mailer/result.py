@@ -13,10 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from outgate.smtp.masks import Masks
-from outgate.smtp.reply import Reply
-
 if TYPE_CHECKING:
+    from outgate.smtp.masks import Masks
+    from outgate.smtp.reply import Reply
     from outgate.smtp.transaction import Step
 
 # How servers name a message that they took: ours and Postfix, Exim, Haraka, sendmail and OpenSMTPD, Exchange.
@@ -126,7 +125,7 @@ def queue_id(text: str) -> str:
 
 
 def lines_of(steps: Iterable[Step]) -> Iterator[tuple[str, str]]:
-    """Return a conversation line by line, as it would look without pipelining: ("C", what we said), ("S", the reply)."""
+    """Return a conversation as it would look without pipelining: ("C", a line of ours), ("S", a line of a reply)."""
     for step in steps:
         said = step.did.split(" + ") if step.did else []
         heard = step.reply.split(" | ")

@@ -170,6 +170,7 @@ class Connection:
         self._note("STARTTLS", event.reply)
         if isinstance(event, TlsReady):
             self._handshake(context, server_name)
+            self._steps.append(Step(self._clock.now(), f"TLS handshake for {server_name}", self.tls))
             self._machine.tls_started()
             self._hello()
         elif required:
