@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -238,6 +239,32 @@ def test_a_server_whose_certificate_is_of_another_name_gets_no_token(world: Worl
     with MailService.load(world.project, **given) as service, pytest.raises(SendFailed, match="certificate"):
         service.send(mail("never"))
     assert len(world.tokens.introspected) == introspected
+
+
+def test_the_pages_way_to_keep_a_refresh_token(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "oauth.md").read_text("utf-8")
+    program = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
+    program = program.replace("ui.config/src/jcr_root/apps/shop/osgiconfig", str(world.project))
+    program = program.replace("/var/lib/shop/", f"{tmp_path}/")
+    (tmp_path / "forwards.json").write_text(json.dumps(world.given()["forwards"]))
+    (tmp_path / "first").mkdir()
+    for name, value in world.secrets().items():
+        (tmp_path / "first" / name).write_text(value)
+    places = {
+        "OUTGATE_SECRETS": f"{tmp_path},{tmp_path / 'first'}",
+        "OUTGATE_FORWARDS": str(tmp_path / "forwards.json"),
+        "SSL_CERT_FILE": str(world.cafile),
+    }
+    for name, value in world.env(**places).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(world.tokens, "rotates", True)
+    for start in ("first start", "second start"):  # the old refresh token is of no use to the second
+        found: dict[str, Any] = {}
+        exec(program, found)  # the page's own text
+        with found["mail"] as service:
+            assert service.send(mail(start)).accepted
+        kept = tmp_path / "SECRET_SMTP_OAUTH_REFRESH_TOKEN"
+        assert kept.read_text() == world.tokens.refresh_token and kept.stat().st_mode & 0o777 == 0o600
 
 
 def test_an_application_in_its_environment(world: World) -> None:
