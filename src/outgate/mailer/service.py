@@ -96,14 +96,16 @@ class Service:
         debug: bool = False,
         timeouts: ClientTimeouts | None = None,
         limits: Limits | None = None,
+        tokens: Tokens | None = None,
     ) -> Self:
         """Read the configuration in a file, or in a folder with `config[.modes]` folders. Raises `ConfigError`.
 
         `env` is the process's environment if None; `secrets` the directories in its OUTGATE_SECRETS;
         `forwards` the file in its OUTGATE_FORWARDS; `cafile` the certificates in its SSL_CERT_FILE, else the
         system's. `classic` does not force STARTTLS when `smtp.ssl` is off; `debug` is `debug.email`. With `oauth.flow`
-        the provider's configuration is read from the same place (of a file: its folder), for the same run modes.
-        `timeouts` are seconds for each wait (60 to connect and for a reply, 600 for the reply to the content)."""
+        the provider's configuration is read from the same place (of a file: its folder), for the same run modes;
+        `tokens` stand in for what it says, for whoever stores refresh tokens that change. `timeouts` are seconds for
+        each wait (60 to connect and for a reply, 600 for the reply to the content)."""
         from dataclasses import replace
 
         from outgate.mailer import config as configuration
@@ -123,7 +125,7 @@ class Service:
             cafile=cafile,
             timeouts=timeouts,
             limits=limits,
-            tokens=_tokens(path, modes, source, kept, cafile) if config.oauth else None,
+            tokens=tokens or _tokens(path, modes, source, kept, cafile) if config.oauth else None,
         )
 
     @property
