@@ -28,6 +28,21 @@ def jwt(**claims: object) -> str:
 TOKEN = jwt(client_id=CLIENT, user_id="me")
 
 
+def _links(**paths: str) -> dict[str, Any]:
+    return {
+        (name if name == "self" else _REL + name): {"href": path, "templated": False} for name, path in paths.items()
+    }
+
+
+# What leads the vendor's client to an environment.
+_ENVIRONMENT = {"id": "10", "programId": "4", "_links": _links(self=BASE, variables=f"{BASE}/variables")}
+_PLACES: dict[str, Any] = {
+    "/api/programs": {"_embedded": {"programs": [{"id": "4", "_links": _links(self="/api/program/4")}]}},
+    "/api/program/4": {"id": "4", "_links": _links(self="/api/program/4", environments="/api/program/4/environments")},
+    "/api/program/4/environments": {"_embedded": {"environments": [_ENVIRONMENT]}},
+}
+
+
 @dataclass
 class Answer:
     """What is answered once, whatever is asked."""
@@ -38,7 +53,7 @@ class Answer:
     media: str = "application/json"
 
 
-@dataclass
+@dataclass(repr=False)
 class Vendor:
     """The server's state, which a test may change, and every request in order."""
 
@@ -73,6 +88,8 @@ class Vendor:
             return self._variables(int(query.removeprefix("start=") or 0))
         if (method, place) == ("PATCH", f"{BASE}/variables"):
             return self._patch(headers, body)
+        if method == "GET" and place in _PLACES:
+            return Answer(200, _PLACES[place])
         if (method, place) == ("GET", BASE):
             if self.rounds:
                 self.rounds -= 1

@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,7 +28,7 @@ from outgate.cli import variable_options as options
 from outgate.cli.calling import WRONG_USE, Data, complain, fail, print_fields, print_json, print_table
 from outgate.cli.variable_documents import OCTETS_LIMIT, read_json, read_yaml, text_of
 from outgate.cli.variable_options import VALIDATION
-from outgate.cli.variable_plan import SECRET, STRING, Plan, Unfit, Wish, plan, together
+from outgate.cli.variable_plan import SECRET, STRING, Unfit, Wish, plan, together
 from outgate.cloud_manager import (
     BadToken,
     Chosen,
@@ -106,15 +106,17 @@ def set_variables(
     _one_form(as_json, as_yaml)
     with _told():
         inputs = _Inputs()
-        wishes = together(_options(given, inputs), _document(documents, inputs))
+        wishes = together(_wishes(given, inputs), _document(documents, inputs))
     place = _Place(environment_id, program_id, data, context)
     with _told():
         planned = plan(place.variables(), wishes, strict=strict)
-        _warn(planned)
+        for each in planned.warnings:
+            complain(f"warning: {each}")
         if planned.changes:
             place.change(planned.changes)
         else:
             print("No variables to set or delete.", file=sys.stderr)
+    with _told("the variables were sent, but " if planned.changes else ""):
         if wait and planned.changes:
             settle(place.api, place.program, place.environment, wait)
         _show(place.variables(), as_json, as_yaml)
@@ -200,7 +202,7 @@ class _Inputs:
         return text.removesuffix("\n").removesuffix("\r")
 
 
-def _options(given: Mapping[str, Sequence[options.Texts]], inputs: _Inputs) -> list[Wish]:
+def _wishes(given: Mapping[str, Sequence[options.Texts]], inputs: _Inputs) -> list[Wish]:
     """Return what the options want, in the order of the vendor's client. Raises `Unfit`."""
     wishes: list[Wish] = []
     for service, (variables, secrets, files, deletions) in given.items():
@@ -289,27 +291,22 @@ def _number(text: str, what: str, option: str, prefix: str) -> str:
 
 
 @contextmanager
-def _told() -> Any:
-    """Turn what goes wrong into sentences and exit codes."""
+def _told(before: str = "") -> Generator[None]:
+    """Turn what goes wrong into sentences, with `before` in front, and exit codes."""
     try:
         yield
     except Unfit as error:
         _stop([*error.reasons, "nothing was sent"], VALIDATION)
     except Refused as error:
-        _stop([f"{error}. {_REMEDIES.get(error.status, 'Try again later')}"], API)
+        _stop([f"{before}{error}. {_REMEDIES.get(error.status, 'Try again later')}"], API)
     except NotReachable as error:
-        _stop([str(error)], API)
+        _stop([f"{before}{error}"], API)
 
 
 def _stop(reasons: Sequence[str], code: int) -> NoReturn:
     for each in reasons:
         complain(each)
     raise typer.Exit(code)
-
-
-def _warn(planned: Plan) -> None:
-    for each in planned.warnings:
-        complain(f"warning: {each}")
 
 
 def _one_form(as_json: bool, as_yaml: bool) -> None:

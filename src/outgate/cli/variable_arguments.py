@@ -106,5 +106,7 @@ def _split(argument: str, options: Options) -> tuple[str, str | None]:
 
 
 def _unknown(argument: str, options: Options) -> str:
-    near = get_close_matches(argument.partition("=")[0], options.all, 1)
-    return "there is an option that this command does not have" + (f": did you mean {near[0]}?" if near else "")
+    long = [spelling for spelling in options.all if spelling.startswith("--")]
+    near = get_close_matches(argument.partition("=")[0], long, 1, 0.75)
+    hint = f"did you mean {near[0]}?" if near else "--help shows those it has"
+    return f"there is an option that this command does not have: {hint}"

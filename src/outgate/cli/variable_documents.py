@@ -186,12 +186,12 @@ def _wish(entry: _Entry, where: str) -> Wish:
         if key not in _KEYS and key not in _PASSED_OVER:
             wrong(f"a variable has no such key: {_KEYS[0]}, {_KEYS[1]}, and perhaps {_KEYS[2]} and {_KEYS[3]}")
         found[key] = value
-    name, kind, service = (found.get(key) for key in ("name", "type", "service"))
-    if not isinstance(name, str) or isinstance(name, _Number) or not name:
-        wrong("name is missing, or is not a text")
-    for text, key in ((kind, "type"), (service, "service")):
-        if text is not None and not isinstance(text, str):
+    for key in ("name", "type", "service"):
+        text = found.get(key)
+        if not (text is None or (isinstance(text, str) and not isinstance(text, _Number))):
             wrong(f"{key} is not a text")
+    if not found.get("name"):
+        wrong("name is missing")
     value = found.get("value")
     if "value" not in found or value is None:
         wrong('value is missing: write "" to delete the variable')
@@ -199,8 +199,5 @@ def _wish(entry: _Entry, where: str) -> Wish:
         value = json.dumps(value)
     if not isinstance(value, str):
         wrong("value must be a text: write JSON within a text as a text, in quotes")
-    return Wish(name, str(value), _text(kind), _text(service), where)
-
-
-def _text(found: object) -> str:
-    return found if isinstance(found, str) else ""
+    kind, service = (str(found.get(key) or "") for key in ("type", "service"))
+    return Wish(str(found["name"]), str(value), kind, service, where)

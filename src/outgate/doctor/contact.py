@@ -25,7 +25,7 @@ from outgate.smtp.client import ClientMachine
 from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, TlsMode, why
 from outgate.smtp.errors import RemoteProtocolError
 from outgate.smtp.reply import Reply
-from outgate.smtp.sync.client import Connection
+from outgate.smtp.sync.client import Connection, secure
 
 _NO_CHECK_TIME = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which the ssl module passes on and has no name for."""
@@ -284,7 +284,7 @@ def begins_tls(host: str, port: int, patience: Patience) -> str:
         return ""
     with contextlib.closing(sock):
         try:
-            with context.wrap_socket(sock, server_hostname=None) as secured:
+            with secure(sock, context, None) as secured:
                 return str(secured.version())
         except (OSError, ValueError):
             return ""
@@ -336,7 +336,7 @@ def _secured(
             if tls != "implicit" and not _upgrade(sock, patience):
                 return None
             sock.settimeout(patience.answer)
-            with context.wrap_socket(sock, server_hostname=server_name or host) as secured:
+            with secure(sock, context, server_name or host) as secured:
                 return dict(secured.getpeercert() or {}) if decoded else secured.getpeercert(binary_form=True)
         except (OSError, ValueError):
             return None

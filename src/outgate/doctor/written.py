@@ -30,9 +30,9 @@ _ALIASES = {
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]{1,99}")
 _PROPERTY = re.compile(r"[A-Za-z][\w.\-]{0,99}")
 WORDS = "|".join((*SOURCES, *_ALIASES))  # for a source, and for what is written in its place
-# ${env:X}, $(env:X), {env:X}… : brackets of another kind; the name must look like a variable's.
+# ${env:X}, $(env:X), {env:X}: brackets of another kind. With a dot it is no slip: builds replace ${env.X}.
 _OTHER_BRACKETS = re.compile(
-    rf"\$?(?P<open>[({{])[ ]?(?P<source>{WORDS})[ ]?[:.][ ]?(?P<name>[A-Za-z_][A-Za-z_0-9]*)(?P<rest>[^)}}\n]*)[)}}]?",
+    r"\$?(?P<open>[({])[ ]?(?P<source>env|environment|secrets?)[ ]?:[ ]?(?P<name>[A-Za-z_]\w*)(?P<rest>[^)}\n]*)[)}]?",
     re.IGNORECASE,
 )
 # What stands inside $[…] when the source is misspelt or the sign behind it is no colon.

@@ -21,7 +21,7 @@ import time
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, unquote, urlencode, urlsplit
 
 from outgate.smtp.connecting import why
@@ -106,9 +106,15 @@ def post(
             raise NotAnswered(f"TLS: {_reason(error, seconds)}", "tls") from None
         try:
             wire.send(_request(parts, urlencode(fields).encode("ascii")))
-            return _read(wire)
+            return read_answer(wire)
         except (OSError, ValueError) as error:
             raise NotAnswered(_reason(error, seconds), "answer") from None
+
+
+class Source(Protocol):
+    """What an answer is read from: a socket, or anything with its `makefile`."""
+
+    def makefile(self, *_: object) -> io.BufferedReader: ...
 
 
 class _Wire:
@@ -222,7 +228,7 @@ def _request(parts: SplitResult, form: bytes) -> bytes:
     return head.encode("ascii") + form
 
 
-def _response(wire: _Wire, method: str) -> HTTPResponse:
+def _response(wire: Source, method: str) -> HTTPResponse:
     from http.client import HTTPException, HTTPResponse  # late: most applications never post
 
     answer = HTTPResponse(wire, method=method)  # pyright: ignore[reportArgumentType]  # it wants `makefile` only
@@ -233,7 +239,8 @@ def _response(wire: _Wire, method: str) -> HTTPResponse:
     return answer
 
 
-def _read(wire: _Wire) -> Answer:
+def read_answer(wire: Source) -> Answer:
+    """Read one answer to a POST, to its end. Raises `NotAnswered`, and what the source raises."""
     from http.client import HTTPException
 
     answer = _response(wire, "POST")

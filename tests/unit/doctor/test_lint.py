@@ -184,3 +184,35 @@ def test_a_file_that_cannot_be_opened_is_an_error_of_one_line(tmp_path: Path) ->
     assert rules(tmp_path) == []  # a link to nothing is nothing
     os.mkfifo(tmp_path / "config" / "org.example.Pipe.cfg.json")
     assert rules(tmp_path) == []
+
+
+# Shapes that configurations of other services have, and that resemble traps without being any.
+INNOCENT = {
+    "org.apache.sling.commons.log.LogManager.factory.config~wknd": {
+        "org.apache.sling.commons.log.pattern": "{0,date,dd.MM.yyyy HH:mm:ss.SSS} *{4}* [{2}] {3} {5}",
+        "org.apache.sling.commons.log.level": "$[env:LOG_LEVEL;default=info]",
+    },
+    "com.day.cq.commons.impl.ExternalizerImpl": {
+        "externalizer.domains": ["local $[env:LOCAL_URL;default=http://localhost:4502]", "author $[env:AUTHOR_URL]"]
+    },
+    "org.apache.sling.jcr.repoinit.RepositoryInitializer~wknd": {
+        "scripts": ["create path (sling:OrderedFolder) /content/dam/wknd\nset ACL for everyone\n allow jcr:read on /x\nend"]
+    },
+    "com.adobe.granite.auth.saml.SamlAuthenticationHandler~x": {
+        "keyStorePassword": "$[secret:SAML_PASSWORD]", "path": ["/"], "service.ranking:Integer": 5002,
+        "idpUrl": "https://$[env:IDP_HOST;default=idp.example.com]/sso?a=b;c=d", "userIDAttribute": "",
+    },
+    "org.apache.sling.scripting.Thing": {
+        "mapping": "${placeholder} #{el} $(shell) $1 {name} [a] ${sys:user.home} ${property.name} {config} ${env.BUILD} ${secret.x}", "re": "^/c(/.*)?$",
+        "list": "$[env:LIST;type=String[];delimiter=,;default=a,b]", "escaped": "\\$[env:X]", "conf": "$[conf:re]",
+        "numbers": "$[env:NUMBER;type=Integer;default=5]", "ports:Integer[]": [1, 2], "other": "$[vault:thing]",
+    },
+}  # fmt: skip
+
+
+def test_what_only_resembles_a_trap_is_none(tmp_path: Path) -> None:
+    folder = tmp_path / "config"
+    put(folder)
+    for pid, properties in INNOCENT.items():
+        (folder / f"{pid}.cfg.json").write_text(f"// a comment\n{json.dumps(properties, indent=1)}\n", "utf-8")
+    assert [(each.rule, each.text) for each in lint.run(tmp_path)] == []

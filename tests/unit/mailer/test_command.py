@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 
 from support.mail_service import PASSWORD, Place, place
@@ -19,6 +20,7 @@ class TestCommand:
             "OUTGATE_SECRETS": str(there.folder / "secrets"),
             "OUTGATE_FORWARDS": str(there.folder / "forwards.json"),
             "SSL_CERT_FILE": str(there.cafile),
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         }
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "outgate.mailer", "send", *arguments,
@@ -76,11 +78,29 @@ class TestCommand:
                 ["--to", "nobody"],
                 ["--to", "a@x.test", "--attach", "/nowhere"],
                 ["--to", "a@x.test", "--subject", "a\nb"],
+                ["--to", "a@x.test", "--header", "no colon"],
+                ["--to", "a@x.test", "--header", "To: b@x.test"],
+                ["--to", "a@x.test", "--header", "X: a\nBcc: b@x.test"],
             ):
                 status, _, err = await self.run(
                     there, "--config", str(tmp_path / "mail.cfg.json"), "--body", "b", *arguments
                 )
                 assert status == 2 and err.startswith("outgate.mailer: ")
+
+    async def test_everything_about_the_message(self, tmp_path) -> None:
+        async with place(tmp_path) as there:
+            (tmp_path / "old.eml").write_bytes(b"Subject: gr\xfc\xdfe\r\n\r\nbody")
+            status, _, err = await self.run(
+                there, "--config", str(tmp_path / "mail.cfg.json"), "--to", "a@x.test", "--cc", "Ünal <c@x.test>",
+                "--bcc", "d@x.test", "--from", "me@shop.test", "--header", "X-Order: 17", "--header", "Reply-To: r@x.test",
+                "--body", "b", "--attach", str(tmp_path / "old.eml"), "--debug",
+            )  # fmt: skip
+            assert status == 0
+            assert there.peer.envelopes[0][1:] == [f"RCPT TO:<{who}@x.test>" for who in "acd"]
+            message = there.peer.messages[0]
+            assert b"X-Order: 17\r\n" in message and b"Reply-To: r@x.test\r\n" in message
+            assert b"application/octet-stream" in message and b"d@x.test" not in message
+            assert "C: RCPT TO:<d@x.test>" in err and "S: 250 2.0.0 Ok: queued as Q1" in err
 
     async def test_no_connection(self, tmp_path) -> None:
         async with place(tmp_path) as there:

@@ -10,6 +10,8 @@ Not here: the conversation itself (`smtp.client`), the same without blocking (`s
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import select
 import socket
 import ssl
@@ -37,7 +39,8 @@ from outgate.smtp.client import (
 )
 from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, certificate_names, why
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
-from outgate.smtp.login import choose, hidden
+from outgate.smtp.login import choose
+from outgate.smtp.masks import Masks
 from outgate.smtp.reply import Reply
 
 __all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "TlsMode", "connect"]
@@ -93,6 +96,17 @@ def connect(
     return connection
 
 
+def secure(sock: socket.socket, context: ssl.SSLContext, server_name: str | None) -> ssl.SSLSocket:
+    """Begin TLS on a connected socket, which is used up whatever happens. Raises `OSError` and `ValueError`."""
+    try:
+        sock.getpeername()
+    except OSError:
+        # The peer has reset the connection: wrapping such a socket raises too, and leaves one open that nobody closes.
+        sock.close()
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from None
+    return context.wrap_socket(sock, server_hostname=server_name)
+
+
 class Connection:
     """One session with a server. Made by `connect`; a context manager that says QUIT."""
 
@@ -105,7 +119,7 @@ class Connection:
         self._clock = clock
         self._error = ""
         self._steps: list[Step] = []
-        self._told: tuple[str, str] | None = None
+        self._masks = Masks()
         self.peer = peer
         self.tls = ""
         self.deadline: float | None = None
@@ -179,7 +193,7 @@ class Connection:
     def _handshake(self, context: ssl.SSLContext, server_name: str) -> None:
         self._socket.settimeout(self._allowed(self._timeouts.handshake))
         try:
-            secured = context.wrap_socket(self._socket, server_hostname=server_name)
+            secured = secure(self._socket, context, server_name)
         except (OSError, ValueError) as error:
             text = "timeout in the TLS handshake" if isinstance(error, TimeoutError) else why(error)
             self._steps.append(Step(self._clock.now(), f"TLS handshake for {server_name}", text))
@@ -209,9 +223,8 @@ class Connection:
             self._machine.auth(mechanism, user, secret)
         except LocalProtocolError as error:
             raise self._failed("auth", str(error)) from None
-        self._told = (user, secret)
-        said = self._expect("auth", (Authenticated,)).reply
-        answer = Reply(said.code, said.enhanced, tuple([hidden(line, (user, secret)) for line in said.lines]))
+        self._masks = Masks(user, secret)
+        answer = self._masks.reply(self._expect("auth", (Authenticated,)).reply)
         self._note(f"AUTH {mechanism}", answer)
         return answer
 
@@ -305,7 +318,7 @@ class Connection:
 
         self._wait(match)
         if not found:
-            text = hidden(self._error or "the server closed the session", self._told)
+            text = self._masks.text(self._error or "the server closed the session")
             self._steps.append(Step(self._clock.now(), f"wait for the peer ({stage})", text))
             raise self._failed(stage, text)
         return found[0]
