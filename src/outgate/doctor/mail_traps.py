@@ -329,7 +329,9 @@ def unknown_names(look: Look, known: tuple[str, ...], invented: dict[str, str]) 
             continue
         plain = re.sub(r"[^a-z]", "", each.name.lower())
         meant = lower.get(each.name.lower()) or invented.get(each.name.lower(), "")
-        meant = meant or next((name for name in known if re.sub(r"[^a-z]", "", name.lower()) == plain), "")
+        meant = meant or next(
+            (name for name in known if re.sub(r"[^a-z]", "", name.lower()) in (plain, plain.removeprefix("oauth"))), ""
+        )
         meant = meant or next(iter(get_close_matches(each.name[:40].lower(), lower, 1, 0.8)), "")
         meant = lower.get(meant, meant)
         change = ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -216,3 +218,9 @@ def test_what_only_resembles_a_trap_is_none(tmp_path: Path) -> None:
     for pid, properties in INNOCENT.items():
         (folder / f"{pid}.cfg.json").write_text(f"// a comment\n{json.dumps(properties, indent=1)}\n", "utf-8")
     assert [(each.rule, each.text) for each in lint.run(tmp_path)] == []
+
+
+def test_linting_takes_no_more_than_the_mailer() -> None:
+    said = "import sys; from outgate.doctor import annotations, lint; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert not {"typer", "rich", "dns", "yaml", "asyncio", "aiohttp", "cryptography"} & set(done.stdout.split())

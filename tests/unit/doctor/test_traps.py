@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from outgate.doctor import lint, traps
-from outgate.doctor.names import MAIL
+from outgate.doctor.names import MAIL, OAUTH
 from outgate.doctor.report import State
 from outgate.doctor.traps import Known
 from outgate.mailer.config import Forward, Forwards
@@ -122,3 +122,43 @@ def test_a_large_file_with_traps_all_over_is_done_with_at_the_first_of_them(valu
     assert 1 < len(found) <= traps.MOST + 1
     assert (len(found) > traps.MOST) == ("more-findings" in {each.rule for each in found})
     lint.of(Configurations("", (file,)))
+
+
+def test_the_secrets_of_an_oauth_provider_are_looked_for_and_their_lines_written() -> None:
+    text = '{\n"tokenUrl": "https://x/token",\n"clientId": "c",\n"clientSecret": "s-e-c-r-e-t",\n"oauth.refresh.token": "t"\n}'
+    file = ConfigFile(OAUTH, (), "f.cfg.json", text.encode())
+    found = traps.of(file, file.parse(), Known())
+    assert [(each.rule, each.change, each.line) for each in found] == [
+        ("oauth-incomplete", '"refreshToken": "$[secret:SECRET_SMTP_OAUTH_REFRESH_TOKEN]",', 1),
+        ("password-in-clear", '"clientSecret": "$[secret:SECRET_SMTP_OAUTH_CLIENT_SECRET]",', 4),
+        ("unknown-property", "", 5),
+    ]
+    assert found[2].text == "oauth.refresh.token is no property of this service; refreshToken is"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"smtp_host": "smtp.sendgrid.net", "smtp_port": "465"}, ["host-not-tunnel"]),
+        ({"smtp_host": "smtp.sendgrid.net", "smtp_port": 587}, ["host-not-tunnel", "tls-mismatch"]),
+        ({"smtp_host": "10.0.0.1"}, ["host-not-tunnel"]),
+        ({"smtp_host": "proxy.tunnel"}, []),
+        ({"smtp_host": "$[env:MY_HOST;default=localhost]"}, ["host-default", "host-variable"]),
+        ({"smtp_port": 30465}, []),
+        ({"smtp_port": 30465.5}, ["port-not-number"]),
+        ({"smtp_port": "$[env:MAIL_PORT;type=Integer;default=465]"}, ["port-real"]),
+        ({"smtp_port": "$[env:MAIL_PORT;type=Integer]"}, []),
+        ({"smtp_port": 30025}, ["tls-echo"]),
+        ({"smtp_ssl": "$[env:MAIL_SSL;type=Boolean;default=false]"}, ["tls-echo", "starttls-optional"]),
+        ({"smtp_password": "${env.EMAIL_PASSWORD}"}, []),
+        ({"smtp_password": "$[EMAIL_PASSWORD]"}, ["misspelt-placeholder"]),
+        ({"from_address": "$[env:FROM;default=me@example.com]"}, []),
+        ({"from_address": "a@b.example, c@d.example"}, ["from-invalid"]),
+        ({"from_address": "info@exämple.de"}, []),
+        ({"smtp_user": ..., "smtp_password": ...}, []),
+        ({"service_ranking": 5, "jcr_primaryType": "sling:OsgiConfig"}, ["unknown-property"]),
+    ],
+)
+def test_what_is_a_trap_and_what_is_none(given: dict[str, Any], expected: list[str]) -> None:
+    stored = STORED | dict.fromkeys(("MY_HOST", "MAIL_PORT", "MAIL_SSL", "FROM"), "string")
+    assert sorted(rules(Known(stored), **given)) == sorted(expected)
