@@ -14,7 +14,7 @@ from dataclasses import replace
 from outgate.doctor import configuration, delivery, forwarding, network, sender, session, tls
 from outgate.doctor.facts import Asked, Facts
 from outgate.doctor.report import Finding, Hop, Report, State
-from outgate.mailer.masks import Masks
+from outgate.smtp.masks import Masks
 
 HOPS: dict[Hop, Callable[[Facts], Iterator[Finding]]] = {
     Hop.FILE: configuration.file,
