@@ -164,7 +164,7 @@ class Clinic:
         text = re.sub(r"(TUNNEL:)NNNNN", r"\1NNNNN", text)
         text = re.sub(r"(smtp.port )[0-9]{5}( is)", r"\1NNNNN\2", text)
         text = re.sub(r'("portDest": )[0-9]{5}', r"\1NNNNN", text)
-        text = re.sub(r"\b(I?)0[0-9A-Z]{17}\b", r"\1QQQQQQQQQQQQQQQQQQ", text)
+        text = re.sub(r"\b[I0]0[0-9A-Z]{16}\b", "Q" * 18, text)
         text = re.sub(r"(resolve here: )[A-Z][a-z][a-z ]+", r"\1REASON", text)
         text = re.sub(r"(tunnel's port )[0-9]{5}", r"\1NNNNN", text)
         return re.sub(r"TLSv1\.\d [A-Z0-9_-]+", "TLS", text)
