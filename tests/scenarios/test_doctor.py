@@ -228,10 +228,10 @@ def forward_off(it: Clinic) -> Outcome:
 
 @case
 def forward_unknown_here(it: Clinic) -> Outcome:
-    it.configure(smtp_port=str(it.ports["foreign"]), smtp_user="me", smtp_password="$[secret:P]")
+    it.configure(smtp_port=str(it.ports["foreign"]), smtp_user="me", smtp_password="$[secret:PW_FILE]")
     secrets = it.directory / "secrets"
     secrets.mkdir(exist_ok=True)
-    (secrets / "P").write_text("hushhush\n")
+    (secrets / "PW_FILE").write_text("hushhush\n")
     tunnel = it.running.dev["tunnel_address"]
     return it.doctor(*it.trust, env={"AEM_PROXY_HOST": tunnel, "OUTGATE_SECRETS": str(secrets)})
 
@@ -265,15 +265,13 @@ def tunnel_no_name(it: Clinic) -> Outcome:
     return it.doctor(env={"OUTGATE_FORWARDS": str(forwards)})
 
 
-def through(
-    name: str, *, implicit: bool = True, trusted: bool = True, **changes: object
-) -> Callable[[Clinic], Outcome]:
+def through(name: str, *, implicit: bool = True, timeout: str = "2", **changes: object) -> Callable[[Clinic], Outcome]:
     """Return a case: the server of a name, behind the tunnel."""
 
     def run(it: Clinic) -> Outcome:
         flags: dict[str, object] = {} if implicit else {"smtp_ssl": False, "smtp_starttls": True}
         it.configure(smtp_port=str(it.ports[name]), **flags, **changes)
-        return it.doctor(*(it.trust if trusted else ()), "--send-to", "guest@customer.test")
+        return it.doctor(*it.trust, "--send-to", "guest@customer.test", timeout=timeout)
 
     return run
 
@@ -292,15 +290,17 @@ CASES |= {
     "tls-starttls-not-offered": through("clear", implicit=False),
     "tls-starttls-refused": through("refuses starttls", implicit=False, smtp_requiretls=True),
     "ehlo-not-smtp": through("http", implicit=False),
-    "ehlo-silent": through("silent", implicit=False),
+    "ehlo-silent": through("silent", implicit=False, timeout="0.5"),
     "ehlo-busy": through("busy", implicit=False),
     "ehlo-stranger": through("stranger", implicit=False),
     "ehlo-no-login": through("no login"),
     "auth-swapped": through(
-        "refuses login", smtp_user="$[env:EMAIL_USERNAME]", smtp_password="$[env:A;default=apikey]"
+        "refuses login", smtp_user="$[env:EMAIL_USERNAME]", smtp_password="$[env:SENDGRID_KEY;default=apikey]"
     ),
     "auth-default-user": through("refuses login", smtp_user="$[env:NOBODY_SET_IT;default=myApiKey]"),
     "sender-refused": through("refuses sender"),
+    "sender-without-domain": through("foreign", from_address="noreply@gone.test"),
+    "sender-spf-twice": through("foreign starttls", implicit=False, from_address="noreply@twice.test"),
     "delivery-refused": through("refuses mail"),
 }
 

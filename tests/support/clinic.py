@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import dns.resolver
 from typer.testing import CliRunner
 
 from outgate.cli import cli
@@ -163,7 +164,9 @@ class Clinic:
         text = re.sub(r"(TUNNEL:)NNNNN", r"\1NNNNN", text)
         text = re.sub(r"(smtp.port )[0-9]{5}( is)", r"\1NNNNN\2", text)
         text = re.sub(r'("portDest": )[0-9]{5}', r"\1NNNNN", text)
-        text = re.sub(r"\b(I?)0[0-9A-Z]{17}\b", r"\1QQQQQQQQQQQQQQQQQQ", text)
+        text = re.sub(r"\b[I0]0[0-9A-Z]{16}\b", "Q" * 18, text)
+        text = re.sub(r"(resolve here: )[A-Z][a-z][a-z ]+", r"\1REASON", text)
+        text = re.sub(r"(tunnel's port )[0-9]{5}", r"\1NNNNN", text)
         return re.sub(r"TLSv1\.\d [A-Z0-9_-]+", "TLS", text)
 
 
@@ -211,6 +214,13 @@ def clinic(directory: Path) -> Iterator[Clinic]:
             {"name": "OF_PUBLISH", "value": "x", "type": "string", "service": "publish"},
         )
         made.place.forwards(*forwards)
+        resolver = dns.resolver.Resolver(configure=False)
+        resolver.nameservers, resolver.port = ["127.0.0.1"], running.address("dns")[1]
+        dns.resolver.default_resolver = resolver
+        stack.callback(setattr, dns.resolver, "default_resolver", None)
+        running.api.call("PUT", running.api.sandbox("zone/gone.test/TXT"), {"rcode": "NXDOMAIN"})
+        twice = ['"v=spf1 include:a.example ~all"', '"v=spf1 -all"']
+        running.api.call("PUT", running.api.sandbox("zone/twice.test/TXT"), {"values": twice})
         yield made
 
 

@@ -36,6 +36,14 @@ def set_variable(around: Surroundings, name: str, *, secret: bool, service: str 
     return f'{command} --programId={program} {environment} --{flag} {name} "${name}"'
 
 
+def delete_variable(around: Surroundings, name: str) -> str:
+    """Return the command that deletes a variable of an environment, "" if none is known."""
+    if _NAME.fullmatch(name) is None or not around.environment:
+        return ""
+    program, environment = shlex.quote(around.program), shlex.quote(around.environment)
+    return f"outgate cloudmanager:set-environment-variables --programId={program} {environment} --delete {name}"
+
+
 def put_networking(around: Surroundings, wanted: Iterable[Forward]) -> str:
     """Return the PUT with everything that there is, and the forwards `wanted`."""
     networking = around.networking

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import PurePath
 
 from outgate.doctor import traps, tree_traps
-from outgate.doctor.commands import set_variable
+from outgate.doctor.commands import delete_variable, set_variable
 from outgate.doctor.facts import Facts
 from outgate.doctor.look import Look
 from outgate.doctor.report import Finding, Hop, State
@@ -159,7 +160,10 @@ def variables(facts: Facts) -> Iterator[Finding]:
     yield from (each for each in judged if each.state is not State.BROKEN)
     yield from (each for each in trapped if each.state is not State.BROKEN)
     if any(each.state is State.BROKEN for each in (*broken, *trapped)):
-        yield from _ranked(broken, [each for each in trapped if each.rule not in rules])
+        yield from broken
+        yield from (
+            _with_command(facts, each) for each in trapped if each.state is State.BROKEN and each.rule not in rules
+        )
         return
     if around.environment and around.variables is None:
         yield facts.seen(Hop.VARIABLES, State.UNKNOWN, around.unknown.get("variables", "they could not be asked for"))
@@ -168,8 +172,20 @@ def variables(facts: Facts) -> Iterator[Finding]:
     yield from _settled(facts)
 
 
-def _ranked(broken: list[Finding], trapped: list[Finding]) -> list[Finding]:
-    return [*broken, *(each for each in trapped if each.state is State.BROKEN)]
+def _with_command(facts: Facts, found: Finding) -> Finding:
+    """Return what a rule has found with the command that mends it, which needs to know the environment."""
+    around = facts.around
+    if found.change:
+        return found
+    if found.rule == "tunnel-variable-set":
+        return replace(found, change=delete_variable(around, PROXY_HOST) or f"unset {PROXY_HOST}")
+    if found.rule == "secret-reads-variable" and around.environment:
+        read = next(
+            (e for _, e in _read(facts) if e.source == "secret" and not e.found and around.named(e.written)), None
+        )
+        if read is not None and (delete := delete_variable(around, read.written)):
+            return replace(found, change=f"{delete}\n{set_variable(around, read.written, secret=True)}")
+    return found
 
 
 def _read(facts: Facts) -> list[tuple[str, Lookup]]:
@@ -249,9 +265,9 @@ def _not_in_force(facts: Facts, name: str, lookup: Lookup, found: Variable) -> F
 def _overview(facts: Facts) -> Finding:
     """Say which variables are read, and that no more is wrong with them."""
     told = list[str]()
-    for source, what in (("env", "variables"), ("secret", "secrets")):
+    for source, what in (("env", ""), ("secret", "secrets: ")):
         names = [each.written for _, each in _read(facts) if each.source == source]
-        told += [f"{what} {', '.join(names)}"] if names else []
+        told += [f"{what}{', '.join(names)}"] if names else []
     return facts.seen(Hop.VARIABLES, State.OK, "; ".join(told) or "none are read")
 
 

@@ -205,12 +205,19 @@ def _reach(contact: Contact, patience: Patience) -> socket.socket | None:
         try:
             sock.connect(where)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                contact.local = _shown(sock.getsockname())
             sock.close()
+            if isinstance(error, ConnectionResetError):
+                # It was accepted, and reset before we could tell.
+                contact.stage, contact.error, contact.closed = "greeting", why(error), True
+                return None
             contact.silent = isinstance(error, TimeoutError)
             contact.refused = isinstance(error, ConnectionRefusedError)
             contact.error = "no answer in time" if contact.silent else why(error)
             continue
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         contact.local = _shown(sock.getsockname())
         contact.stage, contact.error = "greeting", ""
         return sock

@@ -25,8 +25,7 @@ class Texts:
 def texts_of(domain: str, seconds: float) -> Texts | None:
     """Return a domain's texts, None if nobody tells."""
     try:
-        resolver = dns.resolver.Resolver()
-        answer = resolver.resolve(domain, "TXT", lifetime=seconds, search=False)
+        answer = dns.resolver.get_default_resolver().resolve(domain, "TXT", lifetime=seconds, search=False)
     except dns.resolver.NXDOMAIN:
         return Texts(missing=True)
     except dns.resolver.NoAnswer:

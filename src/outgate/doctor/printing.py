@@ -36,7 +36,7 @@ def for_people(report: Report, heading: str, *, colour: bool = False, width: int
     if broken is not None:
         seen = {each.hop for each in report.findings}
         left = [hop.value for hop in Hop if hop not in seen]
-        lines += _wrapped(f"  not looked at: {', '.join(left)}", width) if left else []
+        lines += _field("not looked at", ", ".join(left), width) if left else []
     lines += ["", *(_whole(report, width) if broken is None else _change(broken, width))]
     return "\n".join(lines) + "\n"
 
@@ -73,7 +73,7 @@ def _change(broken: Finding, width: int) -> Iterator[str]:
     if broken.file:
         place = f":{broken.line}:{broken.column}" if broken.line else ""
         yield f"  where   {clean(broken.file)}{place}"
-    yield from _field("do", broken.remedy, width)
+    yield from _field("do", _sentence(broken.remedy), width)
     if broken.change:
         yield ""
         for line in broken.change.split("\n"):
@@ -81,8 +81,15 @@ def _change(broken: Finding, width: int) -> Iterator[str]:
 
 
 def _field(name: str, text: str, width: int) -> Iterator[str]:
-    for number, line in enumerate(_wrapped(text, width - 10)):
-        yield f"  {name if number == 0 else '':<8}{line}"
+    indent = max(len(name) + 2, 8)
+    for number, line in enumerate(_wrapped(text, width - indent - 2)):
+        yield f"  {name if number == 0 else '':<{indent}}{line}"
+
+
+def _sentence(text: str) -> str:
+    """Return text with a capital, unless it begins with a name that has none."""
+    first = text.partition(" ")[0]
+    return text if "." in first or "=" in first else text[:1].upper() + text[1:]
 
 
 def _wrapped(text: str, width: int) -> list[str]:

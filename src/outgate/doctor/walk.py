@@ -14,7 +14,10 @@ from dataclasses import replace
 from outgate.doctor import configuration, delivery, forwarding, network, sender, session, tls
 from outgate.doctor.facts import Asked, Facts
 from outgate.doctor.report import Finding, Hop, Report, State
-from outgate.mailer.masks import Masks
+from outgate.smtp.masks import HIDDEN, Masks
+
+_SHORTEST = 4
+"""Signs: shorter secrets are in any text."""
 
 HOPS: dict[Hop, Callable[[Facts], Iterator[Finding]]] = {
     Hop.FILE: configuration.file,
@@ -47,13 +50,17 @@ def walk(asked: Asked) -> Report:
         if facts.contact is not None:
             facts.contact.close()
     # A server, or an API, may have repeated what it was told.
-    masks = Masks(facts.config.user if facts.config is not None else "", *facts.secrets())
-    return Report([_masked(each, masks) for each in report.findings])
+    secrets = [each for each in facts.secrets() if len(each) >= _SHORTEST]
+    masks = Masks(facts.config.user if facts.config is not None else "", *secrets)
+    return Report([_masked(each, masks, secrets) for each in report.findings])
 
 
-def _masked(finding: Finding, masks: Masks) -> Finding:
-    text, remedy, change = (masks.text(each) for each in (finding.text, finding.remedy, finding.change))
-    return replace(finding, text=text, remedy=remedy, change=change)
+def _masked(finding: Finding, masks: Masks, secrets: list[str]) -> Finding:
+    # What to do is in our own words: of a secret in a name that an API gave, only the whole can be known again.
+    said = [finding.remedy, finding.change]
+    for secret in secrets:
+        said = [each.replace(secret, HIDDEN) for each in said]
+    return replace(finding, text=masks.text(finding.text), remedy=said[0], change=said[1])
 
 
 def _at_an_end(hop: Hop, facts: Facts) -> bool:
