@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from outgate.mailer.commented_json import LONGEST, Array, JsonError, Lines, Member, Object, read_object, shown
 from outgate.mailer.osgi_values import SCALARS, UNTYPED, BadElement, exists, typed, untyped
@@ -44,8 +45,7 @@ class OsgiError(ConfigError):
         super().__init__(text, line=line, column=column)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A place in the text; `line` and `column` count from 1."""
 
     line: int
