@@ -13,6 +13,8 @@ import json
 import re
 from typing import NamedTuple, NoReturn
 
+from outgate.mailer.values import shown
+
 LONGEST = 1 << 20  # signs; the largest configurations that people write have a tenth of that
 DEEPEST = 50
 MOST = 100_000  # values, those within lists and objects too
@@ -123,10 +125,9 @@ def json_text(value: Json) -> str:
             return json.dumps(value, ensure_ascii=False)
 
 
-def shown(name: str) -> str:
-    """Return a name fit for a message: printable, in quotes, and not too long."""
-    clean = "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in name[:80])
-    return f'"{clean}…"' if len(name) > 80 else f'"{clean}"'
+def quoted(name: str) -> str:
+    """Return a name as a message shows it: in double quotes, in characters that any terminal takes."""
+    return f'"{shown(name)}"'
 
 
 class _Reader:
@@ -173,7 +174,7 @@ class _Reader:
             name_at = self._at
             name = self._string()
             if self._depth > 1 and names.setdefault(name, name_at) != name_at:
-                raise JsonError(f"expected each name once in an object, found {shown(name)} again", name_at)
+                raise JsonError(f"expected each name once in an object, found {quoted(name)} again", name_at)
             self._colon()
             value_at = self._at
             members.append(Member(name, self._value(), name_at, value_at))
@@ -278,10 +279,10 @@ class _Reader:
         if name is not None:
             self._fail(expected, f'write "{name[0]}"', name[0])
         if sign == "'" or (sign and sign in _CURLY):
-            quoted = re.compile(_QUOTED).match(self._text, self._at)
+            inside = re.compile(_QUOTED).match(self._text, self._at)
             what = "JSON has no single quotes" if sign == "'" else "these are typographic quotes"
-            meant = (quoted["name"] or quoted["curly"]) if quoted else ""
-            hint = f"{what}, write {shown(meant)}" if meant else f'{what}, write "'
+            meant = (inside["name"] or inside["curly"]) if inside else ""
+            hint = f"{what}, write {quoted(meant)}" if meant else f'{what}, write "'
         elif sign == ",":
             hint = "one comma too many"
         elif sign in ("{", "["):

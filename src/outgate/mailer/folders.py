@@ -24,7 +24,7 @@ from outgate.mailer import osgi
 from outgate.mailer import run_modes as modes
 from outgate.mailer.commented_json import LONGEST
 from outgate.mailer.run_modes import Active
-from outgate.mailer.values import ConfigError
+from outgate.mailer.values import ConfigError, printable
 
 SUFFIX = ".cfg.json"
 _OLD = (".config", ".cfg", ".properties", ".xml")
@@ -176,11 +176,6 @@ def open_configurations(path: str | Path, pid: str = "") -> Configurations:
     else:
         raise ConfigError(f"{place} does not exist")
     return found.all(str(place))
-
-
-def printable(text: str) -> str:
-    """Return a name that a message may show: of what a terminal may not get, the code."""
-    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text)
 
 
 # -- names ------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import IO
 
 from outgate.mailer import run_modes
 from outgate.mailer.commented_json import LONGEST
-from outgate.mailer.values import ConfigError
+from outgate.mailer.values import ConfigError, printable
 
 MOST_ENTRIES = 50_000  # of one package
 MOST_DIRECTORY = 8 << 20  # octets of its table of contents
@@ -64,7 +64,7 @@ def open_package(file: Path, wanted: Callable[[str], bool]) -> Iterator[Packed]:
     """Go through the files whose name is `wanted`; each is there until the next is asked for. Raises `ConfigError`."""
     try:
         with file.open("rb") as opened:
-            yield from _Opening(wanted).package(opened, _printable(str(file)), (), 1)
+            yield from _Opening(wanted).package(opened, printable(str(file)), (), 1)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
 
@@ -88,7 +88,7 @@ class _Opening:
             seen: set[str] = set()
             for entry in entries:
                 parts = _parts(entry, where)
-                name = f"{where}!/{_printable(entry.filename)}"
+                name = f"{where}!/{printable(entry.filename)}"
                 inner = _inner(parts)
                 if entry.is_dir() or (inner is None and not self._wanted(parts[-1])):
                     continue
@@ -160,7 +160,7 @@ def _parts(entry: zipfile.ZipInfo, where: str) -> tuple[str, ...]:
     name = entry.filename
     parts = name.replace("\\", "/").split("/")
     if ".." in parts or not parts[0] or "\0" in entry.orig_filename:
-        raise ConfigError(f"{where} has an entry whose name leads out of it, {_printable(name[:200])}: do not use it")
+        raise ConfigError(f"{where} has an entry whose name leads out of it, {printable(name[:200])}: do not use it")
     return tuple(part for part in name.split("/") if part)
 
 
@@ -171,7 +171,3 @@ def _inner(parts: tuple[str, ...]) -> tuple[str, ...] | None:
     if parts[1] == "apps":
         return run_modes.of_folder(parts[-2], "install")
     return () if parts[1:3] == ("etc", "packages") else None
-
-
-def _printable(text: str) -> str:
-    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text)
