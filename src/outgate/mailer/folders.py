@@ -162,20 +162,28 @@ def open_configurations(path: str | Path, pid: str = "") -> Configurations:
     project with such folders in `osgiconfig` or below `jcr_root/apps` at any depth, or a content package (zip)."""
     place = Path(path)
     found = _Gathering()
-    if place.is_file():
+    try:
+        is_file, is_folder = place.is_file(), place.is_dir()
+    except OSError as error:
+        raise ConfigError(f"{place} cannot be read: {error.strerror}") from None
+    if is_file and not _is_package(place):
+        data = _bytes(place)
+        return Configurations(str(place), (ConfigFile(_identity(pid) or _pid(place.name), (), str(place), data),))
+    if is_file:
         from outgate.mailer import packages  # and with it zipfile, which most who send mail do without
 
-        if not packages.is_package(place):
-            data = _bytes(place)
-            return Configurations(str(place), (ConfigFile(_identity(pid) or _pid(place.name), (), str(place), data),))
         for packed in packages.open_package(place, _wanted):
             found.take(packed.parts, packed.where, packed.needs, packed.read)
-    elif place.is_dir():
+    elif is_folder:
         for parts, file in _walk(place):
             found.take(parts, printable(str(file)), (), lambda file=file: _bytes(file))
     else:
         raise ConfigError(f"{place} does not exist")
     return found.all(str(place))
+
+
+def _is_package(file: Path) -> bool:
+    return file.suffix.lower() in (".zip", ".jar") or _bytes(file, 4) in (b"PK\3\4", b"PK\5\6")
 
 
 # -- names ------------------------------------------------------------------------------------------------------
@@ -320,10 +328,10 @@ def _is(entry: os.DirEntry[str], *, folder: bool) -> bool:
         return False
 
 
-def _bytes(file: Path) -> bytes:
+def _bytes(file: Path, most: int = LONGEST + 1) -> bytes:
     """Return what a file holds; of one that is too large, enough to see that."""
     try:
         with file.open("rb") as opened:
-            return opened.read(LONGEST + 1)
+            return opened.read(most)
     except OSError as error:
         raise ConfigError(f"{printable(str(file))} cannot be read: {error.strerror}") from None

@@ -51,15 +51,6 @@ class Packed:
     read: Callable[[], bytes]
 
 
-def is_package(file: Path) -> bool:
-    """Say whether a file is a zip, by its first octets or its name. Raises `ConfigError`."""
-    try:
-        with file.open("rb") as opened:
-            return opened.read(4) in (b"PK\3\4", b"PK\5\6") or file.suffix.lower() in (".zip", ".jar")
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
-
-
 def open_package(file: Path, wanted: Callable[[str], bool]) -> Iterator[Packed]:
     """Go through the files whose name is `wanted`; each is there until the next is asked for. Raises `ConfigError`."""
     try:
