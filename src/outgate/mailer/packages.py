@@ -24,6 +24,7 @@ from outgate.mailer.commented_json import LONGEST
 from outgate.mailer.values import ConfigError, printable
 
 MOST_ENTRIES = 50_000  # of one package
+MOST_TOGETHER = 200_000  # entries of all packages
 MOST_DIRECTORY = 8 << 20  # octets of its table of contents
 MOST_INNER = 512 << 20  # octets of all packages within
 LEVELS = 3
@@ -66,6 +67,7 @@ class _Opening:
     def __init__(self, wanted: Callable[[str], bool]) -> None:
         self._wanted = wanted
         self._inner = 0
+        self._entries = 0
 
     def package(self, opened: IO[bytes], where: str, needs: tuple[str, ...], level: int) -> Iterator[Packed]:
         try:
@@ -74,8 +76,9 @@ class _Opening:
             raise ConfigError(f"{where} is not a zip file that can be read: is it complete?") from None
         with archive:
             entries = archive.infolist()
-            if len(entries) > MOST_ENTRIES:
-                raise ConfigError(f"{where} has more than {MOST_ENTRIES} entries: give the package with configurations")
+            self._entries += len(entries)
+            if len(entries) > MOST_ENTRIES or self._entries > MOST_TOGETHER:
+                raise ConfigError(f"{where} has too many entries: give the package with the configurations")
             seen: set[str] = set()
             for entry in entries:
                 parts = _parts(entry, where)
@@ -123,9 +126,7 @@ class _Bounded:
     def read(self, size: int = -1) -> bytes:
         data = self._opened.read(size if 0 <= size <= MOST_DIRECTORY else MOST_DIRECTORY + 1)
         if len(data) > MOST_DIRECTORY:
-            raise ConfigError(
-                f"{self._where} has more than {MOST_ENTRIES} entries: give the package with configurations"
-            )
+            raise ConfigError(f"{self._where} has too many entries: give the package with the configurations")
         return data
 
 
