@@ -126,7 +126,9 @@ class _Bounded:
     def read(self, size: int = -1) -> bytes:
         data = self._opened.read(size if 0 <= size <= MOST_DIRECTORY else MOST_DIRECTORY + 1)
         if len(data) > MOST_DIRECTORY:
-            raise ConfigError(f"{self._where} has too many entries: give the package with the configurations")
+            raise ConfigError(
+                f"{self._where} has a table of contents that is too large: give the package with the configurations"
+            )
         return data
 
 
