@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,8 +19,11 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from outgate.cli import cli
+from outgate.cli import cli, cloud_manager
+from outgate.cli.calling import WRONG_USE
 from outgate.cli.cloud_manager import settle
+from outgate.cli.variable_documents import read_json
+from outgate.cli.variable_options import VALIDATION
 from outgate.cloud_manager import CloudManager
 from support.api_service import Service
 from support.vendor_cloud_manager import BASE, CLIENT, ORG, TOKEN, Answer, Vendor, jwt, vendor
@@ -408,6 +413,41 @@ def test_help_reads_well(run: Run) -> None:
     for part in ("--programId", "-v", "NAME VALUE", "--authorSecretFile", "--yamlStdin", "For one service only"):
         assert part in said
     assert "cloudmanager:environment" not in run("--help").stdout and SET in run("--help").stdout
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "variables.md").read_text("utf-8")
+
+
+def test_the_lines_of_the_page_work(run: Run, server: Vendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "password.txt").write_text("pa$$\n")
+    server.variables = [{"name": "OLD_ONE", "type": "string", "value": "x", "status": "ready"}]
+    block = PAGE.partition("```sh\n")[2].partition("```")[0].replace("\\\n", " ")
+    lines = block.replace("PROGRAM_ID", "4").replace("ENVIRONMENT_ID", "10").splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "outgate"
+        result = run(*arguments)
+        assert (result.exit_code, told(result)) == (0, "")
+    assert [each["name"] for each in server.variables] == ["EMAIL_USERNAME", "EMAIL_PASSWORD"]
+    document = PAGE.partition("```json\n")[2].partition("```")[0]
+    assert len(read_json(document.encode(), "page")) == 3
+
+
+def test_the_page_names_what_there_is(run: Run) -> None:
+    said = run(SET, "--help").stdout
+    options = set(re.findall(r"--[a-zA-Z]+", PAGE)) - {"--abc"}
+    assert len(options) > 15 and all(option in said for option in options)
+    codes = re.findall(r"^\| ([0-9]+) \|", PAGE, re.MULTILINE)
+    assert [int(code) for code in codes] == [
+        0,
+        cloud_manager.GENERIC,
+        WRONG_USE,
+        VALIDATION,
+        cloud_manager.TOKEN,
+        cloud_manager.API,
+    ]
 
 
 # Against the real API
