@@ -31,7 +31,7 @@ VALUES, REFUSED, RUN_MODES = (list(cases(name)) for name in ("values", "refused"
 
 def test_the_corpora_are_all_here() -> None:
     assert {file.stem for file in CORPUS.iterdir()} == {"values", "refused", "run_modes"}
-    assert (len(VALUES), len(REFUSED), len(RUN_MODES)) == (98, 95, 32)
+    assert (len(VALUES), len(REFUSED), len(RUN_MODES)) == (99, 96, 33)
     names = [case.id for case in (*VALUES, *REFUSED, *RUN_MODES)]
     assert len(names) == len(set(names))
 
