@@ -27,7 +27,7 @@ _PLACEHOLDER = re.compile(rf"\$[\[{{(](?i:{WORDS})[:.](?P<name>[A-Z_][A-Z0-9_]*)
 _SECRET_DEFAULT = re.compile(r"\$\[secret:[^;\[\]\n]*;(?P<rest>[^\]\n]*)")
 _USERINFO = re.compile(r"(?<=://)[^/@\s\"]+(?=@)")
 _TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"?|//[^\n]*|/\*.*?(?:\*/|\Z)', re.S)
-_WORD = re.compile(rf"{_PLACEHOLDER.pattern}|(?P<word>[^\s{{}}\[\],:\"']+)")
+_WORD = re.compile(rf"{_PLACEHOLDER.pattern}|(?P<word>[^\s{{}}\[\],:\"']+(?:[ \t]+[^\s{{}}\[\],:\"']+)*)")
 _HIDDEN = "****"
 _ROOM = 160
 
