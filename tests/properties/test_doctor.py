@@ -106,7 +106,7 @@ def settings_of(url: str) -> dict[str, str | None]:
 
 
 @given(st.lists(documents, min_size=1, max_size=7), st.sampled_from([200, 200, 200, 204, 302, 400, 404, 500]))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_api_ends_in_a_report(lying: tuple[Lying, str], tmp_path: Path, answers: list[object], status: int) -> None:
     state, url = lying
     # Five questions come first: environment, variables, networking, infrastructures, runtime. The rest is anything.
@@ -135,7 +135,7 @@ def asked(directory: Path, port: int, authority: Authority | None = None, **chan
     around = of_process({"EMAIL_USERNAME": "someone", "OUTGATE_SECRETS": str(directory)}, "author")
     return Asked(
         str(file), (), around, Outgate(None, None, "", ""), Trust(str(authority.file) if authority else ""),
-        patience=Patience(0.3), send_to="you@customer.test",
+        patience=Patience(0.15), send_to="you@customer.test",
     )  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def sound(report: Report) -> str:
 
 
 @given(st.binary(max_size=300) | st.sampled_from([b"220 x\r\n", b"220-x\r\n" * 200, b"\x16\x03\x01" * 50, b"9" * 9000]))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("implicit", [False, True])
 def test_any_octets_of_a_server_end_in_a_report(tmp_path: Path, implicit: bool, octets: bytes) -> None:
     with serving(Script(first=octets)) as port:
