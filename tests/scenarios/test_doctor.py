@@ -294,9 +294,7 @@ CASES |= {
     "ehlo-busy": through("busy", implicit=False),
     "ehlo-stranger": through("stranger", implicit=False),
     "ehlo-no-login": through("no login"),
-    "auth-swapped": through(
-        "refuses login", smtp_user="$[env:EMAIL_USERNAME]", smtp_password="$[env:SENDGRID_KEY;default=apikey]"
-    ),
+    "auth-swapped": through("refuses login", smtp_user="$[env:EMAIL_USERNAME]", smtp_password="$[secret:SWAPPED]"),
     "auth-default-user": through("refuses login", smtp_user="$[env:NOBODY_SET_IT;default=myApiKey]"),
     "sender-refused": through("refuses sender"),
     "sender-without-domain": through("foreign", from_address="noreply@gone.test"),

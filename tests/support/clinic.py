@@ -210,6 +210,7 @@ def clinic(directory: Path) -> Iterator[Clinic]:
             {"name": "STORED_IN_CLEAR", "value": "something", "type": "string"},
             {"name": "WITH_SPACES", "value": " wrong password ", "type": "secretString"},
             {"name": "WRONG_PASSWORD", "value": "not the password", "type": "secretString"},
+            {"name": "SWAPPED", "value": "apikey", "type": "secretString"},
             {"name": "NO_NUMBER", "value": "many", "type": "string"},
             {"name": "OF_PUBLISH", "value": "x", "type": "string", "service": "publish"},
         )

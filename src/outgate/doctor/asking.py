@@ -55,7 +55,7 @@ def of_process(env: Mapping[str, str], service: str) -> Surroundings:
         service=service,
         env=env,
         secrets=secrets_from(None, env),
-        trimmed=frozenset(name for name, found in secrets.items() if found != found.strip()),
+        trimmed=frozenset(name for name, found in secrets.items() if found.removesuffix("\n") != found.strip()),
         variables=(
             *(Variable(name, False, value=value) for name, value in env.items() if _by_hand(name, value, forwards)),
             *(Variable(name, True) for name in secrets),

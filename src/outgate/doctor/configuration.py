@@ -58,12 +58,19 @@ def file(facts: Facts) -> Iterator[Finding]:
         yield traps.unreadable(chosen, error)
         return
     facts.look = Look(chosen, properties, facts.around.known)
-    facts.traps = list(traps.of(chosen, properties, facts.around.known))
+    facts.traps = [_weighed(facts, each) for each in traps.of(chosen, properties, facts.around.known)]
     yield facts.seen(Hop.FILE, State.OK, f"{chosen.where} counts for the run modes {modes}")
     provider = _provider(facts, found)
     yield from _trapped(facts, Hop.FILE)
     if provider is not None:
         yield provider
+
+
+def _weighed(facts: Facts, found: Finding) -> Finding:
+    """Return a rule's finding; outside an environment a server may well be dialled itself, as in a data centre."""
+    if found.rule == "host-not-tunnel" and not facts.around.environment and facts.around.forwards is None:
+        return replace(found, state=State.WARNING)
+    return found
 
 
 def _provider(facts: Facts, found: Configurations) -> Finding | None:
