@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from email.message import Message
     from pathlib import Path
 
-    from outgate.mailer.config import Forward, Forwards, MailConfig
+    from outgate.mailer.config import MailConfig
+    from outgate.mailer.forwards import Forward, Forwards
     from outgate.mailer.interpolate import Source
     from outgate.mailer.limits import Limits
     from outgate.mailer.oauth import Tokens
+    from outgate.mailer.secret_files import Directories
     from outgate.mailer.sending import Plan
     from outgate.mailer.wire import Letter
     from outgate.smtp.connecting import ClientTimeouts
@@ -88,7 +90,7 @@ class Service:
         run_modes: Iterable[str] = (),
         *,
         env: Source | None = None,
-        secrets: Source | str | Path | None = None,
+        secrets: Source | Directories | None = None,
         forwards: object = None,
         tls_names: NameCheck = "forward",
         cafile: str | Path | None = None,
