@@ -28,7 +28,7 @@ _DIRECTIVES = ("default", "type", "delimiter")
 _DEEPEST = 60
 _LONGEST = 1_048_576  # signs: values that multiply each other must take neither the memory
 _MOST = 10_000  # nor, if they are empty, the time: so many, beside those that are written in the value itself
-_MOST_WORK = 8 * _LONGEST  # signs that are looked through, all expansions together
+_MOST_WORK = 4 * _LONGEST  # signs that are looked through, all expansions together
 
 
 class InterpolationError(ConfigError):
@@ -269,8 +269,11 @@ def _replace(key: str, context: _Context, within: _Within) -> tuple[Value, _With
     found = value is not None
     if not found:
         value = None if (source, name) in within.chain else directives.get("default")
-        context.lookups += for_default
     defaulted = not found and value is not None
+    if defaulted:
+        context.lookups += for_default
+    elif not found:  # what is in it is looked up once more
+        del context.lookups[before:]
     lookup = Lookup(
         source="…" if hidden and source not in _SOURCES else source,
         written=written,
