@@ -100,6 +100,11 @@ class TestProperties:
         assert settings(tmp_path, **given).tls == cloud
         assert settings(tmp_path, classic=True, **given).tls == classic
 
+    def test_oauth_needs_a_user_and_no_password(self, tmp_path) -> None:
+        with pytest.raises(ConfigError, match=r"smtp\.user: expected the mailbox"):
+            settings(tmp_path, oauth_flow=True)
+        assert settings(tmp_path, oauth_flow=True, smtp_user="mailer@shop.test").oauth
+
     def test_a_user_needs_a_password(self, tmp_path) -> None:
         with pytest.raises(ConfigError, match=r"smtp.password"):
             settings(tmp_path, smtp_user="u")
