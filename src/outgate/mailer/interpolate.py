@@ -21,7 +21,17 @@ from typing import Protocol, cast
 
 from outgate.mailer.placeholder_grammar import START, Brackets, Done, escaped, parse_directives, split, without
 from outgate.mailer.secret_files import Directories, SecretFiles
-from outgate.mailer.values import ConfigError, ConversionError, Scalar, Value, boxed, convert, known, shown
+from outgate.mailer.values import (
+    ConfigError,
+    ConversionError,
+    Scalar,
+    Value,
+    boxed,
+    convert,
+    first_character,
+    known,
+    shown,
+)
 
 _SOURCES = ("env", "secret", "prop", "conf")
 _DIRECTIVES = ("default", "type", "delimiter")
@@ -345,9 +355,13 @@ def _typed(text: str, directives: Mapping[str, str]) -> Value:
     if type_name is None or not known(type_name):
         return Value("String", text)
     if not type_name.endswith("[]"):
-        return Value(boxed(type_name), convert(text, type_name))
+        return Value(boxed(type_name), _scalar(text, type_name))
     if delimiter:
         parts = split(text, delimiter)
     else:  # the converter takes a text for one element, but for characters
         parts = list(text) if type_name in ("char[]", "Character[]") else [text]
-    return Value(type_name, tuple(convert(part, type_name[:-2]) for part in parts))
+    return Value(type_name, tuple(_scalar(part, type_name[:-2]) for part in parts))
+
+
+def _scalar(text: str, type_name: str) -> Scalar:
+    return first_character(text) if boxed(type_name) == "Character" else convert(text, type_name)
