@@ -75,6 +75,12 @@ class TestWhatIsNone:
         assert SecretFiles(tmp_path).get("S") is None
         assert SecretFiles(tmp_path).reason("S") == f"what {tmp_path} has of that name is no regular file"
 
+    def test_one_that_takes_a_file_s_place_in_between_is_not_read_either(self, tmp_path, monkeypatch) -> None:
+        before = os.stat(put(tmp_path, "file") / "file")
+        os.mkfifo(tmp_path / "S")
+        monkeypatch.setattr(os, "stat", lambda *_: before)
+        assert SecretFiles(tmp_path).get("S") is None
+
     def test_a_device_is_not_read(self, tmp_path) -> None:
         (tmp_path / "S").symlink_to("/dev/zero")
         assert SecretFiles(tmp_path).get("S") is None
