@@ -12,6 +12,7 @@ Not here: the other end of the connection (`relay`), OAuth logins.
 from outgate.mailer.client import MailService, SendFailed, SendResult
 from outgate.mailer.config import Forward, Forwards, MailConfig
 from outgate.mailer.osgi import OsgiError
+from outgate.mailer.template import Template, TemplateError
 from outgate.mailer.values import ConfigError
 from outgate.mailer.wire import MessageError
 
@@ -25,4 +26,6 @@ __all__ = [
     "OsgiError",
     "SendFailed",
     "SendResult",
+    "Template",
+    "TemplateError",
 ]

@@ -10,6 +10,7 @@ Not here: files, fields and bodies (`mailer.template`), the configuration's plac
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -40,12 +41,14 @@ class TemplateError(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One `${name}` and where it stands, counted from 1. `closed` False: its `}` is missing, so it is none."""
+    """One `${name}` and where it stands, counted from 1. `closed` False: its `}` is missing, so it is none; `inner`:
+    what is told of it is true of a variable in its value, whose name is not shown."""
 
     name: str
     line: int
     column: int
     closed: bool = True
+    inner: bool = False
 
     @property
     def written(self) -> str:
@@ -138,7 +141,7 @@ class _Work:
         """Return the value of `variable`, None if it has none; `written` is the one in the template that led to it."""
         value = self.variables.get(variable.name) if variable.closed else None
         if value is None:
-            self.missing.append(Variable(variable.name, written.line, written.column, variable.closed))
+            self.missing.append(dataclasses.replace(written, inner=True) if inside else variable)
         if not self.nested or not isinstance(value, str) or "${" not in value:
             return value
         if variable.name in inside or len(inside) > _DEEPEST:
@@ -164,6 +167,8 @@ def lacking(missing: Iterable[Variable], variables: Mapping[str, object]) -> Tem
 
 def _told(variable: Variable, variables: Mapping[str, object]) -> str:
     place = f"line {variable.line}, column {variable.column}"
+    if variable.inner:
+        return f"the value of {variable.written} at {place} holds a variable that has no value"
     if not variable.closed:
         return f"the ${{ at {place} has no closing }}: close it, or write $${{ for the signs themselves"
     text = f"no value is given for {variable.written} at {place}"

@@ -12,14 +12,14 @@ Not here: `${…}` itself (`mailer.substitution`), values in address fields (`ma
 
 from __future__ import annotations
 
-import codecs
 import difflib
 import html
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from email import policy
+from email.charset import Charset
+from email.errors import CharsetError
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Literal
@@ -60,6 +60,14 @@ class _Field:
     value: tuple[Piece, ...]
     line: int
     column: int
+
+    @property
+    def written(self) -> str:
+        """Return the name as the template has it: errors show no value."""
+        return "".join(piece if isinstance(piece, str) else piece.written for piece in self.name)
+
+    def refused(self, text: str) -> TemplateError:
+        return TemplateError(text, name=self.written, line=self.line, column=self.column)
 
 
 class Template:
@@ -134,7 +142,7 @@ class Template:
         try:
             for each in self._fields:
                 if work.name(each).lower() == "bounce-to":
-                    return ", ".join(work.addresses(each, "Bounce-To"))
+                    return ", ".join(work.addresses(each))
         except TemplateError as error:
             raise error.at(file=self.file) from None
         return ""
@@ -142,20 +150,18 @@ class Template:
     def _filled(self, work: _Filling, form: str) -> EmailMessage:
         if work.strict:
             work.all_there(self.variables)
-        message = EmailMessage(policy=policy.SMTP)
+        message = EmailMessage()
         addresses: dict[str, list[str]] = {}
         seen: set[str] = set()
         for each in self._fields:
             name = work.name(each)
             lower = name.lower()
             if lower in seen and lower in _ONCE:
-                raise TemplateError(f"a second {name}: a mail has one", line=each.line, column=each.column)
+                raise each.refused("a mail has one such field, and this is the second")
             seen.add(lower)
             if lower in ADDRESS_FIELDS:
-                addresses.setdefault(name.title() if lower in ("cc", "bcc") else name, []).extend(
-                    work.addresses(each, name)
-                )
-            elif value := work.text(each, name):
+                addresses.setdefault(name.title() if lower in ("cc", "bcc") else name, []).extend(work.addresses(each))
+            elif value := work.text(each):
                 _set(message, name, value, each)
         for name, found in addresses.items():
             if found and name.lower() != "bounce-to":
@@ -188,20 +194,20 @@ class _Filling:
     def name(self, of: _Field) -> str:
         name = self._replaced(of.name, in_field)
         if _NAME.fullmatch(name) is None:
-            text = "the name of this field is none with the values of its variables"
-            raise TemplateError(text, line=of.line, column=of.column)
-        return _allowed(name, of.line, of.column)
+            text = "this is no name of a field with the values of its variables"
+            raise of.refused(text)
+        return _allowed(name, of.written, of.line, of.column)
 
-    def text(self, of: _Field, name: str) -> str:
+    def text(self, of: _Field) -> str:
         value = self._replaced(of.value, in_field).strip()
         if len(value) > _LONGEST_FIELD:
-            raise TemplateError(f"longer than {_LONGEST_FIELD} signs", name=name, line=of.line, column=of.column)
+            raise of.refused(f"longer than {_LONGEST_FIELD} signs")
         if _ENCODED_WORD.search(value) and any(isinstance(piece, Variable) for piece in of.value):
             text = "=?…?…? would be read as another text: leave it out of the values of its variables"
-            raise TemplateError(text, name=name, line=of.line, column=of.column)
+            raise of.refused(text)
         return value
 
-    def addresses(self, of: _Field, name: str) -> list[str]:
+    def addresses(self, of: _Field) -> list[str]:
         before = len(self.missing)
         value = self._replaced(of.value, places(of.value)).strip()
         if len(self.missing) > before:  # what stays would be an address that is none
@@ -213,7 +219,7 @@ class _Filling:
         except ValueError as error:
             names = ", ".join(dict.fromkeys(piece.written for piece in of.value if isinstance(piece, Variable)))
             text = f"expected addresses, {error}" + (f"; look at the value of {names}" if names else "")
-            raise TemplateError(text, name=name, line=of.line, column=of.column) from None
+            raise of.refused(text) from None
 
     def body(self, given: tuple[Piece, ...]) -> str:
         return self._replaced(given, _in_html if self.escape else _in_text)
@@ -288,7 +294,7 @@ def _field(line: str, number: int) -> _Field:
         if _NAME.fullmatch(plain) is None:
             text = "expected the name of a field before the colon: signs of ASCII, none of them a space"
             raise TemplateError(text, line=number, column=1)
-        _allowed(plain, number, 1)
+        _allowed(plain, plain, number, 1)
     value = line[colon + 1 :]
     start = len(value) - len(value.lstrip())
     return _Field(name, pieces(value[start:].rstrip(), number, colon + 2 + start), number, 1)
@@ -306,25 +312,25 @@ def _colon(line: str) -> int:
     return -1
 
 
-def _allowed(name: str, line: int, column: int) -> str:
+def _allowed(name: str, written: str, line: int, column: int) -> str:
     why = _OURS.get(name.lower())
     if why is not None:
-        raise TemplateError(f"leave {name} out: {why}", line=line, column=column)
+        raise TemplateError(f"leave this field out: {why}", name=written, line=line, column=column)
     if name.lower() not in (each.lower() for each in _KNOWN) and "-" not in name:
         close = difflib.get_close_matches(name, _KNOWN, 1)
         if close:
-            raise TemplateError(f"no field is called {name}: did you mean {close[0]}?", line=line, column=column)
+            text = f"no field is called so: did you mean {close[0]}?"
+            raise TemplateError(text, name=written, line=line, column=column)
     return name
 
 
 def _charset(name: str) -> str:
-    """Return the codec of a charset. Raises `TemplateError`."""
+    """Return a charset's name as mail has it. Raises `TemplateError`."""
     try:
-        found = codecs.lookup(name)
-        "a".encode(found.name)
-    except (LookupError, ValueError):
+        "a".encode(name)
+        return Charset(name.lower()).input_charset
+    except (LookupError, ValueError, CharsetError):
         raise TemplateError("no charset is called so: utf-8 is the usual one", name=CHARSET_PROPERTY) from None
-    return found.name
 
 
 # -- writing ------------------------------------------------------------------------------------------------
@@ -358,8 +364,7 @@ def _set(message: EmailMessage, name: str, value: str, of: _Field) -> None:
     try:
         message[name] = value
     except (ValueError, IndexError, AttributeError, TypeError):
-        text = "the value cannot be written as this field"
-        raise TemplateError(text, name=name, line=of.line, column=of.column) from None
+        raise of.refused("the value cannot be written as this field") from None
 
 
 def _add_body(message: EmailMessage, body: str, form: str, charset: str) -> None:
