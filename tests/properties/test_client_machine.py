@@ -82,6 +82,44 @@ class Owner:
             self.machine.send(Transaction(f"a{number}@x.test", to, (b"text %d\r\n" % number,)))
 
 
+_AUTH_LINES = st.sampled_from(
+    [
+        b"334 \r\n",
+        b"334 eyJzdGF0dXMiOiI0MDEifQ==\r\n",
+        b"334 not base64\r\n",
+        b"235 2.7.0 in\r\n",
+        b"535-5.7.8 no\r\n535 5.7.8 go away\r\n",
+        b"454 4.7.0 later\r\n",
+        b"421 4.3.2 bye\r\n",
+        b"\x00\xff",
+    ]
+)
+
+
+@given(
+    stream=st.one_of(st.lists(_AUTH_LINES, max_size=4).map(b"".join), st.binary(max_size=80)),
+    cuts=st.lists(st.integers(0, 100), max_size=8),
+    token=st.sampled_from(["short", "long" * 200]),
+)
+def test_splitting_changes_nothing_of_a_login(stream: bytes, cuts: list[int], token: str) -> None:
+    edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
+    told: list[tuple[list[str], bytes, State]] = []
+    for pieces in ([stream], [stream[start:end] for start, end in pairwise(edges)]):
+        owner = Owner(starttls=False)
+        owner.machine = ClientMachine(ehlo_name="me.test", tls=True)
+        owner.handed_over = 6  # nothing but the login
+        owner.feed(b"220 hi\r\n")
+        owner.feed(b"250-p\r\n250 AUTH XOAUTH2\r\n")
+        owner.machine.auth("XOAUTH2", "u", token)
+        for piece in pieces:
+            owner.feed(piece)
+        said = b"" if owner.machine.state is State.CLOSED else owner.said
+        told.append((owner.seen, said, owner.machine.state))
+    assert told[0] == told[1]
+    assert sum(text.startswith("Authenticated") for text in told[0][0]) <= 1
+    assert token not in repr(told[0][0])
+
+
 def _told(owner: Owner) -> list[str]:
     """What was told, without a `TlsReady` that the forgery behind it made worthless."""
     seen = owner.seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,31 @@ def server_context(ca: trustme.CA, *names: str) -> ssl.SSLContext:
     return context
 
 
+HOSTILE_TOKEN = "ya29.0123456789-abcdefghijklmnopqrstuvwxyz_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_RESPONSE = base64.b64encode(f"user=u@x.test\1auth=Bearer {HOSTILE_TOKEN}\1\1".encode())
+_ECHO = base64.b64encode(b'{"status":"' + HOSTILE_TOKEN.encode() + b'","scope":"' + _RESPONSE[:90] + b'"}')
+HOSTILE = (
+    b"535 5.7.8 not " + HOSTILE_TOKEN.encode() + b"\r\n",
+    b"535-5.7.8 " + _RESPONSE[:60] + b"\r\n535 5.7.8 " + _RESPONSE[60:] + b"\r\n",
+    b"235 2.7.0 welcome with " + _RESPONSE + b"\r\n",
+    b"421 4.7.0 " + HOSTILE_TOKEN[7:40].encode() + b"\r\n",
+    b"334 " + _ECHO + b"\r\n535 5.7.8 no\r\n",
+    b"334 " + _RESPONSE + b"\r\n334 " + _RESPONSE + b"\r\n",
+    b"what is " + _RESPONSE + b"\r\n",
+    b"999 " + HOSTILE_TOKEN.encode() + b"\r\n",
+    b"535 5.7.8 no\r\n" + _RESPONSE + b"\r\n",
+)
+"""Answers to AUTH of a server that repeats the token of the user u@x.test."""
+
+
+def assert_unseen(token: str, user: str, text: str) -> None:
+    """Assert that no twelve signs of a token, or of the response that carried it, are in `text`."""
+    response = base64.b64encode(f"user={user}\1auth=Bearer {token}\1\1".encode()).decode()
+    for secret in (token, response):
+        for at in range(len(secret) - 11):
+            assert secret[at : at + 12] not in text, text
+
+
 @dataclass
 class Peer:
     """What the server does, and what it saw. `answers` maps a verb (or "dot", "greeting") to its reply."""
@@ -39,6 +65,7 @@ class Peer:
     hang_up_at: str = ""
     offer: tuple[str, ...] = OFFER
     auth: str = ""
+    tokens: dict[str, str] = field(default_factory=dict)
     chunk: Callable[[], Awaitable[None]] | None = None
     messages: list[bytes] = field(default_factory=list)
     envelopes: list[list[str]] = field(default_factory=list)
@@ -145,6 +172,8 @@ class Peer:
         from outgate.smtp.sasl import Exchange, Login  # the server's half, as our own server uses it
 
         words = text.split(" ")
+        if words[1] == "XOAUTH2":
+            return await self._token_login(reader, writer, words[2] if len(words) > 2 else "")
         exchange = Exchange(words[1])
         result = exchange.start(words[2].encode() if len(words) > 2 else None)
         while not isinstance(result, Login):
@@ -152,6 +181,19 @@ class Peer:
             result = exchange.respond((await reader.readuntil(b"\r\n"))[:-2])
         self.logins.append((result.username, result.password))
         return b"235 2.7.0 Authentication successful\r\n"
+
+    async def _token_login(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, response: str) -> bytes:
+        if not response:
+            writer.write(b"334 \r\n")
+            response = (await reader.readuntil(b"\r\n")).decode()
+        fields = dict(part.partition("=")[::2] for part in base64.b64decode(response).decode().split("\1") if part)
+        token = fields["auth"].removeprefix("Bearer ")
+        self.logins.append((fields["user"], token))
+        if self.tokens.get(fields["user"]) == token:
+            return b"235 2.7.0 Accepted\r\n"
+        writer.write(b"334 " + base64.b64encode(b'{"status":"401","schemes":"bearer"}') + b"\r\n")
+        assert await reader.readuntil(b"\r\n") == b"\r\n"
+        return b"535 5.7.8 Error: authentication failed\r\n"
 
     async def _say(self, writer: asyncio.StreamWriter, at: str, usual: bytes) -> bool:
         """Answer, or fall silent for good if the script says so; say whether the peer hangs up now."""

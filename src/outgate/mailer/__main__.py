@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from email.message import EmailMessage
 from pathlib import Path
 
-from outgate.mailer.client import MailService, SendFailed, SendResult
+from outgate.mailer.client import MailService
+from outgate.mailer.errors import MessageError, SendFailed
+from outgate.mailer.result import SendResult
 from outgate.mailer.values import ConfigError
-from outgate.mailer.wire import MessageError
 
 ACCEPTED, REFUSED, WRONG, NO_CONNECTION = range(4)
 

@@ -14,12 +14,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from outgate.mailer.folders import open_configurations
 from outgate.mailer.interpolate import Source, explain
 from outgate.mailer.values import ConfigError, Value
-from outgate.smtp.connecting import TlsMode
+
+if TYPE_CHECKING:
+    from outgate.smtp.connecting import TlsMode
 
 PID = "com.day.cq.mailer.DefaultMailService"
 FILE_NAME = f"{PID}.cfg.json"

@@ -1,98 +1,167 @@
-"""From an `EmailMessage` to an envelope and the bytes that go on the wire.
+"""From a message to its envelope, and to the octets that go on the wire.
 
-Standards: RFC 5322 (fields), RFC 5321 section 4.5.2 (dot-stuffing), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8).
-Promises: Bcc never leaves; every line ends in CR LF; the caller's message object is not changed.
-Dangers: the message is the caller's own, made by the `email` package; a message that came from elsewhere must
-not be sent this way, for that package rewrites it.
-Not here: sending (`mailer.client`).
+Standards: RFC 5322 (fields), RFC 5321 sections 4.5.2 (dot-stuffing) and 4.5.3.1.6 (lines), RFC 6409 section 8 (what a
+submitter adds), RFC 6152 (8BITMIME), RFC 6531 (SMTPUTF8), RFC 1870 (SIZE).
+Promises: Bcc never leaves; every line ends in CR LF and has 998 octets at most; the caller's message is not changed;
+what would arrive as something else is a `MessageError` before anything is sent.
+Dangers: a message object is written anew, which breaks a signature in it: octets are sent as they are.
+Not here: writing (`mailer.writing`), sending (`mailer.sending`).
 """
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from email import policy
-from email.errors import MessageError as EmailError
-from email.message import EmailMessage
-from email.utils import getaddresses, localtime, make_msgid
+from email.message import EmailMessage, Message
+from email.utils import format_datetime, localtime, make_msgid
 
+from outgate.mailer import writing
+from outgate.mailer.errors import MessageError
 from outgate.smtp import grammar
-from outgate.smtp.buffer import has_bare_line_ends
+from outgate.smtp.buffer import examine, stuffed
 
+__all__ = ["EmailMessage", "Letter", "MessageError", "letter"]
 
-class MessageError(Exception):
-    """The message cannot be sent as it is; the text says what it lacks."""
+_LONGEST_LINE = 998  # octets, without CR LF
+_NO_FROM = "From address required: set it in the message or as from.address"
 
 
 @dataclass(frozen=True, slots=True)
-class Envelope:
-    """Who sends to whom; `utf8` if an address needs SMTPUTF8."""
+class Letter:
+    """A message and its envelope. `utf8`: an address needs SMTPUTF8. `added` are fields that the message lacks."""
 
+    message: Message | bytes
     sender: str
     recipients: tuple[str, ...]
     utf8: bool
+    added: tuple[tuple[str, str], ...] = ()
 
+    def wire(self, extensions: Mapping[str, str]) -> bytes:
+        """Return the content in wire form (dot-stuffed, CR LF, without the final dot) for a server with `extensions`.
 
-def prepare(message: EmailMessage, from_address: str) -> EmailMessage:
-    """Return a copy with From (`from_address` if it has none), Date and Message-ID. Raises `MessageError`."""
-    ready = copy.copy(message)
-    # Return-Path is the receiver's to write. Deleting also gives the copy a list of fields of its own: one
-    # that is only added to would still be the original's.
-    del ready["Return-Path"]
-    if not ready.get("From"):
-        if not from_address:
-            raise MessageError("From address required: set it in the message or as from.address")
-        del ready["From"]
-        ready["From"] = from_address
-    if ready.get("Date") is None:
-        ready["Date"] = localtime()
-    if ready.get("Message-ID") is None:
-        domain = _addresses(ready, "From")[0].rpartition("@")[2]
-        ready["Message-ID"] = make_msgid(domain=domain if domain.isascii() else "localhost")
-    return ready
+        Raises `MessageError` for what that server cannot be given."""
+        if self.utf8 and "SMTPUTF8" not in extensions:
+            beyond = next((each for each in (self.sender, *self.recipients) if not each.isascii()), "an address in it")
+            raise MessageError(f"the server does not offer SMTPUTF8, which {beyond} needs")
+        data = stuffed(self._octets(eight_bit="8BITMIME" in extensions))
+        most = extensions.get("SIZE", "")
+        if most.isdecimal() and 0 < int(most[:20]) < len(data):
+            raise MessageError(f"the message has {len(data)} octets, and the server takes {most} at most")
+        return data
 
-
-def envelope(message: EmailMessage) -> Envelope:
-    """Return the envelope that the fields ask for: Sender or From; To, Cc and Bcc. Raises `MessageError`."""
-    sender = (_addresses(message, "Sender") or _addresses(message, "From"))[0]
-    recipients = tuple(dict.fromkeys(address for name in ("To", "Cc", "Bcc") for address in _addresses(message, name)))
-    if not recipients:
-        raise MessageError("At least one receiver address required")
-    everybody = (sender, *recipients)
-    return Envelope(sender, recipients, not all(address.isascii() for address in everybody))
-
-
-def _addresses(message: EmailMessage, name: str) -> list[str]:
-    values: list[str] = [str(value) for value in message.get_all(name, [])]
-    found: list[str] = []
-    for _, address in getaddresses(values):
+    def _octets(self, *, eight_bit: bool) -> bytes:
+        if isinstance(self.message, bytes):
+            if not eight_bit and not self.message.isascii():
+                raise MessageError("the server does not offer 8BITMIME, which octets beyond ASCII need")
+            return _checked(self.message)
         try:
-            grammar.mailbox(address.encode("utf-8"))
-        except (grammar.BadSyntax, UnicodeEncodeError) as error:
-            raise MessageError(f"an address in {name} is not valid: {error}") from None
-        if not address:
-            raise MessageError(f"{name} holds something that is no address")
-        found.append(address)
-    if not found and name == "From":
-        raise MessageError("From address required: set it in the message or as from.address")
-    return found
+            data = writing.octets(self.message, self.added, utf8=self.utf8, eight_bit=eight_bit)
+        except writing.CANNOT as error:
+            raise MessageError(f"the message cannot be written: {error}") from None
+        if not eight_bit and not self.utf8 and not data.isascii():
+            raise MessageError("the message has octets beyond ASCII, and the server does not offer 8BITMIME")
+        return _checked(data)
 
 
-def serialise(message: EmailMessage, *, utf8: bool, eight_bit: bool) -> bytes:
-    """Return the message in wire form (dot-stuffed, CR LF, without the final dot) and without Bcc.
+def letter(
+    message: Message | bytes,
+    from_address: str,
+    *,
+    sender: str | None = None,
+    recipients: Iterable[str] | None = None,
+) -> Letter:
+    """Return what is to be sent: From is `from_address` if the message has none, Date and Message-ID are added.
 
-    `eight_bit` False encodes bodies down to ASCII. Raises `MessageError`."""
-    public = copy.copy(message)
-    del public["Bcc"]
-    rules = policy.SMTPUTF8 if utf8 else policy.SMTP
+    The envelope is `sender` ("": the null sender) and `recipients` as given, else Sender or From, and To, Cc and Bcc.
+    Octets need both. Raises `MessageError`."""
+    known = _addresses_of(message) if isinstance(message, Message) else {}
+    added: list[tuple[str, str]] = []
+    if isinstance(message, Message):
+        if not known.get("from"):
+            if not from_address:
+                raise MessageError(_NO_FROM)
+            added.append(("From", from_address))
+            known["from"] = _parsed("from.address", [from_address])
+        added += _missing(message, known["from"][0])
+    elif sender is None or recipients is None:
+        raise MessageError("octets are sent as they are, so sender and recipients must be given")
+    else:
+        _refuse_bcc(message)
+    if sender is None:
+        sender = (known.get("sender") or known["from"])[0]
+    elif sender:
+        sender = _address("sender", sender)
+    if recipients is None:
+        to = [address for name in ("to", "cc", "bcc") for address in known.get(name, ())]
+    else:
+        to = [_address("recipients", each) for each in ([recipients] if isinstance(recipients, str) else recipients)]
+    if not to:
+        raise MessageError("At least one receiver address required")
+    everybody = [sender, *to, *(address for addresses in known.values() for address in addresses)]
+    return Letter(message, sender, tuple(dict.fromkeys(to)), not all(map(str.isascii, everybody)), tuple(added))
+
+
+def _addresses_of(message: Message) -> dict[str, list[str]]:
+    """Return the addresses in a message's fields, by the field's name in small letters; none for what is empty."""
+    found: dict[str, list[object]] = {}
+    for name, value in message.raw_items():
+        lower = name.lower()
+        if (
+            (lower in writing.ADDRESS_FIELDS or lower == "bcc")
+            and not lower.startswith("resent-")
+            and str(value).strip()
+        ):
+            found.setdefault(lower, []).append(value)
+    return {name: _parsed(name, values) for name, values in found.items()}
+
+
+def _parsed(name: str, values: Iterable[object]) -> list[str]:
+    shown = name.title() if "." not in name else name
+    addresses: list[str] = []
+    for value in values:
+        header = writing.address_field("To" if "." in name else name, value)
+        for address in header.addresses:
+            if not address.addr_spec.strip("<>"):
+                raise MessageError(f"{shown} holds something that is no address")
+            addresses.append(_address(shown, address.addr_spec))
+    if not addresses and name in ("from", "from.address"):
+        raise MessageError(_NO_FROM)
+    return addresses
+
+
+def _address(name: str, text: str) -> str:
     try:
-        data = public.as_bytes(policy=rules.clone(cte_type="8bit" if eight_bit else "7bit"))
-    except (EmailError, ValueError, LookupError, TypeError) as error:
-        raise MessageError(f"the message cannot be written: {error}") from None
-    if not data.endswith(b"\r\n"):
-        data += b"\r\n"
-    if has_bare_line_ends(data):
+        grammar.mailbox(text.encode("utf-8"))
+    except (grammar.BadSyntax, UnicodeEncodeError) as error:
+        what = "it holds half a surrogate pair" if isinstance(error, UnicodeError) else str(error)
+        raise MessageError(f"an address in {name} is not valid: {what}") from None
+    if not text:
+        raise MessageError(f"{name} holds something that is no address")
+    return writing.plain_address(text)
+
+
+def _missing(message: Message, author: str) -> list[tuple[str, str]]:
+    added: list[tuple[str, str]] = []
+    if message.get("Date") is None:
+        added.append(("Date", format_datetime(localtime())))
+    if message.get("Message-ID") is None:
+        domain = author.rpartition("@")[2]
+        added.append(("Message-ID", make_msgid(domain=domain if domain.isascii() else "localhost")))
+    return added
+
+
+def _refuse_bcc(message: bytes) -> None:
+    head = message.partition(b"\r\n\r\n")[0]
+    if any(line.partition(b":")[0].strip().lower() == b"bcc" for line in head.splitlines()):
+        raise MessageError("the octets have a Bcc field, which everybody would read: take it out")
+
+
+def _checked(data: bytes) -> bytes:
+    bare, long = examine(data, _LONGEST_LINE)
+    if bare:
         raise MessageError("the message holds a lone CR or LF")
-    if data.startswith(b"."):
-        data = b"." + data
-    return data.replace(b"\r\n.", b"\r\n..")
+    if long:
+        raise MessageError(f"a line of the message is longer than {_LONGEST_LINE} octets: let set_content encode it")
+    if b"\0" in data:
+        raise MessageError("the message holds a NUL")
+    return data

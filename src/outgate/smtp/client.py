@@ -1,21 +1,22 @@
 """The client's side of a session as a state machine: bytes in, results and commands out; no I/O.
 
 Standards: RFC 5321, 2920 (PIPELINING), 1870 (SIZE), 6152 (8BITMIME), 6531 (SMTPUTF8), 3207 (STARTTLS),
-4954 (AUTH; PLAIN is RFC 4616), 3461 (DSN), 8689 (REQUIRETLS), 2034 and 3463 (enhanced codes).
+4954 (AUTH), 3461 (DSN), 8689 (REQUIRETLS), 2034 and 3463 (enhanced codes).
 Promises: a result per recipient, never an exception for a 4xx or 5xx; any bytes at all give events or
 `RemoteProtocolError`; splitting the input anywhere changes nothing; after an error every transaction that
 was handed over has had its `Done`; message content is never copied.
 Dangers: a byte between the 220 to STARTTLS and the handshake is a forgery: it ends the connection. Behind the
 final dot a lost answer means "unknown" (`sent_all`), not "failed". Passwords pass through here, in TLS only.
-Not here: sockets and seconds (`smtp.asyncio.client`, `smtp.sync.client`), reading replies (`smtp.answers`).
+Not here: sockets and seconds (`smtp.asyncio.client`, `smtp.sync.client`), reading replies (`smtp.answers`), what a
+login says (`smtp.login`).
 
 `TRANSITIONS` is the law. What we wait for is the state; with PIPELINING the commands of the states to come
-have gone out already, so the same table serves both ways.
+have gone out already, so the same table serves both ways. The module is long because the table and what its arrows do
+are read together: a machine in two files has its law in one and its deeds in the other.
 """
 
 from __future__ import annotations
 
-import base64
 from collections import deque
 from enum import StrEnum
 from typing import NoReturn
@@ -32,6 +33,7 @@ from outgate.smtp.client_events import (
     TlsRefused,
 )
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError, SpokeEarly
+from outgate.smtp.login import Answers
 from outgate.smtp.reply import Reply
 from outgate.smtp.transaction import (
     REQUIRETLS_NOT_OFFERED,
@@ -182,13 +184,13 @@ class ClientMachine:
         "_ending",
         "_events",
         "_input",
+        "_login",
         "_may_pipeline",
         "_name",
         "_now",
         "_out",
         "_pipelining",
         "_queued",
-        "_secrets",
         "extensions",
         "replies",
         "state",
@@ -211,7 +213,7 @@ class ClientMachine:
         self._input = ReplyReader(limits or ClientLimits())
         self._out: list[bytes] = []
         self._events: deque[Event] = deque()
-        self._secrets: list[bytes] = []
+        self._login: Answers | None = None
         self._current: _Work | None = None
         self._queued: _Work | None = None
         self._ending: _Work | None = None
@@ -283,19 +285,16 @@ class ClientMachine:
         self._pipelining = False
         self.extensions = {}
 
-    def auth(self, mechanism: str, user: str, password: str) -> None:
-        """Log in by "PLAIN" or "LOGIN". Raises `LocalProtocolError` without TLS: passwords stay inside it."""
+    def auth(self, mechanism: str, user: str, secret: str) -> None:
+        """Log in by "PLAIN" or "LOGIN" with a password, or by "XOAUTH2" with an access token.
+
+        Raises `LocalProtocolError` without TLS: passwords and tokens stay inside it."""
         if not self.tls:
-            raise LocalProtocolError("a password is sent inside TLS only")
-        if "\0" in user or "\0" in password or mechanism not in ("PLAIN", "LOGIN"):
-            raise LocalProtocolError("not a login we can send")
-        name, secret = user.encode("utf-8", "replace"), password.encode("utf-8", "replace")
+            raise LocalProtocolError("a password or token is sent inside TLS only")
+        login = Answers(mechanism, user, secret)
         self._start("AUTH")
-        if mechanism == "PLAIN":
-            self._out.append(b"AUTH PLAIN " + base64.b64encode(b"\0" + name + b"\0" + secret) + b"\r\n")
-        else:
-            self._secrets = [base64.b64encode(text) + b"\r\n" for text in (secret, name)]
-            self._out.append(b"AUTH LOGIN\r\n")
+        self._login = login
+        self._out.append(login.command)
 
     def send(self, transaction: Transaction) -> None:
         """Begin a transaction, or hand over the one that follows the one under way (one at most).
@@ -393,8 +392,8 @@ class ClientMachine:
             self._events.append(Hello(reply, {}))
         elif state is State.STARTTLS:
             self._events.append(TlsRefused(reply))
-        elif state is State.AUTH:
-            self._events.append(Authenticated(reply))
+        elif state is State.AUTH and self._login is not None:
+            self._events.append(Authenticated(self._login.judged(reply)))
         self._end(reply, f"the peer closed the session: {reply}")
 
     def _session(self, state: State, reply: Reply) -> None:
@@ -420,11 +419,13 @@ class ClientMachine:
             self._end(reply, f"the peer closed the session: {reply}")
 
     def _continue_auth(self, reply: Reply) -> None:
+        login = self._login
+        assert login is not None
         if self.state is not State.AUTH:
-            self._secrets.clear()
-            self._events.append(Authenticated(reply))
-        elif self._secrets:
-            self._out.append(self._secrets.pop())
+            self._login = None
+            self._events.append(Authenticated(login.judged(reply)))
+        elif (line := login.next(reply)) is not None:
+            self._out.append(line)
         else:
             self._fail("the peer asks for more than this login has")
 
@@ -604,7 +605,7 @@ class ClientMachine:
             if work is not None:
                 self._done(work, error, broken)
         self._ending = self._current = self._queued = None
-        self._secrets.clear()
+        self._login = None
         self._out.clear()
         self._input.clear()
         self._events.append(Closing(reply))

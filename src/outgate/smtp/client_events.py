@@ -44,7 +44,7 @@ class TlsRefused:
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """The reply to AUTH: 2xx, or a refusal."""
+    """The reply to AUTH: 2xx, or a refusal, with the status of an XOAUTH2 error challenge as its last line."""
 
     reply: Reply
 

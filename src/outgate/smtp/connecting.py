@@ -3,22 +3,19 @@
 Standards: RFC 5321 section 4.5.3.2 (time-outs), RFC 3207, RFC 8314.
 Promises: a failure names its stage, so that its owner knows whether another way is worth trying.
 Dangers: "opportunistic" is for delivery to strangers only; a mailer with a password needs one of the others.
-Not here: the shells (`smtp.asyncio.client`, `smtp.sync.client`).
+Not here: the shells (`smtp.asyncio.client`, `smtp.sync.client`), what a login says (`smtp.login`).
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 from outgate.smtp.reply import Reply
 from outgate.smtp.transaction import Step
-
-_SHORTEST_SECRET = 4
-"""Signs: shorter ones are in any text, and no secret."""
 
 TlsMode = Literal["none", "opportunistic", "required", "implicit"]
 
@@ -94,17 +91,10 @@ class ConnectFailed(Exception):
         self.injected = injected
 
 
-def hidden(text: str, login: tuple[str, str] | None) -> str:
-    """Return `text` of a server that was told `login` (user name, password) without the password, should it repeat it:
-    what servers say is shown in trails, errors and answers of the API."""
-    if login is None:
-        return text
-    user, password = login[0].encode("utf-8", "replace"), login[1].encode("utf-8", "replace")
-    forms = (b64encode(b"\0" + user + b"\0" + password).decode("ascii"), b64encode(password).decode("ascii"), login[1])
-    for form in forms:
-        if len(form) >= _SHORTEST_SECRET:
-            text = text.replace(form, "(password)")
-    return text
+def certificate_names(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return the names in a certificate, as the `ssl` module tells it: none without TLS, or without a checked chain."""
+    names = cast("tuple[tuple[str, str], ...]", (certificate or {}).get("subjectAltName", ()))
+    return tuple(name for kind, name in names if kind in ("DNS", "IP Address"))
 
 
 def why(error: BaseException) -> str:

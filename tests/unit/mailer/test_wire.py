@@ -1,10 +1,19 @@
 """What of a message goes on the wire, and to whom."""
 
-from email.message import EmailMessage
+from __future__ import annotations
+
+import email
+from email import policy
+from email.headerregistry import Address, Group
+from email.message import EmailMessage, Message
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
 
 import pytest
 
-from outgate.mailer.wire import MessageError, envelope, prepare, serialise
+from outgate.mailer.wire import Letter, MessageError, letter
+
+ALL = {"8BITMIME": "", "SMTPUTF8": "", "SIZE": "1000000"}
 
 
 def mail(body: str = "text\n", **fields: str) -> EmailMessage:
@@ -16,51 +25,239 @@ def mail(body: str = "text\n", **fields: str) -> EmailMessage:
     return message
 
 
-def test_envelope() -> None:
-    message = mail(To="A <a@x.test>, b@x.test", Cc="a@x.test, c@x.test", Bcc="d@x.test", Sender="s@shop.test")
-    found = envelope(message)
-    assert (found.sender, found.recipients) == ("s@shop.test", ("a@x.test", "b@x.test", "c@x.test", "d@x.test"))
-    assert not found.utf8
+def wire(message: Message | bytes, extensions: dict[str, str] = ALL, **options: object) -> bytes:
+    return letter(message, "", **options).wire(extensions)
 
 
-@pytest.mark.parametrize("fields", [{"To": ""}, {"To": "undisclosed-recipients:;"}, {"To": "nobody"}, {"From": "x"}])
-def test_no_envelope(fields: dict[str, str]) -> None:
-    with pytest.raises(MessageError):
-        envelope(mail(**fields))
+def read(data: bytes) -> EmailMessage:
+    return email.message_from_bytes(data.replace(b"\r\n..", b"\r\n."), policy=policy.default)
 
 
-def test_bcc_never_leaves_and_the_message_is_not_changed() -> None:
-    message = mail(Bcc="secret@x.test")
-    before = list(message.items())
-    ready = prepare(message, "")
-    data = serialise(ready, utf8=False, eight_bit=True)
-    assert b"secret" not in data and b"bcc" not in data.lower()
-    assert list(message.items()) == before
-    assert ready["Date"] and ready["Message-ID"].endswith("@shop.test>")
+class TestEnvelope:
+    def test_fields_say_who(self) -> None:
+        message = mail(To="A <a@x.test>, b@x.test", Cc="a@x.test, c@x.test", Bcc="d@x.test", Sender="s@shop.test")
+        found = letter(message, "")
+        assert (found.sender, found.recipients) == ("s@shop.test", ("a@x.test", "b@x.test", "c@x.test", "d@x.test"))
+        assert not found.utf8
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"To": ""},
+            {"To": "undisclosed-recipients:;"},
+            {"To": "nobody"},
+            {"From": "x"},
+            {"From": "a@b..c"},
+            {"To": "a\udcff@x.test"},
+            {"Cc": "a@x_y.test"},
+        ],
+    )
+    def test_none(self, fields: dict[str, str]) -> None:
+        with pytest.raises(MessageError):
+            letter(mail(**fields), "")
+
+    def test_groups(self) -> None:
+        message = mail(To="")
+        message["To"] = Group("Team, all", (Address("Ann", addr_spec="ann@x.test"), Address(addr_spec="bob@x.test")))
+        assert letter(message, "").recipients == ("ann@x.test", "bob@x.test")
+        assert b'To: "Team, all": Ann <ann@x.test>, bob@x.test;\r\n' in wire(message)
+
+    def test_as_given(self) -> None:
+        found = letter(mail(To=""), "", sender="", recipients=["z@x.test", "z@x.test"])
+        assert (found.sender, found.recipients) == ("", ("z@x.test",))
+        assert letter(mail(), "", recipients="one@x.test").recipients == ("one@x.test",)
+        for wrong in ({"sender": "x"}, {"recipients": ["x"]}, {"recipients": []}, {"recipients": [""]}):
+            with pytest.raises(MessageError):
+                letter(mail(), "", **wrong)
+        with pytest.raises(MessageError, match="address in recipients"):
+            letter(mail(), "", recipients=["a@x.test\r\nRCPT TO:<b@x.test>"])
+
+    def test_a_domain_beyond_ascii_needs_no_extension(self) -> None:
+        message = mail(To="Jörg <anna@bücher.example>", From="shop@größe.example")
+        found = letter(message, "")
+        assert found.recipients == ("anna@xn--bcher-kva.example",) and not found.utf8
+        data = wire(message, {})
+        assert data.isascii() and read(data)["To"].addresses[0].addr_spec == "anna@xn--bcher-kva.example"
+        assert read(data)["To"].addresses[0].display_name == "Jörg"
+
+    def test_a_name_beyond_ascii_needs_smtputf8(self) -> None:
+        found = letter(mail(To="jürgen@x.test"), "")
+        assert found.utf8 and "jürgen@x.test".encode() in found.wire(ALL)
+        with pytest.raises(MessageError, match="does not offer SMTPUTF8, which jürgen"):
+            found.wire({"8BITMIME": ""})
+        assert letter(mail(**{"Reply-To": "jürgen@x.test"}), "").utf8
 
 
-def test_from_of_the_configuration() -> None:
-    assert prepare(mail(From=""), "noreply@wknd.site")["From"] == "noreply@wknd.site"
-    assert prepare(mail(), "noreply@wknd.site")["From"] == "Shop <shop@shop.test>"
-    with pytest.raises(MessageError, match="From address required"):
-        prepare(mail(From=""), "")
+class TestFields:
+    def test_bcc_never_leaves_and_the_message_is_not_changed(self) -> None:
+        message = mail(Bcc="secret@x.test")
+        message["Resent-Bcc"] = "secret@x.test"
+        message["Return-Path"] = "<x@x.test>"
+        message.add_attachment(b"PDF", maintype="application", subtype="pdf")
+        before, text = list(message.items()), message.as_string
+        data = wire(message)
+        assert b"secret" not in data and b"bcc" not in data.lower() and b"Return-Path" not in data
+        assert list(message.items()) == before and text
+        assert [part.get_content_type() for part in read(data).iter_attachments()] == ["application/pdf"]
+
+    def test_from_of_the_configuration(self) -> None:
+        data = letter(mail(From=""), "Wknd Größe <noreply@wknd.site>").wire({})
+        assert read(data)["From"] == "Wknd Größe <noreply@wknd.site>" and data.count(b"From:") == 1
+        assert read(wire(mail()))["From"] == "Shop <shop@shop.test>"
+        with pytest.raises(MessageError, match="From address required"):
+            letter(mail(From=""), "")
+        with pytest.raises(MessageError, match=r"from\.address"):
+            letter(mail(From=""), "no address")
+
+    def test_date_and_id_are_added_once(self) -> None:
+        found = read(wire(mail()))
+        assert found["Date"].datetime is not None and found["Message-ID"].endswith("@shop.test>")
+        given = mail(Date="Thu, 26 Nov 2026 12:00:00 +0000", **{"Message-ID": "<one@x.test>"})
+        assert wire(given).count(b"Date:") == 1 and read(wire(given))["Message-ID"] == "<one@x.test>"
+
+    def test_commas_between_encoded_names_stay_commas(self) -> None:
+        people = [f"Jürgen Groß-Müller von und zu {number}" for number in range(20)]
+        message = mail(To="")
+        message["To"] = tuple(Address(name, addr_spec=f"p{number}@x.test") for number, name in enumerate(people))
+        message["Cc"] = Address('Müller, "Hans"; <x@y>', addr_spec="h@x.test")
+        message["Reply-To"] = Address("Smith, John (no comment)", addr_spec="j@x.test")
+        data = wire(message, {})
+        found = read(data)
+        assert [(each.display_name, each.addr_spec) for each in found["To"].addresses] == [
+            (name, f"p{number}@x.test") for number, name in enumerate(people)
+        ]
+        assert [each.display_name for each in found["Cc"].addresses] == ['Müller, "Hans"; <x@y>']
+        assert found["Reply-To"].addresses[0].display_name == "Smith, John (no comment)"
+        assert max(map(len, data.splitlines())) <= 120
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("Subject", "a\r\nBcc: x@x.test"), ("X-A", "a\nb"), ("To", "a@x.test\nBcc: b@x.test"), ("X", "a\r\n\r\nb")],
+    )
+    def test_no_value_begins_a_field(self, name: str, value: str) -> None:
+        message = MIMEText("body")
+        message["From"] = "a@x.test"
+        del message[name]
+        message[name] = value
+        if name != "To":
+            message["To"] = "b@x.test"
+        with pytest.raises(MessageError, match="line end"):
+            wire(message)
+        whole = MIMEMultipart()
+        whole["From"] = whole["To"] = "a@x.test"
+        whole.attach(message)
+        with pytest.raises(MessageError, match="line end"):
+            wire(whole)
+
+    def test_no_name_begins_a_field(self) -> None:
+        for name in ("X\r\nBcc", "X: y", "X y", "Ü", ""):
+            message = mail()
+            message[name] = "value"
+            with pytest.raises(MessageError, match="whose name is none"):
+                wire(message)
+
+    def test_half_a_surrogate_pair(self) -> None:
+        for name, value in (("Subject", "a\ud800"), ("X-Note", "\ud800" * 60), ("Reply-To", "J\ud800 <a@x.test>")):
+            message = MIMEText("body")
+            message["From"] = message["To"] = "a@x.test"
+            message[name] = value
+            with pytest.raises(MessageError, match="cannot be"):
+                wire(message)
+        whole = mail()
+        whole.set_payload("a\ud800")
+        with pytest.raises(MessageError, match="cannot be written"):
+            wire(whole)
+
+    def test_what_other_packages_make(self) -> None:
+        message = MIMEMultipart("alternative")
+        message["From"] = "Jürgen <shop@shop.test>"
+        message["To"] = "Ännchen <a@x.test>, b@x.test"
+        message["Subject"] = "größer " * 20
+        message.attach(MIMEText("grüße", "plain", "utf-8"))
+        message.attach(MIMEText("<p>grüße</p>", "html", "utf-8"))
+        found = read(wire(message, {}))
+        assert [str(each) for each in found["To"].addresses] == ["Ännchen <a@x.test>", "b@x.test"]
+        assert found["From"].addresses[0].display_name == "Jürgen" and found["Subject"] == "größer " * 20
+        assert found.get_body(("html",)).get_content().strip() == "<p>grüße</p>"
 
 
-def test_lines_and_dots() -> None:
-    data = serialise(mail(".one\n..two\n.\nend"), utf8=False, eight_bit=True)
-    assert data.endswith(b"\r\n\r\n..one\r\n...two\r\n..\r\nend\r\n")
-    assert data.count(b"\n") == data.count(b"\r\n")
+class TestBody:
+    def test_lines_and_dots(self) -> None:
+        data = wire(mail(".one\n..two\n.\nend"))
+        assert data.endswith(b"\r\n\r\n..one\r\n...two\r\n..\r\nend\r\n")
+        assert data.count(b"\n") == data.count(b"\r\n")
+
+    def test_eight_bit_only_where_allowed(self) -> None:
+        message = mail("grüße\n", Subject="größer")
+        message.replace_header("Content-Transfer-Encoding", "8bit")
+        assert not wire(message).isascii()
+        plain = wire(message, {})
+        assert plain.isascii() and b"=?utf-8?" in plain and read(plain).get_content() == "grüße\n"
+
+    def test_a_message_within(self) -> None:
+        within = mail("grüße\n", Subject="within", Bcc="shown@x.test")
+        message = mail()
+        message.add_attachment(within)
+        for extensions in (ALL, {}):
+            data = wire(message, extensions)
+            (found,) = read(data).iter_attachments()
+            assert found.get_content()["Bcc"] == "shown@x.test" and found.get_content().get_content().strip() == "grüße"
+            assert data.count(b"Message-ID:") == 1
+
+    def test_long_lines(self) -> None:
+        message = mail()
+        message.set_content("x" * 2000, cte="7bit")
+        with pytest.raises(MessageError, match="longer than 998"):
+            wire(message)
+        assert read(wire(mail("x" * 2000 + "\n"))).get_content() == "x" * 2000 + "\r\n"
+
+    def test_nul(self) -> None:
+        message = mail()
+        message.set_payload("a\0b")
+        with pytest.raises(MessageError, match="NUL"):
+            wire(message)
+
+    def test_too_large_for_the_server(self) -> None:
+        with pytest.raises(MessageError, match="the server takes 500 at most"):
+            wire(mail("line\n" * 200), {"SIZE": "500"})
+        for unlimited in ("", "0", "x"):
+            assert wire(mail("line\n" * 200), {"SIZE": unlimited})
 
 
-def test_eight_bit_only_where_allowed() -> None:
-    message = mail("grüße\n")
-    message["Subject"] = "größer"
-    assert not serialise(message, utf8=False, eight_bit=True).isascii()
-    plain = serialise(message, utf8=False, eight_bit=False)
-    assert plain.isascii() and b"=?utf-8?" in plain
+class TestOctets:
+    GIVEN = b"From: a@x.test\r\nDKIM-Signature: v=1\r\n\r\n.body\r\n"
+
+    def sent(self, given: bytes, extensions: dict[str, str] = ALL) -> bytes:
+        return wire(given, extensions, sender="a@x.test", recipients=["b@x.test"])
+
+    def test_go_as_they_are(self) -> None:
+        assert self.sent(self.GIVEN) == self.GIVEN.replace(b"\r\n.body", b"\r\n..body")
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            b"A: b\n\nbody\n",
+            b"A: b\r\n\r\nbo\rdy\r\n",
+            b"Bcc: x@x.test\r\n\r\nbody\r\n",
+            b"A: b\r\nbcc : x@x.test\r\n\r\n",
+            b"A: b\r\n\r\n" + b"x" * 999 + b"\r\n",
+            b"A: b\r\n\r\n\0\r\n",
+        ],
+    )
+    def test_what_cannot_go(self, given: bytes) -> None:
+        with pytest.raises(MessageError):
+            self.sent(given)
+
+    def test_eight_bit(self) -> None:
+        with pytest.raises(MessageError, match="8BITMIME"):
+            self.sent(self.GIVEN + b"\xff\r\n", {})
+        assert self.sent(self.GIVEN + b"\xff\r\n").endswith(b"\xff\r\n")
+
+    def test_need_an_envelope(self) -> None:
+        for options in ({}, {"sender": "a@x.test"}, {"recipients": ["a@x.test"]}):
+            with pytest.raises(MessageError, match="must be given"):
+                letter(self.GIVEN, "a@x.test", **options)
 
 
-def test_addresses_beyond_ascii_need_smtputf8() -> None:
-    message = mail(To="jürgen@x.test")
-    assert envelope(message).utf8
-    assert "jürgen@x.test".encode() in serialise(message, utf8=True, eight_bit=True)
+def test_a_letter_is_what_a_message_says() -> None:
+    assert isinstance(letter(mail(), ""), Letter)

@@ -1,5 +1,7 @@
 """The client machine, as dialogues."""
 
+import base64
+
 import pytest
 
 from outgate.smtp.client import (
@@ -490,6 +492,109 @@ class TestAuth:
         with pytest.raises(LocalProtocolError):
             machine.auth("PLAIN", "user", "pass")
         assert machine.outgoing() == []
+
+
+class TestToken:
+    """XOAUTH2. The response is Google's own example."""
+
+    USER, TOKEN = "someuser@example.com", "ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg"
+    RESPONSE = "dXNlcj1zb21ldXNlckBleGFtcGxlLmNvbQFhdXRoPUJlYXJlciB5YTI5LnZGOWRmdDRxbVRjMk52YjNSbGNrQmhkSFJoZG1semRHRXVZMjl0Q2cBAQ=="
+
+    def test_taken(self) -> None:
+        machine = ready("AUTH XOAUTH2", tls=True)
+        machine.auth("XOAUTH2", self.USER, self.TOKEN)
+        (event,) = play(machine, f"C: AUTH XOAUTH2 {self.RESPONSE}\nS: 235 2.7.0 Accepted")
+        assert event == Authenticated(Reply(235, "2.7.0", ("Accepted",)))
+
+    def test_refused_with_a_status(self) -> None:
+        machine = ready("AUTH XOAUTH2", tls=True)
+        machine.auth("XOAUTH2", self.USER, self.TOKEN)
+        (event,) = play(
+            machine,
+            f"""
+            C: AUTH XOAUTH2 {self.RESPONSE}
+            S: 334 eyJzdGF0dXMiOiI0MDEiLCJzY2hlbWVzIjoiYmVhcmVyIG1hYyIsInNjb3BlIjoiaHR0cHM6Ly9tYWlsLmdvb2dsZS5jb20vIn0K
+            C:
+            S: 535-5.7.1 Username and Password not accepted. Learn more at
+            S: 535 5.7.1 http://support.google.com/mail/bin/answer.py?answer=14257
+            """,
+        )
+        assert isinstance(event, Authenticated) and event.reply.code == 535
+        assert event.reply.lines[-1] == "(status 401, scope https://mail.google.com/)"
+        assert machine.state is State.READY
+
+    @pytest.mark.parametrize("verdict", ["535 5.7.3 no", "421 4.7.0 no, and goodbye"])
+    def test_refused_at_once(self, verdict: str) -> None:
+        machine = ready("AUTH XOAUTH2", tls=True)
+        machine.auth("XOAUTH2", self.USER, self.TOKEN)
+        event, *_ = play(machine, f"C: AUTH XOAUTH2 {self.RESPONSE}\nS: {verdict}")
+        assert isinstance(event, Authenticated) and str(event.reply) == verdict
+
+    @pytest.mark.parametrize(
+        "challenge",
+        [
+            "",
+            "nonsense",
+            "bm90IEpTT04=",
+            "WzFd",
+            "eyJzdGF0dXMiOiB7fX0=",
+            "eyJzdGF0dXMiOiAiPHNjcmlwdD4ifQ==",
+            "W1tb" * 900,
+        ],
+    )
+    def test_a_challenge_that_tells_nothing(self, challenge: str) -> None:
+        machine = ready("AUTH XOAUTH2", tls=True)
+        machine.auth("XOAUTH2", self.USER, self.TOKEN)
+        (event,) = play(machine, f"C: AUTH XOAUTH2 {self.RESPONSE}\nS: 334 {challenge}\nC:\nS: 535 5.7.8 no")
+        assert event == Authenticated(Reply(535, "5.7.8", ("no",)))
+
+    def test_a_long_token_is_no_part_of_the_command(self) -> None:
+        token = "t" * 2000
+        machine = ready("AUTH XOAUTH2", tls=True)
+        machine.auth("XOAUTH2", "u", token)
+        response = base64.b64encode(f"user=u\1auth=Bearer {token}\1\1".encode()).decode()
+        events = play(
+            machine,
+            f"""
+            C: AUTH XOAUTH2
+            S: 334
+            C: {response}
+            S: 334 eyJzdGF0dXMiOiI0MDAifQ==
+            C:
+            S: 535 5.7.8 no
+            """,
+        )
+        assert events == [Authenticated(Reply(535, "5.7.8", ("no", "(status 400)")))]
+
+    def test_a_long_password_is_no_part_of_the_command(self) -> None:
+        machine = ready("AUTH PLAIN", tls=True)
+        machine.auth("PLAIN", "u", "p" * 400)
+        response = base64.b64encode(b"\0u\0" + b"p" * 400).decode()
+        (event,) = play(machine, f"C: AUTH PLAIN\nS: 334\nC: {response}\nS: 235 2.7.0 in")
+        assert isinstance(event, Authenticated) and event.reply.ok
+
+    def test_a_peer_that_asks_for_more(self) -> None:
+        machine = ready("AUTH XOAUTH2", tls=True)
+        machine.auth("XOAUTH2", "u", "t")
+        play(machine, "C: AUTH XOAUTH2 dXNlcj11AWF1dGg9QmVhcmVyIHQBAQ==\nS: 334 e30=\nC:")
+        machine.receive(b"334 e30=\r\n")
+        with pytest.raises(RemoteProtocolError, match="asks for more"):
+            machine.next_event()
+
+    def test_never_in_the_clear(self) -> None:
+        machine = ready("AUTH XOAUTH2")
+        with pytest.raises(LocalProtocolError, match="inside TLS only"):
+            machine.auth("XOAUTH2", "u", "t")
+        assert machine.outgoing() == []
+
+    @pytest.mark.parametrize(
+        ("user", "token"), [("u\1auth=Bearer other", "t"), ("u", "t\1"), ("u", ""), ("u", "two words"), ("u\r\n", "t")]
+    )
+    def test_what_would_change_the_form(self, user: str, token: str) -> None:
+        machine = ready("AUTH XOAUTH2", tls=True)
+        with pytest.raises(LocalProtocolError, match=r"^not a login we can send$"):
+            machine.auth("XOAUTH2", user, token)
+        assert machine.outgoing() == [] and machine.state is State.READY
 
 
 class TestOwnMistakes:

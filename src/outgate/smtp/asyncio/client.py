@@ -7,6 +7,9 @@ Dangers: nothing may be read between the 220 and the handshake, so reading pause
 decrypted bytes can arrive before `start_tls` returns and are kept for the new transport. A certificate is judged before
 anything else is said over it: a password is sent to nobody else.
 Not here: what a reply means and where to connect (`relay`), the conversation itself (`smtp.client`).
+
+It is long because a transport calls one object for everything: what begins a session, what pumps it and what watches
+its seconds share that object's state, and no cut leaves two parts that know less of each other.
 """
 
 from __future__ import annotations
@@ -38,8 +41,9 @@ from outgate.smtp.client import (
     Transaction,
     TransactionResult,
 )
-from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, hidden, why
+from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, why
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError, SpokeEarly
+from outgate.smtp.login import choose, hidden
 from outgate.smtp.reply import Reply
 
 __all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "KeepAlive", "TlsMode", "connect", "dial"]
@@ -158,6 +162,7 @@ class Connection(asyncio.Protocol):
         "_timer",
         "_transport",
         "_unsent",
+        "_verdict",
         "_waiting",
         "check",
         "login",
@@ -202,6 +207,7 @@ class Connection(asyncio.Protocol):
         self._since = self._loop.time()
         self._tick = timeouts.shortest
         self._timer: asyncio.TimerHandle | None = None
+        self._verdict: asyncio.Future[Reply] | None = None
         self.check: Check | None = None
         self.login: tuple[str, str] | None = None
         self.own_names: frozenset[str] = frozenset()
@@ -279,6 +285,29 @@ class Connection(asyncio.Protocol):
         if self._timer is not None and not self.closed:
             self._timer.cancel()
             self._timer = self._loop.call_later(self._timeouts.probe, self._look)
+
+    async def login_with_token(self, user: str, token: str) -> Reply:
+        """Log in by XOAUTH2 with an OAuth access token, before the first transaction; return the reply, 2xx or not.
+        A refusal ends with the status that the server gave for it, if it gave one.
+
+        Raises `ConnectFailed` (stage "auth") without TLS, if XOAUTH2 is not offered, or if no reply comes."""
+        self._stage = "auth"
+        try:
+            mechanism = choose(("XOAUTH2",), self.extensions, tls=self._machine.tls)
+            self._machine.auth(mechanism, user, token)
+        except LocalProtocolError as error:
+            raise ConnectFailed("auth", str(error), None, self.greeting_steps) from None
+        self.login = (user, token)  # kept: what is wrong with a later line may quote it
+        self._verdict = verdict = self._loop.create_future()
+        self._since = self._loop.time()
+        self._pump()
+        try:
+            return await verdict
+        except asyncio.CancelledError:
+            self.abort()  # the answer would be taken for the one to something else
+            raise
+        finally:
+            self._verdict = None
 
     async def quit(self) -> None:
         """Say QUIT once nothing is under way, and wait until the connection is closed."""
@@ -372,7 +401,10 @@ class Connection(asyncio.Protocol):
             lines = tuple([hidden(line, self.login) for line in event.reply.lines])
             said = Reply(event.reply.code, event.reply.enhanced, lines)
             self._step("AUTH", said)
-            if said.ok:
+            if self._verdict is not None:
+                if not self._verdict.done():
+                    self._verdict.set_result(said)
+            elif said.ok:
                 self._set_open()
             else:
                 self._fail(f"the server refused the login: {said}", said)
@@ -392,17 +424,11 @@ class Connection(asyncio.Protocol):
             self._set_open()
             return
         self._stage = "auth"
-        offered = self.extensions.get("AUTH", "").upper().split()
-        mechanism = next((name for name in ("PLAIN", "LOGIN") if name in offered), None)
-        if not self._machine.tls:
-            self._fail("there is no TLS, so the password was not sent", None)
-        elif mechanism is None:
-            self._fail("the server offers neither AUTH PLAIN nor AUTH LOGIN", None)
-        else:
-            try:
-                self._machine.auth(mechanism, *self.login)
-            except LocalProtocolError as error:
-                self._fail(str(error), None)
+        try:
+            mechanism = choose(("PLAIN", "LOGIN"), self.extensions, tls=self._machine.tls)
+            self._machine.auth(mechanism, *self.login)
+        except LocalProtocolError as error:
+            self._fail(str(error), None)
 
     def _step(self, did: str, reply: Reply | str) -> None:
         self._steps.append(Step(self._clock.now(), did, str(reply)))
@@ -573,7 +599,8 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         text = self._error or f"the server closed the session: {event.reply}"
-        if not self._opened.done():
+        waiting = self._verdict or self._opened
+        if not waiting.done():
             self._step(f"wait for the peer ({self._stage})", text)
             failed = ConnectFailed(
                 self._stage,
@@ -583,7 +610,7 @@ class Connection(asyncio.Protocol):
                 certificate=self._bad_certificate,
                 injected=self._injected,
             )
-            self._opened.set_exception(failed)
+            waiting.set_exception(failed)
         if self._ended.done():
             return
         self._ended.set_result(None)

@@ -16,7 +16,7 @@ import ssl
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from outgate.base.clock import Clock, SystemClock
 from outgate.smtp.client import (
@@ -35,8 +35,9 @@ from outgate.smtp.client import (
     Transaction,
     TransactionResult,
 )
-from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, TlsMode, why
+from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, certificate_names, why
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
+from outgate.smtp.login import choose, hidden
 from outgate.smtp.reply import Reply
 
 __all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "TlsMode", "connect"]
@@ -57,24 +58,32 @@ def connect(
     timeouts: ClientTimeouts | None = None,
     limits: ClientLimits | None = None,
     clock: Clock | None = None,
+    keep_alive: KeepAlive | None = KeepAlive(),
+    seconds: float | None = None,
 ) -> Connection:
     """Connect to `host`:`port` (a name or an address) and return once EHLO is answered. Raises `ConnectFailed`.
 
     `tls` is "none", "opportunistic" (STARTTLS if offered), "required" (STARTTLS or fail) or "implicit";
-    `server_name` is the name for SNI and for the check the `context` makes (`host` if None)."""
+    `server_name` is the name for SNI and for the check the `context` makes (`host` if None). `seconds` are for all of
+    it (None: as many as the time-outs give)."""
     timeouts = timeouts or ClientTimeouts()
     clock = clock or SystemClock()
+    deadline = None if seconds is None else time.monotonic() + seconds
     if tls != "none" and context is None:
         raise LocalProtocolError("TLS needs a context")
     try:
-        sock = socket.create_connection((host, port), timeouts.connect, (source, 0) if source else None)
+        allowed = _until(deadline, timeouts.connect)
+        sock = socket.create_connection((host, port), allowed, (source, 0) if source else None)
     except (OSError, UnicodeError) as error:
         text = "timeout: no connection in time" if isinstance(error, TimeoutError) else why(error)
         steps = (Step(clock.now(), f"connect to {host}:{port}", text),)
         raise ConnectFailed("connect", text, None, steps) from None
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     machine = ClientMachine(ehlo_name=ehlo_name, limits=limits, tls=tls == "implicit")
+    if keep_alive is not None:
+        keep_alive.set_on(sock)
     connection = Connection(sock, machine, f"{host}:{port}", timeouts, clock)
+    connection.deadline = deadline
     try:
         connection.open(tls, context, server_name or host)
     except BaseException:
@@ -95,8 +104,11 @@ class Connection:
         self._clock = clock
         self._error = ""
         self._steps: list[Step] = []
+        self._told: tuple[str, str] | None = None
         self.peer = peer
         self.tls = ""
+        self.deadline: float | None = None
+        """When all waiting ends, whatever is left of the time-outs (of the monotonic clock; None: they alone count)."""
 
     @property
     def extensions(self) -> dict[str, str]:
@@ -118,9 +130,7 @@ class Connection:
         """Return the names in the peer's certificate; empty without TLS or without a checked chain."""
         if not isinstance(self._socket, ssl.SSLSocket):
             return ()
-        certificate = self._socket.getpeercert() or {}
-        names = cast("tuple[tuple[str, str], ...]", certificate.get("subjectAltName", ()))
-        return tuple(name for kind, name in names if kind in ("DNS", "IP Address"))
+        return certificate_names(self._socket.getpeercert())
 
     # -- beginning ------------------------------------------------------------------------------------------
 
@@ -165,7 +175,7 @@ class Connection:
             raise self._failed("tls", f"the server refused STARTTLS: {event.reply}", event.reply)
 
     def _handshake(self, context: ssl.SSLContext, server_name: str) -> None:
-        self._socket.settimeout(self._timeouts.handshake)
+        self._socket.settimeout(self._allowed(self._timeouts.handshake))
         try:
             secured = context.wrap_socket(self._socket, server_hostname=server_name)
         except (OSError, ValueError) as error:
@@ -182,17 +192,24 @@ class Connection:
         """Log in by PLAIN or LOGIN, whichever is offered; return the reply, 2xx or not.
 
         Raises `ConnectFailed` (stage "auth") without TLS, if neither is offered, or if no reply comes."""
-        offered = self.extensions.get("AUTH", "").upper().split()
-        mechanism = next((name for name in ("PLAIN", "LOGIN") if name in offered), None)
-        if not self._machine.tls:
-            raise self._failed("auth", "no TLS, so the password was not sent")
-        if mechanism is None:
-            raise self._failed("auth", "the server offers neither AUTH PLAIN nor AUTH LOGIN")
+        return self._log_in(("PLAIN", "LOGIN"), user, password)
+
+    def login_with_token(self, user: str, token: str) -> Reply:
+        """Log in by XOAUTH2 with an OAuth access token; return the reply, 2xx or not. A refusal ends with the status
+        that the server gave for it, if it gave one.
+
+        Raises `ConnectFailed` (stage "auth") without TLS, if XOAUTH2 is not offered, or if no reply comes."""
+        return self._log_in(("XOAUTH2",), user, token)
+
+    def _log_in(self, mechanisms: tuple[str, ...], user: str, secret: str) -> Reply:
         try:
-            self._machine.auth(mechanism, user, password)
+            mechanism = choose(mechanisms, self.extensions, tls=self._machine.tls)
+            self._machine.auth(mechanism, user, secret)
         except LocalProtocolError as error:
             raise self._failed("auth", str(error)) from None
-        answer = self._expect("auth", (Authenticated,)).reply
+        self._told = (user, secret)
+        said = self._expect("auth", (Authenticated,)).reply
+        answer = Reply(said.code, said.enhanced, tuple([hidden(line, (user, secret)) for line in said.lines]))
         self._note(f"AUTH {mechanism}", answer)
         return answer
 
@@ -222,8 +239,10 @@ class Connection:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         if pending or poll.poll(0):
-            self._socket.settimeout(self._timeouts.quit)
-            self._receive()
+            # What came may be TLS's own (a session ticket): then there is nothing to wait for.
+            self._socket.settimeout(0.0)
+            with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
+                self._read()
             while self._event() is not None:
                 pass
         return self._machine.state is State.READY
@@ -274,7 +293,7 @@ class Connection:
 
         self._wait(match)
         if not found:
-            text = self._error or "the server closed the session"
+            text = hidden(self._error or "the server closed the session", self._told)
             self._steps.append(Step(self._clock.now(), f"wait for the peer ({stage})", text))
             raise self._failed(stage, text)
         return found[0]
@@ -283,7 +302,7 @@ class Connection:
         """Move bytes until an event is `wanted` or the session is over."""
         self._flush()
         state = self._machine.state
-        until = time.monotonic() + self._seconds()
+        until = time.monotonic() + self._allowed(self._seconds())
         while True:
             while (event := self._event()) is not None:
                 if wanted(event):
@@ -294,16 +313,26 @@ class Connection:
             self._flush()
             if self._machine.state is not state:  # it owes us something else now: its clock starts anew
                 state = self._machine.state
-                until = time.monotonic() + self._seconds()
+                until = time.monotonic() + self._allowed(self._seconds())
             left = until - time.monotonic()
             if left <= 0:
-                self._lose(f"timeout: no answer ({self._machine.deadline}) within {self._seconds():g} s")
+                self._lose(self._late())
                 continue
             self._socket.settimeout(left)
             self._receive()
 
     def _seconds(self) -> float:
         return self._timeouts.for_reply(self._machine.deadline or "")
+
+    def _allowed(self, seconds: float) -> float:
+        return _until(self.deadline, seconds)
+
+    def _late(self) -> str:
+        return f"timeout: no answer ({self._machine.deadline}) within {self._seconds():g} s{self._over()}"
+
+    def _over(self) -> str:
+        over = self.deadline is not None and time.monotonic() >= self.deadline
+        return ", for the time for the whole is over" if over else ""
 
     def _event(self) -> Event | None:
         while True:
@@ -313,6 +342,14 @@ class Connection:
                 self._error = str(error)
 
     def _receive(self) -> None:
+        """Read what comes in time."""
+        try:
+            self._read()
+        except TimeoutError:
+            self._lose(self._late())
+
+    def _read(self) -> None:
+        """Read what there is. Raises `TimeoutError`, `BlockingIOError` or `ssl.SSLWantReadError` if that is nothing."""
         try:
             data = self._socket.recv(_PIECE)
             if data:
@@ -321,8 +358,8 @@ class Connection:
                 self._lose("the peer closed the connection")
         except RemoteProtocolError as error:
             self._error = str(error)
-        except TimeoutError:
-            self._lose(f"timeout: no answer ({self._machine.deadline}) within {self._seconds():g} s")
+        except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
+            raise
         except OSError as error:
             self._lose(f"the connection was lost: {why(error)}")
 
@@ -332,10 +369,10 @@ class Connection:
             for buffer in _joined(buffers):
                 view = memoryview(buffer)
                 for at in range(0, len(view), _PIECE):
-                    self._socket.settimeout(self._timeouts.content)
+                    self._socket.settimeout(self._allowed(self._timeouts.content))
                     self._socket.sendall(view[at : at + _PIECE])
         except TimeoutError:
-            self._lose(f"timeout: nothing could be sent for {self._timeouts.content:g} s")
+            self._lose(f"timeout: nothing could be sent for {self._timeouts.content:g} s{self._over()}")
         except OSError as error:
             # The peer may have said why it left before it did.
             self._socket.settimeout(self._timeouts.quit)
@@ -352,6 +389,11 @@ class Connection:
 
     def _failed(self, stage: str, text: str, reply: Reply | None = None) -> ConnectFailed:
         return ConnectFailed(stage, text, reply, self.greeting_steps)
+
+
+def _until(deadline: float | None, seconds: float) -> float:
+    """Return `seconds`, or how many are left of them before the deadline; never 0, which would mean not to block."""
+    return seconds if deadline is None else max(1e-6, min(seconds, deadline - time.monotonic()))
 
 
 def _joined(buffers: list[bytes]) -> list[bytes]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from outgate.base.clock import FrozenClock
+from outgate.base.tasks import spawn
 from outgate.smtp.asyncio.client import ClientTimeouts, ConnectFailed, Connection, connect
 from outgate.smtp.client import Transaction, TransactionResult
 from outgate.smtp.errors import LocalProtocolError
-from support.scripted_peer import Peer, authority, server_context
+from support.scripted_peer import HOSTILE, HOSTILE_TOKEN, Peer, assert_unseen, authority, server_context
 
 CLOCK = FrozenClock(1234.5)
 PATIENT = ClientTimeouts(connect=5, handshake=5, reply=5, final=5, content=5, quit=5)
@@ -263,3 +265,78 @@ async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0)
+
+
+class TestToken:
+    """AUTH XOAUTH2 on an open connection."""
+
+    @pytest.mark.parametrize("mode", ["required", "implicit"])
+    @pytest.mark.parametrize("token", ["ya29.short", "ey" + "J0" * 1500])
+    async def test_taken_and_refused(self, mode: str, token: str) -> None:
+        ca, context = authority()
+        tokens = {"u@x.test": token}
+        async with Peer(
+            context=server_context(ca, "mx.test"), implicit=mode == "implicit", auth="XOAUTH2", tokens=tokens
+        ) as peer:
+            connection = await dial(peer, tls=mode, context=context, server_name="mx.test")
+            refused = await connection.login_with_token("u@x.test", "old")
+            assert str(refused) == "535-5.7.8 Error: authentication failed / 535 5.7.8 (status 401)"
+            assert (await connection.login_with_token("u@x.test", token)).ok
+            assert (await send(connection, mail()))[0].final.ok
+            assert token not in repr(connection.greeting_steps)
+            assert connection.greeting_steps[-1].reply == "235 2.7.0 Accepted"
+            await connection.quit()
+
+    async def test_not_offered(self) -> None:
+        ca, context = authority()
+        async with Peer(context=server_context(ca, "mx.test"), auth="PLAIN") as peer:
+            connection = await dial(peer, tls="required", context=context, server_name="mx.test")
+            with pytest.raises(ConnectFailed, match="offers no AUTH XOAUTH2; it offers AUTH PLAIN") as caught:
+                await connection.login_with_token("u", "t")
+            assert caught.value.stage == "auth" and connection.ready
+            await connection.quit()
+
+    async def test_not_without_tls(self) -> None:
+        async with Peer(auth="XOAUTH2") as peer:
+            connection = await dial(peer)
+            with pytest.raises(ConnectFailed, match="no TLS, so the token was not sent"):
+                await connection.login_with_token("u", "t")
+            await connection.quit()
+            assert peer.commands == ["EHLO me.test", "QUIT"]
+
+    @pytest.mark.parametrize(("trouble", "why"), [("silent_at", "timeout"), ("hang_up_at", "closed")])
+    async def test_no_answer(self, trouble: str, why: str) -> None:
+        ca, context = authority()
+        script: dict[str, Any] = {trouble: "AUTH"}
+        async with Peer(context=server_context(ca, "mx.test"), auth="XOAUTH2", **script) as peer:
+            soon = ClientTimeouts(connect=5, handshake=5, reply=0.3, final=5, content=5, quit=5)
+            connection = await dial(peer, tls="required", context=context, server_name="mx.test", timeouts=soon)
+            with pytest.raises(ConnectFailed, match=why) as caught:
+                await connection.login_with_token("u", "t")
+            assert caught.value.stage == "auth" and connection.closed
+            with pytest.raises(ConnectFailed, match="AUTH is not possible in state closed"):
+                await connection.login_with_token("u", "t")
+
+    async def test_cancelled(self) -> None:
+        ca, context = authority()
+        async with Peer(context=server_context(ca, "mx.test"), auth="XOAUTH2", silent_at="AUTH") as peer:
+            connection = await dial(peer, tls="required", context=context, server_name="mx.test")
+            task = spawn(connection.login_with_token("u", "t"), "login")
+            await _until(lambda: bool(peer.logins))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert connection.closed
+
+    @pytest.mark.parametrize("answer", HOSTILE)
+    async def test_a_server_that_repeats_the_token_is_not_quoted(self, answer: bytes) -> None:
+        ca, context = authority()
+        async with Peer(context=server_context(ca, "mx.test"), auth="XOAUTH2", answers={"AUTH": answer}) as peer:
+            connection = await dial(peer, tls="required", context=context, server_name="mx.test")
+            try:
+                told = await connection.login_with_token("u@x.test", HOSTILE_TOKEN)
+                seen = f"{told!r} {told.wire!r} {connection.greeting_steps} {connection.error}"
+            except ConnectFailed as error:
+                seen = f"{error} {error.reply!r} {error.steps} {connection.error}"
+            assert_unseen(HOSTILE_TOKEN, "u@x.test", seen)
+            connection.abort()

@@ -7,8 +7,9 @@ import pytest
 
 from outgate.smtp.client import Transaction
 from outgate.smtp.connecting import ClientTimeouts, ConnectFailed
+from outgate.smtp.reply import Reply
 from outgate.smtp.sync.client import Connection, connect
-from support.scripted_peer import Peer, authority, server_context
+from support.scripted_peer import HOSTILE, HOSTILE_TOKEN, Peer, assert_unseen, authority, server_context
 
 MAIL = Transaction("a@x.test", ("b@y.test",), (b"one\r\n", b"two\r\n"))
 QUICK = ClientTimeouts(connect=5, handshake=5, reply=5, final=5, content=5, quit=5)
@@ -138,3 +139,68 @@ async def test_refused_greeting_carries_the_reply() -> None:
             await asyncio.to_thread(dial, peer)
         assert caught.value.reply.code == 554 and caught.value.stage == "greeting"
         assert peer.commands == ["QUIT"]
+
+
+def token_login(peer: Peer, context: ssl.SSLContext, user: str, token: str) -> tuple[Reply, str]:
+    """Log in and return the verdict and all steps as text."""
+    with dial(peer, tls="required", context=context, server_name="mx.test") as connection:
+        answer = connection.login_with_token(user, token)
+        return answer, repr(connection.greeting_steps)
+
+
+@pytest.mark.parametrize("token", ["ya29.short", "ey" + "J0" * 1500])
+async def test_a_token(token: str) -> None:
+    ca, context = authority()
+    peer = Peer(context=server_context(ca, "mx.test"), auth="PLAIN XOAUTH2", tokens={"u@x.test": token})
+    async with peer:
+        answer, steps = await asyncio.to_thread(token_login, peer, context, "u@x.test", token)
+        assert answer.ok and "AUTH XOAUTH2" in steps and token not in steps
+        answer, steps = await asyncio.to_thread(token_login, peer, context, "u@x.test", token + "x")
+        assert str(answer) == "535-5.7.8 Error: authentication failed / 535 5.7.8 (status 401)"
+        assert peer.logins == [("u@x.test", token), ("u@x.test", token + "x")]
+
+
+async def test_a_session_goes_on_after_a_refused_token() -> None:
+    ca, context = authority()
+    async with Peer(context=server_context(ca, "mx.test"), auth="XOAUTH2", tokens={"u": "good"}) as peer:
+
+        def talk() -> None:
+            with dial(peer, tls="required", context=context, server_name="mx.test") as connection:
+                assert connection.login_with_token("u", "old").code == 535
+                assert connection.login_with_token("u", "good").ok
+                assert connection.send(MAIL).final.ok
+
+        await asyncio.to_thread(talk)
+
+
+@pytest.mark.parametrize(("offer", "said"), [("PLAIN LOGIN", "AUTH PLAIN LOGIN"), ("", "no AUTH at all")])
+async def test_xoauth2_is_not_offered(offer: str, said: str) -> None:
+    ca, context = authority()
+    async with Peer(context=server_context(ca, "mx.test"), auth=offer) as peer:
+        with pytest.raises(ConnectFailed, match=f"offers no AUTH XOAUTH2; it offers {said}") as caught:
+            await asyncio.to_thread(token_login, peer, context, "u", "t")
+        assert caught.value.stage == "auth" and not peer.logins
+
+
+async def test_no_tls_no_token() -> None:
+    async with Peer(auth="XOAUTH2") as peer:
+
+        def talk() -> None:
+            with dial(peer) as connection:
+                connection.login_with_token("u", "t")
+
+        with pytest.raises(ConnectFailed, match="no TLS, so the token was not sent"):
+            await asyncio.to_thread(talk)
+        assert not any(command.startswith("AUTH") for command in peer.commands)
+
+
+@pytest.mark.parametrize("answer", HOSTILE)
+async def test_a_server_that_repeats_the_token_is_not_quoted(answer: bytes) -> None:
+    ca, context = authority()
+    async with Peer(context=server_context(ca, "mx.test"), auth="XOAUTH2", answers={"AUTH": answer}) as peer:
+        try:
+            told, steps = await asyncio.to_thread(token_login, peer, context, "u@x.test", HOSTILE_TOKEN)
+            seen = f"{told!r} {told.wire!r} {steps}"
+        except ConnectFailed as error:
+            seen = f"{error} {error.reply!r} {error.steps}"
+        assert_unseen(HOSTILE_TOKEN, "u@x.test", seen)

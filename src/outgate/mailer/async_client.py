@@ -1,0 +1,218 @@
+"""`MailService` for tasks: the same configuration, the same steps, the same results, and `await` where that one blocks.
+
+Standards: RFC 6409 (submission), RFC 8314 (TLS).
+Promises: what `MailService` promises; tasks wait for one another only where all connections are in use.
+Dangers: connections belong to an event loop: close the service before its loop ends (`async with` does); in another
+loop it begins anew. One loop at a time. A `send` that is cancelled cuts its connection: the message may have arrived.
+Not here: what is done (`mailer.sending`), how it is made (`mailer.service`), the conversation (`smtp.asyncio.client`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from email.message import Message
+from ssl import SSLContext
+from types import TracebackType
+from typing import Any, Self, cast
+
+from outgate.base.clock import SystemClock
+from outgate.mailer.config import MailConfig
+from outgate.mailer.idle import Idle
+from outgate.mailer.result import SendResult
+from outgate.mailer.sending import Line, Login, Sender
+from outgate.mailer.service import Service, own_name
+from outgate.mailer.target import Target
+from outgate.smtp.asyncio.client import Connection, connect
+from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, certificate_names, why
+from outgate.smtp.transaction import Step, Transaction, TransactionResult
+
+_CLOCK = SystemClock()
+_left_behind: list[Line] = []
+"""Connections of a parent process: to let go of them would take them off the event loop that it still uses."""
+
+
+class AsyncMailService(Service):
+    """The application's way to send from tasks. Made by `load`; keeps connections; may be shared by tasks of a loop."""
+
+    async def send(
+        self, message: Message | bytes, *, sender: str | None = None, recipients: Iterable[str] | None = None
+    ) -> SendResult:
+        """Send `message`: see `MailService.send`."""
+        letter = self._letter(message, sender, recipients)
+        return await self._here().send(letter)
+
+    async def close(self) -> None:
+        """Say goodbye on open connections. A later `send` opens one anew."""
+        await self._here().close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _begin(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sender: Sender | None = None
+        self._idle: Idle[Line] | None = None
+
+    def _forked(self) -> None:
+        if self._idle is not None:
+            _left_behind.extend(self._idle.abandon())
+        self._begin()
+
+    def _here(self) -> Sender:
+        """Return the way to send in the loop that runs."""
+        loop = asyncio.get_running_loop()
+        if self._sender is None or self._loop is not loop:
+            io = _AsyncIo(
+                self.config,
+                self._target,
+                self._timeouts,
+                lambda check_name: self._context(check_name=check_name),
+                self.limits.connections,
+            )
+            self._loop = loop
+            self._idle = Idle(nullcontext(), seconds=self.limits.idle, most_messages=self.limits.messages)
+            self._sender = Sender(self._plan, io, self._idle, self._tell)
+        return self._sender
+
+
+class _AsyncLine:
+    """A connection, as `mailer.sending` sees it."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def extensions(self) -> dict[str, str]:
+        return self._connection.extensions
+
+    @property
+    def closed(self) -> bool:
+        return self._connection.closed
+
+    @property
+    def greeting_steps(self) -> tuple[Step, ...]:
+        return self._connection.greeting_steps
+
+    @property
+    def certificate_names(self) -> tuple[str, ...]:
+        session = self._connection.ssl_object
+        return () if session is None else certificate_names(session.getpeercert())
+
+    def usable(self) -> bool:
+        return self._connection.ready and self._connection.in_flight == 0
+
+    async def transact(self, transaction: Transaction, seconds: float) -> TransactionResult:
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[TransactionResult] = loop.create_future()
+
+        def done(result: TransactionResult) -> None:
+            if not found.done():
+                found.set_result(result)
+
+        self._connection.send(transaction, done)
+        over = loop.call_later(seconds, self._connection.abort)
+        try:
+            result = await found
+        finally:
+            over.cancel()
+        if result.error and loop.time() >= over.when():
+            result.error = "timeout: the time for the whole is over"
+        return result
+
+    async def quit(self) -> None:
+        await self._connection.quit()
+
+    def close(self) -> None:
+        self._connection.abort()
+
+
+class _AsyncIo:
+    """What waits, by letting other tasks go on."""
+
+    def __init__(
+        self,
+        config: MailConfig,
+        target: Target,
+        timeouts: ClientTimeouts,
+        context: Callable[[bool], SSLContext],
+        connections: int,
+    ) -> None:
+        """`context` returns the TLS context that checks names, or does not."""
+        self._config = config
+        self._target = target
+        self._timeouts = timeouts
+        self._context = context
+        self._places = asyncio.BoundedSemaphore(connections)
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def turn(self, seconds: float) -> bool:
+        if not self._places.locked():
+            return await self._places.acquire()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._places.acquire()
+        except TimeoutError:
+            return False
+
+    def free(self) -> None:
+        self._places.release()
+
+    async def dial(self, login: Login | None, *, check_name: bool, seconds: float) -> _AsyncLine:
+        try:
+            async with asyncio.timeout(seconds):
+                return _AsyncLine(await self._connect(login, check_name))
+        except TimeoutError:
+            raise ConnectFailed("connect", "timeout: the time for the whole is over") from None
+
+    async def _connect(self, login: Login | None, check_name: bool) -> Connection:
+        """Connect to the first of the host's addresses that answers."""
+        target, tls = self._target, self._config.tls
+        failed: ConnectFailed | None = None
+        for address in await self._addresses():
+            try:
+                return await connect(
+                    address,
+                    target.port,
+                    ehlo_name=own_name(),
+                    clock=_CLOCK,
+                    tls=tls,
+                    context=None if tls == "none" else self._context(check_name),
+                    server_name=target.server_name or target.host,
+                    timeouts=self._timeouts,
+                    login=None if login is None else (login.user, login.secret),
+                )
+            except ConnectFailed as error:
+                if error.stage != "connect":
+                    raise
+                failed = error
+        raise failed or ConnectFailed("connect", "the name has no address")
+
+    async def _addresses(self) -> list[str]:
+        try:
+            async with asyncio.timeout(self._timeouts.connect):
+                found = await asyncio.get_running_loop().getaddrinfo(
+                    self._target.host, self._target.port, type=socket.SOCK_STREAM
+                )
+        except TimeoutError:
+            raise ConnectFailed("connect", "timeout: the name was not resolved in time") from None
+        except (OSError, UnicodeError) as error:
+            raise ConnectFailed("connect", why(error)) from None
+        return list(dict.fromkeys(cast("str", place[0]) for *_, place in cast("list[Any]", found)))
+
+    async def token(self) -> str:
+        raise NotImplementedError
+
+    def forget_token(self) -> None:
+        raise NotImplementedError

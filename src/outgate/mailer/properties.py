@@ -1,0 +1,156 @@
+"""One configuration ready for use: read, its placeholders replaced, each value with its place in the file.
+
+Whoever needs the properties of a PID (the mail service, OAuth, the doctor) says
+`properties_of(file, env=…, secrets=…)` and asks what comes back: `.text("clientId")`, `.texts("scopes")`,
+`.flag("smtp.ssl")`, `.error("smtp.port", "expected …")`.
+
+Standards: Apache Felix's Configuration Admin (names are not case-sensitive, `service.pid` is a property).
+Promises: pure; every error is a `ConfigError` with property, file, line and column as far as there are any, and shows
+no value; what still holds a placeholder that nothing is set for is never given out as text.
+Dangers: one placeholder that cannot be replaced makes the whole configuration of no use, as in the vendor's.
+Not here: which file counts (`mailer.folders`), what a placeholder means (`mailer.interpolate`), which properties there
+are (`mailer.config`, `mailer.oauth`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from outgate.mailer.folders import ConfigFile
+from outgate.mailer.interpolate import Explained, Source, explain
+from outgate.mailer.osgi import Place, Property
+from outgate.mailer.values import ConfigError, Value, as_text
+
+_NOWHERE = Place(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One property: `name` and `written` as in the file, `explained` what came of its placeholders."""
+
+    name: str
+    written: Value
+    explained: Explained
+    key_at: Place = _NOWHERE
+    value_at: Place = _NOWHERE
+
+    @property
+    def value(self) -> Value:
+        """Return the value with its placeholders replaced."""
+        return self.explained.value
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """All properties of one configuration, asked for by name in any case; `where` names the file to a person."""
+
+    where: str
+    by_name: Mapping[str, Settled] = field(repr=False)
+
+    def __iter__(self) -> Iterator[Settled]:
+        return iter(self.by_name.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name.lower() in self.by_name
+
+    def get(self, name: str) -> Settled | None:
+        """Return a property, None if the configuration has none of that name."""
+        return self.by_name.get(name.lower())
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return a property's value as text. Raises `ConfigError` for a list, and for a placeholder without a value."""
+        settled = self.get(name)
+        if settled is None:
+            return default
+        if isinstance(settled.value.value, tuple):
+            raise self.error(name, "expected one value, not a list")
+        self._complete(settled)
+        return settled.value.text
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return the elements of a list as text; one value is a list of one. Raises `ConfigError` as `text` does."""
+        settled = self.get(name)
+        if settled is None:
+            return ()
+        self._complete(settled)
+        value = settled.value.value
+        return tuple(as_text(item) for item in value) if isinstance(value, tuple) else (settled.value.text,)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """Return a boolean, which may be written as text; an empty one is false. Raises `ConfigError`."""
+        text = self.text(name, str(default)).strip().lower()
+        if text not in ("true", "false", ""):
+            raise self.error(name, "expected true or false")
+        return text == "true"
+
+    def error(self, name: str, text: str) -> ConfigError:
+        """Return an error about a property, with its place; one that is not there has the file only."""
+        settled = self.get(name)
+        place = settled.value_at if settled else _NOWHERE
+        shown = settled.name if settled else name
+        return ConfigError(text, name=shown, file=self.where, line=place.line, column=place.column)
+
+    def _complete(self, settled: Settled) -> None:
+        if settled.explained.stayed:
+            raise self.error(
+                settled.name,
+                f"nothing is set for {', '.join(settled.explained.stayed)}: set it in the environment,"
+                " or give the placeholder a default",
+            )
+
+
+def properties_of(file: ConfigFile, *, env: Source, secrets: Source, props: Source | None = None) -> Properties:
+    """Read one file and replace its placeholders. Raises `ConfigError`; `OsgiError` if the file is no configuration."""
+    written = file.parse()
+    return settled(
+        {name: found.value for name, found in written.items()},
+        env=env,
+        secrets=secrets,
+        props=props,
+        pid=file.pid,
+        where=file.where,
+        places=written,
+    )
+
+
+def settled(
+    raw: Mapping[str, Value],
+    *,
+    env: Source,
+    secrets: Source,
+    props: Source | None = None,
+    pid: str = "",
+    where: str = "",
+    places: Mapping[str, Property] | None = None,
+) -> Properties:
+    """Replace the placeholders of properties that have been read. Raises `ConfigError`."""
+    conf = _Conf(raw, pid)
+    found: dict[str, Settled] = {}
+    for name, value in raw.items():
+        place = places.get(name) if places else None
+        key_at, value_at = (place.key_at, place.value_at) if place else (_NOWHERE, _NOWHERE)
+        try:
+            explained = explain(value, env=env, secrets=secrets, props=props, conf=conf)
+        except ConfigError as error:
+            raise error.at(name=name, file=where, line=value_at.line, column=value_at.column) from None
+        found[name.lower()] = Settled(name, value, explained, key_at, value_at)
+    return Properties(where, found)
+
+
+class _Conf(Mapping[str, Value]):
+    """The properties that `$[conf:…]` may name, as Configuration Admin has them."""
+
+    def __init__(self, raw: Mapping[str, Value], pid: str) -> None:
+        self._by_name = {name.lower(): value for name, value in raw.items()}
+        if pid:
+            self._by_name.setdefault("service.pid", Value("String", pid))
+
+    def __getitem__(self, name: str) -> Value:
+        return self._by_name[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)

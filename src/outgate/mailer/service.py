@@ -1,0 +1,201 @@
+"""What the two mail services have in common: how they are made, and what they know before anything is dialled.
+
+Standards: RFC 9525 (which name a certificate must have).
+Promises: cheap to import: TLS and the `email` package come with the first service; a bad file of certificates is a
+`ConfigError`; a forked process shares no connection with its parent.
+Dangers: through a tunnel the certificate names the destination, not the host dialled: the forward's name is
+what is checked. "chain-only" checks no name at all; any server with a certificate from the CA would do then.
+Not here: the files (`mailer.config`), sending (`mailer.sending`), waiting (`mailer.client`, `mailer.async_client`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from outgate.mailer import config as configuration
+from outgate.mailer.config import Forward, Forwards, MailConfig
+from outgate.mailer.interpolate import Source
+from outgate.mailer.target import target_of
+from outgate.mailer.values import ConfigError
+
+if TYPE_CHECKING:
+    import ssl
+    from email.message import Message
+
+    from outgate.mailer.sending import Plan
+    from outgate.mailer.wire import Letter
+    from outgate.smtp.connecting import ClientTimeouts
+    from outgate.smtp.transaction import Step
+
+NameCheck = Literal["forward", "chain-only"]
+_log = logging.getLogger("outgate.mailer")
+_conversations = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How a service uses connections: how many at once, how many seconds each may be idle, how many messages each may
+    carry; and how many seconds a whole `send` may take, waiting for its turn included."""
+
+    connections: int = 8
+    idle: float = 60.0
+    messages: int = 100
+    send: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.connections < 1 or self.messages < 1 or self.idle < 0 or not self.send > 0:
+            raise ValueError("limits: at least one connection, one message, and some time")
+
+
+class Service:
+    """A mail service without its way to wait. Made by `load`."""
+
+    def __init__(
+        self,
+        config: MailConfig,
+        *,
+        forwards: Forwards,
+        tunnel_names: Iterable[str],
+        tls_names: NameCheck = "forward",
+        cafile: str | Path | None = None,
+        timeouts: ClientTimeouts | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """`tunnel_names` are the hosts that stand for the tunnel; `cafile` None trusts the system's CAs.
+
+        Raises `ConfigError` if `cafile` holds no certificates."""
+        from outgate.mailer.sending import Plan
+        from outgate.smtp.connecting import ClientTimeouts
+
+        if tls_names not in ("forward", "chain-only"):
+            raise ConfigError('tls_names is "forward" or "chain-only"')
+        self.config = config
+        self.limits = limits or Limits()
+        self._target = target_of(config, forwards, tunnel_names)
+        self._plan: Plan = Plan(config, self._target, tls_names == "forward", self.limits.send)
+        self._cafile = cafile
+        self._contexts: dict[bool, ssl.SSLContext] = {}
+        if config.tls != "none":
+            self._context(check_name=self._plan.check_names)
+        self._timeouts = timeouts or ClientTimeouts(connect=60.0, reply=60.0)
+        self._begin()
+        _services.add(self)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        run_modes: Iterable[str] = (),
+        *,
+        env: Source | None = None,
+        secrets: Source | str | Path | None = None,
+        forwards: object = None,
+        tls_names: NameCheck = "forward",
+        cafile: str | Path | None = None,
+        classic: bool = False,
+        timeouts: ClientTimeouts | None = None,
+        limits: Limits | None = None,
+    ) -> Self:
+        """Read the configuration in a file, or in a folder with `config[.modes]` folders. Raises `ConfigError`.
+
+        `env` is the process's environment if None; `secrets` the directories in its OUTGATE_SECRETS;
+        `forwards` the file in its OUTGATE_FORWARDS; `cafile` the certificates in its SSL_CERT_FILE, else the
+        system's. `classic` does not force STARTTLS when `smtp.ssl` is off. `timeouts` are seconds for each wait (60 to
+        connect and for a reply, 600 for the reply to the content)."""
+        source = os.environ if env is None else env
+        config = configuration.load(
+            path,
+            run_modes,
+            env=source,
+            secrets=configuration.secrets_from(secrets, source),
+            classic=classic,
+        )
+        return cls(
+            config,
+            forwards=configuration.forwards_from(forwards, source),
+            tunnel_names=(source.get("AEM_PROXY_HOST") or "",),
+            tls_names=tls_names,
+            cafile=cafile or source.get("SSL_CERT_FILE"),
+            timeouts=timeouts,
+            limits=limits,
+        )
+
+    @property
+    def forward(self) -> Forward | None:
+        """Return the port forward that the configured port is, None if the host is no tunnel or it is unknown."""
+        return self._target.forward
+
+    @property
+    def through_tunnel(self) -> bool:
+        """Say whether the configured host stands for the tunnel."""
+        return self._target.through_tunnel
+
+    @property
+    def server(self) -> str:
+        """Return the server as errors name it: "smtp.mymail.com:465 via 127.0.0.1:30465"."""
+        return self._target.label
+
+    # -- for the twins --------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Begin without any connection."""
+        raise NotImplementedError
+
+    def _forked(self) -> None:
+        """Begin anew in a forked process: the connections that are there are its parent's."""
+        raise NotImplementedError
+
+    def _letter(self, message: Message | bytes, sender: str | None, recipients: Iterable[str] | None) -> Letter:
+        from outgate.mailer import wire
+
+        return wire.letter(message, self.config.from_address, sender=sender, recipients=recipients)
+
+    def _context(self, *, check_name: bool) -> ssl.SSLContext:
+        import ssl
+
+        context = self._contexts.get(check_name)
+        if context is None:
+            try:
+                context = ssl.create_default_context(cafile=self._cafile or None)
+            except (OSError, ssl.SSLError):
+                raise ConfigError(f"{self._cafile} is not a file of CA certificates (PEM)") from None
+            context.check_hostname = check_name
+            self._contexts[check_name] = context
+        return context
+
+    def _tell(self, steps: tuple[Step, ...]) -> None:
+        """Log a conversation, a line for each thing that was said; secrets are masked already."""
+        number = next(_conversations)
+        for step in steps:
+            if step.did:
+                _log.info("mail %d with %s C: %s", number, self.server, step.did)
+            for line in step.reply.split(" / "):
+                _log.info("mail %d with %s S: %s", number, self.server, line)
+
+
+def own_name() -> str:
+    """Return what this machine calls itself in EHLO."""
+    import re
+    import socket
+
+    name = socket.gethostname()
+    return name if re.fullmatch(r"[A-Za-z0-9.\-]{1,255}", name) else "localhost"
+
+
+_services: weakref.WeakSet[Service] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for service in list(_services):
+        service._forked()  # pyright: ignore[reportPrivateUsage]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
