@@ -18,12 +18,14 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from email.message import EmailMessage
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from outgate.base.log import Log
 from outgate.mailer.client import MailService
 from outgate.mailer.digest import Batch, Digest, one_line
+from outgate.mailer.errors import MessageError
 from outgate.mailer.values import ConfigError
+from outgate.mailer.wire import letter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +71,10 @@ class MailHandler(logging.Handler):
         self._clock = clock
         self._owned = service is None
         self._service = service or MailService.load(str(path), list(run_modes), **dict(options or {}))
-        self._compose(Batch({}, 0, 0))  # what cannot be an address shall be told now, not when something burns
+        try:  # what is no address shall be told now, not when something burns
+            letter(self._compose(Batch({}, 0, 0)), self._service.config.from_address)
+        except MessageError as error:
+            raise ConfigError(str(error), name="to, sender") from None
         self._begin()
 
     def _begin(self) -> None:
@@ -81,13 +86,13 @@ class MailHandler(logging.Handler):
 
     # -- who logs -------------------------------------------------------------------------------------------
 
-    def handle(self, record: logging.LogRecord) -> bool | logging.LogRecord:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def handle(self, record: logging.LogRecord) -> bool:
         """Filter a record and take it. Without the handler's lock: `logging.shutdown` holds that while it flushes, and
         the thread that sends may log."""
-        kept = self.filter(record)
+        kept = cast("object", self.filter(record))  # since Python 3.12 a filter may give another record
         if kept:
             self.emit(kept if isinstance(kept, logging.LogRecord) else record)
-        return kept
+        return bool(kept)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a record for the next mail. Never waits for a server."""
@@ -158,7 +163,7 @@ class MailHandler(logging.Handler):
             result = self._service.send(self._compose(batch))
             why = "" if any(reply.ok for reply in result.recipients.values()) else str(result.reply)
             again = 400 <= result.reply.code < 500
-        except ConfigError as error:
+        except (ConfigError, MessageError) as error:
             again, why = False, str(error)
         except Exception as error:
             again, why = True, str(error) or type(error).__name__

@@ -24,9 +24,11 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Literal
 
+from outgate.mailer.config import secrets_from
 from outgate.mailer.folders import open_configurations
 from outgate.mailer.html_text import plain_text
-from outgate.mailer.interpolate import Source, interpolate
+from outgate.mailer.interpolate import Source
+from outgate.mailer.properties import properties_of
 from outgate.mailer.substitution import Piece, Render, TemplateError, Variable, lacking, pieces, replaced
 from outgate.mailer.template_addresses import ADDRESS_FIELDS, in_field, mailboxes, places
 
@@ -230,25 +232,22 @@ def charset_from(
     run_modes: Iterable[str] = (),
     *,
     env: Source | None = None,
-    secrets: Source | None = None,
+    secrets: Source | str | Path | None = None,
 ) -> str:
     """Return `mailer.email.charset` from the configuration at `path`, "utf-8" where it is not set.
 
-    Raises `ConfigError`."""
-    found = open_configurations(path, PID).candidates(PID, run_modes)
-    if not found:
+    `env` and `secrets` are as for `MailService.load`. Raises `ConfigError`."""
+    place = open_configurations(path, PID)
+    if not place.candidates(PID, run_modes):
         return "utf-8"
-    file = open_configurations(path, PID).resolve(PID, run_modes)
-    for name, written in file.parse().items():
-        if name.lower() == CHARSET_PROPERTY:
-            value = interpolate(written.value, env=os.environ if env is None else env, secrets=secrets or {}).text
-            try:
-                _charset(value.strip() or "utf-8")
-            except TemplateError as error:
-                place = written.value_at
-                raise error.at(name=name, file=file.where, line=place.line, column=place.column) from None
-            return value.strip() or "utf-8"
-    return "utf-8"
+    source = os.environ if env is None else env
+    known = properties_of(place.resolve(PID, run_modes), env=source, secrets=secrets_from(secrets, source))
+    name = known.text(CHARSET_PROPERTY).strip() or "utf-8"
+    try:
+        _charset(name)
+    except TemplateError as error:
+        raise known.error(CHARSET_PROPERTY, error.text) from None
+    return name
 
 
 # -- reading ------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from outgate.mailer import Template, TemplateError
 from outgate.mailer.html_text import plain_text
 from outgate.mailer.template import charset_from
 from outgate.mailer.values import ConfigError
-from outgate.mailer.wire import envelope, prepare, serialise
+from outgate.mailer.wire import letter
 
 CASES: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[2] / "corpora" / "templates.json").read_text("utf-8"),
@@ -73,9 +73,9 @@ def test_a_multipart_mail_takes_attachments_and_goes_on_the_wire() -> None:
     template = Template("From: s@shop.test\nTo: ${to}\nBcc: b@x.test\nSubject: Grüße\n\n.dot\nGrüße\n")
     message = template.message({"to": ["a@x.test", "c@x.test"]}, kind="multipart")
     message.add_attachment(b"\0\1", maintype="application", subtype="octet-stream", filename="a.bin")
-    ready = prepare(message, "")
-    assert envelope(ready).recipients == ("a@x.test", "c@x.test", "b@x.test")
-    data = serialise(ready, utf8=False, eight_bit=False)
+    ready = letter(message, "")
+    assert ready.recipients == ("a@x.test", "c@x.test", "b@x.test")
+    data = ready.wire({})
     read = message_from_bytes(data, policy=policy.SMTP)
     assert read["Subject"] == "Grüße" and read["Bcc"] is None and data.isascii()
     assert [part.get_content_type() for part in read.walk()] == [
