@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from email import message_from_bytes, policy
+from email import message_from_bytes, message_from_string, policy
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,9 @@ class MailServer:
 def read(data: bytes) -> EmailMessage:
     """Read content as it was on the wire."""
     plain = data.replace(b"\r\n..", b"\r\n.")
-    return message_from_bytes(plain, EmailMessage, policy=policy.SMTPUTF8)  # type: ignore[return-value]
+    if not plain.partition(b"\r\n\r\n")[0].isascii():  # fields in UTF-8, which the package reads as text only
+        return message_from_string(plain.decode("utf-8"), EmailMessage, policy=policy.SMTPUTF8)
+    return message_from_bytes(plain, EmailMessage, policy=policy.SMTPUTF8)
 
 
 @contextmanager
