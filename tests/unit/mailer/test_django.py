@@ -189,7 +189,7 @@ class TestMessages:
     def test_a_server_without_8bitmime(self, tmp_path: Path) -> None:
         with mail_server(tmp_path, offer=("SMTPUTF8",)) as server, override_settings(OUTGATE_MAILER=options(server)):
             assert mail.send_mail("s", "für dich", None, ["a@x.test"]) == 1
-            assert server.peer.messages[0].isascii() and server.mails[0].get_content() == "für dich"
+            assert server.peer.messages[0].isascii() and server.mails[0].get_content().strip() == "für dich"
             close()
 
 
@@ -241,7 +241,7 @@ class TestAddresses:
         assert server.peer.messages == []
 
     def test_a_line_end_in_a_field_is_djangos_error(self, server: MailServer) -> None:
-        with pytest.raises(ValueError, match="newline"):
+        with pytest.raises(ValueError, match=r"newline|linefeed"):
             mail.send_mail("s\nBcc: x@x.test", "x", None, ["a@x.test"])
 
 
