@@ -67,6 +67,12 @@ class Peer:
     auth: str = ""
     tokens: dict[str, str] = field(default_factory=dict)
     chunk: Callable[[], Awaitable[None]] | None = None
+    most_messages: int = 0
+    """How many messages a session may have: to one more it says 421. 0: any number."""
+    forgiving: bool = False
+    """The next session does as usual, whatever the script says: `answers` and `hang_up_at` end with this one."""
+    echo: bool = False
+    """Every reply repeats all that was said at AUTH, and the command."""
     messages: list[bytes] = field(default_factory=list)
     envelopes: list[list[str]] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
@@ -79,6 +85,7 @@ class Peer:
     async def __aenter__(self) -> Peer:
         if self.context is not None:
             self.context.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
+        self._said: list[bytes] = []
         self._writers: set[asyncio.StreamWriter] = set()
         self._readers: dict[asyncio.StreamWriter, asyncio.StreamReader] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -99,6 +106,8 @@ class Peer:
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        if self.forgiving:
+            self.answers, self.hang_up_at = {}, ""
         self._writers.add(writer)
         self._readers[writer] = reader
         task = asyncio.current_task()
@@ -118,6 +127,7 @@ class Peer:
         if await self._say(writer, "greeting", b"220 peer.test ESMTP\r\n"):
             return
         envelope: list[str] = []
+        taken = 0
         while line := await reader.readuntil(b"\r\n"):
             text = line[:-2].decode()
             self.commands.append(text)
@@ -147,6 +157,10 @@ class Peer:
             elif verb == "MAIL":
                 envelope = [text]
                 reply = b"250 2.1.0 Ok\r\n"
+                if self.most_messages and taken == self.most_messages:
+                    writer.write(b"421 4.7.0 too many messages in this session\r\n")
+                    await writer.drain()
+                    return
             elif verb == "RCPT":
                 envelope.append(text)
                 reply = b"250 2.1.5 Ok\r\n"
@@ -156,7 +170,7 @@ class Peer:
                 return
             else:
                 reply = b"354 go on\r\n" if verb == "DATA" else b"250 2.0.0 Ok\r\n"
-            if await self._say(writer, verb, reply):
+            if await self._say(writer, text if text in self.answers else verb, reply):
                 return
             if verb == "DATA" and self.answers.get("DATA", b"3").startswith(b"3"):
                 if self.chunk is not None:
@@ -164,6 +178,7 @@ class Peer:
                 content = await reader.readuntil(b"\r\n.\r\n")
                 self.messages.append(content[:-3])
                 self.envelopes.append(envelope)
+                taken += 1
                 number = len(self.messages)
                 if await self._say(writer, "dot", b"250 2.0.0 Ok: queued as Q%d\r\n" % number):
                     return
@@ -180,6 +195,8 @@ class Peer:
             writer.write(b"334 " + result + b"\r\n")
             result = exchange.respond((await reader.readuntil(b"\r\n"))[:-2])
         self.logins.append((result.username, result.password))
+        if self.echo:
+            self._said = [text.encode(), result.password.encode(), base64.b64encode(result.password.encode())]
         return b"235 2.7.0 Authentication successful\r\n"
 
     async def _token_login(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, response: str) -> bytes:
@@ -189,6 +206,8 @@ class Peer:
         fields = dict(part.partition("=")[::2] for part in base64.b64decode(response).decode().split("\1") if part)
         token = fields["auth"].removeprefix("Bearer ")
         self.logins.append((fields["user"], token))
+        if self.echo:
+            self._said = [response.encode(), token.encode(), base64.b64encode(token.encode())]
         if self.tokens.get(fields["user"]) == token:
             return b"235 2.7.0 Accepted\r\n"
         writer.write(b"334 " + base64.b64encode(b'{"status":"401","schemes":"bearer"}') + b"\r\n")
@@ -202,5 +221,10 @@ class Peer:
         if self.silent_at == at:
             await self._readers[writer].read(-1)  # until the client goes
             return True
-        writer.write(self.answers.get(at, usual))
+        answer = self.answers.get(at, usual)
+        if self.echo and self._said and not answer.startswith(b"354"):
+            code, rest = answer[:3], answer[4:]
+            lines = [b"%s-%s\r\n" % (code, said) for said in self._said]
+            answer = b"".join(lines) + code + b" " + rest
+        writer.write(answer)
         return False

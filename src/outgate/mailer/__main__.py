@@ -2,7 +2,7 @@
 
 Standards: none.
 Promises: prints the server's reply and the queue id; exit 0 accepted, 1 refused by the server, 2 the
-configuration or the message is wrong, 3 no connection; no stack trace, no secret.
+configuration or the message is wrong, 3 no connection, or it broke; no stack trace, no secret.
 Dangers: none of its own.
 Not here: everything that is done (`mailer.client`).
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import mimetypes
 import sys
 from collections.abc import Sequence
@@ -36,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tls_names="chain-only" if given.chain_only else "forward",
             cafile=given.cafile,
             classic=given.classic,
+            debug=given.debug,
         ) as service:
+            if service.config.debug:
+                logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
             result = service.send(message)
     except (ConfigError, MessageError) as error:
         return _complain(error, WRONG)
@@ -56,13 +60,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", required=True, metavar="PATH", help="the cfg.json file, or a folder with config[.modes] folders")
     add("--run-modes", default="", metavar="A,B", help="active run modes, for example author,dev")
     add("--to", required=True, action="append", metavar="ADDRESS", help="a recipient; may be given again")
+    add("--cc", default=[], action="append", metavar="ADDRESS", help="a recipient of a copy; may be given again")
+    add("--bcc", default=[], action="append", metavar="ADDRESS", help="one whom nobody else sees; may be given again")
     add("--from", dest="sender", metavar="ADDRESS", help="the From address (default: from.address)")
     add("--subject", default="", help="the subject")
+    add("--header", default=[], action="append", metavar="NAME:VALUE", help="a field; may be given again")
     add("--body", help="the text (default: standard input)")
     add("--attach", default=[], action="append", metavar="FILE", help="a file to attach; may be given again")
     add("--cafile", metavar="FILE", help="CA certificates to trust (default: SSL_CERT_FILE, else the system's)")
     add("--chain-only", action="store_true", help="do not check the name in the server's certificate")
     add("--classic", action="store_true", help="do not force STARTTLS when smtp.ssl is off")
+    add("--debug", action="store_true", help="show what is said (as debug.email does), without secrets")
     add("--json", action="store_true", help="print the result as JSON")
     return parser
 
@@ -72,8 +80,15 @@ def _message(given: argparse.Namespace) -> EmailMessage:
     try:
         if given.sender:
             message["From"] = given.sender
-        message["To"] = ", ".join(given.to)
+        for name in ("to", "cc", "bcc"):
+            if addresses := getattr(given, name):
+                message[name.title()] = ", ".join(addresses)
         message["Subject"] = given.subject
+        for header in given.header:
+            name, colon, value = header.partition(":")
+            if not colon or not name.strip():
+                raise MessageError('expected --header "Name: value"')
+            message[name.strip()] = value.strip()
         message.set_content(sys.stdin.read() if given.body is None else given.body)
     except (ValueError, IndexError) as error:  # what the email package says about line ends in a field, and such
         raise MessageError(f"the message cannot be made: {error}") from None
@@ -85,6 +100,8 @@ def _message(given: argparse.Namespace) -> EmailMessage:
             raise MessageError(f"{path} cannot be read: {error.strerror}") from None
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         main_type, _, subtype = kind.partition("/")
+        if main_type in ("message", "multipart"):  # these may not be encoded, and files hold any octets
+            main_type, subtype = "application", "octet-stream"
         message.add_attachment(data, maintype=main_type, subtype=subtype, filename=path.name)
     return message
 

@@ -16,19 +16,23 @@ from contextlib import nullcontext
 from email.message import Message
 from ssl import SSLContext
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from outgate.base.clock import SystemClock
 from outgate.mailer.config import MailConfig
 from outgate.mailer.idle import Idle
 from outgate.mailer.result import SendResult
 from outgate.mailer.sending import Line, Login, Sender
-from outgate.mailer.service import Service, own_name
+from outgate.mailer.service import Service, fetch_token, own_name
 from outgate.mailer.target import Target
 from outgate.smtp.asyncio.client import Connection, connect
 from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, certificate_names, why
 from outgate.smtp.transaction import Step, Transaction, TransactionResult
 
+if TYPE_CHECKING:
+    from outgate.mailer.oauth import Tokens
+
+_OVER = "timeout: no answer before the time for the whole was over"
 _CLOCK = SystemClock()
 _left_behind: list[Line] = []
 """Connections of a parent process: to let go of them would take them off the event loop that it still uses."""
@@ -76,6 +80,7 @@ class AsyncMailService(Service):
                 self._timeouts,
                 lambda check_name: self._context(check_name=check_name),
                 self.limits.connections,
+                self._tokens,
             )
             self._loop = loop
             self._idle = Idle(nullcontext(), seconds=self.limits.idle, most_messages=self.limits.messages)
@@ -126,7 +131,7 @@ class _AsyncLine:
         finally:
             over.cancel()
         if result.error and loop.time() >= over.when():
-            result.error = "timeout: the time for the whole is over"
+            result.error = _OVER
         return result
 
     async def quit(self) -> None:
@@ -146,12 +151,14 @@ class _AsyncIo:
         timeouts: ClientTimeouts,
         context: Callable[[bool], SSLContext],
         connections: int,
+        tokens: Tokens | None,
     ) -> None:
         """`context` returns the TLS context that checks names, or does not."""
         self._config = config
         self._target = target
         self._timeouts = timeouts
         self._context = context
+        self._tokens = tokens
         self._places = asyncio.BoundedSemaphore(connections)
 
     def now(self) -> float:
@@ -172,9 +179,12 @@ class _AsyncIo:
     async def dial(self, login: Login | None, *, check_name: bool, seconds: float) -> _AsyncLine:
         try:
             async with asyncio.timeout(seconds):
-                return _AsyncLine(await self._connect(login, check_name))
+                connection = await self._connect(login, check_name)
+                if login is not None and login.kind == "token":
+                    await _log_in(connection, login)
+                return _AsyncLine(connection)
         except TimeoutError:
-            raise ConnectFailed("connect", "timeout: the time for the whole is over") from None
+            raise ConnectFailed("connect", _OVER) from None
 
     async def _connect(self, login: Login | None, check_name: bool) -> Connection:
         """Connect to the first of the host's addresses that answers."""
@@ -191,7 +201,7 @@ class _AsyncIo:
                     context=None if tls == "none" else self._context(check_name),
                     server_name=target.server_name or target.host,
                     timeouts=self._timeouts,
-                    login=None if login is None else (login.user, login.secret),
+                    login=(login.user, login.secret) if login is not None and login.kind == "password" else None,
                 )
             except ConnectFailed as error:
                 if error.stage != "connect":
@@ -212,7 +222,20 @@ class _AsyncIo:
         return list(dict.fromkeys(cast("str", place[0]) for *_, place in cast("list[Any]", found)))
 
     async def token(self) -> str:
-        raise NotImplementedError
+        return await asyncio.to_thread(fetch_token, self._tokens, self._target.label)
 
-    def forget_token(self) -> None:
-        raise NotImplementedError
+    def forget_token(self, token: str) -> None:
+        if self._tokens is not None:
+            self._tokens.forget(token)
+
+
+async def _log_in(connection: Connection, login: Login) -> None:
+    try:
+        answer = await connection.login_with_token(login.user, login.secret)
+        if not answer.ok:
+            await connection.quit()
+            text = f"the server refused the login: {answer}"
+            raise ConnectFailed("auth", text, answer, connection.greeting_steps)
+    except BaseException:
+        connection.abort()
+        raise

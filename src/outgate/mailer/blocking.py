@@ -12,15 +12,18 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from ssl import SSLContext
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from outgate.mailer.config import MailConfig
 from outgate.mailer.sending import Login
-from outgate.mailer.service import own_name
+from outgate.mailer.service import fetch_token, own_name
 from outgate.mailer.target import Target
 from outgate.smtp.connecting import ClientTimeouts, ConnectFailed
 from outgate.smtp.sync.client import Connection, connect
 from outgate.smtp.transaction import Step, Transaction, TransactionResult
+
+if TYPE_CHECKING:
+    from outgate.mailer.oauth import Tokens
 
 _T = TypeVar("_T")
 
@@ -87,12 +90,14 @@ class BlockingIo:
         timeouts: ClientTimeouts,
         context: Callable[[bool], SSLContext],
         connections: int,
+        tokens: Tokens | None,
     ) -> None:
         """`context` returns the TLS context that checks names, or does not."""
         self._config = config
         self._target = target
         self._timeouts = timeouts
         self._context = context
+        self._tokens = tokens
         self._places = threading.BoundedSemaphore(connections)
 
     def now(self) -> float:
@@ -118,7 +123,8 @@ class BlockingIo:
         )
         if login is not None:
             try:
-                answer = connection.login(login.user, login.secret)
+                log_in = connection.login if login.kind == "password" else connection.login_with_token
+                answer = log_in(login.user, login.secret)
                 if not answer.ok:
                     connection.quit()
                     steps = connection.greeting_steps
@@ -129,7 +135,8 @@ class BlockingIo:
         return BlockingLine(connection)
 
     async def token(self) -> str:
-        raise NotImplementedError
+        return fetch_token(self._tokens, self._target.label)
 
-    def forget_token(self) -> None:
-        raise NotImplementedError
+    def forget_token(self, token: str) -> None:
+        if self._tokens is not None:
+            self._tokens.forget(token)

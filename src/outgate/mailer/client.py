@@ -9,15 +9,14 @@ Not here: what is done (`mailer.sending`), how it waits (`mailer.blocking`), how
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from outgate.mailer.service import Service
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from email.message import Message
+    from types import TracebackType
 
     from outgate.mailer.result import SendResult
 
@@ -52,6 +51,8 @@ class MailService(Service):
         self.close()
 
     def _begin(self) -> None:
+        import threading
+
         from outgate.mailer.blocking import BlockingIo
         from outgate.mailer.idle import Idle
         from outgate.mailer.sending import Line, Sender
@@ -62,6 +63,7 @@ class MailService(Service):
             self._timeouts,
             lambda check_name: self._context(check_name=check_name),
             self.limits.connections,
+            self._tokens,
         )
         self._idle: Idle[Line] = Idle(threading.Lock(), seconds=self.limits.idle, most_messages=self.limits.messages)
         self._sender = Sender(self._plan, io, self._idle, self._tell)

@@ -195,9 +195,9 @@ def settle(raw: Mapping[str, Value], *, env: Source, secrets: Source, classic: b
         debug=_flag(given, "debug.email"),
         oauth=_flag(given, "oauth.flow"),
     )
-    if config.oauth:
-        raise ConfigError("this mailer logs in with user and password only; set it to false", name="oauth.flow")
-    if config.user and not config.password:
+    if config.oauth and not config.user:
+        raise ConfigError("a login with a token needs the address of the mailbox", name="smtp.user")
+    if config.user and not config.password and not config.oauth:
         raise ConfigError("a password is needed for smtp.user", name="smtp.password")
     return config
 

@@ -34,8 +34,8 @@ from django.core.mail.backends.base import BaseEmailBackend
 from outgate.base.log import Log
 from outgate.mailer.client import MailService
 from outgate.mailer.errors import MessageError, SendFailed
+from outgate.mailer.limits import Limits
 from outgate.mailer.result import SendRefused, SendResult
-from outgate.mailer.service import Limits
 from outgate.mailer.values import ConfigError
 from outgate.mailer.writing import address_field
 from outgate.smtp.connecting import ClientTimeouts

@@ -15,9 +15,9 @@ class MessageError(Exception):
 class SendFailed(Exception):
     """The server could not be reached, or the connection broke.
 
-    `server` is the real one, behind the tunnel. `stage` is the hop: "waiting" (all connections were in use), "connect",
-    "greeting", "hello", "tls", "auth", "envelope", "content" or "answer". `may_have_arrived`: the whole message was
-    sent, but the answer was lost, so that sending it again may double it."""
+    `server` is the real one, behind the tunnel. `stage` is the hop: "waiting" (all connections were in use), "token",
+    "connect", "greeting", "hello", "tls", "auth", "envelope", "content" or "answer". `may_have_arrived`: the whole
+    message was sent, but the answer was lost, so that sending it again may double it."""
 
     def __init__(self, text: str, *, server: str = "", stage: str = "", may_have_arrived: bool = False) -> None:
         super().__init__(text)

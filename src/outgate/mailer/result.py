@@ -9,14 +9,13 @@ Not here: what cannot be sent or reached (`mailer.errors`, `mailer.remedies`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from outgate.mailer.masks import Masks
-from outgate.smtp.reply import Reply
-
 if TYPE_CHECKING:
+    from outgate.mailer.masks import Masks
+    from outgate.smtp.reply import Reply
     from outgate.smtp.transaction import Step
 
 # How servers name a message that they took: ours and Postfix, Exim, Haraka, sendmail and OpenSMTPD, Exchange.
@@ -123,3 +122,15 @@ def queue_id(text: str) -> str:
         if found := re.search(pattern, text):
             return found[1]
     return ""
+
+
+def lines_of(steps: Iterable[Step]) -> Iterator[tuple[str, str]]:
+    """Return a conversation as it would look without pipelining: ("C", a line of ours), ("S", a line of a reply)."""
+    for step in steps:
+        said = step.did.split(" + ") if step.did else []
+        heard = step.reply.split(" | ")
+        for number in range(max(len(said), len(heard))):
+            if number < len(said):
+                yield "C", said[number]
+            if number < len(heard):
+                yield from (("S", line) for line in heard[number].split(" / "))

@@ -104,11 +104,11 @@ class Io(Protocol):
         ...
 
     async def token(self) -> str:
-        """Return an access token. Raises `ConfigError` or `SendFailed`."""
+        """Return an access token. Raises `SendFailed`."""
         ...
 
-    def forget_token(self) -> None:
-        """Have the next token fetched anew."""
+    def forget_token(self, token: str) -> None:
+        """Have the next token fetched anew, if this is still the last."""
         ...
 
 
@@ -217,7 +217,10 @@ class Sender:
         return result
 
     def _settle(self, held: Held[Line], result: TransactionResult) -> SendResult:
-        steps = self._tell((*held.line.greeting_steps, *result.steps)) if self._plan.config.debug else ()
+        steps: tuple[Step, ...] = ()
+        if self._plan.config.debug:
+            first = held.messages == 1
+            steps = self._tell((*(held.line.greeting_steps if first else ()), *result.steps))
         replies: dict[str, Reply] = {}
         for index, recipient in enumerate(result.transaction.recipients):
             reply = result.reply_for(index)
@@ -247,8 +250,7 @@ class Sender:
         except ConnectFailed as error:
             if not (plan.config.oauth and error.reply is not None and error.reply.code == _BAD_LOGIN):
                 raise self._failed(error) from None
-        # The token may have been withdrawn before its time.
-        self._io.forget_token()
+        self._io.forget_token(self._masked)  # it may have been withdrawn before its time
         try:
             return await self._dial(until)
         except ConnectFailed as error:

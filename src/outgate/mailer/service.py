@@ -1,7 +1,7 @@
 """What the two mail services have in common: how they are made, and what they know before anything is dialled.
 
 Standards: RFC 9525 (which name a certificate must have).
-Promises: cheap to import: TLS and the `email` package come with the first service; a bad file of certificates is a
+Promises: cheap to import: what reads, encrypts and writes comes with the first service; a bad file of certificates is a
 `ConfigError`; a forked process shares no connection with its parent.
 Dangers: through a tunnel the certificate names the destination, not the host dialled: the forward's name is
 what is checked. "chain-only" checks no name at all; any server with a certificate from the CA would do then.
@@ -10,48 +10,31 @@ Not here: the files (`mailer.config`), sending (`mailer.sending`), waiting (`mai
 
 from __future__ import annotations
 
-import logging
 import os
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from outgate.mailer import config as configuration
-from outgate.mailer.config import Forward, Forwards, MailConfig
-from outgate.mailer.interpolate import Source
-from outgate.mailer.target import target_of
-from outgate.mailer.values import ConfigError
+from outgate.mailer.errors import SendFailed
 
+# All else is imported where it is needed first: an application that does not send today does not pay for it.
 if TYPE_CHECKING:
     import ssl
     from email.message import Message
+    from pathlib import Path
 
+    from outgate.mailer.config import Forward, Forwards, MailConfig
+    from outgate.mailer.interpolate import Source
+    from outgate.mailer.limits import Limits
+    from outgate.mailer.oauth import Tokens
     from outgate.mailer.sending import Plan
     from outgate.mailer.wire import Letter
     from outgate.smtp.connecting import ClientTimeouts
     from outgate.smtp.transaction import Step
 
 NameCheck = Literal["forward", "chain-only"]
-_log = logging.getLogger("outgate.mailer")
 _conversations = count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How a service uses connections: how many at once, how many seconds each may be idle, how many messages each may
-    carry; and how many seconds a whole `send` may take, waiting for its turn included."""
-
-    connections: int = 8
-    idle: float = 60.0
-    messages: int = 100
-    send: float = 600.0
-
-    def __post_init__(self) -> None:
-        if self.connections < 1 or self.messages < 1 or self.idle < 0 or not self.send > 0:
-            raise ValueError("limits: at least one connection, one message, and some time")
 
 
 class Service:
@@ -67,16 +50,26 @@ class Service:
         cafile: str | Path | None = None,
         timeouts: ClientTimeouts | None = None,
         limits: Limits | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
-        """`tunnel_names` are the hosts that stand for the tunnel; `cafile` None trusts the system's CAs.
+        """`tunnel_names` are the hosts that stand for the tunnel; `cafile` None trusts the system's CAs; `tokens` are
+        what `oauth.flow` logs in with.
 
-        Raises `ConfigError` if `cafile` holds no certificates."""
+        Raises `ConfigError` if `cafile` holds no certificates, or tokens are missing."""
+        from outgate.mailer.limits import Limits
         from outgate.mailer.sending import Plan
+        from outgate.mailer.target import target_of
+        from outgate.mailer.values import ConfigError
         from outgate.smtp.connecting import ClientTimeouts
 
         if tls_names not in ("forward", "chain-only"):
             raise ConfigError('tls_names is "forward" or "chain-only"')
+        if config.oauth and tokens is None:
+            raise ConfigError(
+                "is true, so access tokens are needed: load the service, or give tokens", name="oauth.flow"
+            )
         self.config = config
+        self._tokens = tokens
         self.limits = limits or Limits()
         self._target = target_of(config, forwards, tunnel_names)
         self._plan: Plan = Plan(config, self._target, tls_names == "forward", self.limits.send)
@@ -100,6 +93,7 @@ class Service:
         tls_names: NameCheck = "forward",
         cafile: str | Path | None = None,
         classic: bool = False,
+        debug: bool = False,
         timeouts: ClientTimeouts | None = None,
         limits: Limits | None = None,
     ) -> Self:
@@ -107,24 +101,29 @@ class Service:
 
         `env` is the process's environment if None; `secrets` the directories in its OUTGATE_SECRETS;
         `forwards` the file in its OUTGATE_FORWARDS; `cafile` the certificates in its SSL_CERT_FILE, else the
-        system's. `classic` does not force STARTTLS when `smtp.ssl` is off. `timeouts` are seconds for each wait (60 to
-        connect and for a reply, 600 for the reply to the content)."""
+        system's. `classic` does not force STARTTLS when `smtp.ssl` is off; `debug` is `debug.email`. With `oauth.flow`
+        the provider's configuration is read from the same place (of a file: its folder), for the same run modes.
+        `timeouts` are seconds for each wait (60 to connect and for a reply, 600 for the reply to the content)."""
+        from dataclasses import replace
+
+        from outgate.mailer import config as configuration
+
         source = os.environ if env is None else env
-        config = configuration.load(
-            path,
-            run_modes,
-            env=source,
-            secrets=configuration.secrets_from(secrets, source),
-            classic=classic,
-        )
+        modes = tuple(run_modes)
+        kept = configuration.secrets_from(secrets, source)
+        config = configuration.load(path, modes, env=source, secrets=kept, classic=classic)
+        if debug:
+            config = replace(config, debug=True)
+        cafile = cafile or source.get("SSL_CERT_FILE")
         return cls(
             config,
             forwards=configuration.forwards_from(forwards, source),
             tunnel_names=(source.get("AEM_PROXY_HOST") or "",),
             tls_names=tls_names,
-            cafile=cafile or source.get("SSL_CERT_FILE"),
+            cafile=cafile,
             timeouts=timeouts,
             limits=limits,
+            tokens=_tokens(path, modes, source, kept, cafile) if config.oauth else None,
         )
 
     @property
@@ -160,6 +159,8 @@ class Service:
     def _context(self, *, check_name: bool) -> ssl.SSLContext:
         import ssl
 
+        from outgate.mailer.values import ConfigError
+
         context = self._contexts.get(check_name)
         if context is None:
             try:
@@ -172,12 +173,39 @@ class Service:
 
     def _tell(self, steps: tuple[Step, ...]) -> None:
         """Log a conversation, a line for each thing that was said; secrets are masked already."""
+        import logging
+
+        from outgate.mailer.result import lines_of
+
+        log = logging.getLogger("outgate.mailer")
         number = next(_conversations)
-        for step in steps:
-            if step.did:
-                _log.info("mail %d with %s C: %s", number, self.server, step.did)
-            for line in step.reply.split(" / "):
-                _log.info("mail %d with %s S: %s", number, self.server, line)
+        for side, line in lines_of(steps):
+            log.info("mail %d with %s %s: %s", number, self.server, side, line)
+
+
+def _tokens(
+    path: str | Path, run_modes: tuple[str, ...], env: Source, secrets: Source, cafile: str | Path | None
+) -> Tokens:
+    from pathlib import Path
+
+    from outgate.mailer import oauth
+    from outgate.mailer.folders import open_configurations
+
+    place = Path(path)
+    configurations = open_configurations(place.parent if place.is_file() and place.suffix == ".json" else place)
+    config = oauth.load(configurations, run_modes, env=env, secrets=secrets)
+    return oauth.Tokens(config, env=env, cafile=cafile)
+
+
+def fetch_token(tokens: Tokens | None, server: str) -> str:
+    """Return an access token, fetching one if need be: this blocks. Raises `SendFailed`."""
+    from outgate.mailer.oauth import TokenError
+
+    assert tokens is not None
+    try:
+        return tokens.token()
+    except TokenError as error:
+        raise SendFailed(f"{server}: {error}", server=server, stage="token") from None
 
 
 def own_name() -> str:

@@ -100,9 +100,10 @@ class TestProperties:
         assert settings(tmp_path, **given).tls == cloud
         assert settings(tmp_path, classic=True, **given).tls == classic
 
-    def test_oauth_is_refused_clearly(self, tmp_path) -> None:
-        with pytest.raises(ConfigError, match=r"oauth.flow"):
+    def test_oauth_needs_a_user_and_no_password(self, tmp_path) -> None:
+        with pytest.raises(ConfigError, match=r"smtp\.user: a login with a token needs"):
             settings(tmp_path, oauth_flow=True)
+        assert settings(tmp_path, oauth_flow=True, smtp_user="mailer@shop.test").oauth
 
     def test_a_user_needs_a_password(self, tmp_path) -> None:
         with pytest.raises(ConfigError, match=r"smtp.password"):

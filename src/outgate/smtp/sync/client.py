@@ -43,6 +43,7 @@ from outgate.smtp.reply import Reply
 __all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "TlsMode", "connect"]
 
 _E = TypeVar("_E", bound=Event)
+OVER = "before the time for the whole was over"
 _PIECE = 65_536  # octets sent at a time, so that the time-out is for progress and not for the whole
 
 
@@ -168,6 +169,7 @@ class Connection:
         self._note("STARTTLS", event.reply)
         if isinstance(event, TlsReady):
             self._handshake(context, server_name)
+            self._steps.append(Step(self._clock.now(), f"TLS handshake for {server_name}", self.tls))
             self._machine.tls_started()
             self._hello()
         elif required:
@@ -328,11 +330,12 @@ class Connection:
         return _until(self.deadline, seconds)
 
     def _late(self) -> str:
-        return f"timeout: no answer ({self._machine.deadline}) within {self._seconds():g} s{self._over()}"
+        within = OVER if self._over else f"within {self._seconds():g} s"
+        return f"timeout: no answer ({self._machine.deadline}) {within}"
 
-    def _over(self) -> str:
-        over = self.deadline is not None and time.monotonic() >= self.deadline
-        return ", for the time for the whole is over" if over else ""
+    @property
+    def _over(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _event(self) -> Event | None:
         while True:
@@ -372,7 +375,8 @@ class Connection:
                     self._socket.settimeout(self._allowed(self._timeouts.content))
                     self._socket.sendall(view[at : at + _PIECE])
         except TimeoutError:
-            self._lose(f"timeout: nothing could be sent for {self._timeouts.content:g} s{self._over()}")
+            within = OVER if self._over else f"for {self._timeouts.content:g} s"
+            self._lose(f"timeout: nothing could be sent {within}")
         except OSError as error:
             # The peer may have said why it left before it did.
             self._socket.settimeout(self._timeouts.quit)
