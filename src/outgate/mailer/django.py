@@ -122,7 +122,8 @@ class EmailBackend(BaseEmailBackend):
         self._opened = False
 
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
-        """Send messages; return how many the server took, for one recipient at least.
+        """Send messages; return how many the server took, for one recipient at least. What it said to a message is
+        its `outgate_result` then, a `SendResult`.
 
         Raises `MessageRefused`, `LoginRefused` and `ServerNotReached` (all are `smtplib.SMTPException`) unless
         `fail_silently`; `ValueError` for a message that cannot be sent as it is."""
@@ -149,8 +150,8 @@ class EmailBackend(BaseEmailBackend):
                 _tell("django.not_sent", error)
         return sent
 
-    def _send(self, service: MailService, email_message: EmailMessage) -> int:
-        email_message = _with_sender(email_message, service.config.from_address)
+    def _send(self, service: MailService, given: EmailMessage) -> int:
+        email_message = _with_sender(given, service.config.from_address)
         try:
             sender = _addr_spec("from_email", str(email_message.from_email))
             recipients = [_addr_spec("recipients", str(each)) for each in email_message.recipients()]
@@ -159,6 +160,7 @@ class EmailBackend(BaseEmailBackend):
             raise ValueError(str(error)) from error
         except SendFailed as error:
             raise ServerNotReached(error) from error
+        cast("Any", given).outgate_result = result
         try:
             result.raise_for_refusal()
         except SendRefused as error:

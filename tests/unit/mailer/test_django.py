@@ -183,7 +183,9 @@ class TestMessages:
         message = EmailMessage("s", "text", to=["a@x.test"], headers={"Bcc": "x@x.test"})
         before = dict(vars(message))
         message.send()
-        assert vars(message) == before | {"connection": message.connection}
+        result = message.outgate_result  # type: ignore[attr-defined]
+        assert vars(message) == before | {"connection": message.connection, "outgate_result": result}
+        assert result.queue_id == "Q1"
         assert message.from_email == "webmaster@localhost" and server.mails[0]["Bcc"] is None
 
     def test_a_server_without_8bitmime(self, tmp_path: Path) -> None:
