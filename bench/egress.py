@@ -18,10 +18,7 @@ import argparse
 import json
 import os
 import platform
-import shutil
-import signal
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -230,22 +227,7 @@ def _run(arguments: argparse.Namespace, directory: Path, stack: ExitStack) -> bo
 def main() -> int:
     """Run the benchmark; 0 when all holds, 1 when something fails, 2 when it could not be measured."""
     arguments = _arguments()
-    # SIGTERM ends like Ctrl-C does: through the exit stack, which stops the forwarders and removes the hosts.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    directory = Path(tempfile.mkdtemp(prefix="outgate-bench-"))
-    try:
-        with ExitStack() as stack:
-            return 0 if _run(arguments, directory, stack) else 1
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        if arguments.keep:
-            print(f"files: {directory}")
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
+    return tools.carry_out(lambda directory, stack: _run(arguments, directory, stack), keep=arguments.keep)
 
 
 if __name__ == "__main__":

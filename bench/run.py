@@ -15,11 +15,8 @@ import argparse
 import json
 import os
 import platform
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -198,24 +195,7 @@ def main() -> int:
 
 
 def _mail(arguments: argparse.Namespace) -> int:
-    # SIGTERM ends like Ctrl-C does: through the exit stack, which stops the servers.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    directory = Path(tempfile.mkdtemp(prefix="outgate-bench-"))
-    # Peers drop their privileges and still have to reach their own directories in here.
-    directory.chmod(0o755)
-    try:
-        with ExitStack() as stack:
-            return 0 if _run(arguments, directory, stack) else 1
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        if arguments.keep:
-            print(f"files: {directory}")
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
+    return tools.carry_out(lambda directory, stack: _run(arguments, directory, stack), keep=arguments.keep)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,13 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
+import signal
 import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +29,29 @@ _LIBRARIES = {"smtpload": ["-lssl", "-lcrypto"], "smtpsink": [], "tcpload": []}
 
 class BenchError(Exception):
     """The measurement cannot go on; the text says what to do."""
+
+
+def carry_out(run: Callable[[Path, ExitStack], bool], *, keep: bool) -> int:
+    """Run a benchmark in a directory of its own, and remove that unless `keep`; return the exit status: 0 when all
+    holds, 1 when something fails, 2 when it could not be measured."""
+    # SIGTERM ends like Ctrl-C does: through the exit stack, which stops servers and removes hosts.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    directory = Path(tempfile.mkdtemp(prefix="outgate-bench-"))
+    # Peers drop their privileges and still have to reach their own directories in here.
+    directory.chmod(0o755)
+    try:
+        with ExitStack() as stack:
+            return 0 if run(directory, stack) else 1
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        if keep:
+            print(f"files: {directory}")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def need_packages(*needs: str) -> None:

@@ -29,6 +29,7 @@ from support.egress_world import (
     egress_world,
     environment,
     forward,
+    serving_in,
     through_proxy,
     web,
 )
@@ -45,11 +46,8 @@ def world() -> Iterator[EgressWorld]:
 
 @pytest.fixture(scope="module")
 def serving(world: EgressWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    made = Serving(world, tmp_path_factory.mktemp("egress"), proof_interval_s=0.3)
-    try:
-        yield made.start()
-    finally:
-        assert made.stop() == 0
+    with serving_in(world, tmp_path_factory.mktemp("egress"), proof_interval_s=0.3) as made:
+        yield made
 
 
 async def test_a_dedicated_address_that_goes_away_closes_its_environment_until_it_is_back(

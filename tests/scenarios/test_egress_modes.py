@@ -33,6 +33,7 @@ from support.egress_world import (
     egress_world,
     environment,
     forward,
+    serving_in,
     through_proxy,
     web,
 )
@@ -48,11 +49,8 @@ def world() -> Iterator[EgressWorld]:
 
 @pytest.fixture(scope="module")
 def serving(world: EgressWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    made = Serving(world, tmp_path_factory.mktemp("egress"))
-    try:
-        yield made.start()
-    finally:
-        assert made.stop() == 0
+    with serving_in(world, tmp_path_factory.mktemp("egress")) as made:
+        yield made
 
 
 @contextlib.asynccontextmanager

@@ -33,6 +33,7 @@ from support.egress_world import (
     environment,
     forward,
     rest,
+    serving_in,
 )
 from support.running import wait_for
 
@@ -52,11 +53,8 @@ def world() -> Iterator[EgressWorld]:
 @pytest.fixture(scope="module")
 def serving(world: EgressWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     settings = {"drain_s": DRAIN_S, "proxy_protocol_targets": [f"target.example:{WITH_HEADER}"]}
-    made = Serving(world, tmp_path_factory.mktemp("egress"), **settings)
-    try:
-        yield made.start()
-    finally:
-        assert made.stop() == 0
+    with serving_in(world, tmp_path_factory.mktemp("egress"), **settings) as made:
+        yield made
 
 
 async def digest(taken: socket.socket) -> bytes:

@@ -247,6 +247,16 @@ class Serving:
         return int(status.partition("VmRSS:")[2].split()[0]) / 1000
 
 
+@contextlib.contextmanager
+def serving_in(world: EgressWorld, directory: Path, **settings: Any) -> Iterator[Serving]:
+    """Have the gateway serve; in the end it must stop without complaint."""
+    made = Serving(world, directory, **settings)
+    try:
+        yield made.start()
+    finally:
+        assert made.stop() == 0
+
+
 class Service:
     """A server outside; `peers` are the addresses that its clients came from."""
 

@@ -23,12 +23,6 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 
 @pytest.fixture
-def http() -> Iterator[httpx2.Client]:
-    with httpx2.Client(trust_env=False) as client:
-        yield client
-
-
-@pytest.fixture
 def url(service: Service, http: httpx2.Client) -> str:
     body = {"name": "Shop", "domain": "shop.test"}
     made = http.post(f"{service.smtp_url}/config", json=body, headers=service.headers("writer")).json()

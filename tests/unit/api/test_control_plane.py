@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx2
 import pytest
 
 from outgate.model.access import Address
 from outgate.store.access import ALL_APIS, CONTROL_PLANE, SMTP_API
-from support.api_service import Service, api_service
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with api_service(tmp_path) as running:
-        yield running
+from support.api_service import Service
 
 
 def restrict(service: Service, subnet: str, *api_types: str, enforcement: str = "enabled") -> str:

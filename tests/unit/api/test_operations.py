@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
 from outgate.model.flow import Status
-from support.api_service import Service, api_service
+from support.api_service import Service
 from support.queue_mail import attempt
 from support.tenant_mail import TenantMail, record, submit, tenant_mail
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with api_service(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def http() -> Iterator[httpx2.Client]:
-    with httpx2.Client(trust_env=False) as client:
-        yield client
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,19 +12,7 @@ import pytest
 from outgate.model.tenancy import Sender
 from outgate.relay import passwords
 from outgate.relay.credentials import Credentials
-from support.api_service import Service, api_service
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with api_service(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def http() -> Iterator[httpx2.Client]:
-    with httpx2.Client(trust_env=False) as client:
-        yield client
+from support.api_service import Service
 
 
 @pytest.fixture

@@ -6,36 +6,21 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 import trustme
 
-from support.api_service import Service, api_service
+from support.api_service import Service
 
 SMART = {"name": "primary", "type": "smart_host", "host": "Smtp.Example.net.", "username": "shop", "password": "correct horse"}  # fmt: skip
 DIRECT = {"name": "direct", "type": "direct"}
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with api_service(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def http() -> Iterator[httpx2.Client]:
-    with httpx2.Client(trust_env=False) as client:
-        yield client
-
-
-@pytest.fixture
-def url(service: Service, http: httpx2.Client) -> str:
-    body = {"name": "Shop", "domain": "shop.test"}
-    made = http.post(f"{service.smtp_url}/config", json=body, headers=service.headers("writer")).json()
-    return f"{service.smtp_url}/config/{made['id']}/routes"
+def url(configuration_url: str) -> str:
+    return f"{configuration_url}/routes"
 
 
 def put(service: Service, http: httpx2.Client, url: str, *routes: object) -> httpx2.Response:

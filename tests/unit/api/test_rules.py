@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,8 @@ from support.api_service import Service, api_service
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with api_service(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def http() -> Iterator[httpx2.Client]:
-    with httpx2.Client(trust_env=False) as client:
-        yield client
-
-
-@pytest.fixture
-def url(service: Service, http: httpx2.Client) -> str:
-    body = {"name": "Shop", "domain": "shop.test"}
-    made = http.post(f"{service.smtp_url}/config", json=body, headers=service.headers("writer")).json()
-    return f"{service.smtp_url}/config/{made['id']}"
+def url(configuration_url: str) -> str:
+    return configuration_url
 
 
 def test_rules_are_changed_one_at_a_time(service: Service, http: httpx2.Client, url: str) -> None:

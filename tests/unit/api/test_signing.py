@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -15,15 +14,9 @@ from outgate.api.event_notifications.models import SigningKeys
 from outgate.base.clock import rfc3339
 from outgate.model.tenancy import Checked, NewStanding, Standing, Verification
 from outgate.store.signing_keys import check_name
-from support.api_service import Service, api_service
+from support.api_service import Service
 
 KEEP_S = (15 + 7) * 86_400.0
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with api_service(tmp_path) as running:
-        yield running
 
 
 class Dkim:
