@@ -47,7 +47,8 @@ docs: $(VENV)/.runtime
 packages:
 	@sh tests/packages.sh
 
-# PEERS=postfix runs these beside Outgate and holds the ratios against their limits; PEERS=haproxy measures the egress.
+# PEERS=postfix runs these beside Outgate and holds the ratios against their limits; PEERS=haproxy measures the egress,
+# PEERS=mailer what a mail costs its application.
 bench: $(VENV)/.runtime
 	@$(BIN)/python bench/run.py --peers "$(PEERS)"
 

@@ -7,7 +7,6 @@ Not here: the commands themselves (`cli`), the server (`app`).
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shlex
@@ -18,6 +17,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
+
+from outgate.cloud_manager import NotReachable, client_id_of
+
+__all__ = ["Api", "NotReachable", "Refusal", "client_id_of", "default_data", "read_dev_json"]
 
 # Whatever proxy the user's environment names: a call to this machine and its token stay on it.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -32,10 +35,6 @@ _NEEDED = (
     "identity_url",
     "sandbox_url",
 )
-
-
-class NotReachable(Exception):
-    """The service could not be found or asked; the text says cause and remedy."""
 
 
 class Refusal(Exception):
@@ -72,16 +71,6 @@ def read_dev_json(data: Path) -> dict[str, Any]:
     if missing:
         raise NotReachable(f"{file} lacks {', '.join(missing)}: {again}")
     return cast("dict[str, Any]", found)
-
-
-def client_id_of(token: str) -> str:
-    """Return the `client_id` claim of a JWT, read without checking it; "" if there is none."""
-    try:
-        payload = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return str(claims.get("client_id", ""))
-    except (IndexError, ValueError, AttributeError):
-        return ""
 
 
 def _parts(request: urllib.request.Request) -> Iterator[bytes]:

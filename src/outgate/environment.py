@@ -6,35 +6,31 @@ Promises: standard library only; secrets reach the command as files (0600, in a 
     is killed: a watchdog process sees to that.
 Dangers: a command that outlives a killed parent goes on without its secret files. Its own children see its
     variables, as always.
-Not here: who may ask and what is given (`api.cloud_manager`), reading it in an application (`mailer`).
+Not here: the call (`cloud_manager`), who may ask and what is given (`api.cloud_manager`), reading it in an application
+    (`mailer`).
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import re
 import secrets
 import shutil
 import signal
-import ssl
 import subprocess
 import sys
 import tempfile
 import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from http.client import HTTPException
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, cast
-from urllib.parse import quote, urlsplit
+
+from outgate.cloud_manager import CloudManager, Misconfigured, NotReachable, Refused
 
 EXIT_CONFIGURATION = 2
 EXIT_API = 30
-_TIMEOUT_S = 30.0
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z_0-9]{0,99}")
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -78,9 +74,15 @@ def run(
     try:
         if not command:
             raise RunError(EXIT_CONFIGURATION, "there is no command: put one after --")
-        path = f"/api/program/{quote(program_id, safe='')}/environment/{quote(environment_id, safe='')}/runtime"
-        headers = {"Authorization": f"Bearer {token}", "x-api-key": client_id, "x-gw-ims-org-id": org_id}
-        document = _fetch(cloud_manager_url.rstrip("/") + path, headers, service, ca_file)
+        try:
+            api = CloudManager(cloud_manager_url, org_id, client_id, token, ca_file)
+            document = _checked(api.runtime(program_id, environment_id, service))
+        except Misconfigured as error:
+            raise RunError(EXIT_CONFIGURATION, str(error)) from None
+        except NotReachable as error:
+            raise RunError(EXIT_API, str(error)) from None
+        except Refused as error:
+            raise RunError(EXIT_API, f"{error}. {_REMEDIES.get(error.status, 'Try again later')}") from None
         return _run_with(document, list(command))
     except RunError as error:
         print(f"outgate: {error}", file=sys.stderr)
@@ -89,99 +91,20 @@ def run(
 
 # What the environment gives
 
-
-def _fetch(url: str, headers: Mapping[str, str], service: str, ca_file: str | None) -> dict[str, Any]:
-    """Return the runtime document. Raises `RunError`."""
-    loopback = _check_url(url)
-    body = json.dumps({"service": service}).encode("utf-8")
-    try:
-        request = urllib.request.Request(url, body, {**headers, "Content-Type": "application/json"}, method="POST")  # noqa: S310
-        handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
-        if url.startswith("https:"):
-            context = ssl.create_default_context(cafile=ca_file)
-            handlers.append(urllib.request.HTTPSHandler(context=context))
-        if loopback:
-            # A proxy set for the Internet must not get the token of a server on this machine.
-            handlers.append(urllib.request.ProxyHandler({}))
-        with urllib.request.build_opener(*handlers).open(request, timeout=_TIMEOUT_S) as answer:
-            return _document(answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            raise RunError(EXIT_API, _refusal(error)) from None
-    except (OSError, ValueError, HTTPException) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        message = (
-            f"Cloud Manager at {_shown(url)} cannot be reached: {reason}. Check the address, and that it is running"
-        )
-        raise RunError(EXIT_API, message) from None
+_REMEDIES = {
+    400: "Correct that and start again",
+    401: "Get a new token",
+    403: "The token needs the role runtime, and must belong to the organization and the client given",
+    404: "Check the program's and the environment's number",
+}
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the token to wherever it points."""
-
-    def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
-        return None
-
-
-def _check_url(url: str) -> bool:
-    """Say whether `url` is on this machine. Raises `RunError` for one that would show the secrets on the wire."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-    except ValueError:
-        host, parts = "", urlsplit("")
-    if parts.scheme not in {"http", "https"} or not host:
-        message = f"{_shown(url)!r} is not the address of a Cloud Manager API: it begins with https://"
-        raise RunError(EXIT_CONFIGURATION, message)
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    if parts.scheme == "http" and not loopback:
-        message = f"{_shown(url)} would send secrets in the clear: use https:// for another machine"
-        raise RunError(EXIT_CONFIGURATION, message)
-    return loopback
-
-
-def _shown(url: str) -> str:
-    """Return scheme and host of an address: user names and passwords in it are nobody's business."""
-    return re.sub(r"//[^/@]*@", "//", url).partition("/api/")[0]
-
-
-def _refusal(error: urllib.error.HTTPError) -> str:
-    """Say what Cloud Manager refused, in its own words, and what to do."""
-    remedies = {
-        400: "Correct that and start again",
-        401: "Get a new token",
-        403: "The token needs the role runtime, and must belong to the organization and the client given",
-        404: "Check the program's and the environment's number",
-    }
-    try:
-        body = json.loads(error.read(65_536))
-        if "error_code" in body:
-            said = f"{body['message']} (Code: {body['error_code']})"
-        else:
-            errors = body.get("errors", [])
-            entries = list(errors.values()) if isinstance(errors, dict) else errors
-            said = "; ".join(each if isinstance(each, str) else _violation(each) for each in entries)
-    except (ValueError, LookupError, TypeError, AttributeError, OSError):
-        said = ""
-    said = said or str(error.reason)
-    return f"Cloud Manager refused ({error.code}): {said}. {remedies.get(error.code, 'Try again later')}"
-
-
-def _violation(entry: Mapping[str, Any]) -> str:
-    """Return what is wrong with a field, and which: "service must be one of …"."""
-    field = str(entry.get("field", "")).rpartition(".")[2]
-    return f"{field} {entry['message']}".strip()
-
-
-def _document(raw: bytes) -> dict[str, Any]:
+def _checked(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the runtime document if it is one. Raises `RunError`."""
     wrong = RunError(
         EXIT_API, "what answered is not a Cloud Manager API that can start environments: check the address"
     )
     try:
-        document = json.loads(raw)
         tables = [document[name] for name in ("variables", "secrets", "reserved")]
         sound = all(_is_table(table) for table in tables) and isinstance(document["portForwards"], list)
         _ = document["tunnelAddress"]
@@ -189,7 +112,7 @@ def _document(raw: bytes) -> dict[str, Any]:
         raise wrong from None
     if not sound:
         raise wrong
-    return cast("dict[str, Any]", document)
+    return document
 
 
 def _is_table(table: object) -> bool:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import tomllib
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ from support.clients import run
 from support.egress_peers import tunnel_address
 from support.npm import locked
 from support.running import Running, wait_for
+from support.vendor_cloud_manager import CLIENT, ORG, TOKEN, Vendor, vendor
 
 pytestmark = pytest.mark.scenario
 PINNED = Path(__file__).parent / "cloud_manager"
@@ -133,6 +135,79 @@ def test_variables_are_set_changed_and_deleted(running: Running, calls: Calls, m
     ]
     assert [each.get("value") for each in after] == ["true", '{"a":1}', None, "30465", "you", "x"]
     assert left == []
+
+
+def test_our_command_line_sends_what_it_sends(modules: Path) -> None:
+    with vendor("/prefix") as theirs, vendor("/prefix") as ours:
+        for server in (theirs, ours):
+            server.variables = [{"name": "OLD_ONE", "type": "secretString", "value": "x", "status": "ready"}]
+        changes = [
+            {"name": "EMAIL_USERNAME", "value": "m\u00e9", "type": "string"},
+            {"name": "EMAIL_PASSWORD", "value": "pa$$", "type": "secretString", "service": "author"},
+            {"name": "OLD_ONE", "value": "", "type": "secretString"},
+        ]
+        get, put = ["getEnvironmentVariables", "4", "10"], ["setEnvironmentVariables", "4", "10", changes]
+        job = {"org": ORG, "key": CLIENT, "token": TOKEN, "url": theirs.url, "calls": [get, put, get]}
+        node = {**os.environ, "NODE_PATH": str(modules), "NO_PROXY": "127.0.0.1"}
+        done = run(["node", str(PINNED / "client.cjs")], json.dumps(job), env=node)
+        assert done.returncode == 0, done.stderr
+        assert [result.get("error") for result in json.loads(done.stdout)] == [None] * 3
+        settings = {
+            "AIO_CLOUDMANAGER_BASE__URL": ours.url,
+            "AIO_CLOUDMANAGER__ORGID": ORG,
+            "AIO_IMS_CONTEXTS_CLI_ACCESS__TOKEN_TOKEN": TOKEN,
+        }
+        arguments = [
+            "cloudmanager:set-environment-variables",
+            "--programId=4",
+            "10",
+            "--variable",
+            "EMAIL_USERNAME",
+            "m\u00e9",
+        ]
+        arguments += ["--authorSecret", "EMAIL_PASSWORD", "pa$$", "--delete", "OLD_ONE"]
+        done = run([sys.executable, "-m", "outgate.cli", *arguments], env={**os.environ, **settings})
+        assert done.returncode == 0, done.stderr
+
+    def sent(server: Vendor) -> list[tuple[str, str, dict[str, str], Any]]:
+        """Return the requests that concern variables, with what the vendor's API reads of their headers."""
+        names = ("authorization", "x-api-key", "x-gw-ims-org-id", "accept", "content-type")
+        return [
+            (
+                method,
+                path,
+                {name: headers[name] for name in names if name in headers and not (name == names[-1] and body is None)},
+                ordered(body),
+            )
+            for method, path, headers, body in server.requests
+            if path.endswith("/variables")
+        ]
+
+    def ordered(body: Any) -> Any:
+        return body if body is None else sorted(body, key=lambda each: (each.get("service", ""), each["name"]))
+
+    assert sent(theirs) == sent(ours)
+    assert [method for method, *_ in sent(ours)] == ["GET", "PATCH", "GET"]
+    # It finds its way by links each time, which ours need not.
+    assert (len(theirs.requests), len(ours.requests)) == (12, 3)
+
+
+def test_it_reads_what_our_command_line_wrote(running: Running, calls: Calls, mine: list[str]) -> None:
+    program, environment = mine
+    put = ["cloudmanager:set-environment-variables", f"--programId={program}", environment]
+    done = running.outgate(
+        *put, "-v", "EMAIL_USERNAME", "me", "--publishVariable", "EMAIL_DEBUG", "true", "-s", "EMAIL_PASSWORD", "pa$$"
+    )
+    assert done.returncode == 0, done.stderr
+    (found,) = calls(["getEnvironmentVariables", *mine])
+    assert plain(found["value"]) == [
+        {"name": "EMAIL_DEBUG", "type": "string", "value": "true", "service": "publish", "status": "ready"},
+        {"name": "EMAIL_PASSWORD", "type": "secretString", "status": "ready"},
+        {"name": "EMAIL_USERNAME", "type": "string", "value": "me", "status": "ready"},
+    ]
+    done = running.outgate(*put, "-d", "EMAIL_USERNAME", "EMAIL_PASSWORD", "--publishDelete", "EMAIL_DEBUG")
+    assert done.returncode == 0, done.stderr
+    assert plain(calls(["getEnvironmentVariables", *mine])[0]["value"]) == []
 
 
 def test_what_it_says_of_variables_that_are_refused(running: Running, calls: Calls, mine: list[str]) -> None:

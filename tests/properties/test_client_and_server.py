@@ -7,9 +7,18 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outgate.smtp.client import ClientMachine, Done, Greeting, Hello, Transaction, TransactionResult
+from outgate.smtp.client import (
+    Authenticated,
+    ClientMachine,
+    Done,
+    Greeting,
+    Hello,
+    State,
+    Transaction,
+    TransactionResult,
+)
 from outgate.smtp.events import Authenticate, Connected, MailFrom, MessageReceived, RcptTo
-from outgate.smtp.reply import Reply, reply
+from outgate.smtp.reply import BAD_MECHANISM, Reply, reply
 from outgate.smtp.server import AUTH_OK, Limits, ServerMachine
 
 _REPLIES = st.sampled_from([reply(250, "2.0.0", "Ok"), reply(450, "4.2.1", "later"), reply(550, "5.1.1", "no")])
@@ -31,6 +40,8 @@ class Pair:
         self.taken: list[tuple[list[str], bytes]] = []
         self.results: list[TransactionResult] = []
         self.waiting: deque[Transaction] = deque()
+        self.mechanism = "PLAIN"
+        self.verdicts: list[Reply] = []
         self._cuts = deque(cuts)
         self._recipients: list[str] = []
 
@@ -85,7 +96,9 @@ class Pair:
             if isinstance(event, Greeting):
                 self.client.ehlo()
             elif isinstance(event, Hello):
-                self.client.auth("PLAIN", "user", "password")
+                self.client.auth(self.mechanism, "user", "password")
+            elif isinstance(event, Authenticated):
+                self.verdicts.append(event.reply)
             elif isinstance(event, Done):
                 self.results.append(event.result)
             while self.waiting and self.client.ready:
@@ -118,3 +131,11 @@ def test_both_sides_agree_on_what_was_taken(
         if accepted:
             told.append((accepted, b"".join(result.transaction.content)))
     assert told == pair.taken
+
+
+@given(cuts=st.lists(st.integers(1, 40), max_size=30))
+def test_a_server_that_takes_no_tokens_says_so_and_goes_on(cuts: list[int]) -> None:
+    pair = Pair([], cuts, pipelining=True)
+    pair.mechanism = "XOAUTH2"
+    pair.run()
+    assert pair.verdicts == [BAD_MECHANISM] and pair.client.state is State.READY

@@ -233,7 +233,9 @@ def test_every_block_is_run_here() -> None:
 
 
 def test_every_name_on_the_page_is_there() -> None:
-    names = set(re.findall(r"`(outgate\.[\w.]+)(?:\(\))?`", PAGE)) | set(re.findall(r'"(outgate\.mailer\.[\w.]+)"', PAGE))
+    names = set(re.findall(r"`(outgate\.[\w.]+)(?:\(\))?`", PAGE)) | set(
+        re.findall(r'"(outgate\.mailer\.[\w.]+)"', PAGE)
+    )
     assert len(names) >= 7
     django = {name for name in names if name.startswith("outgate.mailer.django.")}
     for name in names - django:

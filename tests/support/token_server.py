@@ -18,7 +18,7 @@ import trustme
 CLIENT, CLIENT_SECRET = "mailer-client", "client-secret-0123456789"
 
 
-@dataclass
+@dataclass(repr=False)
 class TokenServer:
     """Serves `/token` (RFC 6749) and `/introspect` (RFC 7662) on loopback, with TLS if `authority` is given.
 
@@ -35,6 +35,7 @@ class TokenServer:
     issued: dict[str, tuple[str, float]] = field(default_factory=dict)
     introspected: list[str] = field(default_factory=list)
     padding: int = 0
+    names: tuple[str, ...] = ("127.0.0.1", "localhost")
 
     def __enter__(self) -> TokenServer:
         server = self
@@ -51,7 +52,7 @@ class TokenServer:
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that go away are the test's
         if self.authority is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+            self.authority.issue_cert(*self.names).configure_cert(context)
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from outgate import __version__
-from outgate.cli import access, dev, egress, environment, key, message, queue, route, smtp, suppression
+from outgate.cli import access, cloud_manager, dev, egress, environment, key, message, queue, route, smtp, suppression
 from outgate.cli.calling import NOT_AS_WANTED, complain
 
 cli = typer.Typer(
@@ -27,6 +27,7 @@ cli = typer.Typer(
 )
 cli.add_typer(dev.commands)
 cli.add_typer(environment.commands, name="environment")
+cli.add_typer(cloud_manager.commands)
 cli.add_typer(egress.commands, name="egress")
 cli.add_typer(message.commands, name="message")
 cli.add_typer(queue.commands, name="queue")

@@ -1,36 +1,82 @@
-"""From files to the ten properties of the mail service: run modes, secrets, placeholders, checks.
+"""The ten properties of the mail service: which there are, what they may say, how TLS follows from them.
 
-Standards: the vendor's `com.day.cq.mailer.DefaultMailService`; Apache Sling's names of configuration folders.
-Promises: one file counts, never a mixture; what cannot be used is a `ConfigError` that names the property and
-shows no value; a placeholder without a value never becomes a password.
-Dangers: on the cloud service STARTTLS is forced when `smtp.ssl` is off; `classic` is the older behaviour.
-Not here: sending (`mailer.client`), the file's grammar (`mailer.osgi`), which file counts (`mailer.folders`).
+Standards: the vendor's `com.day.cq.mailer.DefaultMailService`; Jakarta Mail's meaning of ssl, starttls and requiretls.
+Promises: one file counts, never a mixture; what cannot be used is a `ConfigError` that names the property, tells its
+place in the file and shows no value; a placeholder without a value never becomes a password.
+Dangers: on the cloud service STARTTLS is forced when `smtp.ssl` is off; `classic` is the older behaviour. Names that
+are none of the ten are noticed and ignored, as the vendor ignores them.
+Not here: sending (`mailer.client`), the file's grammar (`mailer.osgi`), which file counts (`mailer.folders`),
+placeholders (`mailer.properties`), port forwards (`mailer.forwards`).
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from ipaddress import IPv6Address
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
+from outgate.base.log import Log
 from outgate.mailer.folders import open_configurations
-from outgate.mailer.interpolate import Source, explain
-from outgate.mailer.values import ConfigError, Value
+from outgate.mailer.forwards import Forward, Forwards, forwards_from
+from outgate.mailer.interpolate import Source, secrets_of
+from outgate.mailer.properties import Properties, properties_of, settled
+from outgate.mailer.secret_files import Directories, SecretFiles
+from outgate.mailer.values import ConfigError, Value, shown
 
 if TYPE_CHECKING:
     from outgate.smtp.connecting import TlsMode
 
+__all__ = [
+    "FILE_NAME",
+    "NAMES",
+    "PID",
+    "Forward",
+    "Forwards",
+    "MailConfig",
+    "SecretFiles",
+    "config_of",
+    "forwards_from",
+    "load",
+    "secrets_from",
+    "settle",
+]
+
 PID = "com.day.cq.mailer.DefaultMailService"
 FILE_NAME = f"{PID}.cfg.json"
+NAMES = (
+    "smtp.host",
+    "smtp.port",
+    "smtp.user",
+    "smtp.password",
+    "from.address",
+    "smtp.ssl",
+    "smtp.starttls",
+    "smtp.requiretls",
+    "debug.email",
+    "oauth.flow",
+)
+_OAUTH_PID = "com.day.cq.mailer.oauth.impl.OAuthConfigurationProviderImpl"
+_OAUTH_NAMES = frozenset(
+    ("authurl", "tokenurl", "clientid", "clientsecret", "scopes", "authcoderedirecturl", "refreshurl", "refreshtoken")
+)
+_EVERYWHERE = ("service.", "component.", "felix.", "jcr:")  # names that any configuration may have
 _HOST = re.compile(r"[A-Za-z0-9:._\-\u0080-\U0010ffff]{1,255}")
+_LITERAL = re.compile(r"\$\[(?:env|secret|prop|conf):.*\]", re.DOTALL)
+_MOST_NOTICED = 50
+_log = Log("outgate.mailer")
 
 
 @dataclass(frozen=True, slots=True)
 class MailConfig:
-    """The mail service's properties, ready for use. An empty `user` means: no login."""
+    """The mail service's properties, ready for use. An empty `user` means: no login.
+
+    `password` is "" if it is not used (without a user, and with `oauth`). `noticed` are not errors, but properties
+    whose names mean nothing, or are written otherwise than the documentation has them, with their places."""
 
     host: str
     port: int
@@ -42,6 +88,7 @@ class MailConfig:
     requiretls: bool
     debug: bool
     oauth: bool
+    noticed: tuple[ConfigError, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def tls(self) -> TlsMode:
@@ -53,95 +100,10 @@ class MailConfig:
         return "opportunistic" if self.starttls else "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """One port forward of an environment: `port` on the tunnel leads to `name`:`destination`."""
-
-    port: int
-    name: str
-    destination: int
-
-
-@dataclass(frozen=True, slots=True)
-class Forwards:
-    """What is known of an environment's tunnel: its address ("" if unknown) and its forwards by port."""
-
-    tunnel: str
-    by_port: Mapping[int, Forward]
-
-
-class SecretFiles:
-    """Secrets as files in directories: the first directory that has a file wins; contents are trimmed."""
-
-    def __init__(self, directories: Iterable[str | Path]) -> None:
-        self._directories = tuple(Path(directory) for directory in directories)
-
-    def get(self, key: str, /) -> str | None:
-        """Return a secret, None if there is no such file. A name with `..` or an absolute one has none."""
-        if not key or ".." in key or key.startswith("/") or "\0" in key:
-            return None
-        for directory in self._directories:
-            file = directory / key
-            try:
-                if file.is_file():
-                    return file.read_text("utf-8").strip()
-            except (OSError, ValueError):
-                raise ConfigError(f"a secret's file in {directory} cannot be read as UTF-8 text") from None
-        return None
-
-
-def secrets_from(given: Source | str | Path | None, env: Source) -> Source:
-    """Return where secrets come from: as given (a mapping, or directories separated by commas), else the
-    directories that OUTGATE_SECRETS names."""
-    if given is None:
-        given = env.get("OUTGATE_SECRETS") or ""
-    if isinstance(given, (str, Path)):
-        return SecretFiles(part.strip() for part in str(given).split(",") if part.strip())
-    return given
-
-
-def forwards_from(given: object, env: Source) -> Forwards:
-    """Return the forwards as given, else those in the JSON file that OUTGATE_FORWARDS names.
-
-    Takes a `Forwards`, a path, a list of `{name, portDest, portOrig}`, or an object with that list as
-    `portForwards` and a `tunnelAddress`. Raises `ConfigError`."""
-    where = "forwards"
-    if isinstance(given, Forwards):
-        return given
-    if given is None:
-        given = env.get("OUTGATE_FORWARDS") or []
-        where = "OUTGATE_FORWARDS"
-    if isinstance(given, (str, Path)):
-        where = f"{where}, file {given}"
-        given = _json_file(Path(given), where)
-    tunnel: object = ""
-    if isinstance(given, Mapping):
-        document = cast("Mapping[str, Any]", given)
-        tunnel = document.get("tunnelAddress") or ""
-        given = document.get("portForwards") or []
-    if not isinstance(given, (list, tuple)) or not isinstance(tunnel, str):
-        raise ConfigError(f"{where}: expected a list of port forwards, or an object with portForwards")
-    found = [_forward(entry, where) for entry in cast("list[Any]", given)]
-    return Forwards(tunnel, {forward.port: forward for forward in found})
-
-
-def _json_file(path: Path, where: str) -> object:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{where} cannot be read: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{where}: line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{where} is not JSON in UTF-8") from None
-
-
-def _forward(entry: object, where: str) -> Forward:
-    fields = cast("Mapping[str, Any]", entry) if isinstance(entry, Mapping) else {}
-    port, name, destination = fields.get("portOrig"), fields.get("name"), fields.get("portDest")
-    if type(port) is not int or type(destination) is not int or not isinstance(name, str) or not name:
-        raise ConfigError(f"{where}: a port forward needs name, portDest and portOrig")
-    return Forward(port, name, destination)
+def secrets_from(given: Source | Directories | None, env: Source) -> Source:
+    """Return where secrets come from: as given (a mapping, or directories: a path, several with commas between, or any
+    number of paths), else the directories that OUTGATE_SECRETS names."""
+    return SecretFiles(env.get("OUTGATE_SECRETS") or "") if given is None else secrets_of(given)
 
 
 def load(
@@ -149,86 +111,138 @@ def load(
     run_modes: Iterable[str] = (),
     *,
     env: Source,
-    secrets: Source,
+    secrets: Source | Directories | None,
     classic: bool = False,
 ) -> MailConfig:
     """Find, read, interpolate and check the mail service's configuration. Raises `ConfigError`; for a file
-    that is no configuration the subclass `OsgiError`. Both tell file, line and column as far as there are any."""
-    file = open_configurations(path, PID).resolve(PID, run_modes)
-    properties = file.parse()
-    raw = {name: found.value for name, found in properties.items()}
+    that is no configuration the subclass `OsgiError`. Both tell file, line and column as far as there are any.
+
+    What is noticed is a warning in the log."""
+    source = secrets_from(secrets, env)
+    if isinstance(source, SecretFiles) and source.missing:
+        _log.warning("mail.directory_missing", directories=[*map(str, source.missing)])
     try:
-        return settle(raw, env=env, secrets=secrets, classic=classic)
-    except ConfigError as error:
-        known = {name.lower(): found for name, found in properties.items()}
-        place = known[error.name.lower()].value_at if error.name.lower() in known else None
-        raise error.at(file=file.where, line=place.line if place else 0, column=place.column if place else 0) from None
-
-
-def settle(raw: Mapping[str, Value], *, env: Source, secrets: Source, classic: bool = False) -> MailConfig:
-    """Make the mail service's settings from the properties of its file. Raises `ConfigError`."""
-    given: dict[str, Value] = {}
-    stayed: dict[str, tuple[str, ...]] = {}
-    for name, value in raw.items():
-        try:
-            explained = explain(value, env=env, secrets=secrets, conf=raw)
-        except ConfigError as error:
-            raise error.at(name=name) from None
-        given[name.lower()] = explained.value
-        stayed[name.lower()] = explained.stayed
-    for name in ("smtp.host", "smtp.port", "smtp.user", "smtp.password", "from.address"):
-        if stayed.get(name):
-            raise ConfigError(
-                f"nothing is set for {', '.join(stayed[name])}: set it in the environment,"
-                " or give the placeholder a default",
-                name=name,
-            )
-    config = MailConfig(
-        host=_host(given),
-        port=_port(given),
-        user=_text(given, "smtp.user"),
-        password=_text(given, "smtp.password"),
-        from_address=_text(given, "from.address").strip(),
-        ssl=_flag(given, "smtp.ssl"),
-        starttls=_flag(given, "smtp.starttls") or (not classic and not _flag(given, "smtp.ssl")),
-        requiretls=_flag(given, "smtp.requiretls"),
-        debug=_flag(given, "debug.email"),
-        oauth=_flag(given, "oauth.flow"),
-    )
-    if config.oauth and not config.user:
-        raise ConfigError("a login with a token needs the address of the mailbox", name="smtp.user")
-    if config.user and not config.password and not config.oauth:
-        raise ConfigError("a password is needed for smtp.user", name="smtp.password")
+        file = open_configurations(path, PID).resolve(PID, run_modes)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
+    config = config_of(properties_of(file, env=env, secrets=source), classic=classic)
+    for notice in config.noticed:
+        _log.warning("mail.property_noticed", text=str(notice))
     return config
 
 
-def _text(given: Mapping[str, Value], name: str) -> str:
-    value = given.get(name)
-    if value is None:
-        return ""
-    if isinstance(value.value, tuple):
-        raise ConfigError("expected one value, not a list", name=name)
-    return value.text
+def settle(
+    raw: Mapping[str, Value], *, env: Source, secrets: Source | Directories | None, classic: bool = False
+) -> MailConfig:
+    """Make the mail service's settings from properties as they were read. Raises `ConfigError`."""
+    return config_of(settled(raw, env=env, secrets=secrets_from(secrets, env), pid=PID), classic=classic)
 
 
-def _host(given: Mapping[str, Value]) -> str:
-    host = _text(given, "smtp.host").strip()
+def config_of(properties: Properties, *, classic: bool = False) -> MailConfig:
+    """Make the mail service's settings from properties whose placeholders are replaced. Raises `ConfigError`."""
+    ssl, oauth, user = properties.flag("smtp.ssl"), properties.flag("oauth.flow"), _line(properties, "smtp.user")
+    config = MailConfig(
+        host=_host(properties),
+        port=_port(properties),
+        user=user,
+        password=_password(properties) if user and not oauth else "",
+        from_address=_line(properties, "from.address").strip(),
+        ssl=ssl,
+        starttls=properties.flag("smtp.starttls") or (not classic and not ssl),
+        requiretls=properties.flag("smtp.requiretls"),
+        debug=properties.flag("debug.email"),
+        oauth=oauth,
+        noticed=tuple(_noticed(properties)),
+    )
+    if oauth and not user:
+        raise properties.error("smtp.user", "expected the mailbox that logs in, for oauth.flow is true")
+    return config
+
+
+def _host(properties: Properties) -> str:
+    host = properties.text("smtp.host").strip()
     if not host:
-        raise ConfigError("expected the name of the server, or of the tunnel", name="smtp.host")
+        raise _absent(properties, "smtp.host", "expected the name of the server, or of the tunnel")
+    expected = "expected a host name or an address"
+    if "/" in host:
+        raise properties.error("smtp.host", f"{expected} and nothing else: no scheme, no slash")
     if _HOST.fullmatch(host) is None:
-        raise ConfigError("expected a host name or an address", name="smtp.host")
+        raise properties.error("smtp.host", expected)
+    if ":" in host:
+        try:
+            IPv6Address(host)
+        except ValueError:
+            raise properties.error("smtp.host", f"{expected} without a port: that is smtp.port's") from None
     return host
 
 
-def _port(given: Mapping[str, Value]) -> int:
-    text = _text(given, "smtp.port") if "smtp.port" in given else "25"
+def _port(properties: Properties) -> int:
+    text = properties.text("smtp.port", "25")
     if re.fullmatch(r"[0-9]{1,5}", text) is None or not 25 <= int(text) <= 65535:
-        raise ConfigError("expected a number from 25 to 65535 (through a tunnel: the portOrig)", name="smtp.port")
+        hint = ": without spaces" if text != text.strip() else ""
+        raise properties.error(
+            "smtp.port", f"expected a number from 25 to 65535 (through a tunnel: the portOrig){hint}"
+        )
     return int(text)
 
 
-def _flag(given: Mapping[str, Value], name: str) -> bool:
-    text = _text(given, name).strip().lower()
-    if text not in ("true", "false", ""):
-        raise ConfigError("expected true or false", name=name)
-    return text == "true"
+def _line(properties: Properties, name: str) -> str:
+    text = properties.text(name)
+    if any(sign < " " or sign == "\x7f" for sign in text.strip()):
+        raise properties.error(name, "expected one line of text, without control characters")
+    return text
+
+
+def _password(properties: Properties) -> str:
+    text = properties.text("smtp.password")
+    if not text:
+        raise _absent(properties, "smtp.password", "a password is needed for smtp.user")
+    if "\0" in text:
+        raise properties.error("smtp.password", "expected a password without NUL characters")
+    found = properties.get("smtp.password")
+    lookups = found.explained.lookups if found else ()
+    if _LITERAL.fullmatch(text) or any(
+        each.stayed and each.nested and each.source in ("env", "secret", "prop") for each in lookups
+    ):
+        raise properties.error(
+            "smtp.password",
+            "its value has a placeholder in it that nothing is set for, and would be sent as it stands: set that,"
+            " or write a backslash before its $[ if it is a part of the password",
+        )
+    return text
+
+
+def _absent(properties: Properties, name: str, text: str) -> ConfigError:
+    """Return the error for a property that is missing or empty; another may have been meant for it."""
+    for notice in _noticed(properties):
+        if name not in properties and notice.text.endswith(f"did you mean {name}?"):
+            return ConfigError(
+                f"{text}; {notice.name} is no property of the mail service: did you mean {name}?",
+                name=name,
+                file=notice.file,
+                line=notice.line,
+                column=notice.column,
+            )
+    return properties.error(name, text)
+
+
+def _noticed(properties: Properties) -> Iterable[ConfigError]:
+    """Tell which names mean nothing, and what was probably meant."""
+    plain = {_plain(name): name for name in NAMES}
+    others = (each for each in properties if each.name not in NAMES)
+    for each in islice((each for each in others if not each.name.lower().startswith(_EVERYWHERE)), _MOST_NOTICED):
+        lower = each.name.lower()
+        if lower in NAMES:
+            text = f"is taken for {lower}: write it so"
+        elif lower in _OAUTH_NAMES:
+            text = f"is no property of the mail service, but of {_OAUTH_PID}"
+        else:
+            near = get_close_matches(_plain(each.name[:80]), plain, 1, 0.75)
+            hint = f": did you mean {plain[near[0]]}?" if near else ""
+            text = f"is no property of the mail service{hint}"
+        place = each.key_at
+        yield ConfigError(text, name=shown(each.name), file=properties.where, line=place.line, column=place.column)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

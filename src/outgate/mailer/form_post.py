@@ -21,7 +21,7 @@ import time
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, unquote, urlencode, urlsplit
 
 from outgate.smtp.connecting import why
@@ -106,9 +106,15 @@ def post(
             raise NotAnswered(f"TLS: {_reason(error, seconds)}", "tls") from None
         try:
             wire.send(_request(parts, urlencode(fields).encode("ascii")))
-            return _read(wire)
+            return read_answer(wire)
         except (OSError, ValueError) as error:
             raise NotAnswered(_reason(error, seconds), "answer") from None
+
+
+class Source(Protocol):
+    """What an answer is read from: a socket, or anything with its `makefile`."""
+
+    def makefile(self, *_: object) -> io.BufferedReader: ...
 
 
 class _Wire:
@@ -163,12 +169,16 @@ def _connect(wire: _Wire, parts: SplitResult, proxy: str) -> None:
     if not proxy:
         wire.socket = _dial(wire, host, port)
         return
-    through = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    if not through.hostname or through.scheme not in ("", "http"):
-        raise NotAnswered("the proxy's address is not http://HOST:PORT", "connect")
-    at = f"{through.hostname}:{through.port or 3128}"
     try:
-        wire.socket = _dial(wire, through.hostname, through.port or 3128, share=PROXY_SHARE)
+        through = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        via, at_port = through.hostname, through.port or 3128
+    except ValueError:
+        through, via, at_port = urlsplit(""), None, 0
+    if not via or through.scheme not in ("", "http"):
+        raise NotAnswered("the proxy's address is not http://HOST:PORT", "connect")
+    at = f"{via}:{at_port}"
+    try:
+        wire.socket = _dial(wire, via, at_port, share=PROXY_SHARE)
     except OSError as error:
         raise NotAnswered(f"the proxy {at} cannot be reached: {_plain(error)}", "proxy") from None
     name = f"[{host}]" if ":" in host else host
@@ -218,7 +228,7 @@ def _request(parts: SplitResult, form: bytes) -> bytes:
     return head.encode("ascii") + form
 
 
-def _response(wire: _Wire, method: str) -> HTTPResponse:
+def _response(wire: Source, method: str) -> HTTPResponse:
     from http.client import HTTPException, HTTPResponse  # late: most applications never post
 
     answer = HTTPResponse(wire, method=method)  # pyright: ignore[reportArgumentType]  # it wants `makefile` only
@@ -229,7 +239,8 @@ def _response(wire: _Wire, method: str) -> HTTPResponse:
     return answer
 
 
-def _read(wire: _Wire) -> Answer:
+def read_answer(wire: Source) -> Answer:
+    """Read one answer to a POST, to its end. Raises `NotAnswered`, and what the source raises."""
     from http.client import HTTPException
 
     answer = _response(wire, "POST")

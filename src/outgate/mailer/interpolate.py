@@ -1,24 +1,34 @@
 """Replace placeholders in configuration values: `$[source:name;directive=value]`.
 
+    interpolate("$[env:AEM_PROXY_HOST;default=proxy.tunnel]", env=os.environ, secrets="/mnt/secrets").value
+
 Standards: none but Apache Felix's ConfigAdmin interpolation plugin (1.2.8 line), whose behaviour this is.
-Promises: without a value and a default a placeholder stays as it is; a chain of values that comes back to
-itself stops there; the result has the type that was asked for, or `InterpolationError`; no error shows a value.
-Dangers: what comes out of a secret is expanded again: a password with `$[env:X]` in it changes.
-Not here: reading files (`mailer.osgi`), where secrets lie (`mailer.config`).
+Promises: without a value and a default a placeholder stays as it is; a chain of values that comes back to itself stops
+there; the result has the type that was asked for, or `InterpolationError`; no error and no lookup shows a value, nor
+what stands in one; time and memory are bounded, whatever the values are.
+Dangers: what comes out of a secret is expanded again: a password with `$[env:X]` in it changes. The first `;` ends the
+name, also one inside a placeholder in the name. What is converted to a type is not expanded any more.
+Not here: reading files (`mailer.osgi`), where secrets lie (`mailer.secret_files`), a whole configuration
+(`mailer.properties`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from difflib import get_close_matches
+from typing import Protocol, cast
 
-from outgate.mailer.values import ConfigError, ConversionError, Scalar, Value, as_text, boxed, convert, known
+from outgate.mailer.placeholder_grammar import START, Brackets, Done, escaped, parse_directives, split, without
+from outgate.mailer.secret_files import Directories, SecretFiles
+from outgate.mailer.values import ConfigError, ConversionError, Scalar, Value, boxed, convert, known, shown
 
-_START = "$["
-_DEEPEST = 50
+_SOURCES = ("env", "secret", "prop", "conf")
+_DIRECTIVES = ("default", "type", "delimiter")
+_DEEPEST = 60
 _LONGEST = 1_048_576  # signs: values that multiply each other must take neither the memory
-_MOST = 10_000  # nor, if they are empty, the time
+_MOST = 10_000  # nor, if they are empty, the time: so many, beside those that are written in the value itself
+_MOST_WORK = 8 * _LONGEST  # signs that are looked through, all expansions together
 
 
 class InterpolationError(ConfigError):
@@ -26,7 +36,9 @@ class InterpolationError(ConfigError):
 
 
 class Source(Protocol):
-    """Where the values of one kind of placeholder come from: a mapping, or anything with its `get`."""
+    """Where the values of one kind of placeholder come from: a mapping, or anything with its `get`.
+
+    It may have a `reason(key) -> str`, which says why there is no value."""
 
     def get(self, key: str, /) -> str | None:
         """Return the value of `key`, None if there is none; an empty one counts."""
@@ -38,8 +50,11 @@ class Lookup:
     """One placeholder that was looked up: `written` is its name as it stands, `name` the one that came out of it (which
     may hold a secret's content, if a placeholder is nested in the name).
 
-    `found`: the source has it. `defaulted`: it has not, and the default was taken. Neither: it stayed as it is.
-    `nested`: it stood in a value that had been looked up itself."""
+    `found`: the source has it. `defaulted`: it has not, and the default was taken. Neither: it stayed as it is, and
+    `reason` may say why the source has nothing. `nested`: it stood in a value that had been looked up itself; of one
+    that stood in a secret, or behind it, `written` is "…". `type` is the type that was asked for; `default_from` are
+    the placeholders that the default that was taken came from, none if it is in the file itself. `ignored` directives
+    mean nothing: `meant` are those that exist and have a name much like one of them."""
 
     source: str
     written: str
@@ -47,6 +62,25 @@ class Lookup:
     found: bool
     defaulted: bool
     nested: bool
+    type: str = ""
+    default_from: tuple[str, ...] = ()
+    ignored: int = 0
+    meant: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def stayed(self) -> bool:
+        """Say whether the placeholder stands in the result as it was."""
+        return not (self.found or self.defaulted)
+
+    @property
+    def label(self) -> str:
+        """Return the placeholder without its directives, as a person may be shown it."""
+        return _label(self.source, self.written)
+
+
+def _label(source: str, written: str) -> str:
+    return f"$[{shown(source)}:{shown(written)}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,221 +93,258 @@ class Explained:
     @property
     def stayed(self) -> tuple[str, ...]:
         """Return the placeholders of the value itself that stayed as they are, as `$[source:name]`."""
-        return tuple(
-            f"$[{each.source}:{each.written}]"
-            for each in self.lookups
-            if not (each.found or each.defaulted or each.nested)
-        )
+        return tuple(each.label for each in self.lookups if each.stayed and not each.nested)
+
+
+@dataclass(frozen=True, slots=True)
+class _Within:
+    """What a text is part of: placeholders whose values lead to it, and what errors call the first of them."""
+
+    chain: tuple[tuple[str, str], ...] = ()
+    label: str = ""
 
 
 @dataclass(slots=True)
 class _Context:
     sources: dict[str, Source]
-    conf: Mapping[str, Value]
+    conf: Mapping[str, object]
+    most: int
     lookups: list[Lookup] = field(default_factory=list[Lookup])
+    secret_seen: bool = False
     depth: int = 0
     replaced: int = 0
+    work: int = 0
+
+    def count(self, signs: int) -> None:
+        """Take note of work that is about to be done. Raises `InterpolationError` if it is too much."""
+        self.work += signs
+        if self.work > _MOST_WORK:
+            raise InterpolationError("it is too long for so many placeholders, brackets and backslashes")
 
 
 def interpolate(
-    value: str | Value,
+    value: str | Value | Sequence[str],
     *,
     env: Source,
-    secrets: Source,
+    secrets: Source | Directories | None,
     props: Source | None = None,
-    conf: Mapping[str, Value] | None = None,
+    conf: Mapping[str, object] | None = None,
+    encoding: str = "utf-8",
 ) -> Value:
     """Return `value` with its placeholders replaced. Only String and String[] values have any.
 
-    `conf` are the properties of the same configuration, as read. Raises `InterpolationError`."""
-    return explain(value, env=env, secrets=secrets, props=props, conf=conf).value
+    `secrets` is a mapping, or the directories where each is a file (a path, several with commas between, or any number
+    of paths), whose `encoding` is used for nothing else. `props` are framework and system properties, `conf` the
+    properties of the same configuration, as read. Raises `ConfigError`: nearly always `InterpolationError`."""
+    return explain(value, env=env, secrets=secrets_of(secrets, encoding), props=props, conf=conf).value
+
+
+def secrets_of(given: Source | Directories | None, encoding: str = "utf-8") -> Source:
+    """Return where secrets come from: what has a `get` itself, else the files in the directories that are given."""
+    if given is None:
+        return {}
+    return cast("Source", given) if hasattr(given, "get") else SecretFiles(cast("Directories", given), encoding)
 
 
 def explain(
-    value: str | Value,
+    value: str | Value | Sequence[str],
     *,
     env: Source,
     secrets: Source,
     props: Source | None = None,
-    conf: Mapping[str, Value] | None = None,
+    conf: Mapping[str, object] | None = None,
 ) -> Explained:
     """Do as `interpolate`; tell also what was looked up. What is missing in a default that is not used is not told."""
-    context = _Context({"env": env, "secret": secrets}, conf or {})
-    if props is not None:
-        context.sources["prop"] = props
-    given = Value("String", value) if isinstance(value, str) else value
-    if given.type == "String" and isinstance(given.value, str):
-        result = _expand(given.value, context, ())
-    elif given.type == "String[]" and isinstance(given.value, tuple):
-        result = Value("String[]", tuple(_splice(given.value, context)))
-    else:
-        result = given
+    if isinstance(value, str):
+        value = Value("String", value)
+    elif not isinstance(value, Value):
+        value = Value("String[]", tuple(value))
+    result = value
+    sources = {"env": env, "secret": secrets} | ({} if props is None else {"prop": props})
+    context = _Context(sources, conf or {}, _MOST)
+    try:
+        if value.type == "String" and isinstance(value.value, str):
+            context.most += value.value.count(START)
+            result = _expand(value.value, context, _Within())
+        elif value.type == "String[]" and isinstance(value.value, tuple):
+            context.most += sum(text.count(START) for text in value.texts)
+            result = Value("String[]", tuple(_splice(value.texts, context)))
+    except RecursionError:
+        raise InterpolationError("its placeholders are nested too deeply") from None
     return Explained(result, tuple(context.lookups))
 
 
-def _splice(items: tuple[Scalar, ...], context: _Context) -> list[Scalar]:
+def _splice(items: tuple[str, ...], context: _Context) -> list[Scalar]:
+    """Replace in each element; an array that comes of one element becomes several."""
     found: list[Scalar] = []
     for item in items:
-        result = _expand(as_text(item), context, ())
-        if isinstance(result.value, tuple):
-            found += [as_text(part) for part in result.value]
-        else:
-            found.append(result.text)
+        found += _expand(item, context, _Within()).texts
     return found
 
 
-def _expand(text: str, context: _Context, inside: tuple[tuple[str, str], ...]) -> Value:
-    """Replace the placeholders of `text`; `inside` are those whose value `text` is part of."""
-    at = 0
-    while True:
-        text, start = _next_marker(text, at)
-        if start < 0:
-            return Value("String", text)
-        text, end = _closing(text, start)
-        if end < 0:
-            return Value("String", text)
-        replacement = _replace(text[start + 2 : end], context, inside)
-        if replacement is None:
-            at = start + 2  # it stays, but what is nested in it may be replaced
-            continue
-        if replacement.type != "String" and start == 0 and end == len(text) - 1:
-            return replacement
-        text = text[:start] + replacement.text + text[end + 1 :]
-        at = start + len(replacement.text)
-        if len(text) > _LONGEST:
-            raise InterpolationError("the values of its placeholders make it too long")
+# -- the text ---------------------------------------------------------------------------------------------------
 
 
-def _escaped(text: str, at: int) -> bool:
-    """Say whether exactly one backslash, and not a pair, stands before `at`."""
-    return at > 0 and text[at - 1] == "\\" and (at == 1 or text[at - 2] != "\\")
-
-
-def _next_marker(text: str, at: int) -> tuple[str, int]:
-    """Find the next `$[` that is not escaped; return `text` without the escapes passed, and where it is."""
-    while (start := text.find(_START, at)) >= 0 and _escaped(text, start):
-        text = text[: start - 1] + text[start:]
-        at = start + 1
-    return text, start
-
-
-def _closing(text: str, start: int) -> tuple[str, int]:
-    """Find the bracket that closes the placeholder at `start`; return `text` without the escapes passed."""
-    depth = 1
-    at = start + 2
-    while at < len(text):
-        sign = text[at]
-        if sign in "[]":
-            if _escaped(text, at):
-                text = text[: at - 1] + text[at:]
-                continue
-            depth += 1 if sign == "[" else -1
-            if depth == 0:
-                return text, at
-        at += 1
-    return text, -1
-
-
-def _replace(key: str, context: _Context, inside: tuple[tuple[str, str], ...]) -> Value | None:
-    """Return what stands for the placeholder `key` (without its brackets), None if it stays."""
-    source, colon, rest = key.partition(":")
-    if not colon:
-        return None
-    context.replaced += 1
-    if context.depth > _DEEPEST or context.replaced > _MOST:
-        raise InterpolationError("its placeholders lead to too many others")
-    cut = _directives_at(rest)
-    raw_name, raw_directives = (rest, "") if cut < 0 else (rest[:cut], rest[cut + 1 :])
-    name = _nested(raw_name, context, inside)
-    before = len(context.lookups)
-    directives = _directives(_nested(raw_directives, context, inside)) if cut >= 0 else {}
-    if (source, name) in inside:
-        return None
-    value = _look_up(source, name, raw_name, context)
-    found = value is not None
-    if found:
-        del context.lookups[before:]
-    else:
-        value = directives.get("default")
-    context.lookups.append(Lookup(source, raw_name, name, found, not found and value is not None, bool(inside)))
-    if value is None:
-        return None
-    text = _nested(value, context, (*inside, (source, name)))
-    type_name = directives.get("type")
-    if type_name is None or not known(type_name):
+def _expand(text: str, context: _Context, within: _Within) -> Value:
+    """Replace the placeholders of `text`, from the left; one that stays is looked through for others in it."""
+    if START not in text:
         return Value("String", text)
-    try:
-        return _typed(text, type_name, directives.get("delimiter"))
-    except ConversionError as error:
-        raise InterpolationError(f"the value of $[{source}:{raw_name}] {error}") from None
+    context.count(len(text))
+    done, brackets = Done(), Brackets(text)
+    at = search = 0  # up to `at` the text is in `done`; from `search` on the next placeholder is looked for
+    colon = -1
+    while (start := text.find(START, search)) >= 0:
+        before = text[max(at, start - 2) : start]
+        if escaped(before if len(before) == 2 else (done.last_two() + before)[-2:]):
+            if start > at:
+                done.add(text[at : start - 1])
+            else:
+                done.drop_last()
+            at, search = start, start + 2
+            continue
+        inner, end = start + 2, brackets.closing(start + 1)
+        escapes = brackets.escapes(inner, end if end >= 0 else len(text))
+        if end < 0:  # whatever follows is not looked at
+            done.add(text[at:inner] + without(text, escapes, inner, len(text)))
+            return Value("String", done.text())
+        if colon < inner:
+            colon = text.find(":", inner) % (len(text) + 1)  # the end, if there is none
+        found = _replace(without(text, escapes, inner, end), context, within) if colon < end else None
+        if found is not None:
+            value, inside = found
+            if value.type != "String" and not done.length and start == at and end == len(text) - 1:
+                return value
+            done.add(text[at:start])
+            done.add(_nested(value.text, context, inside))
+            at = search = end + 1
+            if done.length + len(text) - at > _LONGEST:
+                raise InterpolationError("the values of its placeholders make it too long")
+        elif escapes:  # they are gone, also if it stays
+            done.add(text[at:inner])
+            text = without(text, escapes, inner, end) + text[end:]
+            context.count(len(text))
+            brackets = Brackets(text)
+            at = search = 0
+            colon = -1
+        else:
+            search = inner
+    done.add(text[at:])
+    return Value("String", done.text())
 
 
-def _nested(text: str, context: _Context, inside: tuple[tuple[str, str], ...]) -> str:
-    if _START not in text:
+def _nested(text: str, context: _Context, within: _Within) -> str:
+    if START not in text:
         return text
     context.depth += 1
-    result = _expand(text, context, inside).text
+    if context.depth > _DEEPEST:
+        raise InterpolationError("its placeholders are nested too deeply")
+    result = _expand(text, context, within).text
     context.depth -= 1
     return result
 
 
-def _look_up(source: str, name: str, raw_name: str, context: _Context) -> str | None:
+# -- one placeholder --------------------------------------------------------------------------------------------
+
+
+def _replace(key: str, context: _Context, within: _Within) -> tuple[Value, _Within] | None:
+    """Return what stands for the placeholder `key` (without its brackets), and what that is part of; None if it stays.
+
+    What it is replaced by is not expanded yet."""
+    context.replaced += 1
+    if context.replaced > context.most:
+        raise InterpolationError("its placeholders lead to too many others")
+    context.count(len(key))
+    source, _, rest = key.partition(":")
+    raw_name, _, raw_directives = rest.partition(";")
+    before = len(context.lookups)
+    directives = parse_directives(_nested(raw_directives, context, within)) if raw_directives else {}
+    for_default = context.lookups[before:]
+    del context.lookups[before:]
+    name = _nested(raw_name, context, within)
+    # What stood in a secret is not told, and `key` may be a part of one.
+    hidden = bool(within.chain) and context.secret_seen
+    written = "…" if hidden else raw_name
+    label = within.label or _label(source, written)
+    value, reason = _look_up(source, name, label, context, within)
+    found = value is not None
+    if not found:
+        value = None if (source, name) in within.chain else directives.get("default")
+        context.lookups += for_default
+    defaulted = not found and value is not None
+    lookup = Lookup(
+        source="…" if hidden and source not in _SOURCES else source,
+        written=written,
+        name=name,
+        found=found,
+        defaulted=defaulted,
+        nested=bool(within.chain),
+        type=_type_shown(directives.get("type", ""), hidden or START in raw_directives),
+        default_from=tuple(each.label for each in for_default if not each.nested) if defaulted else (),
+        ignored=0 if hidden else sum(name not in _DIRECTIVES for name in directives),
+        meant=() if hidden or not raw_directives else _meant(directives),
+        reason=reason,
+    )
+    context.lookups.append(lookup)
+    if value is None:
+        return None
+    try:
+        result = _typed(value, directives)
+    except ConversionError as error:
+        raise InterpolationError(f"the value of {label} {error}") from None
+    return result, _Within((*within.chain, (source, name)), label)
+
+
+def _look_up(source: str, name: str, label: str, context: _Context, within: _Within) -> tuple[str | None, str]:
+    """Return the value that a source has, None if it has none, and why, as far as it tells."""
+    if (source, name) in within.chain:
+        return None, "it leads back to itself"
     if source == "conf":
-        other = context.conf.get(name)
-        if other is None:
-            raise InterpolationError(f"$[conf:{raw_name}] names a property that this configuration does not have")
-        return other.text
+        return _of_configuration(name, context.conf, label), ""
     values = context.sources.get(source)
-    return None if values is None else values.get(name)
+    if values is None:
+        return None, "" if source in _SOURCES else "there are the sources env, secret, prop and conf"
+    try:
+        value = values.get(name)
+    except ValueError:  # a process's environment says so of a name that none can have
+        value = None
+    if value is not None:
+        context.secret_seen |= source == "secret"
+        return value, ""
+    asked = getattr(values, "reason", None)
+    return None, str(asked(name)) if callable(asked) else ""
 
 
-def _directives_at(text: str) -> int:
-    """Find the `;` that ends the name: one inside a nested placeholder belongs to that."""
-    depth = 0
-    for at, sign in enumerate(text):
-        if sign == "[":
-            depth += 1
-        elif sign == "]":
-            depth -= 1
-        elif sign == ";" and depth <= 0:
-            return at
-    return -1
+def _of_configuration(name: str, conf: Mapping[str, object], label: str) -> str:
+    other = conf.get(name)
+    if other is None:
+        raise InterpolationError(f"{label} leads to a property that this configuration does not have")
+    if isinstance(other, Value):
+        return other.text
+    items = cast("Sequence[Scalar]", other) if isinstance(other, (list, tuple)) else None
+    kind = "String" if items is None else "String[]"
+    return Value(kind, cast("Scalar", other) if items is None else tuple(items)).text
 
 
-def _directives(text: str) -> dict[str, str]:
-    """Parse `name=value;name=value`; the last of a name wins; a backslash before `;` keeps it."""
-    found: dict[str, str] = {}
-    start = at = 0
-    while at <= len(text):
-        if at == len(text) or text[at] == ";":
-            if at < len(text) and at > start and _escaped(text[start:], at - start):
-                text = text[: at - 1] + text[at:]
-                continue
-            name, _, value = text[start:at].partition("=")
-            found[name] = value
-            start = at + 1
-        at += 1
-    return found
+def _type_shown(asked: str, hidden: bool) -> str:
+    return "…" if asked and hidden and not known(asked) else asked
 
 
-def _typed(text: str, type_name: str, delimiter: str | None) -> Value:
+def _meant(directives: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the directives that exist and have a name much like one that means nothing. The latter's own name is not
+    told: what looks like a directive may be the end of a default."""
+    unknown = [name for name in directives if name not in _DIRECTIVES]
+    return tuple(near for name in unknown[:10] for near in get_close_matches(name[:20], _DIRECTIVES, 1))
+
+
+def _typed(text: str, directives: Mapping[str, str]) -> Value:
+    """Return a value with the type that is asked for. Raises `ConversionError`."""
+    type_name, delimiter = directives.get("type"), directives.get("delimiter")
+    if type_name is None or not known(type_name):
+        return Value("String", text)
     if not type_name.endswith("[]"):
         return Value(boxed(type_name), convert(text, type_name))
-    parts = [text] if not delimiter else _split(text, delimiter)
+    if delimiter:
+        parts = split(text, delimiter)
+    else:  # the converter takes a text for one element, but for characters
+        parts = list(text) if type_name in ("char[]", "Character[]") else [text]
     return Value(type_name, tuple(convert(part, type_name[:-2]) for part in parts))
-
-
-def _split(text: str, delimiter: str) -> list[str]:
-    """Split at `delimiter`; a backslash before it keeps it, two are one backslash and then a split."""
-    parts: list[str] = []
-    part = ""
-    while True:
-        before, found, rest = text.partition(delimiter)
-        if not found:
-            return [*parts, part + text]
-        if _escaped(before, len(before)):
-            part += before[:-1] + delimiter
-        else:
-            parts.append(part + (before[:-1] if before.endswith("\\\\") else before))
-            part = ""
-        text = rest

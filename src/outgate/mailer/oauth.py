@@ -23,6 +23,7 @@ import os
 import re
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ from outgate.mailer.form_post import PROXY_SHARE, Answer, NotAnswered, checked, 
 from outgate.mailer.interpolate import Source
 from outgate.mailer.properties import Properties, properties_of
 from outgate.mailer.values import ConfigError
-from outgate.smtp.login import without
+from outgate.smtp.masks import Masks
 
 PID = "com.day.cq.mailer.oauth.impl.OAuthConfigurationProviderImpl"
 PROPERTIES = (
@@ -223,7 +224,7 @@ class Tokens:
         self.config = config
         self._clock = clock or SystemClock()
         self._env: Source = os.environ if env is None else env
-        self._context = _context(cafile)
+        self._context = _context(cafile) if config.token_url.startswith("https:") else None
         self._seconds = seconds
         self._on_rotated = on_rotated
         self._lock = threading.Lock()
@@ -233,6 +234,7 @@ class Tokens:
         self._tries = 0
         self._failure: TokenError | None = None
         self._failed_at = 0.0
+        _everywhere.add(self)
 
     def token(self) -> str:
         """Return an access token that is still good, fetching one if need be. Raises `TokenError`."""
@@ -273,7 +275,9 @@ class Tokens:
         """Fetch an access token; return the new refresh token, "" if it is still the old one."""
         began = self._clock.now()
         self._access = ""
-        answer = self._ask()
+        return self._take(self._ask(), began)
+
+    def _take(self, answer: Answer, began: float) -> str:
         document = _document(answer)
         if answer.status != 200:
             raise self._refused(answer, document)
@@ -350,7 +354,7 @@ class Tokens:
         config = self.config
         secrets = [secret for secret in (config.client_secret, config.refresh_token, self._refresh_token) if secret]
         forms = [form for secret in secrets for form in (secret, quote(secret, safe=""), quote_plus(secret))]
-        return without(text, forms)
+        return Masks("", *forms).text(text)
 
     def _tell(self, renewed: str) -> None:
         if self._on_rotated is None:
@@ -362,6 +366,19 @@ class Tokens:
             self._on_rotated(renewed)
         except Exception as error:  # the mail can go all the same
             _log.error("oauth.rotation_not_stored", server=self._server, error=type(error).__name__)
+
+
+_everywhere: weakref.WeakSet[Tokens] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for tokens in list(_everywhere):
+        # A thread that held it exists in the parent only.
+        tokens._lock = threading.Lock()  # pyright: ignore[reportPrivateUsage]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _context(cafile: str | Path | None) -> ssl.SSLContext:

@@ -1,34 +1,40 @@
-"""Read an OSGi configuration file (`<PID>.cfg.json`) the way Apache Felix does, with errors that help.
+"""Read and write OSGi configuration files (`<PID>.cfg.json`) the way Apache Felix does, with errors that help.
 
-Standards: OSGi Compendium chapter 150 (configurator: types, keys), RFC 8259 with `//` and `/* */` comments.
-Promises: any text gives values or `OsgiError` with line and column; comments are blanked in place, so that
-positions are those of the file; no error shows a value.
-Dangers: property names that differ only in case, or in a type, are one property: a clash is an error.
-Not here: placeholders (`mailer.interpolate`), which file to read (`mailer.folders`).
+Standards: OSGi Compendium chapter 150 (configurator: types, keys) and 707 (converter), as Apache Felix does them.
+Promises: any text gives values or `OsgiError` with line and column; values and types are those that Felix gives; what
+was written and is read again is the same; no error shows a value.
+Dangers: property names that differ only in case, or in a type, are one property: a clash is an error. Where Felix would
+change a value without a word (a number that is too large, a list for a single value), that is an error here.
+Not here: JSON (`mailer.commented_json`), types (`mailer.osgi_values`), placeholders (`mailer.interpolate`), which file
+to read (`mailer.folders`).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, cast
 
-from outgate.mailer.values import ConfigError, ConversionError, Scalar, Value, convert, known
+from outgate.mailer.commented_json import LONGEST, Array, JsonError, Lines, Member, Object, read_object, shown
+from outgate.mailer.osgi_values import SCALARS, UNTYPED, BadElement, exists, typed, untyped
+from outgate.mailer.values import ConfigError, ConversionError, Scalar, Value, boxed
 
-_SPACE = re.compile(r"[ \t\r\n]*")
-_TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"?|//[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTALL)
-_TYPED = re.compile(r"(?P<name>[^:].*?):(?P<type>[^:]*)", re.DOTALL)
-_COLLECTION = re.compile(r"Collection(?:<(?P<item>[A-Za-z]+)>)?")
-_CONFIGURATOR = frozenset(
-    {
-        ":configurator:resource-version",
-        ":configurator:symbolic-name",
-        ":configurator:version",
-        ":configurator:ranking",
-        ":configurator:policy",
-    }
-)
+MOST = 10_000  # properties
+
+_RESOURCE = ":configurator:resource-version", ":configurator:symbolic-name", ":configurator:version"
+_CONFIGURATOR = (*_RESOURCE, ":configurator:ranking", ":configurator:policy")
+_OTHER_NAMES = {
+    "number": "Long or Double",
+    "bigdecimal": "Double",
+    "text": "String",
+    "str": "String",
+    "list": "Collection",
+    "set": "Collection",
+    "array": "String[]",
+    "bool": "Boolean",
+}
 
 
 class OsgiError(ConfigError):
@@ -48,251 +54,204 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """One property as it stands in the file: `written_type` is what is behind the colon of its key, "" if nothing."""
+    """One property as it stands in the file: `written_type` is what is behind the colon of its key, "" if nothing;
+    `elements_at` has the places of the elements if the value is written as a list."""
 
     name: str
     value: Value
     written_type: str
     key_at: Place
     value_at: Place
+    elements_at: tuple[Place, ...] = ()
 
 
 def read(text: str) -> dict[str, Value]:
-    """Return the properties of a configuration by name, without their type suffix. Raises `OsgiError`."""
+    """Return the properties of a configuration by name, without their type suffix. Raises `OsgiError`.
+
+    At most 1 MiB, 10,000 properties, 50 objects and lists within each other."""
     return {name: found.value for name, found in parse(text).items()}
 
 
 def parse(text: str) -> dict[str, Property]:
     """Do as `read`, and tell where each property stands. Raises `OsgiError`."""
     if text.startswith("\ufeff"):
-        raise OsgiError("expected a JSON object, found a byte order mark", 1, 1)
-    reader = _Reader(_blank_comments(text))
+        raise OsgiError("expected a JSON object, found a byte order mark: save the file as UTF-8 without one", 1, 1)
+    lines = Lines(text)
     try:
-        return reader.read()
-    except RecursionError:
-        raise OsgiError("the values are nested too deeply", 1, 1) from None
+        return _Properties(lines).all_of(read_object(text))
+    except JsonError as error:
+        raise OsgiError(error.text, *lines.place(error.at)) from None
 
 
 def decode(data: bytes) -> str:
-    """Return a file's text. Raises `OsgiError` if it is not UTF-8."""
+    """Return a file's text. Raises `OsgiError` if it is too large, or not UTF-8."""
+    if len(data) > LONGEST:
+        raise OsgiError(f"expected at most {LONGEST} octets, found more: is this a configuration file?", 1, 1)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise OsgiError("expected UTF-8, found UTF-16: save the file as UTF-8", 1, 1)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        before = data[: error.start]
-        line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
-        raise OsgiError("expected UTF-8, found another encoding", line, column) from None
+        before = data[: error.start].decode("utf-8")
+        raise OsgiError(
+            "expected UTF-8, found another encoding (Latin-1?): save the file as UTF-8",
+            *Lines(before).place(len(before)),
+        ) from None
 
 
-def _blank_comments(text: str) -> str:
-    """Replace comments by spaces; line ends stay."""
+def write(properties: Mapping[str, Value]) -> str:
+    """Return the text of a configuration file; a key names its type where reading would give another without.
 
-    def blank(match: re.Match[str]) -> str:
-        token = match[0]
-        if token.startswith('"'):
-            return token
-        if token.startswith("/*") and (len(token) < 4 or not token.endswith("*/")):
-            line, column = _place(text, match.start())
-            raise OsgiError("expected the end of this comment (*/), found the end of the file", line, column)
-        return re.sub(r"[^\r\n]", " ", token)
-
-    return _TOKEN.sub(blank, text)
-
-
-def _place(text: str, at: int) -> tuple[int, int]:
-    line = text.count("\n", 0, at) + 1
-    return line, at - (text.rfind("\n", 0, at) + 1) + 1
-
-
-@dataclass(slots=True)
-class _Seen:
-    name: str
-    line: int
+    Raises `ConfigError` for what no file can say: a name that is empty or has a colon, an unknown type, a value that
+    does not have its type."""
+    lines: list[str] = []
+    for name, value in properties.items():
+        if not name or ":" in name:
+            raise ConfigError("a property's name has at least one character, and no colon", name=shown(name))
+        key = name if _goes_without_type(value) else f"{name}:{value.type}"
+        items = value.value if isinstance(value.value, tuple) else (value.value,)
+        written = ", ".join(_json(item) for item in items)
+        lines.append(f"  {json.dumps(key, ensure_ascii=False)}: {f'[{written}]' if items is value.value else written}")
+    text = "{\n" + ",\n".join(lines) + "\n}\n" if lines else "{}\n"
+    try:
+        again = read(text)
+    except OsgiError as error:
+        raise ConfigError(f"cannot be written: {error.text}") from None
+    for name, value in properties.items():
+        if repr((again[name].type, again[name].value)) != repr((value.type, value.value)):
+            raise ConfigError(f"the value is none of type {value.type}", name=shown(name))
+    return text
 
 
-class _Reader:
-    """Reads one object; each value is left to the standard decoder, so that every position is known."""
+def _goes_without_type(value: Value) -> bool:
+    if value.type in UNTYPED:
+        return not isinstance(value.value, float) or math.isfinite(value.value)
+    items = value.value if isinstance(value.value, tuple) else ()
+    if not value.type.endswith("[]") or value.type[:-2] not in UNTYPED:
+        return False
+    return (bool(items) or value.type == "String[]") and all(
+        not isinstance(item, float) or math.isfinite(item) for item in items
+    )
 
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-        self._decoder = json.JSONDecoder(parse_constant=self._constant)
-        self._seen: dict[str, _Seen] = {}
 
-    def read(self) -> dict[str, Property]:
+def _json(item: Scalar) -> str:
+    if isinstance(item, float) and not math.isfinite(item):
+        return '"NaN"' if math.isnan(item) else '"Infinity"' if item > 0 else '"-Infinity"'
+    return json.dumps(item, ensure_ascii=False)
+
+
+# -- from JSON to properties ------------------------------------------------------------------------------------
+
+
+class _Properties:
+    """Makes properties of the members of an object."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._seen: dict[str, tuple[str, int]] = {}
+
+    def all_of(self, document: Object) -> dict[str, Property]:
+        if len(document.members) > MOST:
+            raise JsonError(f"expected at most {MOST} properties, found more", document.members[MOST].name_at)
+        self._one_configuration(document)
         found: dict[str, Property] = {}
-        self._take("{", "expected { at the beginning of the configuration")
-        if self._peek() == "}":
-            self._at += 1
-        else:
-            while True:
-                self._property(found)
-                sign = self._peek()
-                if sign == ",":
-                    comma = self._at
-                    self._at += 1
-                    if self._peek() == "}":
-                        self._at = comma
-                        self._fail("expected no comma behind the last property")
-                elif sign == "}":
-                    self._at += 1
-                    break
-                else:
-                    self._fail("expected , or } behind a property")
-        if self._peek():
-            self._fail("expected nothing behind the configuration")
+        for member in document.members:
+            if member.name.startswith(":configurator:"):
+                self._configurator(member)
+                continue
+            one = self._property(member)
+            found[one.name] = one
         return found
 
-    def _property(self, found: dict[str, Property]) -> None:
-        if self._peek() != '"':
-            self._fail("expected a property name in double quotes")
-        start = self._at
-        key = cast("str", self._value())
-        self._take(":", "expected : behind a property name")
-        self._peek()
-        value_at = self._at
-        raw = self._value()
-        if key.startswith(":configurator:"):
-            if key not in _CONFIGURATOR:
-                self._at = start
-                self._fail("expected one of the :configurator: keys that exist", found=False)
-            return
-        name, type_name = self._split(key, start)
-        self._once(name, start)
+    def _property(self, member: Member) -> Property:
+        name, colon, type_name = member.name.partition(":")
+        if not name:
+            raise JsonError("expected a property name, found none", member.name_at)
+        if colon:
+            _check_type(type_name, member)
+        self._once(name, member.name_at)
+        places = member.value.places if isinstance(member.value, Array) else ()
         try:
-            value = _typed(raw, type_name) if type_name else _untyped(raw)
+            value = typed(member.value, type_name) if colon else untyped(member.value)
+        except BadElement as error:
+            at = places[error.index] if places else member.value_at
+            raise JsonError(f"element {error.index + 1} of {shown(member.name)} {error.text}", at) from None
         except ConversionError as error:
-            self._at = value_at
-            self._fail(f"the value of {key} {error}", found=False)
-        found[name] = Property(
-            name, value, type_name, Place(*_place(self._text, start)), Place(*_place(self._text, value_at))
+            raise JsonError(f"the value of {shown(member.name)} {error.text}", member.value_at) from None
+        return Property(
+            name,
+            value,
+            type_name,
+            Place(*self._lines.place(member.name_at)),
+            Place(*self._lines.place(member.value_at)),
+            tuple(Place(*self._lines.place(at)) for at in places),
         )
 
-    def _split(self, key: str, start: int) -> tuple[str, str]:
-        match = _TYPED.fullmatch(key)
-        if match is None:
-            return key, ""
-        type_name = match["type"]
-        collection = _COLLECTION.fullmatch(type_name)
-        item = collection["item"] if collection else None
-        if collection and (item is None or (known(item) and item[0].isupper())):
-            return match["name"], type_name
-        if type_name in ("binary", "binary[]"):
-            self._at = start
-            self._fail(f"type {type_name} is for configurations in bundles only", found=False)
-        if not known(type_name):
-            self._at = start
-            self._fail("expected a type that exists behind the colon of a property name", found=False)
-        return match["name"], type_name
-
-    def _once(self, name: str, start: int) -> None:
-        earlier = self._seen.get(name.lower())
-        line = _place(self._text, start)[0]
-        if earlier is not None:
-            self._at = start
-            self._fail(
-                f'"{name}" is the same property as "{earlier.name}" in line {earlier.line}'
-                " (names are not case-sensitive, types do not tell them apart)",
-                found=False,
+    def _once(self, name: str, at: int) -> None:
+        folded = name.lower()
+        if folded in self._seen:
+            earlier, line = self._seen[folded]
+            raise JsonError(
+                f"{shown(name)} is the same property as {shown(earlier)} in line {line}"
+                " (names are not case-sensitive, types do not tell them apart): keep one of the two",
+                at,
             )
-        self._seen[name.lower()] = _Seen(name, line)
+        self._seen[folded] = name, self._lines.place(at)[0]
 
-    # -- small print ----------------------------------------------------------------------------------------
+    def _configurator(self, member: Member) -> None:
+        """Keys of this kind are no properties; they are for files in bundles, with several configurations each."""
+        if member.name not in _CONFIGURATOR:
+            hint = _near(member.name, _CONFIGURATOR)
+            told = f": did you mean {hint}?" if hint else ""
+            raise JsonError(
+                f"expected one of the :configurator: keys that exist, found {shown(member.name)}{told}", member.name_at
+            )
+        self._once(member.name, member.name_at)
 
-    def _peek(self) -> str:
-        match = _SPACE.match(self._text, self._at)
-        self._at = match.end() if match else self._at
-        return self._text[self._at : self._at + 1]
-
-    def _take(self, sign: str, expected: str) -> None:
-        if self._peek() != sign:
-            self._fail(expected)
-        self._at += 1
-
-    def _value(self) -> Any:
-        try:
-            value, self._at = self._decoder.raw_decode(self._text, self._at)
-        except json.JSONDecodeError as error:
-            self._at = error.pos
-            self._fail(_EXPECTED.get(error.msg, error.msg[:1].lower() + error.msg[1:]))
-        except ValueError:  # a number with thousands of digits
-            self._fail("expected a number of a size that can be", found=False)
-        return value
-
-    def _constant(self, name: str) -> NoReturn:
-        self._fail(f"expected a JSON value, {name} is none", found=False)
-
-    def _fail(self, text: str, *, found: bool = True) -> NoReturn:
-        if found:
-            sign = self._text[self._at : self._at + 1]
-            hint = _HINTS.get(sign, "")
-            text += f", found {sign!r}{hint}" if sign else ", found the end of the file"
-        raise OsgiError(text, *_place(self._text, self._at))
+    def _one_configuration(self, document: Object) -> None:
+        """Refuse a resource file with several configurations: read as one, each would be a property with JSON text."""
+        others = [each for each in document.members if not each.name.startswith(":")]
+        resource = any(each.name in _RESOURCE for each in document.members)
+        if resource and others and all(isinstance(each.value, Object) for each in others):
+            pid = shown(others[0].name)
+            raise JsonError(
+                f"expected the properties of one configuration, found {pid} as in a file with several (these belong in"
+                f" bundles): write a file for each, named after its PID",
+                others[0].name_at,
+            )
 
 
-_EXPECTED = {
-    "Expecting value": "expected a value",
-    "Expecting property name enclosed in double quotes": "expected a property name in double quotes",
-    "Expecting ':' delimiter": "expected :",
-    "Expecting ',' delimiter": "expected ,",
-    "Illegal trailing comma before end of object": "expected no comma behind the last property",
-    "Illegal trailing comma before end of array": "expected no comma behind the last element",
-    "Unterminated string starting at": "expected the closing quote of this string",
-    "Invalid control character at": "expected no line end or control character inside a string",
-}
-_HINTS = {"'": " (JSON has no single quotes)", "#": " (comments begin with // here)"}
-
-
-def _untyped(raw: Any) -> Value:
-    """Choose the type that the value itself suggests."""
-    if raw is None:
-        raise ConversionError("is null, which voids the whole file: leave the property out instead")
-    if isinstance(raw, list):
-        items = cast("list[Any]", raw)
-        kinds = {_kind(item) for item in items} or {"String"}
-        kind = kinds.pop()
-        if not kinds and kind:
-            return Value(f"{kind}[]", tuple(convert(item, kind) for item in items))
-        return Value("String", _json(items))
-    kind = _kind(raw)
-    return Value(kind, convert(raw, kind)) if kind else Value("String", _json(raw))
-
-
-def _kind(raw: Any) -> str:
-    """Return the type of an untyped scalar, "" for what is none."""
-    if isinstance(raw, bool):
-        return "Boolean"
-    if isinstance(raw, int):
-        return "Long"
-    if isinstance(raw, float):
-        return "Double"
-    return "String" if isinstance(raw, str) else ""
-
-
-def _json(raw: Any) -> str:
-    return json.dumps(raw, separators=(",", ":"), ensure_ascii=False)
-
-
-def _typed(raw: Any, type_name: str) -> Value:
-    collection = _COLLECTION.fullmatch(type_name)
-    if collection or type_name.endswith("[]"):
-        item_type = (collection["item"] or "") if collection else type_name[:-2]
-        items = cast("list[Any]", raw) if isinstance(raw, list) else [raw]
-        return Value(type_name, tuple(_scalar(item, item_type or _kind(item)) for item in items))
-    value = Value(type_name, _scalar(raw, type_name))
-    return Value(_BOXED.get(type_name, type_name), value.value)
-
-
-def _scalar(raw: Any, type_name: str) -> Scalar:
-    if not _kind(raw):
-        raise ConversionError(f"cannot be of type {type_name}" if type_name else "is no scalar")
-    if isinstance(raw, str) and "$[" in raw and type_name not in ("String", ""):
-        raise ConversionError(
-            f"is a placeholder, but the type {type_name} applies before placeholders are replaced:"
-            f" write ;type={type_name} inside the placeholder instead"
+def _check_type(type_name: str, member: Member) -> None:
+    if type_name in ("binary", "binary[]"):
+        raise JsonError(
+            f"type {type_name} is for configurations in bundles only: the value would be the path of a file there",
+            member.name_at,
         )
-    return convert(cast("Scalar", raw), type_name)
+    if exists(type_name):
+        return
+    hint = _type_meant(type_name)
+    told = f"did you mean {hint}?" if hint else "what is behind a colon in a property name is its type"
+    raise JsonError(
+        f"expected a type that exists behind the colon of a property name, found {shown(type_name)}: {told}",
+        member.name_at,
+    )
 
 
-_BOXED = {"int": "Integer", "long": "Long", "char": "Character"} | {
-    name: name.capitalize() for name in ("float", "double", "byte", "short", "boolean")
-}
+def _type_meant(type_name: str) -> str:
+    asked = re.sub(r"^java\.(?:lang|util)\.|\s", "", type_name)
+    if asked.startswith(("List", "Set", "ArrayList", "collection")):
+        asked = "Collection" + asked[asked.find("<") :] if "<" in asked else "Collection"
+    if asked.startswith("Collection<"):
+        item = asked[11:].rstrip(">").removesuffix("[]")
+        near = next((each for each in SCALARS if each == boxed(item)), "") or _type_meant(item)
+        return f"Collection<{near}>" if near in SCALARS else "Collection"
+    if asked.lower() in _OTHER_NAMES:
+        return _OTHER_NAMES[asked.lower()]
+    names = [*SCALARS, *(f"{each}[]" for each in SCALARS), "Collection", "int", "int[]", "char", "char[]"]
+    return next((each for each in names if each.lower() == asked.lower()), "") or _near(asked, names)
+
+
+def _near(given: str, known_names: tuple[str, ...] | list[str]) -> str:
+    import difflib  # only when something is wrong
+
+    return next(iter(difflib.get_close_matches(given[:60], known_names, n=1, cutoff=0.6)), "")

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from outgate.mailer.folders import ConfigFile
-from outgate.mailer.interpolate import Explained, Source, explain
+from outgate.mailer.interpolate import Explained, Lookup, Source, explain
 from outgate.mailer.osgi import Place, Property
-from outgate.mailer.values import ConfigError, Value, as_text
+from outgate.mailer.values import ConfigError, Value
 
 _NOWHERE = Place(0, 0)
 
@@ -74,14 +74,14 @@ class Properties:
         if settled is None:
             return ()
         self._complete(settled)
-        value = settled.value.value
-        return tuple(as_text(item) for item in value) if isinstance(value, tuple) else (settled.value.text,)
+        return settled.value.texts
 
     def flag(self, name: str, default: bool = False) -> bool:
         """Return a boolean, which may be written as text; an empty one is false. Raises `ConfigError`."""
-        text = self.text(name, str(default)).strip().lower()
+        text = self.text(name, str(default)).lower()
         if text not in ("true", "false", ""):
-            raise self.error(name, "expected true or false")
+            hint = ": without spaces" if text.strip() in ("true", "false") else ""
+            raise self.error(name, f"expected true or false{hint}")
         return text == "true"
 
     def error(self, name: str, text: str) -> ConfigError:
@@ -92,12 +92,21 @@ class Properties:
         return ConfigError(text, name=shown, file=self.where, line=place.line, column=place.column)
 
     def _complete(self, settled: Settled) -> None:
-        if settled.explained.stayed:
+        stayed = [each for each in settled.explained.lookups if each.stayed and not each.nested]
+        if stayed:
+            secret = all(each.source == "secret" for each in stayed)
             raise self.error(
                 settled.name,
-                f"nothing is set for {', '.join(settled.explained.stayed)}: set it in the environment,"
-                " or give the placeholder a default",
+                f"nothing is set for {', '.join(map(_told, stayed))}: set it"
+                f"{' as a secret' if secret else ' in the environment'}, or give the placeholder a default",
             )
+
+
+def _told(lookup: Lookup) -> str:
+    """Return a placeholder that stayed, with what is known of why."""
+    reasons = [lookup.reason, *(f"did you mean the directive {name}?" for name in lookup.meant)]
+    told = "; ".join(reason for reason in reasons if reason)
+    return f"{lookup.label} ({told})" if told else lookup.label
 
 
 def properties_of(file: ConfigFile, *, env: Source, secrets: Source, props: Source | None = None) -> Properties:

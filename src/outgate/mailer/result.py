@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from outgate.mailer.masks import Masks
+    from outgate.smtp.masks import Masks
     from outgate.smtp.reply import Reply
     from outgate.smtp.transaction import Step
 

@@ -18,13 +18,13 @@ from outgate.mailer import remedies
 from outgate.mailer.config import MailConfig
 from outgate.mailer.errors import MessageError, SendFailed
 from outgate.mailer.idle import Held, Idle
-from outgate.mailer.masks import Masks
 from outgate.mailer.result import SendResult, refused_by, result_of
 from outgate.mailer.target import Target
 from outgate.mailer.values import ConfigError
 from outgate.mailer.wire import Letter
 from outgate.smtp.connecting import ConnectFailed
 from outgate.smtp.errors import LocalProtocolError
+from outgate.smtp.masks import Masks
 from outgate.smtp.reply import Reply
 from outgate.smtp.transaction import Step, Transaction, TransactionResult
 

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from email.message import Message
     from pathlib import Path
 
-    from outgate.mailer.config import Forward, Forwards, MailConfig
+    from outgate.mailer.config import MailConfig
+    from outgate.mailer.forwards import Forward, Forwards
     from outgate.mailer.interpolate import Source
     from outgate.mailer.limits import Limits
     from outgate.mailer.oauth import Tokens
+    from outgate.mailer.secret_files import Directories
     from outgate.mailer.sending import Plan
     from outgate.mailer.wire import Letter
     from outgate.smtp.connecting import ClientTimeouts
@@ -88,7 +90,7 @@ class Service:
         run_modes: Iterable[str] = (),
         *,
         env: Source | None = None,
-        secrets: Source | str | Path | None = None,
+        secrets: Source | Directories | None = None,
         forwards: object = None,
         tls_names: NameCheck = "forward",
         cafile: str | Path | None = None,
@@ -96,14 +98,16 @@ class Service:
         debug: bool = False,
         timeouts: ClientTimeouts | None = None,
         limits: Limits | None = None,
+        tokens: Tokens | None = None,
     ) -> Self:
         """Read the configuration in a file, or in a folder with `config[.modes]` folders. Raises `ConfigError`.
 
         `env` is the process's environment if None; `secrets` the directories in its OUTGATE_SECRETS;
         `forwards` the file in its OUTGATE_FORWARDS; `cafile` the certificates in its SSL_CERT_FILE, else the
         system's. `classic` does not force STARTTLS when `smtp.ssl` is off; `debug` is `debug.email`. With `oauth.flow`
-        the provider's configuration is read from the same place (of a file: its folder), for the same run modes.
-        `timeouts` are seconds for each wait (60 to connect and for a reply, 600 for the reply to the content)."""
+        the provider's configuration is read from the same place (of a file: its folder), for the same run modes;
+        `tokens` stand in for what it says, for whoever stores refresh tokens that change. `timeouts` are seconds for
+        each wait (60 to connect and for a reply, 600 for the reply to the content)."""
         from dataclasses import replace
 
         from outgate.mailer import config as configuration
@@ -123,7 +127,7 @@ class Service:
             cafile=cafile,
             timeouts=timeouts,
             limits=limits,
-            tokens=_tokens(path, modes, source, kept, cafile) if config.oauth else None,
+            tokens=tokens or _tokens(path, modes, source, kept, cafile) if config.oauth else None,
         )
 
     @property

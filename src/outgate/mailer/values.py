@@ -8,11 +8,10 @@ Not here: files (`mailer.osgi`), placeholders (`mailer.interpolate`).
 
 from __future__ import annotations
 
-import math
-import re
-import struct
 from dataclasses import dataclass, field
 from typing import Self
+
+from outgate.mailer import java_numbers
 
 Scalar = str | int | float | bool
 
@@ -28,9 +27,6 @@ _CANONICAL = {
 }
 _SCALARS = frozenset({"String", *_CANONICAL.values()})
 _BITS = {"Byte": 8, "Short": 16, "Integer": 32, "Long": 64}
-_INTEGER = re.compile(r"[+-]?[0-9]{1,40}")
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?[dDfF]?")
-_NAMED = {"NaN": math.nan, "Infinity": math.inf, "+Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class ConfigError(Exception):
@@ -77,15 +73,29 @@ class Value:
     def text(self) -> str:
         """Return the value as Java would write it."""
         if isinstance(self.value, tuple):
-            return "[" + ", ".join(as_text(item) for item in self.value) + "]"
-        return as_text(self.value)
+            return "[" + ", ".join(self.texts) + "]"
+        return as_text(self.value, self.type)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return the elements as Java would write each; a scalar is the only one."""
+        items = self.value if isinstance(self.value, tuple) else (self.value,)
+        return tuple(as_text(item, self.type) for item in items)
 
 
-def as_text(value: Scalar) -> str:
-    """Return a scalar as Java would write it."""
+def as_text(value: Scalar, type_name: str = "") -> str:
+    """Return a scalar as Java would write it; `type_name` tells a Float from a Double."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float):
+        return java_numbers.written(value, single="float" in type_name.lower())
     return str(value)
+
+
+def shown(text: str) -> str:
+    """Return a name from outside as an error may show it: cut, and in characters that any terminal takes."""
+    safe = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text[:100])
+    return safe + ("…" if len(text) > 100 else "")
 
 
 def known(type_name: str) -> bool:
@@ -109,21 +119,27 @@ def convert(given: Scalar, type_name: str) -> Scalar:
     if name == "Boolean":
         return given.lower() == "true" if isinstance(given, str) else bool(given)
     if name == "Character":
-        text = as_text(given)
-        if len(text) != 1:
-            raise ConversionError(f"is not a single character, as {type_name} must be")
-        return text
+        return _character(given)
     return _integer(given, name) if name in _BITS else _floating(given, name)
+
+
+def _character(given: Scalar) -> str:
+    """Return the first character, as the converter does: the rest is lost, and of nothing it is U+0000."""
+    text = as_text(given)
+    if text[:1] > "\uffff":
+        raise ConversionError("begins with a character that Java's Character cannot hold")
+    return text[:1] or "\0"
 
 
 def _integer(given: Scalar, name: str) -> int:
     if isinstance(given, str):
-        if _INTEGER.fullmatch(given) is None:
+        found = java_numbers.whole(given)
+        if found is None:
             raise ConversionError(f"is not a number of type {name}")
-        number = int(given)
+        number = found
     elif isinstance(given, float):
         if not given.is_integer():
-            raise ConversionError(f"is not a whole number, as {name} must be")
+            raise ConversionError(f"is not a number of type {name}")
         number = int(given)
     else:
         number = int(given)
@@ -134,18 +150,10 @@ def _integer(given: Scalar, name: str) -> int:
 
 
 def _floating(given: Scalar, name: str) -> float:
-    if isinstance(given, str):
-        text = given.strip()
-        if text in _NAMED:
-            return _NAMED[text]
-        if _DECIMAL.fullmatch(text) is None:
-            raise ConversionError(f"is not a number of type {name}")
-        number = float(text.rstrip("dDfF"))
-    else:
-        number = float(given)
-    if name == "Double":
-        return number
-    try:
-        return struct.unpack("f", struct.pack("f", number))[0]
-    except OverflowError:
-        return math.copysign(math.inf, number)
+    single = name == "Float"
+    if not isinstance(given, str):
+        return java_numbers.to_single(float(given)) if single else float(given)
+    number = java_numbers.floating(given, single=single)
+    if number is None:
+        raise ConversionError(f"is not a number of type {name}")
+    return number

@@ -1,11 +1,12 @@
-"""The client's half of AUTH: what a login sends line by line, what a refusal says, and what nobody may read of it.
+"""The client's half of AUTH: which mechanism, what a login sends line by line, what a refusal says.
 
 Standards: RFC 4954 (AUTH), RFC 4616 (PLAIN), draft-murchison-sasl-login (LOGIN), XOAUTH2 as Google and Microsoft
 document it, RFC 6750 section 2.1 (what a token is made of).
-Promises: an AUTH command is no longer than RFC 4954 section 4 lets it be; what cannot be sent is refused before
-anything is; a server that repeats a secret, whole or in part, is not quoted with it.
+Promises: an AUTH command is no longer than RFC 4954 section 4 lets it be (Dovecot takes no longer one, and no token of
+Microsoft's is shorter); what cannot be sent is refused before anything is.
 Dangers: passwords and tokens: an `Answers` is for the machine alone and has no `repr` that shows one.
-Not here: when a login may be sent (`smtp.client`: in TLS only), the server's half (`smtp.sasl`).
+Not here: when a login may be sent (`smtp.client`: in TLS only), the server's half (`smtp.sasl`), servers that repeat
+what they were told (`smtp.masks`).
 """
 
 from __future__ import annotations
@@ -14,16 +15,13 @@ import binascii
 import json
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from outgate.smtp.errors import LocalProtocolError
 from outgate.smtp.reply import Reply
 
 _LONGEST_COMMAND = 512  # octets with CR LF (RFC 5321 section 4.5.3.1.4): a longer response waits for the 334
-_SHORTEST_SECRET = 4  # signs: shorter ones are in any text, and no secret
-_FRAGMENT = 12  # signs of a secret in a row that are no chance
-_HIDDEN = "(password)"
 _TOKEN = re.compile(r"[!-~]{1,65536}")
 _STATUS = re.compile(r"[A-Za-z0-9 ._/:\-]{1,100}")
 
@@ -114,33 +112,3 @@ def _explained(challenge: str) -> str:
     fields = cast("dict[str, Any]", document)
     told = [(name, str(fields.get(name) or "")) for name in ("status", "scope")]
     return ", ".join(f"{name} {value}" for name, value in told if _STATUS.fullmatch(value))
-
-
-def hidden(text: str, login: tuple[str, str] | None) -> str:
-    """Return `text` of a server that was told `login` (user name, password or token) without the secret, should it
-    repeat it, or a part that can be known again: what servers say is shown in trails, errors and answers of the API."""
-    if login is None:
-        return text
-    user, secret = login
-    forms = [_plain(user, secret), _xoauth2(user, secret), b64encode(_octets(secret)), _octets(secret)]
-    return without(text, [form.decode("utf-8") for form in forms])
-
-
-def without(text: str, secrets: Iterable[str]) -> str:
-    """Return `text` with each of `secrets` replaced; one that was cut is known by twelve of its signs."""
-    known = sorted({secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}, key=len, reverse=True)
-    for secret in known:
-        text = text.replace(secret, _HIDDEN)
-    pieces = {secret[at : at + _FRAGMENT] for secret in known for at in range(len(secret) - _FRAGMENT + 1)}
-    if not any(text[at : at + _FRAGMENT] in pieces for at in range(len(text) - _FRAGMENT + 1)):
-        return text
-    shown: list[str] = []
-    covered = 0
-    for at, sign in enumerate(text):
-        if text[at : at + _FRAGMENT] in pieces:
-            if at >= covered:
-                shown.append(_HIDDEN)
-            covered = at + _FRAGMENT
-        if at >= covered:
-            shown.append(sign)
-    return "".join(shown)

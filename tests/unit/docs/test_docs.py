@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
+
+import pytest
 
 from outgate.model.flow import Status
 from outgate.settings import Settings
@@ -153,3 +156,53 @@ def test_every_notice_about_mail_is_on_the_page_of_the_egress() -> None:
 
     page = (ROOT / "docs" / "egress.md").read_text("utf-8")
     assert dict(re.findall(r"^\| `(mail\.[a-z-]+)` \| (.+) \|$", page, re.MULTILINE)) == NOTICES
+
+
+def test_the_files_on_the_oauth_page_are_ready_to_paste() -> None:
+    from outgate.mailer import config, oauth, osgi
+    from outgate.mailer.folders import ConfigFile, Configurations
+
+    page = (ROOT / "docs" / "oauth.md").read_text("utf-8")
+    microsoft, google, mail, pieces = (text.encode() for text in re.findall(r"^```json\n(.*?)^```", page, re.M | re.S))
+    env = {"SMTP_OAUTH_TENANT": "shop.test", "SMTP_OAUTH_CLIENT_ID": "id", "EMAIL_USERNAME": "mailer@shop.test"}
+    secrets = {"SECRET_SMTP_OAUTH_CLIENT_SECRET": "s", "SECRET_SMTP_OAUTH_REFRESH_TOKEN": "r"}
+
+    def load(data: bytes) -> oauth.OAuthConfig:
+        place = Configurations("page", (ConfigFile(oauth.PID, (), "page", data),))
+        return oauth.load(place, env=env, secrets=secrets)
+
+    redirect = {"redirect_url": "http://localhost"}
+    assert load(microsoft) == replace(oauth.microsoft("shop.test", "id", "s", "r"), **redirect)
+    assert load(google) == replace(oauth.google("id", "s", "r"), **redirect)
+    settled = config.settle(osgi.read(mail.decode()), env=env, secrets=secrets)
+    assert (settled.oauth, settled.tls, settled.port, settled.user) == (True, "required", 30587, "mailer@shop.test")
+    secrets = {"SECRET_SMTP_OAUTH_REFRESH_TOKEN_1": "a" * 499, "SECRET_SMTP_OAUTH_REFRESH_TOKEN_2": "b" * 499}
+    joined = microsoft.replace(b'"$[secret:SECRET_SMTP_OAUTH_REFRESH_TOKEN]"', pieces.split(b": ")[1].split(b"\n")[0])
+    secrets["SECRET_SMTP_OAUTH_CLIENT_SECRET"] = "s"
+    assert load(joined).refresh_token == "a" * 499 + "b" * 499
+
+
+def test_the_errors_on_the_oauth_page_are_the_programs() -> None:
+    from outgate.mailer import oauth
+    from outgate.mailer.folders import ConfigFile, Configurations
+    from outgate.mailer.form_post import Answer
+    from outgate.smtp.login import choose
+
+    tokens = oauth.Tokens(oauth.google("id", "s", "r"), env={})
+    errors = {400: "invalid_scope", 404: "", 302: "", 503: "", 401: "invalid_client", 403: "invalid_grant"}
+    told = [str(tokens._refused(Answer(status, "", b""), {"error": error})) for status, error in errors.items()]
+    misnamed = Configurations("", (ConfigFile(f"called {oauth.PID}", (), "", b"{}"),))
+    for fails in (
+        lambda: choose(("XOAUTH2",), {"AUTH": "PLAIN"}, tls=True),
+        lambda: oauth.load(misnamed, env={}, secrets={}),
+        lambda: oauth.load(
+            Configurations("", (ConfigFile(oauth.PID, (), "", b'{"clientId": "$[secret:X]"}'),)), env={}, secrets={}
+        ),
+    ):
+        with pytest.raises(Exception) as caught:  # their texts are what is compared
+            fails()
+        told.append(str(caught.value))
+    page = (ROOT / "docs" / "oauth.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| [^|]+ \|$", page, re.MULTILINE)[1:]
+    found = [row for row in rows if any(re.split(r" …|`", row)[0] in text for text in told)]
+    assert len(found) == len(told) == len(rows) - 3, set(rows) - set(found)

@@ -31,12 +31,16 @@ def test_conf_names_are_not_case_sensitive_and_the_pid_is_one() -> None:
     assert settled is not None and settled.written == Value("String", "$[conf:B]/$[conf:service.pid]")
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"), [("true", True), ('"TRUE"', True), ('"false"', False), ('""', False), ('" true "', True)]
-)
+@pytest.mark.parametrize(("given", "expected"), [("true", True), ('"TRUE"', True), ('"false"', False), ('""', False)])
 def test_flags(given: str, expected: bool) -> None:
     assert properties(f'{{"f": {given}}}').flag("F") is expected
     assert properties("{}").flag("f", default=True) is True
+
+
+@pytest.mark.parametrize("given", ['" true "', '"yes"', "1", '["true"]'])
+def test_bad_flags(given: str) -> None:
+    with pytest.raises(ConfigError, match="line 1, column 7: f: expected"):
+        properties(f'{{"f": {given}}}').flag("f")
 
 
 def test_errors_have_the_place_of_the_value() -> None:

@@ -249,7 +249,7 @@ async def test_a_server_that_repeats_the_password_has_it_shown_nowhere(mechanism
         shown = said(steps) + repr(found) + (str(found.reply) if isinstance(found, NoHost) else "")
         if isinstance(found, Opened):
             shown += repr(found.connection.greeting_steps)
-        assert code == b"334" or "you said (password)" in shown
+        assert code == b"334" or "you said (secret)" in shown
         assert not any(form.decode() in shown for form in forms)
 
 

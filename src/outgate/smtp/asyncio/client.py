@@ -43,7 +43,8 @@ from outgate.smtp.client import (
 )
 from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, why
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError, SpokeEarly
-from outgate.smtp.login import choose, hidden
+from outgate.smtp.login import choose
+from outgate.smtp.masks import Masks
 from outgate.smtp.reply import Reply
 
 __all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "KeepAlive", "TlsMode", "connect", "dial"]
@@ -398,8 +399,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._log_in_or_open()
         elif type(event) is Authenticated:
-            lines = tuple([hidden(line, self.login) for line in event.reply.lines])
-            said = Reply(event.reply.code, event.reply.enhanced, lines)
+            said = Masks(*self.login or ()).reply(event.reply)
             self._step("AUTH", said)
             if self._verdict is not None:
                 if not self._verdict.done():
@@ -576,7 +576,7 @@ class Connection(asyncio.Protocol):
                 lives()
 
     def _broke(self, error: RemoteProtocolError) -> None:
-        self._error = hidden(str(error), self.login) if self._stage == "auth" else str(error)
+        self._error = Masks(*self.login or ()).text(str(error)) if self._stage == "auth" else str(error)
         self._injected = isinstance(error, SpokeEarly)
 
     def _done(self, result: TransactionResult) -> None:

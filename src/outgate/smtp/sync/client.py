@@ -37,7 +37,8 @@ from outgate.smtp.client import (
 )
 from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, certificate_names, why
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError
-from outgate.smtp.login import choose, hidden
+from outgate.smtp.login import choose
+from outgate.smtp.masks import Masks
 from outgate.smtp.reply import Reply
 
 __all__ = ["ClientTimeouts", "ConnectFailed", "Connection", "TlsMode", "connect"]
@@ -105,7 +106,7 @@ class Connection:
         self._clock = clock
         self._error = ""
         self._steps: list[Step] = []
-        self._told: tuple[str, str] | None = None
+        self._masks = Masks()
         self.peer = peer
         self.tls = ""
         self.deadline: float | None = None
@@ -209,9 +210,8 @@ class Connection:
             self._machine.auth(mechanism, user, secret)
         except LocalProtocolError as error:
             raise self._failed("auth", str(error)) from None
-        self._told = (user, secret)
-        said = self._expect("auth", (Authenticated,)).reply
-        answer = Reply(said.code, said.enhanced, tuple([hidden(line, (user, secret)) for line in said.lines]))
+        self._masks = Masks(user, secret)
+        answer = self._masks.reply(self._expect("auth", (Authenticated,)).reply)
         self._note(f"AUTH {mechanism}", answer)
         return answer
 
@@ -295,7 +295,7 @@ class Connection:
 
         self._wait(match)
         if not found:
-            text = hidden(self._error or "the server closed the session", self._told)
+            text = self._masks.text(self._error or "the server closed the session")
             self._steps.append(Step(self._clock.now(), f"wait for the peer ({stage})", text))
             raise self._failed(stage, text)
         return found[0]

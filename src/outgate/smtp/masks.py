@@ -5,7 +5,7 @@ Promises: pure; a secret that a server repeats, as it was sent or as it is shown
 again, is replaced; other text stays as it is; time grows with the text's length only.
 Dangers: secrets of fewer than four signs are in any text: they are not looked for. A server that writes a secret
 backwards is not found out.
-Not here: the same within the clients' own errors (`smtp`).
+Not here: what a login says (`smtp.login`), mailboxes in logs (`base.masking`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,360 @@
+"""`outgate cloudmanager:…`: an environment's variables and forwards, with the arguments of the vendor's command line.
+
+Standards: `cloudmanager:environment:set-variables` and `:list-variables` of the vendor's plugin 4.2: options, flow
+    (GET, one PATCH, GET), columns, exit codes (1 generic, 2 configuration, 3 validation, 10 token, 30 API).
+Promises: what the server would refuse is told before anything is sent; a secret's value is never printed, and need not
+    stand in the command (`--secretFile`). What was not asked for stays as it is.
+Dangers: values are sent as the texts they are; the vendor's client sends what looks like JSON (`true`) as JSON, which
+    its server takes as text or refuses.
+Not here: which server and token (`outgate.cloud_manager`), reading arguments and documents, what to send and what is
+    wrong with it (`variable_options`, `variable_documents`, `variable_plan`).
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+from outgate.cli import variable_options as options
+from outgate.cli.calling import WRONG_USE, Data, complain, fail, print_fields, print_json, print_table
+from outgate.cli.variable_documents import OCTETS_LIMIT, read_json, read_yaml, text_of
+from outgate.cli.variable_options import VALIDATION
+from outgate.cli.variable_plan import SECRET, STRING, Unfit, Wish, plan, together
+from outgate.cloud_manager import (
+    BadToken,
+    Chosen,
+    CloudManager,
+    Misconfigured,
+    NotReachable,
+    Refused,
+    from_dev_json,
+    from_environment,
+)
+from outgate.connection import default_data, read_dev_json
+
+GENERIC, TOKEN, API = 1, 10, 30
+_COLUMNS = ("name", "type", "value", "service", "status")
+_MASK = "****"
+_UNDER_WAY = frozenset({"creating", "updating", "deleting"})
+_POLL_S = 5.0
+_REMEDIES = {
+    400: "Correct that and try again",
+    401: "Get a new token",
+    403: "The token needs the role for it (Deployment Manager), and must belong to the organization and the client",
+    404: "Check the numbers of program and environment",
+    409: "Try again when that is over",
+}
+
+commands = typer.Typer()
+
+# The commands
+
+
+@commands.command("cloudmanager:set-environment-variables", cls=options.WithPairs)
+@commands.command("cloudmanager:environment:set-variables", cls=options.WithPairs, hidden=True)
+def set_variables(
+    environment_id: options.Environment = "",
+    program_id: options.Program = "",
+    variable: options.Variable = None,
+    secret: options.Secret = None,
+    secret_file: options.SecretFile = None,
+    delete: options.Delete = None,
+    strict: options.Strict = False,
+    wait: options.Wait = 0,
+    as_json: options.Json = False,
+    as_yaml: options.Yaml = False,
+    context: options.Context = "",
+    data: Data = None,
+    author_variable: options.AuthorVariable = None,
+    author_secret: options.AuthorSecret = None,
+    author_secret_file: options.AuthorSecretFile = None,
+    author_delete: options.AuthorDelete = None,
+    publish_variable: options.PublishVariable = None,
+    publish_secret: options.PublishSecret = None,
+    publish_secret_file: options.PublishSecretFile = None,
+    publish_delete: options.PublishDelete = None,
+    preview_variable: options.PreviewVariable = None,
+    preview_secret: options.PreviewSecret = None,
+    preview_secret_file: options.PreviewSecretFile = None,
+    preview_delete: options.PreviewDelete = None,
+    json_stdin: options.JsonStdin = False,
+    json_file: options.JsonFile = None,
+    yaml_stdin: options.YamlStdin = False,
+    yaml_file: options.YamlFile = None,
+) -> None:
+    """Set and delete an environment's variables, and show those it has then. What is not named stays as it is.
+
+    For instance: --programId=4 10 --variable EMAIL_USERNAME me --secretFile EMAIL_PASSWORD pw.txt --delete OLD_ONE
+
+    It asks the running `outgate dev`, or the Cloud Manager that the vendor's AIO_ variables name."""
+    given = {
+        "": (variable, secret, secret_file, delete),
+        "author": (author_variable, author_secret, author_secret_file, author_delete),
+        "publish": (publish_variable, publish_secret, publish_secret_file, publish_delete),
+        "preview": (preview_variable, preview_secret, preview_secret_file, preview_delete),
+    }
+    documents = {"--jsonStdin": json_stdin, "--jsonFile": json_file, "--yamlStdin": yaml_stdin, "--yamlFile": yaml_file}
+    _one_form(as_json, as_yaml)
+    with _told():
+        inputs = _Inputs()
+        wishes = together(_wishes(given, inputs), _document(documents, inputs))
+    place = _Place(environment_id, program_id, data, context)
+    with _told():
+        planned = plan(place.variables(), wishes, strict=strict)
+        for each in planned.warnings:
+            complain(f"warning: {each}")
+        if planned.changes:
+            place.change(planned.changes)
+        else:
+            print("No variables to set or delete.", file=sys.stderr)
+    with _told("the variables were sent, but " if planned.changes else ""):
+        if wait and planned.changes:
+            settle(place.api, place.program, place.environment, wait)
+        _show(place.variables(), as_json, as_yaml)
+
+
+@commands.command("cloudmanager:list-environment-variables")
+@commands.command("cloudmanager:environment:list-variables", hidden=True)
+def list_variables(
+    environment_id: options.Environment = "",
+    program_id: options.Program = "",
+    as_json: options.Json = False,
+    as_yaml: options.Yaml = False,
+    context: options.Context = "",
+    data: Data = None,
+) -> None:
+    """List an environment's variables; secrets without their values."""
+    _one_form(as_json, as_yaml)
+    place = _Place(environment_id, program_id, data, context)
+    with _told():
+        _show(place.variables(), as_json, as_yaml)
+
+
+@commands.command("cloudmanager:show-environment-networking")
+@commands.command("cloudmanager:environment:show-networking", hidden=True)
+def show_networking(
+    environment_id: options.Environment = "",
+    program_id: options.Program = "",
+    as_json: options.Json = False,
+    context: options.Context = "",
+    data: Data = None,
+) -> None:
+    """Show an environment's port forwards and the hosts that are not proxied, which the vendor's client cannot."""
+    place = _Place(environment_id, program_id, data, context)
+    with _told():
+        found = place.api.networking(place.program, place.environment)
+    if as_json:
+        print_json(found)
+        return
+    forwards: list[dict[str, Any]] = found.get("portForwards") or []
+    hosts = ", ".join(str(host) for host in found.get("nonProxyHosts") or [])
+    print_fields(
+        [
+            ("advanced networking", "enabled" if found.get("advancedNetworkingEnabled") else "not enabled"),
+            ("not proxied", hosts),
+            ("port forwards", None if forwards else "none"),
+        ]
+    )
+    if forwards:
+        rows = [(each.get("portOrig"), each.get("name"), each.get("portDest")) for each in forwards]
+        print_table(("portOrig", "name", "portDest"), rows)
+
+
+# What was given
+
+
+class _Inputs:
+    """Files and standard input, which can be read once."""
+
+    def __init__(self) -> None:
+        self._taken = ""
+
+    def read(self, path: str, option: str) -> bytes:
+        """Return the octets of a file, or of standard input if `path` is empty; one more than allowed is enough to see
+        that there are too many."""
+        if not path:
+            if self._taken:
+                fail(f"{option} and {self._taken} cannot both have standard input", WRONG_USE)
+            self._taken = option
+            return sys.stdin.buffer.read(OCTETS_LIMIT + 1)
+        try:
+            with Path(path).open("rb") as file:
+                return file.read(OCTETS_LIMIT + 1)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no path"
+            fail(f"{option}: {path} cannot be read: {reason}", WRONG_USE)
+
+    def secret(self, name: str, path: str, option: str) -> str:
+        """Return a secret without the line end that editors put behind it; a person is asked for it."""
+        if path == "-" and sys.stdin.isatty() and not self._taken:
+            self._taken = option
+            return getpass.getpass(f"{name}: ")
+        text = text_of(self.read("" if path == "-" else path, option), f"{option} {name}")
+        return text.removesuffix("\n").removesuffix("\r")
+
+
+def _wishes(given: Mapping[str, Sequence[options.Texts]], inputs: _Inputs) -> list[Wish]:
+    """Return what the options want, in the order of the vendor's client. Raises `Unfit`."""
+    wishes: list[Wish] = []
+    for service, (variables, secrets, files, deletions) in given.items():
+        for kind, word, texts in (
+            (STRING, "variable", variables),
+            (SECRET, "secret", secrets),
+            (SECRET, "secretFile", files),
+        ):
+            option = f"--{service}{word[0].upper()}{word[1:]}" if service else f"--{word}"
+            for name, text in zip((texts or [])[::2], (texts or [])[1::2], strict=True):
+                value = inputs.secret(name, text, option) if word == "secretFile" else text
+                if not value:
+                    raise Unfit([f"{option}: a value is empty: give one, or delete the variable with --delete"])
+                wishes.append(Wish(name, value, kind, service, option))
+        option = f"--{service}Delete" if service else "--delete"
+        wishes += [Wish(name, "", "", service, option) for name in deletions or []]
+    return wishes
+
+
+def _document(given: Mapping[str, bool | str | None], inputs: _Inputs) -> list[Wish]:
+    """Return what the document wants, if there is one. Raises `Unfit`."""
+    chosen = [(option, value) for option, value in given.items() if value not in (False, None)]
+    if len(chosen) > 1:
+        fail(f"{' and '.join(option for option, _ in chosen)} exclude each other", WRONG_USE)
+    for option, value in chosen:
+        if value == "":
+            fail(f"{option} needs a path", WRONG_USE)
+        path = value if isinstance(value, str) else ""
+        read = read_json if option.startswith("--json") else read_yaml
+        return read(inputs.read(path, option), path or "standard input")
+    return []
+
+
+# Whom to ask
+
+
+class _Place:
+    """An environment of a Cloud Manager, or the end of the command: nothing to ask, or none that is meant."""
+
+    def __init__(self, environment: str, program: str, data: Path | None, context: str) -> None:
+        chosen = _chosen(data, context)
+        self.api = chosen.api
+        self.program = _number(program or chosen.program, "program", "--programId", "")
+        self.environment = _number(environment or chosen.environment, "environment", "ENVIRONMENT_ID", "e")
+
+    def variables(self) -> list[dict[str, Any]]:
+        return self.api.variables(self.program, self.environment)
+
+    def change(self, changes: Sequence[Mapping[str, str]]) -> None:
+        try:
+            self.api.set_variables(self.program, self.environment, changes)
+        except NotReachable as error:
+            listing = f"outgate cloudmanager:list-environment-variables {self.environment} --programId={self.program}"
+            _stop([f"{error}. Whether anything was changed is not known: `{listing}` shows it"], API)
+
+
+def _chosen(data: Path | None, context: str) -> Chosen:
+    if data is not None and context:
+        fail("--data and --imsContextName exclude each other", WRONG_USE)
+    try:
+        if data is not None:
+            return from_dev_json(read_dev_json(data))
+        chosen = from_environment(os.environ, lambda: read_dev_json(default_data()), context=context)
+    except BadToken as error:
+        fail(str(error), TOKEN)
+    except Misconfigured as error:
+        fail(str(error), WRONG_USE)
+    except NotReachable as error:
+        fail(f"{error}; or name another Cloud Manager by the vendor's AIO_ variables", WRONG_USE)
+    if chosen.of_vendor and (default_data() / "dev.json").exists():
+        complain(f"asks {chosen.api.where}, which {chosen.source} name; --data asks the outgate dev that is there too")
+    return chosen
+
+
+def _number(text: str, what: str, option: str, prefix: str) -> str:
+    """Return an id, without the letter that the vendor's addresses put before an environment's, or end."""
+    if not text:
+        fail(f"which {what}? Give {option}", VALIDATION)
+    number = text.removeprefix(prefix)
+    if re.fullmatch(r"[0-9]{1,20}", number) is None:
+        fail(f"{option} must be the {what}'s number", VALIDATION)
+    return number
+
+
+# What is said
+
+
+@contextmanager
+def _told(before: str = "") -> Generator[None]:
+    """Turn what goes wrong into sentences, with `before` in front, and exit codes."""
+    try:
+        yield
+    except Unfit as error:
+        _stop([*error.reasons, "nothing was sent"], VALIDATION)
+    except Refused as error:
+        _stop([f"{before}{error}. {_REMEDIES.get(error.status, 'Try again later')}"], API)
+    except NotReachable as error:
+        _stop([f"{before}{error}"], API)
+
+
+def _stop(reasons: Sequence[str], code: int) -> NoReturn:
+    for each in reasons:
+        complain(each)
+    raise typer.Exit(code)
+
+
+def _one_form(as_json: bool, as_yaml: bool) -> None:
+    if as_json and as_yaml:
+        fail("--json and --yaml exclude each other", WRONG_USE)
+
+
+def _show(variables: Sequence[Mapping[str, Any]], as_json: bool, as_yaml: bool) -> None:
+    rows = [{column: str(each.get(column) or "") for column in _COLUMNS} for each in variables]
+    for row in rows:
+        if row["type"] == SECRET:
+            row["value"] = _MASK
+    if as_json:
+        print_json(rows)
+    elif as_yaml:
+        import yaml
+
+        print(yaml.safe_dump(rows, sort_keys=False, allow_unicode=False, width=10_000), end="")
+    else:
+        print_table(_COLUMNS, [list(row.values()) for row in rows])
+
+
+def settle(
+    api: CloudManager,
+    program: str,
+    environment: str,
+    seconds: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Return once neither the environment nor a variable is under way; or end the command, with 1, after `seconds` and
+    if something failed. Raises what the calls raise."""
+    until = clock() + seconds
+    before = ""
+    while True:
+        status = str(api.environment(program, environment).get("status", ""))
+        variables = api.variables(program, environment)
+        failed = sorted(str(each.get("name")) for each in variables if "failed" in str(each.get("status")))
+        moving = sorted(str(each.get("name")) for each in variables if each.get("status") in _UNDER_WAY)
+        told = f"the environment is {status}" + (f"; under way: {', '.join(moving)}" if moving else "")
+        if "failed" in status or (failed and not moving):
+            _stop([told + (f"; failed: {', '.join(failed)}" if failed else "")], GENERIC)
+        if status not in _UNDER_WAY and not moving:
+            return
+        if clock() >= until:
+            _stop([f"{told}, after {seconds:.0f} seconds still"], GENERIC)
+        if told != before:
+            print(f"outgate: {told}", file=sys.stderr, flush=True)
+        before = told
+        sleep(_POLL_S)
