@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from outgate.mailer import SendFailed
-from outgate.smtp.masks import Masks
 from outgate.smtp.answers import ClientLimits, ReplyReader
 from outgate.smtp.errors import RemoteProtocolError
+from outgate.smtp.masks import Masks
 from outgate.smtp.reply import Reply
 from support.mail_service import BOTH, place
 

@@ -563,6 +563,23 @@ class TestTokens:
                 (result,) = await twin.send(service)
                 assert (result.reply.code, result.stage) == (535, "auth") and len(server.forms) == 3
 
+    async def test_a_forked_process_waits_for_nobody_elses_token(self, tmp_path) -> None:
+        async with place(tmp_path, implicit=False, auth="XOAUTH2") as there:
+            with TokenServer() as server:
+                self.provider(there, server)
+                self.trust(there, server)
+                service = there.service()
+                await asyncio.to_thread(service.send, mail())
+                mine, its = multiprocessing.Pipe()
+                with service._tokens._lock:
+                    worker = multiprocessing.get_context("fork").Process(target=child, args=(service, its))
+                    worker.start()
+                assert await asyncio.to_thread(mine.poll, 20)
+                assert mine.recv() == (worker.pid, "Q2") and len(server.forms) == 1
+                await asyncio.to_thread(worker.join)
+                await asyncio.to_thread(service.close)
+                mine.close(), its.close()
+
     async def test_no_token(self, tmp_path, twin: Twin) -> None:
         async with place(tmp_path, implicit=False, auth="XOAUTH2") as there:
             with TokenServer() as server:

@@ -101,7 +101,7 @@ class TestProperties:
         assert settings(tmp_path, classic=True, **given).tls == classic
 
     def test_oauth_needs_a_user_and_no_password(self, tmp_path) -> None:
-        with pytest.raises(ConfigError, match=r"smtp\.user: a login with a token needs"):
+        with pytest.raises(ConfigError, match=r"smtp\.user: expected the mailbox"):
             settings(tmp_path, oauth_flow=True)
         assert settings(tmp_path, oauth_flow=True, smtp_user="mailer@shop.test").oauth
 
