@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import logging
 import os
 import smtplib
 import threading
@@ -31,7 +32,7 @@ from django.conf import global_settings, settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.mail.backends.base import BaseEmailBackend
 
-from outgate.base.log import Log
+from outgate.base.masking import masked
 from outgate.mailer.client import MailService
 from outgate.mailer.errors import MessageError, SendFailed
 from outgate.mailer.limits import Limits
@@ -50,7 +51,7 @@ _OPTIONS = ("path", "run_modes", "env", "secrets", "forwards", "tls_names", "caf
 _EXAMPLE = f'{SETTING} = {{"path": BASE_DIR / "osgiconfig", "run_modes": ["author", "dev"]}}'
 _UNSET_FROM = (global_settings.DEFAULT_FROM_EMAIL, global_settings.SERVER_EMAIL)
 _NO_FAULTS = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)
-_log = Log("outgate.mailer.django")
+_log = logging.getLogger("outgate.mailer.django")
 _telling = threading.local()
 
 
@@ -142,12 +143,12 @@ class EmailBackend(BaseEmailBackend):
             except ServerNotReached as error:
                 if not self.fail_silently:
                     raise
-                _tell("django.not_sent", error)
+                _tell("a mail was not sent", error)
                 break  # the others would wait as long, for nothing
             except smtplib.SMTPException as error:
                 if not self.fail_silently:
                     raise
-                _tell("django.not_sent", error)
+                _tell("a mail was not sent", error)
         return sent
 
     def _send(self, service: MailService, given: EmailMessage) -> int:
@@ -168,22 +169,22 @@ class EmailBackend(BaseEmailBackend):
                 raise LoginRefused(error) from error
             if not any(reply.ok for reply in result.recipients.values()):
                 raise MessageRefused(error) from error
-            _tell("django.partly_refused", error)
+            _tell("a mail was not taken for everybody", error)
         return 1
 
     def _unusable(self, error: ConfigError) -> None:
         if not self.fail_silently:
             raise ImproperlyConfigured(str(error)) from error
-        _tell("django.unusable", error)
+        _tell("no mail can be sent", error)
 
 
-def _tell(event: str, error: Exception) -> None:
+def _tell(what: str, error: Exception) -> None:
     """Log what nobody is told otherwise; not what happens while that is mailed, as Django's AdminEmailHandler does."""
     if getattr(_telling, "now", False):
         return
     _telling.now = True
     try:
-        _log.warning(event, error=str(error))
+        _log.warning("%s: %s", what, masked(str(error)))
     finally:
         _telling.now = False
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from email.message import EmailMessage
 from typing import TYPE_CHECKING, Any, cast
 
-from outgate.base.log import Log
+from outgate.base.masking import masked
 from outgate.mailer.client import MailService
 from outgate.mailer.digest import Batch, Digest, one_line
 from outgate.mailer.errors import MessageError
@@ -30,7 +30,7 @@ from outgate.mailer.wire import letter
 if TYPE_CHECKING:
     from pathlib import Path
 
-_log = Log("outgate.mailer.logging_handler")
+_log = logging.getLogger("outgate.mailer.logging_handler")
 _OWN = "outgate"
 _SHUTDOWN = 10.0
 
@@ -168,7 +168,8 @@ class MailHandler(logging.Handler):
         except Exception as error:
             again, why = True, str(error) or type(error).__name__
         if why:
-            _log.warning("log_mail.not_sent", error=why, records=batch.records, again=again)
+            then = "it is tried again" if again else "they are lost"
+            _log.warning("%d log records could not be mailed, %s: %s", batch.records, then, masked(why))
         return again, why
 
     def _compose(self, batch: Batch) -> EmailMessage:
