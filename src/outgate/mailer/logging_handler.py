@@ -168,7 +168,7 @@ class MailHandler(logging.Handler):
         except Exception as error:
             again, why = True, str(error) or type(error).__name__
         if why:
-            then = "it is tried again" if again else "they are lost"
+            then = "they are tried again" if again else "they are lost"
             _log.warning("%d log records could not be mailed, %s: %s", batch.records, then, masked(why))
         return again, why
 

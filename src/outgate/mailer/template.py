@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from email.charset import Charset
 from email.errors import CharsetError
 from email.message import EmailMessage
+from email.policy import SMTPUTF8
 from pathlib import Path
 from typing import Literal
 
@@ -136,18 +137,21 @@ class Template:
         except TemplateError as error:
             raise error.at(file=self.file) from None
 
-    def bounce_to(self, variables: Mapping[str, object] | None = None, *, nested: bool = False) -> str:
-        """Return the address in `Bounce-To`, which is the envelope's sender and no field; "" if there is none.
+    def bounce_to(self, variables: Mapping[str, object] | None = None, *, nested: bool = False) -> str | None:
+        """Return the address in `Bounce-To`: no field, but the envelope's sender, as in `send(message, sender=…)`.
 
-        Raises `TemplateError`."""
+        None, which leaves it to the fields, if there is none. Raises `TemplateError`."""
         work = _Filling(variables or {}, False, nested, False)
         try:
             for each in self._fields:
                 if work.name(each).lower() == "bounce-to":
-                    return ", ".join(work.addresses(each))
+                    found = work.addresses(each)
+                    if len(found) > 1:
+                        raise each.refused("expected one address")
+                    return SMTPUTF8.header_factory("to", found[0]).addresses[0].addr_spec if found else None
         except TemplateError as error:
             raise error.at(file=self.file) from None
-        return ""
+        return None
 
     def _filled(self, work: _Filling, form: str) -> EmailMessage:
         if work.strict:

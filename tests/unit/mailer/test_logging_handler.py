@@ -166,7 +166,7 @@ class TestFailures:
             until(server, failed + 1)
             assert server.mails[-1]["Subject"] == "ERROR: one (and 1 more)"
             (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("outgate")]
-            assert told.startswith("1 log records could not be mailed, it is tried again: ") and "451" in told
+            assert told.startswith("1 log records could not be mailed, they are tried again: ") and "451" in told
 
     def test_a_mail_that_is_refused_for_good_is_counted(self, tmp_path: Path, logger: logging.Logger) -> None:
         with mail_server(tmp_path, answers={"dot": b"554 5.7.1 no\r\n"}) as server:

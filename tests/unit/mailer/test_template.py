@@ -46,6 +46,14 @@ def test_corpus(case: dict[str, Any]) -> None:
     assert message.get_content_type() == kind.get(options.get("kind", ""), "text/plain")
 
 
+def test_without_an_address_for_bounces_the_fields_say_it() -> None:
+    """None, for "" would be the null sender."""
+    assert Template("To: a@x.test\n\n").bounce_to() is None
+    assert Template("Bounce-To: ${b}\n\n").bounce_to({"b": ""}) is None
+    with pytest.raises(TemplateError, match="line 1, column 1: Bounce-To: expected one address"):
+        Template("Bounce-To: a@x.test, b@x.test\n\n").bounce_to()
+
+
 def test_no_name_of_a_case_is_there_twice() -> None:
     assert len({case["name"] for case in CASES}) == len(CASES) >= 90
 
