@@ -270,7 +270,11 @@ def _halves(text: str) -> tuple[list[str], str, int]:
 
 def _fields(lines: list[str]) -> tuple[_Field, ...]:
     found: list[_Field] = []
+    length = 0
     for number, line in enumerate(lines, 1):
+        length = len(line) + (length if line[:1] in (" ", "\t") else 0)
+        if length > _LONGEST_FIELD:
+            raise TemplateError(f"a field longer than {_LONGEST_FIELD} signs", line=number, column=1)
         if line[:1] in (" ", "\t"):
             if not found:
                 raise TemplateError("expected `Name: value`, found a continued line", line=number, column=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -162,6 +163,9 @@ class TestLimits:
     def test_fields(self) -> None:
         with pytest.raises(TemplateError, match="line 1001, column 1: more than 1000 fields"):
             Template("X-A: b\n" * 1001 + "\nx")
+        for text in ("X-A: " + "b" * 20_000, "To: a\n" + " ${b}\n" * 4000):
+            with pytest.raises(TemplateError, match="a field longer than 20000 signs"):
+                Template(text)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +173,10 @@ class TestLimits:
     [
         ("", "\n"),
         ("plain", "plain\n"),
-        ("<head><title>never closed<body><p>a", "a\n"),
+        ("<head><title>T</title><meta x='<'><body title=\"a > b\"><p>a < b <3", "a < b <3\n"),
+        ("<title>never closed<p>a", "\n"),
+        ("a<!-- never closed <p>b", "a\n"),
+        ("<a\nhref = 'https://x.test/?a=1&amp;b=2' class=x>c</A>", "c <https://x.test/?a=1&b=2>\n"),
         ("<p>a<p>b", "a\n\nb\n"),
         ("<script>x</script>a<style>y", "a\n"),
         ("<pre>  a\n  b</pre>c", "a\nb\n\nc\n"),
@@ -183,3 +190,13 @@ class TestLimits:
 )
 def test_plain_text_beside_html(html: str, text: str) -> None:
     assert plain_text(html) == text
+
+
+@pytest.mark.parametrize(
+    "piece", ["<", "<a", "<!", "<![", "<!--", "<a b='", "&#", "a=", '="x" ', "<script></script", " ", "a "]
+)
+def test_time_grows_with_the_length_only(piece: str) -> None:
+    for text in (piece * 60_000, f"<a {piece.replace('<', '') * 60_000}>"):
+        before = time.process_time()
+        plain_text(text)
+        assert time.process_time() - before < 2.0  # the square of it takes many
