@@ -95,6 +95,8 @@ def _put(variable: Variable, value: object, place: _Place) -> str:
         items = [in_field(variable, item) for item in value]  # pyright: ignore[reportUnknownArgumentType]
         return ", ".join(_one(variable, item) for item in items if item.strip())
     text = in_field(variable, value)
+    if len(text) > _LONGEST_MAILBOX:
+        raise _refused(variable, f"is longer than {_LONGEST_MAILBOX} signs")
     if place == "alone":
         return _one(variable, text) if text.strip() else ""
     if place == "quoted":

@@ -152,8 +152,9 @@ class TestLimits:
             Template("Subject: ${n}\n\n").message({"n": "x" * 20_001})
         with pytest.raises(TemplateError, match="longer than 20000 signs"):
             Template("Subject: ${n}${n}\n\n").message({"n": "x" * 10_001})
-        with pytest.raises(TemplateError, match="longer than 1000 signs"):
-            Template("To: ${n}\n\n").message({"n": "x" * 1001})
+        for field in ("${n}", "${n} <a@x.test>", '"${n}" <a@x.test>', "<${n}@x.test>"):
+            with pytest.raises(TemplateError, match="longer than 1000 signs"):
+                Template(f"To: {field}\n\n").message({"n": "x" * 1001})
 
     def test_brackets_within_brackets(self) -> None:
         for text in ("(" * 900, "[" * 900, '"' * 901, "<" * 900, "a" + ".a" * 400 + "@x", "@" * 900, "\\" * 900):
