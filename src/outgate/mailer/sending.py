@@ -293,9 +293,7 @@ class Sender:
             return ConfigError(f"{text}. A look at the server behind it failed: {error}", name="smtp.port")
         names = line.certificate_names
         await line.quit()
-        if not names:
-            return ConfigError(f"{text}. The server behind it showed no certificate", name="smtp.port")
-        return ConfigError(f"{text}. The certificate behind it is for: {', '.join(names)}", name="smtp.port")
+        return ConfigError(f"{text}. {remedies.behind(names)}", name="smtp.port")
 
     def _tell(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
         if not self._plan.config.debug:

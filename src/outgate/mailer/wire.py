@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from email.message import EmailMessage, Message
+from email.message import Message
 from email.utils import format_datetime, localtime, make_msgid
 
 from outgate.mailer import writing
@@ -20,7 +20,7 @@ from outgate.mailer.errors import MessageError
 from outgate.smtp import grammar
 from outgate.smtp.buffer import examine, stuffed
 
-__all__ = ["EmailMessage", "Letter", "MessageError", "letter"]
+__all__ = ["Letter", "MessageError", "letter"]
 
 _LONGEST_LINE = 998  # octets, without CR LF
 _NO_FROM = "From address required: set it in the message or as from.address"
