@@ -38,7 +38,7 @@ def run(server: Vendor, *arguments: str, typed: bytes = b"") -> str:
     return result.output + result.stderr
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_OPTIONS, max_size=3), _SECRETS, st.lists(_OPTIONS, max_size=3))
 def test_an_argument_is_never_repeated(server: Vendor, before: list[str], secret: str, after: list[str]) -> None:
     # A name that is one, and a plain variable, are shown: no such thing can be made of these.
@@ -47,7 +47,7 @@ def test_an_argument_is_never_repeated(server: Vendor, before: list[str], secret
     assert MARK not in said or "--variable" in before
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_SECRETS, st.sampled_from([400, 401, 403, 404, 409, 500]), st.data())
 def test_what_a_server_repeats_is_masked(server: Vendor, secret: str, status: int, data: st.DataObject) -> None:
     place = f"patchEnvironmentVariables.arg2[0].{data.draw(st.sampled_from(['value', 'name', 'type', 'x']))}"
@@ -66,7 +66,7 @@ def test_what_a_server_repeats_is_masked(server: Vendor, secret: str, status: in
     assert MARK not in run(server, "--secret", "AB", secret)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_SECRETS, st.integers(0, 200), st.integers(0, 3), st.text(max_size=4), st.booleans())
 def test_a_document_is_never_repeated(server: Vendor, secret: str, at: int, cut: int, put: str, yaml: bool) -> None:
     entries = [

@@ -18,7 +18,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,7 +28,7 @@ from outgate.cli import variable_options as options
 from outgate.cli.calling import WRONG_USE, Data, complain, fail, print_fields, print_json, print_table
 from outgate.cli.variable_documents import OCTETS_LIMIT, read_json, read_yaml, text_of
 from outgate.cli.variable_options import VALIDATION
-from outgate.cli.variable_plan import SECRET, STRING, Unfit, Wish, plan, together
+from outgate.cli.variable_plan import SECRET, STRING, Unfit, Wish, is_name, plan, together
 from outgate.cloud_manager import (
     BadToken,
     Chosen,
@@ -178,28 +178,36 @@ class _Inputs:
     def __init__(self) -> None:
         self._taken = ""
 
-    def read(self, path: str, option: str) -> bytes:
-        """Return the octets of a file, or of standard input if `path` is empty; one more than allowed is enough to see
-        that there are too many."""
-        if not path:
-            if self._taken:
-                fail(f"{option} and {self._taken} cannot both have standard input", WRONG_USE)
+    def document(self, path: str, option: str) -> bytes:
+        """Return the octets of a document; of standard input if `path` is empty."""
+        return self._read(path, f"{option}: {path}") if path else self._typed(option)
+
+    def secret(self, name: str, path: str, option: str) -> str:
+        """Return a secret without the line end that editors put behind it; a person is asked for it. No error names the
+        path: it may be the secret itself."""
+        what = f"{option} {name}" if is_name(name) else option
+        if path == "-" and not self._taken and sys.stdin is not None and sys.stdin.isatty():
             self._taken = option
-            return sys.stdin.buffer.read(OCTETS_LIMIT + 1)
+            with suppress(EOFError):
+                return getpass.getpass(f"{what.rpartition(' ')[2]}: ")
+            return ""
+        raw = self._typed(option) if path == "-" else self._read(path, f"{what}: its file")
+        return text_of(raw, what).removesuffix("\n").removesuffix("\r")
+
+    def _typed(self, option: str) -> bytes:
+        if self._taken:
+            fail(f"{option} and {self._taken} cannot both have standard input", WRONG_USE)
+        self._taken = option
+        # One octet more than allowed is enough to see that there are too many.
+        return sys.stdin.buffer.read(OCTETS_LIMIT + 1) if sys.stdin is not None else b""
+
+    def _read(self, path: str, what: str) -> bytes:
         try:
             with Path(path).open("rb") as file:
                 return file.read(OCTETS_LIMIT + 1)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no path"
-            fail(f"{option}: {path} cannot be read: {reason}", WRONG_USE)
-
-    def secret(self, name: str, path: str, option: str) -> str:
-        """Return a secret without the line end that editors put behind it; a person is asked for it."""
-        if path == "-" and sys.stdin.isatty() and not self._taken:
-            self._taken = option
-            return getpass.getpass(f"{name}: ")
-        text = text_of(self.read("" if path == "-" else path, option), f"{option} {name}")
-        return text.removesuffix("\n").removesuffix("\r")
+            fail(f"{what} cannot be read: {reason}", WRONG_USE)
 
 
 def _wishes(given: Mapping[str, Sequence[options.Texts]], inputs: _Inputs) -> list[Wish]:
@@ -232,7 +240,7 @@ def _document(given: Mapping[str, bool | str | None], inputs: _Inputs) -> list[W
             fail(f"{option} needs a path", WRONG_USE)
         path = value if isinstance(value, str) else ""
         read = read_json if option.startswith("--json") else read_yaml
-        return read(inputs.read(path, option), path or "standard input")
+        return read(inputs.document(path, option), path or "standard input")
     return []
 
 

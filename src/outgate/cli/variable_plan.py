@@ -73,7 +73,7 @@ def together(options: Sequence[Wish], document: Sequence[Wish]) -> list[Wish]:
         seen: dict[tuple[str, str], Wish] = {}
         for wish in group:
             before = seen.setdefault(wish.key, wish)
-            if before is not wish and _is_name(wish.name):
+            if before is not wish and is_name(wish.name):
                 raise Unfit([f"{wish.where}: {wish.shown} stands twice ({before.where}): say once what it is to be"])
     said = {wish.key for wish in options}
     return [*options, *(wish for wish in document if wish.key not in said)]
@@ -110,13 +110,14 @@ def plan(current: Iterable[Mapping[str, Any]], wishes: Sequence[Wish], *, strict
     return Plan(tuple(changes), tuple(warnings))
 
 
-def _is_name(text: str) -> bool:
+def is_name(text: str) -> bool:
+    """Say whether a text may be a variable's name. One that may not may be anything, also a secret."""
     return _NAME.fullmatch(text) is not None and 2 <= len(text) <= 100
 
 
 def _wrong(wish: Wish, now: str | None) -> str:
     """Return why the server would refuse this, "" if it would not."""
-    if not _is_name(wish.name):
+    if not is_name(wish.name):
         # It may be a piece of a secret that had a blank in it and no quotes.
         return (
             "what stands as a name is none: 2 to 100 letters (a to z), digits and _, no digit first; a value with "

@@ -58,6 +58,7 @@ class CloudManager:
             if re.fullmatch(r"[!-~][ -~]*", text) is None:
                 kind = BadToken if name == "Authorization" else Misconfigured
                 raise kind(f"what is to be sent as {name} is empty or has characters that no header may have")
+        self._token = token
         self._headers = {"x-gw-ims-org-id": org_id, "x-api-key": client_id, "Authorization": f"Bearer {token}"}
         self._headers |= {"Accept": "application/json", "User-Agent": "outgate"}
         handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
@@ -114,7 +115,7 @@ class CloudManager:
                 return f"{changes[at].get('name')}: " if at < len(changes) else index[0]
 
             text = re.sub(r"\[(\d{1,6})\]\.", named, masked.text)
-            raise Refused(refused.status, text, refused.request_id) from None
+            raise Refused(masked.status, text, masked.request_id) from None
 
     def runtime(self, program: str, environment: str, service: str) -> dict[str, Any]:
         """Return what an application of a service is started with, secrets in clear. Outgate only."""
@@ -166,7 +167,7 @@ class CloudManager:
                 raw = _read(answer, _ANSWER_OCTETS, until)
         except urllib.error.HTTPError as error:
             with error:
-                raise _refused(error, until) from None
+                raise _refused(error, until).without([self._token]) from None
         except (OSError, ValueError, HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             remedy = "Check the address, and that it is running"

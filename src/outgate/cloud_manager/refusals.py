@@ -46,11 +46,11 @@ class Refused(Exception):
             for value in values
             for written in (value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1])
         }
-        text = self.text
+        text, request_id = self.text, self.request_id
         for spelling in sorted(spellings, key=len, reverse=True):
             if len(spelling) >= _TELLING:
-                text = text.replace(spelling, _MASK)
-        return Refused(self.status, text, self.request_id)
+                text, request_id = text.replace(spelling, _MASK), request_id.replace(spelling, _MASK)
+        return Refused(self.status, text, request_id)
 
 
 def words(raw: bytes) -> str:

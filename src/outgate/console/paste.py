@@ -122,13 +122,15 @@ def _aem(dev: dict[str, Any]) -> Recipe:
     "oauth.flow": false
 }}
 """
-    variables = [
-        {"name": "EMAIL_USERNAME", "value": dev["smtp_user"], "type": "string"},
-        {"name": "EMAIL_PASSWORD", "value": dev["smtp_password"], "type": "secretString"},
-    ]
-    forward = {"name": dev["smtp_host_name"], "portDest": port, "portOrig": _PORT_ORIG}
-    calls = f"{_patch(dev, variables)}\n{_put(dev, {'portForwards': [forward]})}"
     data = shlex.quote(str(Path(dev["ca_file"]).parent))
+    variables = f"""\
+{_outgate()} cloudmanager:set-environment-variables --data {data} \\
+  --programId={dev["program_id"]} {dev["environment_id"]} \\
+  --variable EMAIL_USERNAME {shlex.quote(dev["smtp_user"])} \\
+  --secret EMAIL_PASSWORD {shlex.quote(dev["smtp_password"])}
+"""
+    forward = {"name": dev["smtp_host_name"], "portDest": port, "portOrig": _PORT_ORIG}
+    calls = f"{variables}\n{_put(dev, {'portForwards': [forward]})}"
     run = f"""\
 SSL_CERT_FILE={shlex.quote(dev["ca_file"])} \\
 {_outgate()} environment run --data {data} \\
@@ -144,25 +146,17 @@ SSL_CERT_FILE={shlex.quote(dev["ca_file"])} \\
     )
 
 
-def _patch(dev: dict[str, Any], variables: list[dict[str, str]]) -> str:
-    return _curl(dev, "PATCH", "variables", variables)
-
-
 def _put(dev: dict[str, Any], networking: dict[str, Any]) -> str:
-    return _curl(dev, "PUT", "advancedNetworking", networking)
-
-
-def _curl(dev: dict[str, Any], method: str, path: str, body: object) -> str:
     """Return a call that takes the token from `dev.json`, so that the page need not show it."""
     place = shlex.quote(str(Path(dev["ca_file"]).parent / "dev.json"))
     read = """'import json, sys; print(json.load(open(sys.argv[1]))["token"])'"""
     return f"""\
-curl -sS --fail-with-body -X {method} \\
-  {dev["cloud_manager_url"]}/api/program/{dev["program_id"]}/environment/{dev["environment_id"]}/{path} \\
+curl -sS --fail-with-body -X PUT \\
+  {dev["cloud_manager_url"]}/api/program/{dev["program_id"]}/environment/{dev["environment_id"]}/advancedNetworking \\
   -H "Authorization: Bearer $({shlex.quote(sys.executable)} -c {read} {place})" \\
   -H 'x-gw-ims-org-id: {dev["org_id"]}' -H 'x-api-key: {client_id_of(str(dev["token"]))}' \\
   -H 'Content-Type: application/json' \\
-  -d {shlex.quote(json.dumps(body))}
+  -d {shlex.quote(json.dumps(networking))}
 """
 
 

@@ -24,6 +24,7 @@ from importlib import resources
 from pathlib import Path
 from typing import IO, Any, cast
 
+from outgate import cloud_manager
 from outgate.connection import Api, read_dev_json
 from outgate.trail import Hop, hops, line
 
@@ -96,20 +97,19 @@ class Demo:
 
     def _environment(self, api: Api, username: str, password: str) -> None:
         port = int(api.dev["submissions"].rpartition(":")[2])
-        api.call(
-            "PATCH",
-            api.environment("variables"),
-            [
-                {"name": "EMAIL_USERNAME", "value": username, "type": "string"},
-                {"name": "EMAIL_PASSWORD", "value": password, "type": "secretString"},
-            ],
-        )
+        place = cloud_manager.from_dev_json(api.dev)
+        variables = [
+            {"name": "EMAIL_USERNAME", "value": username, "type": "string"},
+            {"name": "EMAIL_PASSWORD", "value": password, "type": "secretString"},
+        ]
+        place.api.set_variables(place.program, place.environment, variables)
         step("4", "PATCH …/variables", "EMAIL_USERNAME (string), EMAIL_PASSWORD (secretString)")
         forward = {"name": SERVER, "portDest": port, "portOrig": PORT_ORIG}
         api.call("PUT", api.environment("advancedNetworking"), {"portForwards": [forward]})
-        dev = api.dev
-        url = f"{dev['cloud_manager_url']}/api/program/{dev['program_id']}/environment/{dev['environment_id']}"
-        status = wait_for(lambda: str(api.call("GET", url)["status"]), ("ready", "failed").__contains__)
+        environment = place.api.environment
+        status = wait_for(
+            lambda: str(environment(place.program, place.environment)["status"]), ("ready", "failed").__contains__
+        )
         if status != "ready":
             shown = api.call("GET", api.environment("advancedNetworking"))
             raise DemoFailed(f"the environment is {status} after PUT …/advancedNetworking: {reason_in(shown)}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,8 +19,11 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from outgate.cli import cli
+from outgate.cli import cli, cloud_manager
+from outgate.cli.calling import WRONG_USE
 from outgate.cli.cloud_manager import settle
+from outgate.cli.variable_documents import read_json
+from outgate.cli.variable_options import VALIDATION
 from outgate.cloud_manager import CloudManager
 from support.api_service import Service
 from support.vendor_cloud_manager import BASE, CLIENT, ORG, TOKEN, Answer, Vendor, jwt, vendor
@@ -56,7 +61,8 @@ def run(settings: dict[str, str]) -> Run:
     """The command line in this process; what it reads is `typed`."""
 
     def made(*arguments: str, typed: str | bytes = b"") -> Result:
-        return CliRunner().invoke(cli, list(arguments), input=typed)
+        # Without the other commands it is built in a tenth of the time.
+        return CliRunner().invoke(cloud_manager.commands, list(arguments), input=typed)
 
     return made
 
@@ -197,7 +203,7 @@ def test_networking(run: Run, server: Vendor) -> None:
         (["10", "-p", "4", "--jsonStdin", "--yamlFile", "x"], 2, "--jsonStdin and --yamlFile exclude each other"),
         (["10", "-p", "4", "--jsonFile", "nowhere/x"], 2, "nowhere/x cannot be read: No such file"),
         (["10", "-p", "4", "--jsonFile="], 2, "--jsonFile needs a path"),
-        (["10", "-p", "4", "--secretFile", "AB", "nowhere/x"], 2, "nowhere/x cannot be read: No such file"),
+        (["10", "-p", "4", "--secretFile", "AB", "nowhere/x"], 2, "--secretFile AB: its file cannot be read: No such file"),
         (["10", "-p", "4", "--wait", "x"], 2, "--wait"),
         (["10", "-p", "4", "--data", "nowhere"], 2, "dev.json is not there"),
         (["10", "-p", "4", "--data", "nowhere", "--imsContextName", "x"], 2, "exclude each other"),
@@ -337,6 +343,21 @@ def test_a_secret_from_standard_input(run: Run, server: Vendor, typed: str) -> N
     assert server.bodies() == [[{"name": "AB", "type": "secretString", "value": "tok en"}]]
 
 
+@pytest.mark.parametrize("arguments", [["AB", "s3cr3t"], ["s3cr3t!", "AB"], ["AB", "s3cr3t\0"]])
+def test_a_secret_in_the_place_of_its_file_is_not_repeated(run: Run, arguments: list[str]) -> None:
+    result = run(SET, "10", "-p", "4", "--secretFile", *arguments)
+    assert result.exit_code == 2 and "cannot be read" in told(result) and "s3cr3t" not in result.output
+
+
+def test_standard_input_that_is_closed(settings: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "outgate.cli", SET, "10", "-p", "4"]
+    for way, words in ((["--secretFile", "AB", "-"], b"a value is empty"), (["--jsonStdin"], b"expected an array")):
+        done = subprocess.run(
+            [*command, *way], capture_output=True, env=os.environ | settings, timeout=60, preexec_fn=lambda: os.close(0)
+        )
+        assert done.returncode == 3 and words in done.stderr, done.stderr
+
+
 def test_a_secret_that_is_no_text(run: Run, server: Vendor) -> None:
     result = run(SET, "10", "-p", "4", "--secretFile", "AB", "-", typed=b"s3cr3t\xff")
     assert result.exit_code == 3 and "--secretFile AB is not UTF-8" in told(result) and "s3cr3t" not in result.output
@@ -407,7 +428,43 @@ def test_help_reads_well(run: Run) -> None:
     said = run(SET, "--help").stdout
     for part in ("--programId", "-v", "NAME VALUE", "--authorSecretFile", "--yamlStdin", "For one service only"):
         assert part in said
-    assert "cloudmanager:environment" not in run("--help").stdout and SET in run("--help").stdout
+    every = CliRunner().invoke(cli, ["--help"]).stdout
+    assert SET in every and LIST in every and "cloudmanager:environment" not in every
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "variables.md").read_text("utf-8")
+
+
+def test_the_lines_of_the_page_work(run: Run, server: Vendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "password.txt").write_text("pa$$\n")
+    server.variables = [{"name": "OLD_ONE", "type": "string", "value": "x", "status": "ready"}]
+    block = PAGE.partition("```sh\n")[2].partition("```")[0].replace("\\\n", " ")
+    lines = block.replace("PROGRAM_ID", "4").replace("ENVIRONMENT_ID", "10").splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "outgate"
+        result = run(*arguments)
+        assert (result.exit_code, told(result)) == (0, "")
+    assert [each["name"] for each in server.variables] == ["EMAIL_USERNAME", "EMAIL_PASSWORD"]
+    document = PAGE.partition("```json\n")[2].partition("```")[0]
+    assert len(read_json(document.encode(), "page")) == 3
+
+
+def test_the_page_names_what_there_is(run: Run) -> None:
+    said = run(SET, "--help").stdout
+    options = set(re.findall(r"--[a-zA-Z]+", PAGE)) - {"--abc"}
+    assert len(options) > 12 and all(option in said for option in options)
+    codes = re.findall(r"^\| ([0-9]+) \|", PAGE, re.MULTILINE)
+    assert [int(code) for code in codes] == [
+        0,
+        cloud_manager.GENERIC,
+        WRONG_USE,
+        VALIDATION,
+        cloud_manager.TOKEN,
+        cloud_manager.API,
+    ]
 
 
 # Against the real API

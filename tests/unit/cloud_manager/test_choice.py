@@ -94,6 +94,14 @@ def test_a_file_with_a_services_context(tmp_path: Path) -> None:
     assert sent(chosen)["authorization"] == f"Bearer {TOKEN}" and chosen.api.org_id == ORG
 
 
+def test_a_services_context_in_variables() -> None:
+    place = "AIO_IMS_CONTEXTS_AIO-CLI-PLUGIN-CLOUDMANAGER_"
+    service = {"CLIENT__ID": "svc", "IMS__ORG__ID": "SVC@AdobeOrg", "ACCESS__TOKEN": "opaque"}
+    chosen = choose({**CLI, **{place + name: text for name, text in service.items()}})
+    assert sent(chosen)["authorization"] == "Bearer opaque"
+    assert (sent(chosen)["x-api-key"], chosen.api.org_id) == ("svc", "SVC@AdobeOrg")
+
+
 def test_a_token_that_is_a_text_in_its_context(tmp_path: Path) -> None:
     env = file(tmp_path, {"ims": {"contexts": {"aio-cli-plugin-cloudmanager": {**SERVICE, "access_token": "opaque"}}}})
     assert sent(choose(env))["authorization"] == "Bearer opaque"

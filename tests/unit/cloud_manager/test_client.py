@@ -154,6 +154,28 @@ def test_a_refusal_says_what_was_said_but_no_value(server: Vendor, body: object,
     assert (refused.value.status, refused.value.text, refused.value.request_id) == (400, words, "req-1")
 
 
+def test_a_server_that_repeats_all_it_got_tells_nobody(server: Vendor) -> None:
+    server.answers = [Answer(400, {"errors": [f"Bearer {TOKEN} and s3cr3t"]}, {"x-request-id": "s3cr3t"})]
+    with pytest.raises(Refused) as refused:
+        client(server).set_variables("4", "10", [{"name": "AB", "value": "s3cr3t"}])
+    assert refused.value.text == "Bearer **** and ****" and "s3cr3t" not in str(refused.value)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def echo() -> None:
+            peer, _ = listening.accept()
+            with peer:
+                peer.sendall(peer.recv(65_536))
+
+        thread = threading.Thread(target=echo)
+        thread.start()
+        with pytest.raises(NotReachable) as wrong:
+            client(server, base_url=f"http://127.0.0.1:{listening.getsockname()[1]}").set_variables(
+                "4", "10", [{"name": "AB", "value": "s3cr3t"}]
+            )
+        thread.join()
+    assert TOKEN not in str(wrong.value) and "s3cr3t" not in str(wrong.value)
+
+
 def test_a_redirect_does_not_get_the_token(server: Vendor) -> None:
     server.answers = [Answer(307, {}, {"location": server.url + BASE})]
     with pytest.raises(Refused) as refused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -54,26 +55,34 @@ def test_aem_gets_the_documented_configuration_and_calls() -> None:
     assert DEV["token"] not in calls.text
 
 
-def test_the_calls_of_aem_reach_curl_whole(tmp_path: Path) -> None:
-    """A real shell reads them, with a `curl` that writes down what it is given."""
+def test_the_calls_of_aem_reach_their_commands_whole(tmp_path: Path) -> None:
+    """A real shell reads them, with an `outgate` and a `curl` that write down what they are given."""
     data = tmp_path / "o'hara \"$(data)"
     data.mkdir()
     (data / "dev.json").write_text(json.dumps(DEV))
     aem = next(recipe for recipe in recipes(DEV | {"ca_file": str(data / "ca.pem")}) if recipe.name == "AEM")
-    script = "curl() { printf '%s\\0' \"$@\"; }\n" + aem.blocks[1].text
-    told = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True).stdout
-    words = told.split("\0")
-    variables, networking = (json.loads(words[at + 1]) for at, word in enumerate(words) if word == "-d")
-    assert [(each["value"], each["type"]) for each in variables] == [
-        (DEV["smtp_user"], "string"),
-        (DEV["smtp_password"], "secretString"),
+    setting, _, put = aem.blocks[1].text.partition("\n\n")
+    program = re.match(r"\S+/outgate(?= )|\S+ -m outgate\.cli(?= )", setting)
+    assert program is not None
+    script = "told() { printf '%s\\0' \"$@\"; }\n"
+    given = [
+        subprocess.run(["bash", "-ec", script + text], capture_output=True, text=True, check=True).stdout.split("\0")[
+            :-1
+        ]
+        for text in (f"told{setting[program.end() :]}", put.replace("curl", "told", 1))
     ]
-    assert networking == {"portForwards": [{"name": "smtp.outgate.test", "portDest": 2465, "portOrig": 30465}]}
-    assert words.count("x-api-key: client-1") == 2
-    assert words.count(f"Authorization: Bearer {DEV['token']}") == 2
+    assert given[0] == [
+        *("cloudmanager:set-environment-variables", "--data", str(data), "--programId=4", "10"),
+        *("--variable", "EMAIL_USERNAME", DEV["smtp_user"], "--secret", "EMAIL_PASSWORD", DEV["smtp_password"]),
+    ]
+    words = given[1]
+    assert json.loads(words[words.index("-d") + 1]) == {
+        "portForwards": [{"name": "smtp.outgate.test", "portDest": 2465, "portOrig": 30465}]
+    }
+    assert words.count("x-api-key: client-1") == 1
+    assert words.count(f"Authorization: Bearer {DEV['token']}") == 1
     assert [word for word in words if word.startswith("http")] == [
-        "http://127.0.0.1:8025/cloud-manager/api/program/4/environment/10/variables",
-        "http://127.0.0.1:8025/cloud-manager/api/program/4/environment/10/advancedNetworking",
+        "http://127.0.0.1:8025/cloud-manager/api/program/4/environment/10/advancedNetworking"
     ]
 
 
