@@ -74,6 +74,8 @@ def letter(
 
     The envelope is `sender` ("": the null sender) and `recipients` as given, else Sender or From, and To, Cc and Bcc.
     Octets need both. Raises `MessageError`."""
+    if not isinstance(message, (Message, bytes)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise MessageError(f"expected an EmailMessage, or octets, not {type(message).__name__}")
     known = _addresses_of(message) if isinstance(message, Message) else {}
     added: list[tuple[str, str]] = []
     if isinstance(message, Message):
