@@ -24,7 +24,7 @@ from outgate.mailer import osgi
 from outgate.mailer import run_modes as modes
 from outgate.mailer.commented_json import LONGEST
 from outgate.mailer.run_modes import Active
-from outgate.mailer.values import ConfigError
+from outgate.mailer.values import ConfigError, printable
 
 SUFFIX = ".cfg.json"
 _OLD = (".config", ".cfg", ".properties", ".xml")
@@ -162,15 +162,19 @@ def open_configurations(path: str | Path, pid: str = "") -> Configurations:
     project with such folders in `osgiconfig` or below `jcr_root/apps` at any depth, or a content package (zip)."""
     place = Path(path)
     found = _Gathering()
-    if place.is_file():
+    try:
+        is_file, is_folder = place.is_file(), place.is_dir()
+    except OSError as error:
+        raise ConfigError(f"{place} cannot be read: {error.strerror}") from None
+    if is_file and not _is_package(place):
+        data = _bytes(place)
+        return Configurations(str(place), (ConfigFile(_identity(pid) or _pid(place.name), (), str(place), data),))
+    if is_file:
         from outgate.mailer import packages  # and with it zipfile, which most who send mail do without
 
-        if not packages.is_package(place):
-            data = _bytes(place)
-            return Configurations(str(place), (ConfigFile(_identity(pid) or _pid(place.name), (), str(place), data),))
         for packed in packages.open_package(place, _wanted):
             found.take(packed.parts, packed.where, packed.needs, packed.read)
-    elif place.is_dir():
+    elif is_folder:
         for parts, file in _walk(place):
             found.take(parts, printable(str(file)), (), lambda file=file: _bytes(file))
     else:
@@ -178,9 +182,8 @@ def open_configurations(path: str | Path, pid: str = "") -> Configurations:
     return found.all(str(place))
 
 
-def printable(text: str) -> str:
-    """Return a name that a message may show: of what a terminal may not get, the code."""
-    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text)
+def _is_package(file: Path) -> bool:
+    return file.suffix.lower() in (".zip", ".jar") or _bytes(file, 4) in (b"PK\3\4", b"PK\5\6")
 
 
 # -- names ------------------------------------------------------------------------------------------------------
@@ -325,10 +328,10 @@ def _is(entry: os.DirEntry[str], *, folder: bool) -> bool:
         return False
 
 
-def _bytes(file: Path) -> bytes:
+def _bytes(file: Path, most: int = LONGEST + 1) -> bytes:
     """Return what a file holds; of one that is too large, enough to see that."""
     try:
         with file.open("rb") as opened:
-            return opened.read(LONGEST + 1)
+            return opened.read(most)
     except OSError as error:
         raise ConfigError(f"{printable(str(file))} cannot be read: {error.strerror}") from None

@@ -16,8 +16,9 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from outgate.mailer.commented_json import LONGEST, Array, JsonError, Lines, Member, Object, read_object, shown
+from outgate.mailer.commented_json import LONGEST, Array, JsonError, Lines, Member, Object, quoted, read_object
 from outgate.mailer.osgi_values import SCALARS, UNTYPED, BadElement, exists, typed, untyped
 from outgate.mailer.values import ConfigError, ConversionError, Scalar, Value, boxed
 
@@ -44,8 +45,7 @@ class OsgiError(ConfigError):
         super().__init__(text, line=line, column=column)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A place in the text; `line` and `column` count from 1."""
 
     line: int
@@ -107,10 +107,11 @@ def write(properties: Mapping[str, Value]) -> str:
     lines: list[str] = []
     for name, value in properties.items():
         if not name or ":" in name:
-            raise ConfigError("a property's name has at least one character, and no colon", name=shown(name))
+            raise ConfigError("a property's name has at least one character, and no colon", name=name)
         key = name if _goes_without_type(value) else f"{name}:{value.type}"
         items = value.value if isinstance(value.value, tuple) else (value.value,)
-        written = ", ".join(_json(item) for item in items)
+        finite = all(not isinstance(item, float) or math.isfinite(item) for item in items)
+        written = ", ".join(json.dumps(item, ensure_ascii=False) if finite else f'"{_java(item)}"' for item in items)
         lines.append(f"  {json.dumps(key, ensure_ascii=False)}: {f'[{written}]' if items is value.value else written}")
     text = "{\n" + ",\n".join(lines) + "\n}\n" if lines else "{}\n"
     try:
@@ -119,7 +120,7 @@ def write(properties: Mapping[str, Value]) -> str:
         raise ConfigError(f"cannot be written: {error.text}") from None
     for name, value in properties.items():
         if repr((again[name].type, again[name].value)) != repr((value.type, value.value)):
-            raise ConfigError(f"the value is none of type {value.type}", name=shown(name))
+            raise ConfigError(f"the value is none of type {value.type}", name=name)
     return text
 
 
@@ -134,10 +135,9 @@ def _goes_without_type(value: Value) -> bool:
     )
 
 
-def _json(item: Scalar) -> str:
-    if isinstance(item, float) and not math.isfinite(item):
-        return '"NaN"' if math.isnan(item) else '"Infinity"' if item > 0 else '"-Infinity"'
-    return json.dumps(item, ensure_ascii=False)
+def _java(number: Scalar) -> str:
+    """Return a number as Java writes it, also those that JSON cannot."""
+    return str(number).replace("nan", "NaN").replace("inf", "Infinity")
 
 
 # -- from JSON to properties ------------------------------------------------------------------------------------
@@ -175,9 +175,9 @@ class _Properties:
             value = typed(member.value, type_name) if colon else untyped(member.value)
         except BadElement as error:
             at = places[error.index] if places else member.value_at
-            raise JsonError(f"element {error.index + 1} of {shown(member.name)} {error.text}", at) from None
+            raise JsonError(f"element {error.index + 1} of {quoted(member.name)} {error.text}", at) from None
         except ConversionError as error:
-            raise JsonError(f"the value of {shown(member.name)} {error.text}", member.value_at) from None
+            raise JsonError(f"the value of {quoted(member.name)} {error.text}", member.value_at) from None
         return Property(
             name,
             value,
@@ -192,7 +192,7 @@ class _Properties:
         if folded in self._seen:
             earlier, line = self._seen[folded]
             raise JsonError(
-                f"{shown(name)} is the same property as {shown(earlier)} in line {line}"
+                f"{quoted(name)} is the same property as {quoted(earlier)} in line {line}"
                 " (names are not case-sensitive, types do not tell them apart): keep one of the two",
                 at,
             )
@@ -204,7 +204,7 @@ class _Properties:
             hint = _near(member.name, _CONFIGURATOR)
             told = f": did you mean {hint}?" if hint else ""
             raise JsonError(
-                f"expected one of the :configurator: keys that exist, found {shown(member.name)}{told}", member.name_at
+                f"expected one of the :configurator: keys that exist, found {quoted(member.name)}{told}", member.name_at
             )
         self._once(member.name, member.name_at)
 
@@ -213,7 +213,7 @@ class _Properties:
         others = [each for each in document.members if not each.name.startswith(":")]
         resource = any(each.name in _RESOURCE for each in document.members)
         if resource and others and all(isinstance(each.value, Object) for each in others):
-            pid = shown(others[0].name)
+            pid = quoted(others[0].name)
             raise JsonError(
                 f"expected the properties of one configuration, found {pid} as in a file with several (these belong in"
                 f" bundles): write a file for each, named after its PID",
@@ -232,13 +232,14 @@ def _check_type(type_name: str, member: Member) -> None:
     hint = _type_meant(type_name)
     told = f"did you mean {hint}?" if hint else "what is behind a colon in a property name is its type"
     raise JsonError(
-        f"expected a type that exists behind the colon of a property name, found {shown(type_name)}: {told}",
+        f"expected a type that exists behind the colon of a property name, found {quoted(type_name)}: {told}",
         member.name_at,
     )
 
 
 def _type_meant(type_name: str) -> str:
-    asked = re.sub(r"^java\.(?:lang|util)\.|\s", "", type_name)
+    """Return the type that may be meant, "" if none is near."""
+    asked = re.sub(r"^java\.(?:lang|util)\.|\s", "", type_name[:60])
     if asked.startswith(("List", "Set", "ArrayList", "collection")):
         asked = "Collection" + asked[asked.find("<") :] if "<" in asked else "Collection"
     if asked.startswith("Collection<"):

@@ -21,6 +21,7 @@ from outgate.mailer.values import ConversionError, Scalar, Value, boxed, convert
 _COLLECTION = re.compile(r"Collection(?:<(?P<item>[A-Z][a-z]+)>)?")
 UNTYPED = ("String", "Long", "Double", "Boolean")
 SCALARS = (*UNTYPED, "Integer", "Float", "Byte", "Short", "Character")
+_WHOLE = ("Byte", "Short", "Integer", "Long")
 _BEYOND_LONG = 1 << 63
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -159,11 +160,19 @@ def _scalar(value: Scalar, type_name: str) -> Scalar:
     if isinstance(value, str) and "$[" in value and type_name != "String":
         _refuse_placeholder(type_name)
     if type_name in ("char", "Character"):
-        if not isinstance(value, (str, float)):
-            value = chr(value) if 0 <= value < 0xD800 or 0xE000 <= value < 0x10000 else ""
-        elif isinstance(value, str) and value > "\uffff":
-            value = ""  # two of Java's characters
+        return _character(value)
+    if isinstance(value, float) and boxed(type_name) in _WHOLE and not value.is_integer():
+        raise ConversionError(f"is not a whole number, as {type_name} must be")
     return convert(value, type_name)
+
+
+def _character(value: Scalar) -> str:
+    """Return a character by itself or by its number. Felix would take the first of several."""
+    if not isinstance(value, (str, float)) and (0 <= value < 0xD800 or 0xE000 <= value < 0x10000):
+        return chr(value)
+    if not isinstance(value, str) or len(value) != 1 or value > "\uffff":
+        raise ConversionError("is not a single character, as Java's Character must be")
+    return value
 
 
 def _refuse_placeholder(type_name: str) -> NoReturn:

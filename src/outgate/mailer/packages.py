@@ -21,9 +21,10 @@ from typing import IO
 
 from outgate.mailer import run_modes
 from outgate.mailer.commented_json import LONGEST
-from outgate.mailer.values import ConfigError
+from outgate.mailer.values import ConfigError, printable
 
 MOST_ENTRIES = 50_000  # of one package
+MOST_TOGETHER = 200_000  # entries of all packages
 MOST_DIRECTORY = 8 << 20  # octets of its table of contents
 MOST_INNER = 512 << 20  # octets of all packages within
 LEVELS = 3
@@ -51,20 +52,11 @@ class Packed:
     read: Callable[[], bytes]
 
 
-def is_package(file: Path) -> bool:
-    """Say whether a file is a zip, by its first octets or its name. Raises `ConfigError`."""
-    try:
-        with file.open("rb") as opened:
-            return opened.read(4) in (b"PK\3\4", b"PK\5\6") or file.suffix.lower() in (".zip", ".jar")
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
-
-
 def open_package(file: Path, wanted: Callable[[str], bool]) -> Iterator[Packed]:
     """Go through the files whose name is `wanted`; each is there until the next is asked for. Raises `ConfigError`."""
     try:
         with file.open("rb") as opened:
-            yield from _Opening(wanted).package(opened, _printable(str(file)), (), 1)
+            yield from _Opening(wanted).package(opened, printable(str(file)), (), 1)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
 
@@ -75,6 +67,7 @@ class _Opening:
     def __init__(self, wanted: Callable[[str], bool]) -> None:
         self._wanted = wanted
         self._inner = 0
+        self._entries = 0
 
     def package(self, opened: IO[bytes], where: str, needs: tuple[str, ...], level: int) -> Iterator[Packed]:
         try:
@@ -83,12 +76,13 @@ class _Opening:
             raise ConfigError(f"{where} is not a zip file that can be read: is it complete?") from None
         with archive:
             entries = archive.infolist()
-            if len(entries) > MOST_ENTRIES:
-                raise ConfigError(f"{where} has more than {MOST_ENTRIES} entries: give the package with configurations")
+            self._entries += len(entries)
+            if len(entries) > MOST_ENTRIES or self._entries > MOST_TOGETHER:
+                raise ConfigError(f"{where} has too many entries: give the package with the configurations")
             seen: set[str] = set()
             for entry in entries:
                 parts = _parts(entry, where)
-                name = f"{where}!/{_printable(entry.filename)}"
+                name = f"{where}!/{printable(entry.filename)}"
                 inner = _inner(parts)
                 if entry.is_dir() or (inner is None and not self._wanted(parts[-1])):
                     continue
@@ -133,7 +127,7 @@ class _Bounded:
         data = self._opened.read(size if 0 <= size <= MOST_DIRECTORY else MOST_DIRECTORY + 1)
         if len(data) > MOST_DIRECTORY:
             raise ConfigError(
-                f"{self._where} has more than {MOST_ENTRIES} entries: give the package with configurations"
+                f"{self._where} has a table of contents that is too large: give the package with the configurations"
             )
         return data
 
@@ -160,7 +154,7 @@ def _parts(entry: zipfile.ZipInfo, where: str) -> tuple[str, ...]:
     name = entry.filename
     parts = name.replace("\\", "/").split("/")
     if ".." in parts or not parts[0] or "\0" in entry.orig_filename:
-        raise ConfigError(f"{where} has an entry whose name leads out of it, {_printable(name[:200])}: do not use it")
+        raise ConfigError(f"{where} has an entry whose name leads out of it, {printable(name[:200])}: do not use it")
     return tuple(part for part in name.split("/") if part)
 
 
@@ -171,7 +165,3 @@ def _inner(parts: tuple[str, ...]) -> tuple[str, ...] | None:
     if parts[1] == "apps":
         return run_modes.of_folder(parts[-2], "install")
     return () if parts[1:3] == ("etc", "packages") else None
-
-
-def _printable(text: str) -> str:
-    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text)

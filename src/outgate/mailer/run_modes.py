@@ -27,7 +27,7 @@ _MEANT = {
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """The run modes of an instance; `inherited` are those that it has by another one, and that count less."""
+    """The run modes of an instance; `inherited` are those that it has by another one: they count less."""
 
     own: frozenset[str]
     inherited: frozenset[str]
@@ -49,7 +49,7 @@ def active(run_modes: Iterable[str]) -> Active:
     own = {mode.strip() for text in texts for mode in text.split(",")} - {""}
     if "preview" in own:
         own = own - {"preview"} | {"publish"}
-    return Active(frozenset(own), frozenset({"dev"} if "rde" in own else ()) - own)
+    return Active(frozenset(own), frozenset({"dev"} if "rde" in own else ()))
 
 
 def of_folder(name: str, stem: str = FOLDER) -> tuple[str, ...] | None:

@@ -94,8 +94,14 @@ def as_text(value: Scalar, type_name: str = "") -> str:
 
 def shown(text: str) -> str:
     """Return a name from outside as an error may show it: cut, and in characters that any terminal takes."""
-    safe = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text[:100])
-    return safe + ("…" if len(text) > 100 else "")
+    return printable(text[:100]) + ("…" if len(text) > 100 else "")
+
+
+def printable(text: str) -> str:
+    """Return a text in characters that any terminal takes, the others as Python's escapes."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
 
 
 def known(type_name: str) -> bool:

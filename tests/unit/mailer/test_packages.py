@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from outgate.mailer import packages
+from outgate.mailer.config import load
 from outgate.mailer.folders import open_configurations
 from outgate.mailer.values import ConfigError
 
@@ -81,6 +84,26 @@ class TestPackages:
         assert found.resolve(MAIL, ["publish", "dev"]).parse()["smtp.host"].value.value == "inner"
         assert found.resolve(MAIL, ["dev"]).parse()["smtp.host"].value.value == "outer"
 
+    def test_packages_within_as_older_tools_put_them(self, tmp_path: Path) -> None:
+        inner = zipped({f"{ROOT}/config/{MAIL}.cfg.json": config("x")})
+        file = package(tmp_path, zipped({"jcr_root/etc/packages/shop/config.zip": inner, "a/install/b.zip": b""}))
+        assert [each.where for each in open_configurations(file).files] == [
+            f"{file}!/jcr_root/etc/packages/shop/config.zip!/{ROOT}/config/{MAIL}.cfg.json"
+        ]
+
+    def test_the_mailer_takes_its_configuration_from_a_package(self, tmp_path: Path) -> None:
+        inner = zipped({f"{ROOT}/config.author/{MAIL}.cfg.json": '{"smtp.host": "$[env:H]", "smtp.port": "30465"}'})
+        file = package(tmp_path, zipped({f"{INSTALL}/install/config.zip": inner}))
+        settled = load(file, ["author"], env={"H": "proxy.tunnel"}, secrets={})
+        assert (settled.host, settled.port) == ("proxy.tunnel", 30465)
+        with pytest.raises(ConfigError, match=r"all\.zip!/.*: line 1, column 15: smtp\.host"):
+            load(file, ["author"], env={}, secrets={})
+
+    def test_zip_files_cost_nothing_until_there_is_one(self) -> None:
+        told = "import sys, outgate.mailer; print([each for each in ('zipfile', 'tempfile') if each in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+        assert done.stdout == "[]\n"
+
     def test_an_old_format_in_a_package(self, tmp_path: Path) -> None:
         file = package(tmp_path, zipped({f"{ROOT}/config/{MAIL}.xml": '<x jcr:primaryType="sling:OsgiConfig"/>'}))
         with pytest.raises(ConfigError, match=r"all\.zip!/jcr_root/.*\.xml would be in force"):
@@ -134,7 +157,12 @@ class TestHostilePackages:
 
     def test_too_many_entries(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(packages, "MOST_ENTRIES", 10)
-        self.refused(tmp_path, zipped({str(number): b"" for number in range(11)}), "more than 10 entries")
+        self.refused(tmp_path, zipped({str(number): b"" for number in range(11)}), "too many entries")
+
+    def test_too_many_entries_together(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(packages, "MOST_TOGETHER", 10)
+        inner = zipped({str(number): b"" for number in range(5)})
+        self.refused(tmp_path, zipped({f"{INSTALL}/install/{name}.zip": inner for name in "ab"}), "too many entries")
 
     def test_a_table_of_contents_that_claims_much(self, tmp_path: Path) -> None:
         entry = zipped({"a": b""})
@@ -143,7 +171,7 @@ class TestHostilePackages:
         table = entry[begin:end] * times
         tail = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, len(table), begin, 0)
         inner = entry[:begin] + table + tail
-        self.refused(tmp_path, zipped({f"{INSTALL}/install/a.zip": inner}), "more than 50000 entries")
+        self.refused(tmp_path, zipped({f"{INSTALL}/install/a.zip": inner}), "table of contents that is too large")
 
     @pytest.mark.parametrize("name", ["../x", "jcr_root/../../x", "/etc/x", "jcr_root\\..\\x"])
     def test_names_that_lead_out(self, tmp_path: Path, name: str) -> None:
