@@ -8,6 +8,7 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from support.clients import run
 
@@ -15,6 +16,20 @@ _NODEMAILER = (
     "9.1.1",
     "sha512-izw9mVKFix6YSnC9eLgV6g1opl9DUlRio9ZNcq+Wu9Ujn2UwF+8Nl0B8nz22kEC+CTZCvinkxwJ0DeFbb6NwcQ==",
 )
+_JEST_SARIF = (
+    "1.0.0-beta.0",
+    "sha512-A1fOhPd6Ic5iDk4F9YPw1qNB4XF+7+IviR7xl8r2F6QzQkx5cpY9LsGk2rExiFIEcBbjpVnSmwWGBukASkiQ9A==",
+)
+
+
+def sarif_schema(into: Path) -> dict[str, Any]:
+    """Return the JSON schema of SARIF 2.1.0 (its final draft), which Microsoft's package for tests carries."""
+    package = unpack("@microsoft/jest-sarif", *_JEST_SARIF, into) / "@microsoft" / "jest-sarif"
+    schema = json.loads((package / "lib" / "schemas" / "sarif-2.1.0-rtm.5.json").read_text("utf-8"))
+    # A stray bracket in it: browsers take that for a character, strict readers for an error. We write no language.
+    for name in ("run", "toolComponent"):
+        schema["definitions"][name]["properties"].get("language", {}).pop("pattern", None)
+    return schema
 
 
 def nodemailer(into: Path) -> Path:
@@ -53,5 +68,6 @@ def unpack(name: str, version: str, integrity: str, into: Path) -> Path:
     modules = into / "node_modules"
     with tarfile.open(archive) as tar:
         tar.extractall(modules / "unpacked", filter="data")
+    (modules / name).parent.mkdir(exist_ok=True)  # the scope of "@scope/name"
     (modules / "unpacked" / "package").rename(modules / name)
     return modules

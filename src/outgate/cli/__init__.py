@@ -16,7 +16,20 @@ from typing import Annotated
 import typer
 
 from outgate import __version__
-from outgate.cli import access, cloud_manager, dev, egress, environment, key, message, queue, route, smtp, suppression
+from outgate.cli import (
+    access,
+    cloud_manager,
+    dev,
+    doctor,
+    egress,
+    environment,
+    key,
+    message,
+    queue,
+    route,
+    smtp,
+    suppression,
+)
 from outgate.cli.calling import NOT_AS_WANTED, complain
 
 cli = typer.Typer(
@@ -26,6 +39,7 @@ cli = typer.Typer(
     help="Outgate: the controlled way out for an organisation's mail.",
 )
 cli.add_typer(dev.commands)
+cli.command("doctor")(doctor.doctor)
 cli.add_typer(environment.commands, name="environment")
 cli.add_typer(cloud_manager.commands)
 cli.add_typer(egress.commands, name="egress")

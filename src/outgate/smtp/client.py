@@ -42,6 +42,7 @@ from outgate.smtp.transaction import (
     Transaction,
     TransactionResult,
     check,
+    check_paths,
     needs_utf8,
 )
 
@@ -322,6 +323,21 @@ class ClientMachine:
             if self.state is State.DOT:
                 self._send_ahead(work)
 
+    def ask_sender(self, reverse_path: str) -> None:
+        """Ask whether the peer takes mail from `reverse_path`, and send it none: MAIL, then RSET. A `Done` follows,
+        whose `mail` is the answer. Raises `LocalProtocolError` as `send`, and while anything is under way."""
+        if self.state is not State.READY:
+            raise LocalProtocolError(f"no question can be asked in state {self.state.value}")
+        work = _Work(Transaction(reverse_path, (), ()))
+        check_paths(work.transaction)
+        if "SMTPUTF8" not in self.extensions and needs_utf8(work.transaction):
+            work.mail = UTF8_NOT_OFFERED
+            self._done(work, "smtputf8 not offered")
+            return
+        self._current = work
+        self.state = State.MAIL
+        self._out.append(self._mail_command(work.transaction).encode("utf-8"))
+
     def reset(self) -> None:
         """Ask an idle peer whether it is there (RSET changes nothing between messages); then it is READY again."""
         self._start("RSET")
@@ -498,6 +514,10 @@ class ClientMachine:
         if work.ahead:
             return
         if work.mail is not None and work.mail.ok:
+            if not work.transaction.recipients:  # it was a question only
+                self.state = TRANSITIONS[State.RCPT]["(none taken)"]
+                self._reset(work)
+                return
             self._out.append(self._rcpt_command(work.transaction, 0).encode())
         else:
             self.state = TRANSITIONS[State.MAIL]["(refused)"]

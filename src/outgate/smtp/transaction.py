@@ -136,9 +136,7 @@ def check(transaction: Transaction) -> None:
     """Raise `LocalProtocolError` for what would be read as something else on the wire."""
     if not transaction.recipients:
         raise LocalProtocolError("a transaction needs a recipient")
-    for path in (transaction.reverse_path, *transaction.recipients):
-        if not path.isprintable() or " " in path or "<" in path or ">" in path:
-            _check_quoted(path)
+    check_paths(transaction)
     if "" in transaction.recipients:
         raise LocalProtocolError("a recipient needs an address")
     _check_options(transaction)
@@ -147,6 +145,13 @@ def check(transaction: Transaction) -> None:
             if not buffer.endswith(b"\r\n"):
                 raise LocalProtocolError("the content does not end in CR LF")
             break
+
+
+def check_paths(transaction: Transaction) -> None:
+    """Raise `LocalProtocolError` for a path that is none."""
+    for path in (transaction.reverse_path, *transaction.recipients):
+        if not path.isprintable() or " " in path or "<" in path or ">" in path:
+            _check_quoted(path)
 
 
 def _check_options(transaction: Transaction) -> None:

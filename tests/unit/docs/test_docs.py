@@ -158,6 +158,25 @@ def test_every_notice_about_mail_is_on_the_page_of_the_egress() -> None:
     assert dict(re.findall(r"^\| `(mail\.[a-z-]+)` \| (.+) \|$", page, re.MULTILINE)) == NOTICES
 
 
+def test_the_table_of_lints_rules_is_the_programs() -> None:
+    from outgate.doctor.rules import RULES
+
+    def cell(text: str) -> str:
+        return text.replace("|", "\\|").replace("<", "\\<")
+
+    corpus = ROOT / "tests" / "corpora" / "lint"
+    expected: list[str] = []
+    for rule in RULES.values():
+        known = " (*known*)" if (corpus / rule.id / "known.json").exists() and rule.id != "tls-mismatch" else ""
+        expected.append(
+            f"| `{rule.id}` | {rule.level} | {cell(rule.title)}{known} | {cell(rule.why)} | {cell(rule.remedy)} |"
+        )
+    page = (ROOT / "docs" / "lint.md").read_text("utf-8")
+    assert [row for row in page.splitlines() if row.startswith("| `")] == expected
+    sample = (corpus / "port-real" / "expected.txt").read_text("utf-8").partition("\n\n")[0]
+    assert sample in page
+
+
 def test_the_files_on_the_oauth_page_are_ready_to_paste() -> None:
     from outgate.mailer import config, oauth, osgi
     from outgate.mailer.folders import ConfigFile, Configurations

@@ -10,6 +10,8 @@ Not here: the conversation itself (`smtp.client`), the same without blocking (`s
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import select
 import socket
 import ssl
@@ -92,6 +94,17 @@ def connect(
         connection.close()
         raise
     return connection
+
+
+def secure(sock: socket.socket, context: ssl.SSLContext, server_name: str | None) -> ssl.SSLSocket:
+    """Begin TLS on a connected socket, which is used up whatever happens. Raises `OSError` and `ValueError`."""
+    try:
+        sock.getpeername()
+    except OSError:
+        # The peer has reset the connection: wrapping such a socket raises too, and leaves one open that nobody closes.
+        sock.close()
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from None
+    return context.wrap_socket(sock, server_hostname=server_name)
 
 
 class Connection:
@@ -180,7 +193,7 @@ class Connection:
     def _handshake(self, context: ssl.SSLContext, server_name: str) -> None:
         self._socket.settimeout(self._allowed(self._timeouts.handshake))
         try:
-            secured = context.wrap_socket(self._socket, server_hostname=server_name)
+            secured = secure(self._socket, context, server_name)
         except (OSError, ValueError) as error:
             text = "timeout in the TLS handshake" if isinstance(error, TimeoutError) else why(error)
             self._steps.append(Step(self._clock.now(), f"TLS handshake for {server_name}", text))
@@ -222,6 +235,16 @@ class Connection:
 
         Raises `LocalProtocolError` for what cannot go on the wire, or when the connection is closed."""
         self._machine.send(transaction)
+        return self._result()
+
+    def ask_sender(self, reverse_path: str) -> TransactionResult:
+        """Ask whether the server takes mail from `reverse_path`, and send it none; `mail` of the result is its answer.
+
+        Raises as `send`."""
+        self._machine.ask_sender(reverse_path)
+        return self._result()
+
+    def _result(self) -> TransactionResult:
         found: list[TransactionResult] = []
 
         def ended(event: Event) -> bool:

@@ -1,0 +1,250 @@
+"""`outgate doctor`: what is wrong between an application's mail configuration and its recipient, and what to change.
+
+Standards: exit codes 0 (nothing is broken), 2, 3 as every command, 10 to 21 the class of the first broken hop; of
+    `--lint` 1 for an error, with `--strict` for a warning too.
+Promises: progress goes to a terminal's standard error only; an interruption ends it with 130 and no trace.
+Not here: the walk (`doctor.walk`), what is printed (`doctor.printing`), lint (`doctor.lint`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from outgate.cli.calling import UNREACHABLE, WRONG_USE, Data, Json, fail, given, print_json
+from outgate.connection import Api, default_data, read_dev_json
+from outgate.connection import NotReachable as NoDevJson
+
+if TYPE_CHECKING:
+    from outgate.cloud_manager import Chosen
+    from outgate.doctor.facts import Asked
+    from outgate.doctor.surroundings import Surroundings
+
+INTERRUPTED = 130
+
+
+class Form(StrEnum):
+    """How lint prints what it finds."""
+
+    TEXT = "text"
+    GITHUB = "github"
+    SARIF = "sarif"
+    JSON = "json"
+
+
+def doctor(
+    config: Annotated[
+        str | None,
+        typer.Option("--config", metavar="FOLDER", help="Where the configuration is; here, if nothing is given."),
+    ] = None,
+    run_modes: Annotated[
+        str | None,
+        typer.Option("--run-modes", metavar="A,B", help="Active run modes; those of service and environment."),
+    ] = None,
+    program: Annotated[str | None, typer.Option("--program", metavar="ID", help="Program id.")] = None,
+    environment: Annotated[str | None, typer.Option("--environment", metavar="ID", help="Environment id.")] = None,
+    service: Annotated[str, typer.Option(help="author, publish or preview.")] = "author",
+    send_to: Annotated[
+        str | None, typer.Option("--send-to", metavar="ADDRESS", help="Send a test mail there, and follow it.")
+    ] = None,
+    ca_file: Annotated[
+        str | None,
+        typer.Option("--ca-file", metavar="FILE", help="Authorities to trust; SSL_CERT_FILE, else the system's."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, max=120, help="Seconds to wait for one answer.")] = 10.0,
+    lint: Annotated[
+        list[Path] | None,
+        typer.Option("--lint", metavar="FOLDER", help="Check files only, offline; may be given again."),
+    ] = None,
+    more: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="More for --lint.")] = None,
+    form: Annotated[
+        Form | None, typer.Option("--format", help="Of --lint: text, github, sarif or json.", show_default=False)
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Of --lint: warnings fail too.")] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Walk from the mail configuration to the recipient, and name the one thing to change.
+
+    Exit codes: 0 nothing is broken, 10 to 21 the first broken hop (file, placeholders, variables, forward, tunnel,
+    target DNS, TCP, TLS, EHLO, AUTH, sender, delivery), 2 wrong use, 3 not reachable."""
+    walking = (config, run_modes, program, environment, send_to, ca_file)
+    if lint:
+        if any(each is not None for each in walking):
+            fail("--lint takes folders, --format and --strict: the others are for the walk", WRONG_USE)
+        raise typer.Exit(_lint([*lint, *(more or [])], form or (Form.JSON if as_json else None), strict))
+    if more or form is not None or strict:
+        fail("folders, --format and --strict go with --lint: the walk takes one folder, with --config", WRONG_USE)
+    from outgate.doctor import printing
+    from outgate.doctor.walk import walk
+
+    tell = _teller()
+    try:
+        asked = _asked(config, run_modes, program, environment, service, send_to, ca_file, timeout, data, tell)
+        report = walk(asked)
+    except KeyboardInterrupt:
+        tell("")
+        fail("interrupted", INTERRUPTED)
+    tell("")
+    around = asked.around
+    if as_json:
+        about: dict[str, object] = {
+            "config": asked.where,
+            "run_modes": list(asked.run_modes),
+            "service": around.service,
+            "program": around.program or None,
+            "environment": around.environment or None,
+        }
+        print_json(printing.for_programs(report, about))
+    else:
+        kind = f" ({around.type})" if around.type else ""
+        heading = f"{around.label}{kind}, service {around.service}"
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        print(printing.for_people(report, heading, colour=colour), end="")
+    raise typer.Exit(report.exit_code)
+
+
+def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
+    """Print what is wrong with the files, without a form as text, and in a GitHub workflow at the lines too; return the
+    exit code."""
+    from outgate.doctor import annotations
+    from outgate.doctor.lint import examine
+    from outgate.doctor.report import Finding
+    from outgate.doctor.source import Excerpt
+    from outgate.mailer.values import ConfigError
+
+    findings, excerpts, files, code = list[Finding](), dict[tuple[str, int, int], Excerpt](), 0, 0
+    for path in paths:
+        try:
+            found = examine(path)
+        except ConfigError as error:
+            fail(str(error), WRONG_USE)
+        findings += found.findings
+        excerpts |= found.excerpts
+        files += found.files
+        code = max(code, found.exit_code(strict=strict))
+    root = Path.cwd()
+    if form in (None, Form.TEXT):
+        print(annotations.text(findings, excerpts, files=files, root=root), end="")
+        if form is None and os.environ.get("GITHUB_ACTIONS") == "true":
+            print(annotations.github(findings, root=root), end="")
+    else:
+        write = {Form.GITHUB: annotations.github, Form.SARIF: annotations.sarif, Form.JSON: annotations.as_json}
+        print(write[form](findings, root=root), end="")
+    return code
+
+
+def _asked(
+    config: str | None,
+    run_modes: str | None,
+    program: str | None,
+    environment: str | None,
+    service: str,
+    send_to: str | None,
+    ca_file: str | None,
+    timeout: float,
+    data: Path | None,
+    tell: Callable[[str], None],
+) -> Asked:
+    """Return what the walk is to look at, or exit."""
+    from outgate.doctor.contact import Patience, Trust
+    from outgate.doctor.facts import Asked
+    from outgate.doctor.surroundings import SERVICES
+    from outgate.doctor.witnesses import Outgate
+
+    if service not in SERVICES:
+        fail(f"--service {service!r} is not one of {', '.join(SERVICES)}", WRONG_USE)
+    for text, what in (
+        (config, "--config"),
+        (program, "--program"),
+        (environment, "--environment"),
+        (send_to, "--send-to"),
+    ):
+        if text is not None:
+            given(text, what)
+    around, chosen, dev = _around(program, environment, service, data, tell)
+    modes = [mode.strip() for mode in (run_modes or "").split(",") if mode.strip()]
+    return Asked(
+        where=config or _here(),
+        run_modes=tuple(modes) if run_modes is not None else around.run_modes,
+        around=around,
+        outgate=Outgate(chosen.api if chosen else None, dev, around.program, around.environment),
+        trust=Trust(ca_file or os.environ.get("SSL_CERT_FILE", "")),
+        sandbox_ca=str(dev.dev.get("ca_file", "")) if dev else "",
+        send_to=send_to or "",
+        patience=Patience(timeout),
+        tell=tell,
+    )
+
+
+def _here() -> str:
+    """Return where configurations usually are, seen from the current folder."""
+    return "osgiconfig" if Path("osgiconfig").is_dir() else "."
+
+
+def _around(
+    program: str | None, environment: str | None, service: str, data: Path | None, tell: Callable[[str], None]
+) -> tuple[Surroundings, Chosen | None, Api | None]:
+    """Return what is known of the environment, whom to ask for more, and a running Outgate; or exit.
+
+    What is named is asked for; else this process's own environment counts, if `environment run` made it; else what the
+    vendor's settings or a `dev.json` name; else this process's environment again."""
+    from outgate.cloud_manager import NotReachable, Refused, from_environment
+    from outgate.doctor.asking import of_environment, of_process
+
+    named = program is not None or environment is not None
+    dev = _dev(data)
+    own = any(os.environ.get(name) for name in ("OUTGATE_FORWARDS", "OUTGATE_SECRETS", "AEM_PROXY_HOST"))
+    if own and not named:
+        return of_process(os.environ, service), None, dev
+    try:
+        chosen = from_environment(os.environ, lambda: read_dev_json(data or default_data()))
+    except (NotReachable, NoDevJson) as error:
+        if named or data is not None:
+            fail(str(error), UNREACHABLE)
+        return of_process(os.environ, service), None, None
+    program, environment = program or chosen.program, environment or chosen.environment
+    if not (program and environment):
+        if named:
+            fail("name both --program and --environment", WRONG_USE)
+        return of_process(os.environ, service), None, None
+    local = dev if dev is not None and _same(chosen, dev.dev) else None
+    try:
+        return of_environment(chosen.api, program, environment, service, tell), chosen, local
+    except (Refused, NotReachable) as error:
+        tell("")
+        if named or data is not None:
+            fail(str(error), UNREACHABLE)
+        # An Outgate that ran here once is no reason to look no further.
+        return of_process(os.environ, service), None, None
+
+
+def _dev(data: Path | None) -> Api | None:
+    try:
+        return Api(read_dev_json(data or default_data()))
+    except NoDevJson:
+        return None
+
+
+def _same(chosen: Chosen, dev: Mapping[str, Any]) -> bool:
+    """Say whether the Cloud Manager that was chosen is that of the Outgate on this machine."""
+    return chosen.api.base_url == str(dev.get("cloud_manager_url", "")).rstrip("/")
+
+
+def _teller() -> Callable[[str], None]:
+    """Return what shows progress: one line on a terminal, written over; "" wipes it."""
+    if not sys.stderr.isatty():
+        return lambda _said: None
+
+    def tell(said: str) -> None:
+        from outgate.doctor.printing import clean
+
+        print(f"\r\x1b[K{clean(said)[:78]}", end="", file=sys.stderr, flush=True)
+
+    return tell

@@ -1,0 +1,112 @@
+"""Commands and records that mend something, ready to be copied.
+
+Standards: the vendor's advanced networking (a PUT replaces everything); POSIX shell quoting; RFC 1035 (zone files).
+Promises: pure; no token, password or value is ever in one: those come from variables of the shell; whatever comes from
+    a file or an API is quoted, and a name that is none gives no command at all. A PUT keeps all that there is.
+Dangers: a person is about to run them.
+Not here: when one is offered (the hops).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable
+from urllib.parse import quote
+
+from outgate.doctor.surroundings import Surroundings
+from outgate.mailer.config import Forward
+
+UNKNOWN_SERVER = "smtp.example.com"
+"""Stands for a server that nobody has told."""
+_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]{0,99}")
+_QUEUE_ID = re.compile(r"[A-Za-z0-9.\-_]{1,64}")
+_STRING = 255
+
+
+def set_variable(around: Surroundings, name: str, *, secret: bool, service: str = "") -> str:
+    """Return the command that sets a variable to what the shell's variable of that name has."""
+    if _NAME.fullmatch(name) is None:
+        return ""
+    flag = "secret" if secret else "variable"
+    flag = f"{service}{flag.title()}" if service else flag
+    program, environment = shlex.quote(around.program or "PROGRAM"), shlex.quote(around.environment or "ENVIRONMENT")
+    command = "outgate cloudmanager:set-environment-variables"
+    return f'{command} --programId={program} {environment} --{flag} {name} "${name}"'
+
+
+def delete_variable(around: Surroundings, name: str) -> str:
+    """Return the command that deletes a variable of an environment, "" if none is known."""
+    if _NAME.fullmatch(name) is None or not around.environment:
+        return ""
+    program, environment = shlex.quote(around.program), shlex.quote(around.environment)
+    return f"outgate cloudmanager:set-environment-variables --programId={program} {environment} --delete {name}"
+
+
+def put_networking(around: Surroundings, wanted: Iterable[Forward]) -> str:
+    """Return the PUT with everything that there is, and the forwards `wanted`."""
+    networking = around.networking
+    kept = dict(networking.forwards.by_port) if networking and networking.enabled else {}
+    kept |= {each.port: each for each in wanted}
+    body: dict[str, object] = {
+        "portForwards": [
+            {"name": each.name, "portDest": each.destination, "portOrig": each.port}
+            for each in sorted(kept.values(), key=lambda each: each.port)
+        ]
+    }
+    if networking and networking.non_proxy_hosts:
+        body["nonProxyHosts"] = list(networking.non_proxy_hosts)
+    program, environment = quote(around.program, safe=""), quote(around.environment, safe="")
+    path = f"/api/program/{program}/environment/{environment}/advancedNetworking"
+    unknown = any(each.name == UNKNOWN_SERVER for each in kept.values())
+    note = f"# put the name of your mail server in the place of {UNKNOWN_SERVER}\n" if unknown else ""
+    return note + _curl("PUT", around.url + path, body, vendor=True)
+
+
+def post_infrastructure(around: Surroundings) -> str:
+    """Return the POST that makes a network infrastructure."""
+    path = f"/api/program/{quote(around.program, safe='')}/networkInfrastructures"
+    note = "# REGION is that of the production environment\n"
+    return note + _curl("POST", around.url + path, {"kind": "flexiblePortEgress", "region": "REGION"}, vendor=True)
+
+
+def post_domain(url: str, domain: str) -> str:
+    """Return the POST that adds a domain to a relay."""
+    return _curl("POST", url, {"name": domain, "domain": domain}, vendor=False)
+
+
+def show_message(queue_id: str) -> str:
+    """Return the command that tells a message's story."""
+    return f"outgate message show {queue_id}" if _QUEUE_ID.fullmatch(queue_id) else ""
+
+
+def zone_line(name: str, value: str) -> str:
+    """Write a TXT record as a zone file has it: strings of 255 octets at most."""
+    text = value.replace("\\", "\\\\").replace('"', '\\"')
+    parts = [text[at : at + _STRING] for at in range(0, len(text), _STRING)]
+    return f"{name}. IN TXT " + " ".join(f'"{part}"' for part in parts)
+
+
+def _curl(method: str, url: str, body: dict[str, object], *, vendor: bool) -> str:
+    headers = '  -H "Authorization: Bearer $TOKEN"'
+    if vendor:
+        headers += ' -H "x-api-key: $CLIENT_ID" -H "x-gw-ims-org-id: $ORG_ID"'
+    lines = [
+        f"curl -X {method} {shlex.quote(url)}",
+        headers,
+        f"  -H 'Content-Type: application/json' -d {shlex.quote(_layout(body))}",
+    ]
+    return " \\\n".join(lines)
+
+
+def _layout(body: dict[str, object]) -> str:
+    """Write a body with one entry of a list a line."""
+    parts = list[str]()
+    for name, value in body.items():
+        if isinstance(value, list):
+            entries = ",\n".join(f"    {json.dumps(each)}" for each in value)
+            parts.append(f"  {json.dumps(name)}: [\n{entries}\n  ]" if entries else f"  {json.dumps(name)}: []")
+        else:
+            parts.append(f"  {json.dumps(name)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(parts) + "\n}"

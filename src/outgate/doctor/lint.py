@@ -1,0 +1,112 @@
+"""The offline half of the doctor: all configuration of a file, a folder, a project tree or a package, for a build.
+
+Standards: none.
+Promises: no network, no variables; whatever the files hold, findings come back and nothing is raised; findings are
+    sorted, and each is there once; what is kept of a line to show it has no secret in it.
+Dangers: a path that leads to no configuration at all is an error: a build that looks at nothing must not pass.
+Not here: the traps (`doctor.traps`, `doctor.tree_traps`), how findings are printed (`doctor.annotations`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from outgate.doctor import traps, tree_traps
+from outgate.doctor.look import Known, Look
+from outgate.doctor.names import MAIL, OAUTH
+from outgate.doctor.report import Finding
+from outgate.doctor.rules import Level, level
+from outgate.doctor.source import Excerpt, Source
+from outgate.doctor.tree_traps import Tree
+from outgate.mailer.folders import SUFFIX, ConfigFile, Configurations, open_configurations
+from outgate.mailer.osgi import OsgiError, Property
+from outgate.mailer.values import ConfigError
+
+_IN_DEBUG = "debug-in-production"
+_NAMED = (SUFFIX, ".zip", ".jar")
+_NOTHING_KNOWN = Known()
+
+Excerpts = Mapping[tuple[str, int, int], Excerpt]
+
+
+@dataclass(frozen=True, slots=True)
+class Linted:
+    """What was found. `excerpts` are the lines of findings as they may be shown, by file, line and column."""
+
+    findings: list[Finding]
+    excerpts: Excerpts
+    files: int
+
+    def exit_code(self, *, strict: bool = False) -> int:
+        """Return 1 if there is an error, or if `strict` a warning; else 0."""
+        bad = {Level.ERROR, Level.WARNING} if strict else {Level.ERROR}
+        return int(any(level(each) in bad for each in self.findings))
+
+
+def run(path: str | Path) -> list[Finding]:
+    """Return all findings on the configuration at a path, by file, line and column.
+
+    Raises `ConfigError` if there is none, or if it cannot be opened."""
+    return examine(path).findings
+
+
+def examine(path: str | Path, known: Known = _NOTHING_KNOWN) -> Linted:
+    """Do as `run`, with what is known of an environment, and keep the lines that findings are about.
+
+    Raises `ConfigError`."""
+    place = Path(path)
+    # A single file that is named after no PID is taken for the mail service's.
+    found = open_configurations(place, MAIL if place.is_file() and not place.name.endswith(_NAMED) else "")
+    if not (found.files or found.old or found.oddities):
+        raise ConfigError(f"no configuration ({SUFFIX}) in {place}: name the folder that the config folders are in")
+    alone = place.is_file() and [file.where for file in found.files] == [found.where]
+    return of(found, known, alone=alone)
+
+
+def of(configurations: Configurations, known: Known = _NOTHING_KNOWN, *, alone: bool = False) -> Linted:
+    """Do as `examine`, with the files at hand. `alone`: one file by itself; of what is beside it nothing is told."""
+    files = configurations.files
+    found: list[Finding] = []
+    looks: dict[str, Look] = {}
+    readable: dict[str, dict[str, Property] | None] = {}
+    for file in files:
+        try:
+            properties = file.parse()
+        except OsgiError as error:
+            readable[file.where] = None
+            found.append(traps.unreadable(file, error))
+            continue
+        readable[file.where] = properties
+        meant = replace(file, pid=tree_traps.meant_pid(file.pid) or file.pid)
+        if meant.pid in (MAIL, OAUTH):
+            looks[file.where] = Look(meant, properties, known)
+        found += traps.of(meant, properties, known)
+    tree = Tree(files, configurations.old, configurations.oddities, looks)
+    if alone:
+        found += tree_traps.wrong_pids(tree)
+    else:
+        found += tree_traps.of(tree)
+        found = [each for each in found if each.rule != _IN_DEBUG or not tree_traps.never_in_production(tree, each)]
+    findings = sorted(set(found), key=lambda each: (each.file, each.line, each.column, each.rule, each.text))
+    return Linted(findings, _excerpts(findings, files, readable), len(files))
+
+
+def _excerpts(
+    findings: list[Finding], files: Sequence[ConfigFile], readable: Mapping[str, dict[str, Property] | None]
+) -> Excerpts:
+    wanted = {(each.file, each.line, each.column) for each in findings}
+    by_name = {file.where: file for file in files}
+    sources: dict[str, Source] = {}
+    found: dict[tuple[str, int, int], Excerpt] = {}
+    for where, line, column in wanted:
+        file = by_name.get(where)
+        if file is None:
+            continue
+        source = sources.setdefault(where, Source(file.data.decode("utf-8", "replace")))
+        properties = readable[where]
+        excerpt = source.excerpt(line, column, None if properties is None else properties.values())
+        if excerpt is not None:
+            found[where, line, column] = excerpt
+    return found

@@ -1,0 +1,377 @@
+"""The doctor's report for every trap and every hop's failures: the real command, a real tunnel, real servers.
+
+The reports are texts in tests/corpora/doctor; OUTGATE_GOLDEN=write writes them anew, to be read before they are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from outgate.doctor.report import Hop
+from support.clinic import HOST, OAUTH_PID, PID, SECOND, Clinic, clinic
+from support.mail_peers import closed_port
+
+pytestmark = pytest.mark.scenario
+CORPUS = Path(__file__).parents[1] / "corpora" / "doctor"
+Outcome = tuple[int, str]
+CASES: dict[str, Callable[[Clinic], Outcome]] = {}
+
+TRAPS = {
+    "smtp.user read from env but stored as secret": "trap-user-stored-as-secret",
+    "smtp.port set to the real port instead of portOrig": "trap-real-port",
+    "ssl against the destination's port": "trap-ssl-to-starttls",
+    "starttls against the destination's port": "trap-starttls-to-ssl",
+    "AEM_PROXY_HOST set by hand": "trap-proxy-host-by-hand",
+    "a plain-text password in the file": "trap-password-in-clear",
+    "a placeholder left literal": "trap-placeholder-literal",
+    "a forward missing after a PUT that replaced all": "trap-forward-replaced",
+    "two run-mode folders that tie": "trap-folders-tie",
+    "a typed key holding a placeholder": "trap-typed-placeholder",
+    "the vendor's own invalid OAuth samples": "trap-oauth-sample",
+}
+"""The traps of the issue, in its words."""
+
+
+def case(function: Callable[[Clinic], Outcome]) -> Callable[[Clinic], Outcome]:
+    CASES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
+    with clinic(tmp_path_factory.mktemp("clinic")) as found:
+        yield found
+
+
+# -- the good way ----------------------------------------------------------------------------------------------
+
+
+@case
+def good(it: Clinic) -> Outcome:
+    it.configure()
+    return it.doctor(*it.trust_relay, "--send-to", "guest@customer.test")
+
+
+@case
+def good_by_starttls(it: Clinic) -> Outcome:
+    it.configure(".prod", smtp_port=str(SECOND), smtp_ssl=False, smtp_starttls=True, smtp_requiretls=True)
+    return it.doctor(*it.trust_relay, "--service", "publish")
+
+
+@case
+def good_elsewhere(it: Clinic) -> Outcome:
+    it.configure(smtp_port=str(it.ports["foreign"]))
+    return it.doctor(*it.trust, "--send-to", "guest@customer.test")
+
+
+# -- the traps -------------------------------------------------------------------------------------------------
+
+
+@case
+def trap_user_stored_as_secret(it: Clinic) -> Outcome:
+    it.configure(smtp_user="$[env:STORED_AS_SECRET;default=myApiKey]")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def trap_real_port(it: Clinic) -> Outcome:
+    it.configure(smtp_port=str(it.running.address("submissions")[1]))
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def trap_ssl_to_starttls(it: Clinic) -> Outcome:
+    it.configure(smtp_port=str(SECOND))
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def trap_starttls_to_ssl(it: Clinic) -> Outcome:
+    it.configure(smtp_ssl=False, smtp_starttls=True)
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def trap_proxy_host_by_hand(it: Clinic) -> Outcome:
+    it.configure()
+    outgate = (sys.executable, "-m", "outgate.cli")
+    place = (it.place.program, it.place.id)
+    return it.apart(
+        *outgate, "environment", "run", *place, "--", "env", "AEM_PROXY_HOST=mail.shop.test", *outgate, "doctor",
+        *it.trust_relay,
+    )  # fmt: skip
+
+
+@case
+def trap_password_in_clear(it: Clinic) -> Outcome:
+    it.configure(smtp_password="correct-horse-battery")
+    code, text = it.doctor(*it.trust_relay)
+    assert "correct-horse" not in text
+    return code, text
+
+
+@case
+def trap_placeholder_literal(it: Clinic) -> Outcome:
+    it.configure(smtp_password="$[secret:EMAIL_PASWORD]")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def trap_forward_replaced(it: Clinic) -> Outcome:
+    place = it.another("replaced")
+    port, other = it.running.address("submissions")[1], it.running.address("submission")[1]
+    place.forwards((30465, HOST, port))
+    it.configure()
+    assert it.doctor(*it.trust_relay, *place.arguments)[0] == 0
+    place.forwards((30587, HOST, other))
+    return it.doctor(*it.trust_relay, *place.arguments)
+
+
+@case
+def trap_folders_tie(it: Clinic) -> Outcome:
+    it.configure(".author")
+    it.add(".prod")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def trap_typed_placeholder(it: Clinic) -> Outcome:
+    it.configure(text='{\n  "smtp.host": "x",\n  "smtp.port:Integer": "$[env:MAIL_PORT]"\n}\n')
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def trap_oauth_sample(it: Clinic) -> Outcome:
+    it.configure(oauth_flow=True, smtp_password=None)
+    sample = """{
+    authUrl: "https://login.microsoftonline.com/<tenant>/oauth2/v2.0/authorize",
+    tokenUrl: "https://login.microsoftonline.com/<tenant>/oauth2/v2.0/token",
+    clientId: "<clientID>",
+    clientSecret: "$[secret:SECRET_SMTP_OAUTH_CLIENT_SECRET]",
+    scopes: [
+        "https://outlook.office.com/SMTP.Send"
+    ]
+    refreshToken: "$[secret:SECRET_SMTP_OAUTH_REFRESH_TOKEN]"
+}
+"""
+    it.add(pid=OAUTH_PID, text=sample)
+    return it.doctor(*it.trust_relay)
+
+
+# -- hop by hop ------------------------------------------------------------------------------------------------
+
+
+@case
+def file_none(it: Clinic) -> Outcome:
+    it.configure(pid="org.example.Other")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def file_of_other_run_modes(it: Clinic) -> Outcome:
+    it.configure(".publish.stage")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def file_wrong_pid(it: Clinic) -> Outcome:
+    it.configure(pid="com.day.cq.mailer.impl.DefaultMailService")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def file_unreadable(it: Clinic) -> Outcome:
+    it.configure(text="{\n  \"smtp.host\": 'proxy.tunnel'\n}\n")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def placeholders_conversion(it: Clinic) -> Outcome:
+    it.configure(smtp_port="$[env:NO_NUMBER;type=Integer]")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def placeholders_misspelt(it: Clinic) -> Outcome:
+    it.configure(smtp_user="${env:EMAIL_USERNAME}")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def variables_secret_in_clear(it: Clinic) -> Outcome:
+    it.configure(smtp_password="$[secret:STORED_IN_CLEAR]")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def variables_other_service(it: Clinic) -> Outcome:
+    it.configure(smtp_user="$[env:OF_PUBLISH]")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def variables_process(it: Clinic) -> Outcome:
+    it.configure()
+    return it.doctor(env={"AEM_PROXY_HOST": "127.0.0.1"})
+
+
+@case
+def forward_off(it: Clinic) -> Outcome:
+    it.configure()
+    return it.doctor(*it.trust_relay, *it.another("off").arguments)
+
+
+@case
+def forward_unknown_here(it: Clinic) -> Outcome:
+    it.configure(smtp_port=str(it.ports["foreign"]), smtp_user="me", smtp_password="$[secret:PW_FILE]")
+    secrets = it.directory / "secrets"
+    secrets.mkdir(exist_ok=True)
+    (secrets / "PW_FILE").write_text("hushhush\n")
+    tunnel = it.running.dev["tunnel_address"]
+    return it.doctor(*it.trust, env={"AEM_PROXY_HOST": tunnel, "OUTGATE_SECRETS": str(secrets)})
+
+
+@case
+def tunnel_client_network(it: Clinic) -> Outcome:
+    place = it.another("elsewhere")
+    place.forwards((30465, HOST, it.running.address("submissions")[1]))
+    url = it.running.api.operations(f"egress/environments/{place.id}")
+    it.running.api.call("PATCH", url, {"clientNetworks": ["10.8.1.0/24"]})
+    place.settled()
+    it.configure()
+    return it.doctor(*it.trust_relay, *place.arguments)
+
+
+@case
+def tunnel_refused(it: Clinic) -> Outcome:
+    it.configure(smtp_port=str(closed_port()), smtp_user=None, smtp_password=None)
+    port = json.loads((it.directory / "osgiconfig/config" / f"{PID}.cfg.json").read_text())["smtp.port"]
+    forwards = it.directory / "forwards.json"
+    rule = {"portOrig": int(port), "name": HOST, "portDest": 465}
+    forwards.write_text(json.dumps({"tunnelAddress": "127.0.0.1", "portForwards": [rule]}))
+    return it.doctor(env={"AEM_PROXY_HOST": "127.0.0.1", "OUTGATE_FORWARDS": str(forwards)})
+
+
+@case
+def tunnel_no_name(it: Clinic) -> Outcome:
+    it.configure(smtp_user=None, smtp_password=None)
+    forwards = it.directory / "forwards.json"
+    forwards.write_text(json.dumps([{"portOrig": 30465, "name": HOST, "portDest": 465}]))
+    return it.doctor(env={"OUTGATE_FORWARDS": str(forwards)})
+
+
+def through(name: str, *, implicit: bool = True, timeout: str = "2", **changes: object) -> Callable[[Clinic], Outcome]:
+    """Return a case: the server of a name, behind the tunnel."""
+
+    def run(it: Clinic) -> Outcome:
+        flags: dict[str, object] = {} if implicit else {"smtp_ssl": False, "smtp_starttls": True}
+        it.configure(smtp_port=str(it.ports[name]), **flags, **changes)
+        return it.doctor(*it.trust, "--send-to", "guest@customer.test", timeout=timeout)
+
+    return run
+
+
+CASES |= {
+    "target-dns": through("no name"),
+    "target-guarded": through("guarded"),
+    "tcp-refused": through("refused"),
+    "tls-wrong-name": through("wrong name"),
+    "tls-expired": through("expired"),
+    "tls-not-yet-valid": through("early"),
+    "tls-self-signed": through("self-signed"),
+    "tls-unknown-authority": through("unknown authority"),
+    "tls-too-old": through("too old"),
+    "tls-none-there": through("clear"),
+    "tls-starttls-not-offered": through("clear", implicit=False),
+    "tls-starttls-refused": through("refuses starttls", implicit=False, smtp_requiretls=True),
+    "ehlo-not-smtp": through("http", implicit=False),
+    "ehlo-silent": through("silent", implicit=False, timeout="0.5"),
+    "ehlo-busy": through("busy", implicit=False),
+    "ehlo-stranger": through("stranger", implicit=False),
+    "ehlo-no-login": through("no login"),
+    "auth-swapped": through("refuses login", smtp_user="$[env:EMAIL_USERNAME]", smtp_password="$[secret:SWAPPED]"),
+    "auth-default-user": through("refuses login", smtp_user="$[env:NOBODY_SET_IT;default=myApiKey]"),
+    "sender-refused": through("refuses sender"),
+    "sender-without-domain": through("foreign", from_address="noreply@gone.test"),
+    "sender-spf-twice": through("foreign starttls", implicit=False, from_address="noreply@twice.test"),
+    "delivery-refused": through("refuses mail"),
+}
+
+
+@case
+def tls_sandbox_authority(it: Clinic) -> Outcome:
+    it.configure()
+    return it.doctor()
+
+
+@case
+def auth_refused(it: Clinic) -> Outcome:
+    it.configure(smtp_password="$[secret:WRONG_PASSWORD]")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def auth_trimmed(it: Clinic) -> Outcome:
+    it.configure(smtp_password="$[secret:WITH_SPACES]")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def sender_unknown(it: Clinic) -> Outcome:
+    it.configure(from_address="noreply@elsewhere.example")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def sender_unverified(it: Clinic) -> Outcome:
+    api = it.running.api
+    api.call("POST", api.configurations(), {"name": "New", "domain": "new.example"})
+    it.configure(from_address="noreply@new.example")
+    return it.doctor(*it.trust_relay)
+
+
+@case
+def delivery_bounced(it: Clinic) -> Outcome:
+    api = it.running.api
+    bounce = [{"recipient": "gone@*", "at": "rcpt", "reply": "550 5.1.1 nobody of that name"}]
+    api.call("PUT", api.sandbox("inbox/behaviour"), bounce)
+    it.configure()
+    return it.doctor(*it.trust_relay, "--send-to", "gone@customer.test")
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_the_report_is_the_one_that_is_kept(made: Clinic, name: str) -> None:
+    code, text = CASES[name](made)
+    dev = made.running.dev
+    for secret in (dev["smtp_password"], dev["token"], "not the password", "hushhush"):
+        assert secret not in text
+    # What is to be copied is never broken.
+    assert all(len(line) <= 100 for line in text.splitlines() if not line.startswith("    "))
+    found = f"{made.normal(text)}exit code {code}\n"
+    file = CORPUS / f"{name}.txt"
+    if os.environ.get("OUTGATE_GOLDEN") == "write":
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(found, "utf-8")
+    assert found == file.read_text("utf-8")
+
+
+def test_each_trap_of_the_issue_has_its_report() -> None:
+    for trap, name in TRAPS.items():
+        text = (CORPUS / f"{name}.txt").read_text("utf-8")
+        assert name in CASES and " is broken [" in text, trap
+        assert "exit code 0" not in text
+    kept = {file.stem for file in CORPUS.glob("*.txt")}
+    assert kept == set(CASES)
+
+
+def test_the_good_way_is_whole() -> None:
+    lines = (CORPUS / "good.txt").read_text("utf-8").splitlines()
+    hops = [line for line in lines if line.startswith("  ok ")]
+    assert [line[10:23].strip() for line in hops] == [hop.value for hop in Hop]
+    assert "delivered to guest@customer.test" in hops[-1]
+    assert lines[-2:] == ["The way is whole.", "exit code 0"]

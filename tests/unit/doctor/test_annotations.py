@@ -1,0 +1,130 @@
+"""Findings as others read them: GitHub's commands to the letter, SARIF by its schema, text and JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import jsonschema_rs
+import pytest
+
+from outgate.doctor import annotations, lint
+from outgate.doctor.names import MAIL
+from outgate.doctor.report import Finding, Hop, State
+from outgate.doctor.rules import RULES
+from support.npm import sarif_schema
+
+CORPUS = Path(__file__).parents[2] / "corpora" / "lint"
+ODD = Finding(
+    Hop.FILE, State.WARNING, "100% of a,b: c", "port-real", "Do\r\nthis.", '"x": "50%"', "a,b/100%:ä ü.cfg.json", 3, 7
+)
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> jsonschema_rs.Validator:
+    return jsonschema_rs.validator_for(sarif_schema(tmp_path_factory.mktemp("npm")), validate_formats=True)
+
+
+def logged(findings: list[Finding], **options: Any) -> dict[str, Any]:
+    return json.loads(annotations.sarif(findings, **options))
+
+
+def test_workflow_commands_are_escaped_as_github_reads_them() -> None:
+    (line,) = annotations.github([ODD]).splitlines()
+    head, _, message = line.removeprefix("::").partition("::")
+    assert head == (
+        "warning file=a%2Cb/100%25%3Aä ü.cfg.json,line=3,col=7,title=The port is the server's%2C not the tunnel's"
+    )
+    assert message == '100%25 of a,b: c [port-real]%0ADo\ufffd\ufffdthis.%0AWrite: "x": "50%25"'
+
+
+def test_levels_have_githubs_names() -> None:
+    states = (State.BROKEN, State.WARNING, State.OK)
+    lines = annotations.github([Finding(Hop.FILE, state, "x", "null-value") for state in states]).splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["::error", "::warning", "::notice"]
+
+
+def test_every_case_makes_a_log_that_the_schema_takes(schema: jsonschema_rs.Validator) -> None:
+    for case in sorted(CORPUS.iterdir()):
+        found = lint.run(case / "bad")
+        log = logged(found, root=case / "bad")
+        schema.validate(log)
+        for each, result in zip(found, log["runs"][0]["results"], strict=True):
+            (location,) = result["locations"]
+            physical = location["physicalLocation"]
+            assert (case / "bad" / unquote(physical["artifactLocation"]["uri"])).is_file()
+            assert physical["region"] == {"startLine": each.line, "startColumn": each.column}
+            rule = log["runs"][0]["tool"]["driver"]["rules"][result["ruleIndex"]]
+            assert rule["id"] == result["ruleId"] == each.rule
+            assert result["level"] == rule["defaultConfiguration"]["level"] == str(RULES[each.rule].level)
+            assert each.remedy in result["message"]["text"]
+
+
+def test_a_log_without_findings_is_one_too(schema: jsonschema_rs.Validator) -> None:
+    log = logged([])
+    schema.validate(log)
+    assert log["runs"][0]["results"] == []
+    log["runs"][0]["results"] = [{"message": {"text": "x"}, "level": "notice"}]
+    assert not schema.is_valid(log)  # it does look
+
+
+def test_what_no_uri_may_hold_is_encoded_and_paths_elsewhere_are_whole(schema: jsonschema_rs.Validator) -> None:
+    log = logged([ODD, Finding(Hop.FILE, State.OK, "x", "null-value", file="/tmp/b c.json")], root="/home/me")
+    schema.validate(log)
+    odd, elsewhere = (each["locations"][0]["physicalLocation"] for each in log["runs"][0]["results"])
+    assert odd["artifactLocation"] == {"uri": "a%2Cb/100%25%3A%C3%A4%20%C3%BC.cfg.json", "uriBaseId": "%SRCROOT%"}
+    assert elsewhere == {"artifactLocation": {"uri": "file:///tmp/b%20c.json"}}
+
+
+def test_a_finding_that_moves_keeps_its_fingerprint_and_two_alike_have_two() -> None:
+    moved = Finding(
+        *[getattr(ODD, name) for name in ("hop", "state", "text", "rule", "remedy", "change", "file")], 9, 1
+    )
+    before, after, again = logged([ODD])["runs"][0]["results"] + logged([moved, moved])["runs"][0]["results"]
+    prints = [next(iter(each["partialFingerprints"].values())) for each in (before, after, again)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_no_file_gives_commands_to_a_workflow_through_the_text(tmp_path: Path) -> None:
+    folder = tmp_path / "config"
+    folder.mkdir()
+    (folder / "org.example.a.b.cfg.json").write_text("{\n::add-mask::x ##[add-mask]x\n")
+    found = lint.examine(tmp_path)
+    odd = Finding(Hop.FILE, State.OK, "x", "null-value", file="::error::x", line=1, column=1)
+    text = annotations.text([*found.findings, odd], found.excerpts, root=tmp_path)
+    assert "add-mask" in text and "##[" not in text
+    assert not [line for line in text.splitlines() if line.strip().startswith("::")]
+
+
+def test_json_tells_all_there_is() -> None:
+    (told,) = json.loads(annotations.as_json([ODD]))
+    assert told["level"] == "warning" and told["title"] == RULES["port-real"].title
+    assert all(
+        told[name] == getattr(ODD, name) for name in ("rule", "file", "line", "column", "text", "remedy", "change")
+    )
+
+
+def test_a_long_line_is_cut_around_the_caret(tmp_path: Path) -> None:
+    many = ", ".join(f'"service.{number}": {number}' for number in range(200))
+    (tmp_path / f"{MAIL}.cfg.json").write_text(f'{{{many}, "smtp.port": "465 ", {many.replace("service", "felix")}}}')
+    found = lint.examine(tmp_path)
+    text = annotations.text(found.findings, found.excerpts)
+    line, caret = next(
+        pair
+        for pair in zip(text.splitlines(), text.splitlines()[1:], strict=False)
+        if '"465 "' in pair[0] and "write" not in pair[0]
+    )
+    assert len(line) < 200 and line[len(caret) - 1] == '"' and line[len(caret) :].startswith("465 ")
+
+
+def test_a_secret_before_the_place_moves_the_caret_along(tmp_path: Path) -> None:
+    (tmp_path / f"{MAIL}.cfg.json").write_text('{"smtp.password": "a-very-long-secret", "smtp.ssl": "yes"}')
+    found = lint.examine(tmp_path)
+    text = annotations.text(found.findings, found.excerpts).splitlines()
+    at = next(number for number, line in enumerate(text) if "[flag-not-boolean]" in line)
+    assert text[at + 1 : at + 3] == [
+        '    {"smtp.password": "****", "smtp.ssl": "yes"}',
+        "                                          ^",
+    ]

@@ -1,0 +1,259 @@
+"""The walk against an API of the vendor's shape, which tells no secrets and tests no connections; and what is printed."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outgate.cloud_manager import CloudManager
+from outgate.doctor import commands, printing
+from outgate.doctor.asking import of_environment
+from outgate.doctor.contact import Patience, Trust
+from outgate.doctor.facts import Asked
+from outgate.doctor.report import Finding, Hop, Report, State
+from outgate.doctor.surroundings import Surroundings
+from outgate.doctor.walk import HOPS, walk
+from outgate.doctor.witnesses import Outgate
+from support.mail_peers import Authority, Script, serving
+
+FILE = {
+    "smtp.host": "$[env:AEM_PROXY_HOST;default=proxy.tunnel]",
+    "smtp.port": 30465,
+    "smtp.user": "$[env:EMAIL_USERNAME]",
+    "smtp.password": "$[secret:EMAIL_PASSWORD]",
+    "from.address": "noreply@shop.test",
+    "smtp.ssl": True,
+}
+
+
+class Vendor:
+    """An API with what the vendor's has, and no more."""
+
+    def __init__(self, port: int) -> None:
+        self.environment: dict[str, Any] = {"id": "2", "type": "prod", "status": "ready"}
+        self.variables: list[dict[str, Any]] = [
+            {"name": "EMAIL_USERNAME", "type": "string", "value": "someone", "status": "ready"},
+            {"name": "EMAIL_PASSWORD", "type": "secretString", "status": "ready"},
+        ]
+        self.networking: list[dict[str, Any]] = [
+            {
+                "advancedNetworkingEnabled": True,
+                "portForwards": [{"name": "localhost", "portDest": port, "portOrig": 30465}],
+                "nonProxyHosts": ["*.example.com"],
+            }
+        ]
+        self.infrastructures: list[dict[str, Any]] = [{"id": "7", "kind": "dedicatedEgressIp", "status": "ready"}]
+        self.refused: set[str] = set()
+
+    def answer(self, path: str) -> object | None:
+        last = path.rpartition("/")[2]
+        if last in self.refused:
+            return None
+        if path.endswith("/environment/2"):
+            return self.environment
+        lists = {
+            "variables": ("variables", self.variables),
+            "advancedNetworking": ("networkingConfigurations", self.networking),
+            "networkInfrastructures": ("networkInfrastructures", self.infrastructures),
+        }
+        if last not in lists:
+            return None
+        name, found = lists[last]
+        return {"_totalNumberOfItems": len(found), "_embedded": {name: found}}
+
+
+@contextmanager
+def serve(vendor: Vendor) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if length := int(self.headers.get("Content-Length") or 0):
+                self.rfile.read(length)
+            found = vendor.answer(self.path)
+            body = json.dumps(found if found is not None else {"title": "Not Found"}).encode()
+            self.send_response(200 if found is not None else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+def walked(directory: Path, authority: Authority, vendor: Vendor, **changes: object) -> Report:
+    file = directory / "mail.cfg.json"
+    file.write_text(json.dumps(FILE | changes, indent=1))
+    with serve(vendor) as url:
+        api = CloudManager(url, "org", "client", "token")
+        around = of_environment(api, "1", "2", "author", lambda _said: None)
+        outgate = Outgate(api, None, "1", "2")
+        return walk(
+            Asked(str(file), around.run_modes, around, outgate, Trust(str(authority.file)), patience=Patience(1.0))
+        )
+
+
+def states(report: Report, hop: Hop) -> list[State]:
+    return [each.state for each in report.findings if each.hop is hop]
+
+
+def said(report: Report, hop: Hop) -> str:
+    return " / ".join(each.text for each in report.findings if each.hop is hop)
+
+
+def test_at_the_vendor_what_cannot_be_known_is_told_and_the_target_is_looked_at_from_here(
+    tmp_path: Path, authority: Authority
+) -> None:
+    script = Script(authority.context("localhost"), implicit=True)
+    with serving(script) as port:
+        report = walked(tmp_path, authority, Vendor(port))
+    assert report.broken is None and report.exit_code == 0
+    assert states(report, Hop.VARIABLES) == [State.OK, State.UNKNOWN]
+    assert "does not tell the values of secrets" in said(report, Hop.VARIABLES)
+    assert states(report, Hop.FORWARD) == [State.OK]
+    assert states(report, Hop.TUNNEL) == [State.UNKNOWN]
+    assert "resolves within the environment only" in said(report, Hop.TUNNEL)
+    assert "from here, not through the tunnel" in said(report, Hop.TARGET_DNS)
+    assert states(report, Hop.TLS) == states(report, Hop.EHLO) == [State.OK]
+    assert states(report, Hop.AUTH) == [State.UNKNOWN]
+    assert states(report, Hop.DELIVERY) == [State.UNKNOWN]
+    assert not any(line.startswith(b"AUTH") for line in script.seen)
+
+
+def test_a_target_that_is_not_reached_from_here_proves_nothing(tmp_path: Path, authority: Authority) -> None:
+    report = walked(tmp_path, authority, Vendor(9))
+    assert report.broken is None
+    assert states(report, Hop.TCP) == states(report, Hop.TLS) == states(report, Hop.EHLO) == [State.UNKNOWN]
+
+
+def test_a_wrong_certificate_is_told_from_here_too(tmp_path: Path, authority: Authority) -> None:
+    with serving(Script(authority.context("mail.example"), implicit=True)) as port:
+        broken = walked(tmp_path, authority, Vendor(port)).broken
+    assert broken is not None and broken.rule == "certificate-name"
+    assert '"name": "mail.example"' in broken.change and '"*.example.com"' in broken.change
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "part"),
+    [
+        (lambda it: it.infrastructures[0].update(status="creating"), "infrastructure-not-ready", "is creating"),
+        (
+            lambda it: it.infrastructures[0].update(status="failed", statusDetails={"message": "no address"}),
+            "infrastructure-not-ready",
+            "no address",
+        ),
+        (lambda it: it.networking.clear(), "networking-off", "is off"),
+        (lambda it: (it.networking.clear(), it.infrastructures.clear()), "no-infrastructure", "no network"),
+        (
+            lambda it: it.networking[0].update(status="failed", statusDetails={"message": "30465 is taken"}),
+            "networking-failed",
+            "30465 is taken",
+        ),
+        (lambda it: it.variables[0].update(status="failed"), "variable-failed", "status is failed"),
+        (lambda it: it.variables[0].update(status="ignored"), "variable-failed", "status is ignored"),
+        (lambda it: it.variables[1].update(service="publish"), "variable-service", "for publish only"),
+        (lambda it: it.variables[0].update(type="secretString"), "env-reads-secret", "stored as a secret"),
+        (
+            lambda it: it.variables.append({"name": "AEM_PROXY_HOST", "type": "string", "value": "x"}),
+            "tunnel-variable-set",
+            "AEM_PROXY_HOST",
+        ),
+    ],
+)
+def test_what_the_environment_lacks_is_told(
+    tmp_path: Path, authority: Authority, change: Any, rule: str, part: str
+) -> None:
+    vendor = Vendor(9)
+    change(vendor)
+    report = walked(tmp_path, authority, vendor)
+    assert report.broken is not None
+    assert report.broken.rule == rule and part in report.broken.text
+    assert report.exit_code in (12, 13)
+    if rule == "tunnel-variable-set":
+        assert report.broken.change.endswith("--delete AEM_PROXY_HOST")
+
+
+def test_what_is_moving_is_a_warning(tmp_path: Path, authority: Authority) -> None:
+    vendor = Vendor(9)
+    vendor.environment["status"] = vendor.variables[0]["status"] = "updating"
+    report = walked(tmp_path, authority, vendor)
+    assert report.broken is None
+    assert State.WARNING in states(report, Hop.VARIABLES) and State.WARNING in states(report, Hop.FORWARD)
+
+
+@pytest.mark.parametrize("refused", ["variables", "advancedNetworking", "networkInfrastructures"])
+def test_what_may_not_be_asked_is_unknown(tmp_path: Path, authority: Authority, refused: str) -> None:
+    vendor = Vendor(9)
+    vendor.refused.add(refused)
+    report = walked(tmp_path, authority, vendor)
+    hop = Hop.VARIABLES if refused == "variables" else Hop.FORWARD
+    if refused == "networkInfrastructures":
+        assert report.broken is None and states(report, hop) == [State.OK]
+    elif refused == "advancedNetworking":
+        # Where the port leads is not known, and there is no tunnel here.
+        assert states(report, hop) == [State.UNKNOWN]
+        assert report.broken is not None and report.broken.hop is Hop.TUNNEL
+    else:
+        assert State.UNKNOWN in states(report, hop)
+        assert "404" in said(report, hop)
+
+
+def test_every_hop_is_walked_in_order() -> None:
+    assert list(HOPS) == list(Hop)
+
+
+# -- printing --------------------------------------------------------------------------------------------------
+
+
+def test_nothing_from_outside_steers_a_terminal_and_lines_are_short() -> None:
+    hostile = "\x1b[2J\r" + "word " * 60 + "x" * 150
+    report = Report([Finding(Hop.EHLO, State.BROKEN, hostile, "r", hostile, hostile, hostile, 3, 4)])
+    text = printing.for_people(report, hostile)
+    assert all(sign.isprintable() or sign == "\n" for sign in text)
+    assert all(len(line) <= 100 for line in text.splitlines()[2:] if not line.startswith(("    ", "  where")))
+    coloured = printing.for_people(report, "x", colour=True)
+    assert "\x1b[31;1mBROKEN" in coloured and "\x1b[2J" not in coloured
+
+
+def test_the_document_has_every_hop() -> None:
+    report = Report([Finding(Hop.FILE, State.OK, "fine"), Finding(Hop.FILE, State.WARNING, "hm", "r")])
+    document = printing.for_programs(report, {"config": "."})
+    assert document["exit_code"] == 0 and document["broken"] is None
+    hops: Any = document["hops"]
+    assert [hop["hop"] for hop in hops] == [hop.value for hop in Hop]
+    assert [hop["state"] for hop in hops][:2] == ["warning", None]
+    assert set(hops[0]["findings"][0]) == {
+        "state", "text", "rule", "remedy", "change", "file", "line", "column"
+    }  # fmt: skip
+
+
+def test_a_command_is_quoted_or_not_offered() -> None:
+    around = Surroundings("x", "author", {}, {}, program="1; rm -rf /", environment="$(id)", url="https://a.example")
+    assert commands.set_variable(around, "$(id)", secret=True) == ""
+    assert commands.delete_variable(around, "A B") == ""
+    assert "'1; rm -rf /' '$(id)' --secret NAME \"$NAME\"" in commands.set_variable(around, "NAME", secret=True)
+    assert "/program/1%3B%20rm%20-rf%20%2F/environment/%24%28id%29/" in commands.put_networking(around, [])
+    assert commands.show_message("a;b") == ""
+    assert commands.zone_line("a.example", 'x"\\' + "y" * 300).count('" "') == 1
