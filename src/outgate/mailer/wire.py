@@ -144,9 +144,10 @@ def _address(name: str, text: str) -> str:
 
 def _missing(message: Message, author: str) -> list[tuple[str, str]]:
     added: list[tuple[str, str]] = []
-    if message.get("Date") is None:
+    names = {name.lower() for name in message.keys()}  # noqa: SIM118  # `message[…]` would read a value, and may fail
+    if "date" not in names:
         added.append(("Date", format_datetime(localtime())))
-    if message.get("Message-ID") is None:
+    if "message-id" not in names:
         domain = author.rpartition("@")[2]
         added.append(("Message-ID", make_msgid(domain=domain if domain.isascii() else "localhost")))
     return added

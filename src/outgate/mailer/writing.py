@@ -37,6 +37,8 @@ _LINE = 78  # signs of a line, where it can be broken
 _ENCODED = 75  # signs of a line of an encoded name: most are one word then, which every reader joins right
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*")
 _INJECTED = re.compile(r"(?:\r\n|\r|\n)(?![ \t]+\S)")
+_OTHER_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")  # line ends to the `email` package, and to nobody else
+_BROKEN = re.compile(rb"\r?\n(?!\Z|[ \t])|\r(?!\n)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _registry = HeaderRegistry()
 CANNOT = (EmailError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -112,18 +114,26 @@ def _field(name: str, value: object, utf8: bool, rules: EmailPolicy[Any]) -> byt
     if short and "=?" not in text and not ("*" in text and name.lower().startswith("content-")):
         return f"{name}: {text}\r\n".encode("ascii")
     if not hasattr(value, "name"):  # as it was read from elsewhere, or an old message's
+        line = _one_line(name, text)
         if isinstance(value, Header) or not (text.isascii() or _SURROGATE.search(text)):
-            value = _registry(name, _one_line(name, text))
+            value = _registry(name, line)
         else:
-            _one_line(name, text)
-    return rules.fold_binary(name, cast("str", value))
+            value = _OTHER_ENDS.sub(" ", text)
+    written = rules.fold_binary(name, cast("str", value))
+    if _BROKEN.search(written):  # an encoded word may stand for line ends, and the package writes it decoded
+        raise _holds_line_end(name)
+    return written
 
 
 def _one_line(name: str, text: str) -> str:
     """Return a folded value as one line. Raises `MessageError` if it would begin another field."""
     if _INJECTED.search(text):
-        raise MessageError(f"the field {name} holds a line end")
-    return "".join(text.splitlines())
+        raise _holds_line_end(name)
+    return "".join(_OTHER_ENDS.sub(" ", text).splitlines())
+
+
+def _holds_line_end(name: str) -> MessageError:
+    return MessageError(f"the field {name} holds a line end")
 
 
 # -- fields of addresses --------------------------------------------------------------------------------------------

@@ -149,6 +149,44 @@ class TestFields:
         with pytest.raises(MessageError, match="line end"):
             wire(whole)
 
+    @pytest.mark.parametrize("name", ["Subject", "References", "Message-ID", "X-A"])
+    @pytest.mark.parametrize("word", ["=?utf-8?q?a=0D=0AX-Evil:_y?=", "=?utf-8?b?DQpYLUV2aWw6IHk=?=", "=?utf-8?q?=0A.?="])
+    def test_no_word_that_is_decoded_begins_a_field(self, name: str, word: str) -> None:
+        """The `email` package writes what it has decoded: a mail that is sent on may hold such words."""
+        for tail in ("", "é", "w" * 80):
+            raw = f"From: a@x.test\r\nTo: a@x.test\r\n{name}: {word}{tail}\r\n\r\nbody\r\n".encode()
+            for rules in (policy.default, policy.compat32):
+                message = email.message_from_bytes(raw, policy=rules)
+                try:
+                    data = wire(message)
+                except MessageError as error:
+                    assert "line end" in str(error)
+                    continue
+                self.assert_fields(data, name)
+
+    @pytest.mark.parametrize("sign", "\v\f\x1c\x1d\x1e\x85\u2028\u2029")
+    def test_no_sign_that_others_take_for_a_line_end_begins_a_field(self, sign: str) -> None:
+        for value in (f"a{sign}X-Evil: y", f"a{sign}\t", sign, f"{'w ' * 60}{sign}X-Evil: y"):
+            message = MIMEText("body")
+            message["From"] = message["To"] = "a@x.test"
+            message["X-A"] = value
+            self.assert_fields(wire(message), "X-A")
+            raw = f"From: a@x.test\r\nTo: a@x.test\r\nX-A: {value}\r\n\r\nbody\r\n".encode()
+            for rules in (policy.default, policy.compat32):
+                self.assert_fields(wire(email.message_from_bytes(raw, policy=rules)), "X-A")
+
+    def assert_fields(self, data: bytes, name: str) -> None:
+        head = data.partition(b"\r\n\r\n")[0].decode()
+        names = [line.partition(":")[0] for line in head.split("\r\n") if line[:1] not in (" ", "\t")]
+        assert not {*names} - {"From", "To", "Date", "Message-ID", "Content-Type", "MIME-Version", "Content-Transfer-Encoding", name}
+        assert all(line.strip() for line in head.split("\r\n"))
+
+    def test_an_id_that_cannot_be_read(self) -> None:
+        """As it came from elsewhere: it is there, so it stays."""
+        raw = b"From: a@x.test\r\nTo: a@x.test\r\nMessage-ID: <\r\nDate: <\r\n\r\nbody\r\n"
+        data = wire(email.message_from_bytes(raw, policy=policy.default))
+        assert data == raw
+
     def test_no_name_begins_a_field(self) -> None:
         for name in ("X\r\nBcc", "X: y", "X y", "Ü", ""):
             message = mail()
