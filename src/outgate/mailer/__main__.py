@@ -24,6 +24,14 @@ from outgate.mailer.result import SendResult
 from outgate.mailer.values import ConfigError
 
 ACCEPTED, REFUSED, WRONG, NO_CONNECTION = range(4)
+_EXAMPLES = """\
+examples:
+  python -m outgate.mailer send --config osgiconfig --run-modes author,dev --to you@customer.example --body "It works."
+  python -m outgate.mailer send --config osgiconfig --to you@customer.example --attach report.pdf --body "As you asked."
+  python -m outgate.mailer send --config osgiconfig --to you@customer.example --body Hello --debug
+
+exit status: 0 accepted, 1 refused by the server, 2 configuration or message wrong, 3 no connection, or it broke
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m outgate.mailer", description="Send mail as the application would.")
     commands = parser.add_subparsers(dest="command", required=True)
-    send = commands.add_parser("send", help="send one mail", allow_abbrev=False)
+    send = commands.add_parser(
+        "send",
+        help="send one mail",
+        allow_abbrev=False,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = send.add_argument
     add("--config", required=True, metavar="PATH", help="the cfg.json file, or a folder with config[.modes] folders")
     add("--run-modes", default="", metavar="A,B", help="active run modes, for example author,dev")
@@ -88,22 +102,32 @@ def _message(given: argparse.Namespace) -> EmailMessage:
             name, colon, value = header.partition(":")
             if not colon or not name.strip():
                 raise MessageError('expected --header "Name: value"')
+            if name.strip().lower().startswith(("content-", "mime-")):
+                raise MessageError(f"{name.strip()} follows from --body and --attach: --header cannot set it")
             message[name.strip()] = value.strip()
         message.set_content(sys.stdin.read() if given.body is None else given.body)
-    except (ValueError, IndexError) as error:  # what the email package says about line ends in a field, and such
+    except IndexError:  # the email package has met the end of a value where it expected more
+        raise MessageError("the message cannot be made: a field or an address is not complete") from None
+    except ValueError as error:  # what it says about line ends in a field, and such
         raise MessageError(f"the message cannot be made: {error}") from None
     for name in given.attach:
-        path = Path(name)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise MessageError(f"{path} cannot be read: {error.strerror}") from None
-        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        main_type, _, subtype = kind.partition("/")
-        if main_type in ("message", "multipart"):  # these may not be encoded, and files hold any octets
-            main_type, subtype = "application", "octet-stream"
-        message.add_attachment(data, maintype=main_type, subtype=subtype, filename=path.name)
+        _attach(message, Path(name))
     return message
+
+
+def _attach(message: EmailMessage, path: Path) -> None:
+    try:
+        data = path.read_bytes()
+        path.name.encode()
+    except OSError as error:
+        raise MessageError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeError:
+        raise MessageError(f"{path} has a name that is no text: give the file another") from None
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    main_type, _, subtype = kind.partition("/")
+    if main_type in ("message", "multipart"):  # these may not be encoded, and files hold any octets
+        main_type, subtype = "application", "octet-stream"
+    message.add_attachment(data, maintype=main_type, subtype=subtype, filename=path.name)
 
 
 def _show(result: SendResult, *, as_json: bool) -> None:

@@ -155,7 +155,7 @@ def _missing(message: Message, author: str) -> list[tuple[str, str]]:
 
 def _refuse_bcc(message: bytes) -> None:
     head = message.partition(b"\r\n\r\n")[0]
-    if any(line.partition(b":")[0].strip().lower() == b"bcc" for line in head.splitlines()):
+    if any(line.partition(b":")[0].strip().lower() in (b"bcc", b"resent-bcc") for line in head.splitlines()):
         raise MessageError("the octets have a Bcc field, which everybody would read: take it out")
 
 

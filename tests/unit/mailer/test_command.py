@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import sys
 
+from outgate.mailer.config import PID
 from support.mail_service import PASSWORD, Place, place
 
 
 class TestCommand:
-    async def run(self, there: Place, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+    async def run(self, there: Place, *arguments: str, stdin: str = "", cwd: str | None = None) -> tuple[int, str, str]:
         there.service()  # writes the file
         (there.folder / "secrets").mkdir(exist_ok=True)
         (there.folder / "secrets" / "EMAIL_PASSWORD").write_text(PASSWORD + "\n")
@@ -24,7 +26,7 @@ class TestCommand:
         }
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "outgate.mailer", "send", *arguments,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=env,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=env, cwd=cwd,
         )  # fmt: skip
         out, err = await process.communicate(stdin.encode())
         text = err.decode()
@@ -73,6 +75,8 @@ class TestCommand:
             assert status == 2 and "bad.cfg.json: line 2, column 16: expected a value" in err
 
     async def test_wrong_message(self, tmp_path) -> None:
+        odd = tmp_path / os.fsdecode(b"price-\xff.txt")
+        odd.write_text("a name that is no text")
         async with place(tmp_path) as there:
             for arguments in (
                 ["--to", "nobody"],
@@ -81,11 +85,29 @@ class TestCommand:
                 ["--to", "a@x.test", "--header", "no colon"],
                 ["--to", "a@x.test", "--header", "To: b@x.test"],
                 ["--to", "a@x.test", "--header", "X: a\nBcc: b@x.test"],
+                ["--to", "a@x.test", "--header", "Content-Type: multipart/mixed"],
+                ["--to", "a@x.test", "--header", "content-type: text/html"],
+                ["--to", "a@x.test", "--header", "MIME-Version: 1.0"],
+                ["--to", "a@x.test", "--header", "Message-ID: <"],
+                ["--to", "a@x.test", "--from", "Junk <"],
+                ["--to", "a@x.test", "--attach", str(odd)],
             ):
                 status, _, err = await self.run(
                     there, "--config", str(tmp_path / "mail.cfg.json"), "--body", "b", *arguments
                 )
-                assert status == 2 and err.startswith("outgate.mailer: ")
+                assert status == 2 and err.startswith("outgate.mailer: ") and "index" not in err
+
+    async def test_the_examples_in_the_help_are_commands(self, tmp_path) -> None:
+        async with place(tmp_path) as there:
+            status, out, _ = await self.run(there, "--help")
+            lines = [line.split("send ", 1)[1] for line in out.splitlines() if line.startswith("  python -m")]
+            assert status == 0 and len(lines) == 3
+            (tmp_path / "osgiconfig").mkdir()
+            (tmp_path / "osgiconfig" / f"{PID}.cfg.json").write_bytes((tmp_path / "mail.cfg.json").read_bytes())
+            (tmp_path / "report.pdf").write_bytes(b"%PDF")
+            for line in lines:
+                status, out, err = await self.run(there, *shlex.split(line), stdin="text\n", cwd=str(tmp_path))
+                assert status == 0, err
 
     async def test_everything_about_the_message(self, tmp_path) -> None:
         async with place(tmp_path) as there:

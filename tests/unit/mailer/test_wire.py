@@ -150,7 +150,9 @@ class TestFields:
             wire(whole)
 
     @pytest.mark.parametrize("name", ["Subject", "References", "Message-ID", "X-A"])
-    @pytest.mark.parametrize("word", ["=?utf-8?q?a=0D=0AX-Evil:_y?=", "=?utf-8?b?DQpYLUV2aWw6IHk=?=", "=?utf-8?q?=0A.?="])
+    @pytest.mark.parametrize(
+        "word", ["=?utf-8?q?a=0D=0AX-Evil:_y?=", "=?utf-8?b?DQpYLUV2aWw6IHk=?=", "=?utf-8?q?=0A.?="]
+    )
     def test_no_word_that_is_decoded_begins_a_field(self, name: str, word: str) -> None:
         """The `email` package writes what it has decoded: a mail that is sent on may hold such words."""
         for tail in ("", "é", "w" * 80):
@@ -178,7 +180,16 @@ class TestFields:
     def assert_fields(self, data: bytes, name: str) -> None:
         head = data.partition(b"\r\n\r\n")[0].decode()
         names = [line.partition(":")[0] for line in head.split("\r\n") if line[:1] not in (" ", "\t")]
-        assert not {*names} - {"From", "To", "Date", "Message-ID", "Content-Type", "MIME-Version", "Content-Transfer-Encoding", name}
+        assert not {*names} - {
+            "From",
+            "To",
+            "Date",
+            "Message-ID",
+            "Content-Type",
+            "MIME-Version",
+            "Content-Transfer-Encoding",
+            name,
+        }
         assert all(line.strip() for line in head.split("\r\n"))
 
     def test_an_id_that_cannot_be_read(self) -> None:
@@ -278,6 +289,7 @@ class TestOctets:
             b"A: b\r\n\r\nbo\rdy\r\n",
             b"Bcc: x@x.test\r\n\r\nbody\r\n",
             b"A: b\r\nbcc : x@x.test\r\n\r\n",
+            b"A: b\r\nResent-Bcc: x@x.test\r\n\r\nbody\r\n",
             b"A: b\r\n\r\n" + b"x" * 999 + b"\r\n",
             b"A: b\r\n\r\n\0\r\n",
         ],
