@@ -238,9 +238,12 @@ class ClientMachine:
             self._now = now
             self._input.feed(data)
 
-    def receive_eof(self, error: str = "the peer closed the connection") -> None:
-        """The connection is gone, for the reason `error`: open transactions end with it."""
+    def receive_eof(self, error: str = "the peer closed the connection", *, unsent: bool = False) -> None:
+        """The connection is gone, for the reason `error`: open transactions end with it. `unsent`: the last octets of
+        `outgoing` have not left, so that the peer cannot have the message that they are the end of."""
         if self.state is not State.CLOSED:
+            if unsent and self._current is not None and self._queued is None:
+                self._current.sent_all = False
             self._end(None, error)
 
     def outgoing(self) -> list[bytes]:

@@ -22,6 +22,7 @@ from support.scripted_peer import OFFER, Peer
 from support.token_server import CLIENT, CLIENT_SECRET, TokenServer
 
 IMPATIENT = ClientTimeouts(connect=5, handshake=5, reply=0.05, final=0.05, content=5, quit=0.05)
+FORWARD = {"name": "smtp.mymail.com", "portDest": 465}
 CLOSING = b"421 4.3.2 going down\r\n"
 
 
@@ -464,6 +465,32 @@ class TestFailures:
             with pytest.raises(SendFailed) as caught:
                 await twin.send(there.service(twin))
             assert not caught.value.may_have_arrived and caught.value.stage == stage
+
+    @pytest.mark.parametrize("implicit", [True, False])
+    @pytest.mark.parametrize("said", [b"", b"552 5.3.4 too big\r\n", b"421 4.3.2 going down\r\n"])
+    async def test_a_server_that_dies_within_the_content(
+        self, tmp_path, twin: Twin, said: bytes, implicit: bool
+    ) -> None:
+        """It cannot have the message, and what it said before counts."""
+        letter = mail()
+        letter.set_content(("x" * 70 + "\n") * 230_000)
+
+        async def leave() -> None:
+            for writer in there.peer._writers:
+                writer.write(said)
+                writer.transport.pause_reading()
+            raise ConnectionResetError
+
+        async with place(tmp_path, chunk=leave, implicit=implicit, offer=("PIPELINING",)) as there:
+            service = there.service(twin, forwards=[FORWARD | {"portOrig": there.peer.port}])
+            if said:
+                (result,) = await twin.send(service, letter)
+                assert f"{result.reply}\r\n".encode() == said and not result.accepted
+                return
+            with pytest.raises(SendFailed) as caught:
+                await twin.send(service, letter)
+            assert caught.value.stage == "content" and not caught.value.may_have_arrived
+            assert "may have arrived" not in str(caught.value) and there.peer.messages == []
 
     @pytest.mark.parametrize("silent_at", ["greeting", "EHLO", "AUTH", "dot"])
     async def test_a_silent_server(self, tmp_path, twin: Twin, silent_at: str) -> None:

@@ -411,6 +411,17 @@ class TestRefusals:
         assert result.reply_for(0) is None
         assert result.steps[1].reply == "gone"
 
+    def test_what_has_not_left_has_not_arrived(self) -> None:
+        for follows in (False, True):
+            machine = ready("PIPELINING")
+            machine.send(MAIL)
+            machine.receive(b"250 ok\r\n250 ok\r\n354 go\r\n")
+            machine.next_event()
+            if follows:  # then what has not left may be of that one
+                machine.send(MAIL)
+            machine.receive_eof("gone", unsent=True)
+            assert [result.sent_all for result in results(play(machine, ""))] == ([True, False] if follows else [False])
+
     def test_end_before_any_answer(self) -> None:
         machine = ready("PIPELINING")
         machine.send(MAIL)

@@ -19,6 +19,7 @@ import contextlib
 import errno
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable
 from typing import cast
 
@@ -54,6 +55,8 @@ Check = Callable[[ssl.SSLObject], str]
 
 _log = Log("outgate.smtp.client")
 _LEAST_PROGRESS = 8192  # octets that a peer must read within `ClientTimeouts.content`: fewer are a drip
+_PIECE = 65_536  # octets of a large message that are encrypted at a time: what is not read is not encrypted either
+_LARGE = 524_288
 _ONE_RECORD = 16_384  # octets: what fits into one TLS record is cheaper joined than encrypted in pieces
 
 
@@ -144,6 +147,7 @@ class Connection(asyncio.Protocol):
         "_early",
         "_ended",
         "_error",
+        "_held",
         "_injected",
         "_leaving",
         "_loop",
@@ -202,6 +206,7 @@ class Connection(asyncio.Protocol):
         self._injected = False
         self._leaving = False
         self._paused = False
+        self._held: deque[memoryview] = deque()
         self._probing: Callable[[], None] | None = None
         self._pumping = False
         self._unsent = 0
@@ -322,7 +327,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection; transactions under way end with an error."""
-        self._machine.receive_eof("the connection was aborted")
+        self._machine.receive_eof("the connection was aborted", unsent=self._holds_back)
         self._pump()
         if self._transport is not None:
             self._transport.abort()
@@ -535,13 +540,14 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused = False
         self._since = self._loop.time()
+        self._write_held()
 
     # -- the pump -------------------------------------------------------------------------------------------
 
     def _lose(self, error: str) -> None:
         if not self.closed:
             self._error = error
-            self._machine.receive_eof(error)
+            self._machine.receive_eof(error, unsent=self._holds_back)
             self._pump()
 
     def _pump(self) -> None:
@@ -622,12 +628,32 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if not buffers or transport is None or transport.is_closing():
             return
-        if len(buffers) == 1:
+        if self._held or (self.tls and sum(map(len, buffers)) > _LARGE):
+            # A TLS transport would take all of it at once, and not say that nobody reads.
+            views = map(memoryview, buffers)
+            begins = not self._held
+            self._held.extend(view[at : at + _PIECE] for view in views for at in range(0, len(view), _PIECE))
+            if begins:
+                self._write_held()
+        elif len(buffers) == 1:
             transport.write(buffers[0])
         elif self.tls and sum(map(len, buffers)) <= _ONE_RECORD:
             transport.write(b"".join(buffers))
         else:
             transport.writelines(buffers)
+
+    @property
+    def _holds_back(self) -> bool:
+        """Say whether it is certain that not all has left: a transport that is paused has more than it would send."""
+        return self._paused or bool(self._held)
+
+    def _write_held(self) -> None:
+        """Write a piece of what is held back, and the next when the loop has seen whether it went."""
+        transport, held = self._transport, self._held
+        if held and not self._paused and transport is not None and not (self.closed or transport.is_closing()):
+            transport.write(held.popleft())
+            if not self._paused:
+                self._loop.call_soon(self._write_held)
 
     # -- deadlines ------------------------------------------------------------------------------------------
 

@@ -118,6 +118,7 @@ class Connection:
         self._timeouts = timeouts
         self._clock = clock
         self._error = ""
+        self._stuck = ""
         self._steps: list[Step] = []
         self._masks = Masks()
         self.peer = peer
@@ -259,11 +260,7 @@ class Connection:
         """Say whether the session is still open; notices a peer that closed or said 421 while idle."""
         if self._machine.state is not State.READY:
             return False
-        pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
-        # A poll, for `select` cannot watch descriptors above 1023.
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        if pending or poll.poll(0):
+        if self._readable():
             # What came may be TLS's own (a session ticket): then there is nothing to wait for.
             self._socket.settimeout(0.0)
             with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
@@ -271,6 +268,14 @@ class Connection:
             while self._event() is not None:
                 pass
         return self._machine.state is State.READY
+
+    def _readable(self) -> bool:
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0:
+            return True
+        # A poll, for `select` cannot watch descriptors above 1023.
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def quit(self) -> None:
         """Say QUIT if the session is in a state for it, wait for the answer, and close."""
@@ -325,19 +330,27 @@ class Connection:
 
     def _wait(self, wanted: Callable[[Event], bool]) -> None:
         """Move bytes until an event is `wanted` or the session is over."""
+        machine = self._machine
         self._flush()
-        state = self._machine.state
+        owed = (machine.state, machine.replies)
         until = time.monotonic() + self._allowed(self._seconds())
         while True:
             while (event := self._event()) is not None:
                 if wanted(event):
                     self._flush()
+                    if self._stuck:
+                        self._lose(self._stuck)
                     return
             if self.closed:
                 return
+            if self._stuck:  # and what the peer had said before has been heard
+                self._lose(self._stuck)
+                continue
             self._flush()
-            if self._machine.state is not state:  # it owes us something else now: its clock starts anew
-                state = self._machine.state
+            if self._stuck:
+                continue
+            if owed != (machine.state, machine.replies):  # it owes us another reply now: its clock starts anew
+                owed = (machine.state, machine.replies)
                 until = time.monotonic() + self._allowed(self._seconds())
             left = until - time.monotonic()
             if left <= 0:
@@ -395,21 +408,28 @@ class Connection:
             for buffer in _joined(buffers):
                 view = memoryview(buffer)
                 for at in range(0, len(view), _PIECE):
+                    if at:
+                        self._overhear()
                     self._socket.settimeout(self._allowed(self._timeouts.content))
                     self._socket.sendall(view[at : at + _PIECE])
         except TimeoutError:
             within = OVER if self._over else f"for {self._timeouts.content:g} s"
-            self._lose(f"timeout: nothing could be sent {within}")
+            self._stuck = f"timeout: nothing could be sent {within}"
         except OSError as error:
-            # The peer may have said why it left before it did.
-            self._socket.settimeout(self._timeouts.quit)
-            self._receive()
-            self._lose(f"the connection was lost: {why(error)}")
+            self._overhear()
+            self._stuck = f"the connection was lost: {why(error)}"
+
+    def _overhear(self) -> None:
+        """Read what has come while we send: the peer may say why it leaves before it does."""
+        with contextlib.suppress(OSError):
+            if self._readable():
+                self._socket.settimeout(0.0)
+                self._machine.receive(self._socket.recv(_PIECE), self._clock.now())
 
     def _lose(self, error: str) -> None:
         if not self.closed:
             self._error = error
-            self._machine.receive_eof(error)
+            self._machine.receive_eof(error, unsent=bool(self._stuck))
 
     def _note(self, did: str, reply: Reply) -> None:
         self._steps.append(Step(self._clock.now(), did, str(reply)))

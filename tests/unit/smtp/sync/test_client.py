@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -91,6 +92,28 @@ async def test_a_silent_peer(at: str, stage: str) -> None:
                 lambda: dial(peer, timeouts=soon, tls="required", context=context, server_name="mx.test")
             )
         assert caught.value.stage == stage
+
+
+async def test_each_reply_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes its time with each of many recipients is none that does not answer."""
+    now = time.monotonic()
+    receive = Connection._receive
+
+    def later(connection: Connection) -> None:
+        nonlocal now
+        receive(connection)
+        now += 1
+
+    many = Transaction("a@x.test", tuple(f"{number}@y.test" for number in range(20)), (b"one\r\n",))
+    async with Peer(offer=("8BITMIME",)) as peer:
+
+        def talk() -> bool:
+            with dial(peer) as connection:
+                return connection.send(many).final.ok
+
+        monkeypatch.setattr(Connection, "_receive", later)
+        monkeypatch.setattr(f"{Connection.__module__}.time", SimpleNamespace(monotonic=lambda: now))
+        assert await asyncio.to_thread(talk)
 
 
 async def test_silence_after_the_dot_is_unknown() -> None:
