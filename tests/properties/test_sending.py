@@ -150,7 +150,7 @@ class Io:
             raise ConnectFailed("auth", "no", reply(535, "5.7.8", "no"))
         return Line(self.world)
 
-    async def token(self) -> str:
+    async def token(self, seconds: float) -> str:
         return "token-1234567890"
 
     def forget_token(self, token: str) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from outgate.base.clock import SystemClock
 from outgate.mailer.config import MailConfig
+from outgate.mailer.errors import SendFailed
 from outgate.mailer.idle import Idle
 from outgate.mailer.result import SendResult
 from outgate.mailer.sending import Line, Login, Sender
@@ -163,6 +164,7 @@ class _AsyncIo:
         self._context = context
         self._tokens = tokens
         self._places = asyncio.BoundedSemaphore(connections)
+        self._fetching: asyncio.Future[str | SendFailed] | None = None
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -224,8 +226,24 @@ class _AsyncIo:
             raise ConnectFailed("connect", why(error)) from None
         return list(dict.fromkeys(cast("str", place[0]) for *_, place in cast("list[Any]", found)))
 
-    async def token(self) -> str:
-        return await asyncio.to_thread(fetch_token, self._tokens, self._target.label)
+    async def token(self, seconds: float) -> str:
+        # One thread waits for all: the loop has few, and others look up names in them.
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.ensure_future(asyncio.to_thread(self._fetch, seconds))
+        try:
+            async with asyncio.timeout(seconds):
+                found = await asyncio.shield(self._fetching)
+        except TimeoutError:
+            found = SendFailed(f"{self._target.label}: no access token: {_OVER}")
+        if isinstance(found, SendFailed):
+            raise SendFailed(str(found), server=self._target.label, stage="token")
+        return found
+
+    def _fetch(self, seconds: float) -> str | SendFailed:
+        try:
+            return fetch_token(self._tokens, self._target.label, seconds)
+        except SendFailed as error:
+            return error
 
     def forget_token(self, token: str) -> None:
         if self._tokens is not None:

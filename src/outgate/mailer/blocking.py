@@ -131,8 +131,8 @@ class BlockingIo:
                 raise
         return BlockingLine(connection)
 
-    async def token(self) -> str:
-        return fetch_token(self._tokens, self._target.label)
+    async def token(self, seconds: float) -> str:
+        return fetch_token(self._tokens, self._target.label, seconds)
 
     def forget_token(self, token: str) -> None:
         if self._tokens is not None:

@@ -256,7 +256,7 @@ def read_answer(wire: Source) -> Answer:
 
 
 def _reason(error: Exception, seconds: float) -> str:
-    return f"no answer within {seconds:g} s" if isinstance(error, TimeoutError) else _plain(error)
+    return f"no answer within {round(seconds, 3):g} s" if isinstance(error, TimeoutError) else _plain(error)
 
 
 def _plain(error: Exception) -> str:

@@ -23,6 +23,7 @@ import os
 import re
 import ssl
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -236,21 +237,30 @@ class Tokens:
         self._failed_at = 0.0
         _everywhere.add(self)
 
-    def token(self) -> str:
-        """Return an access token that is still good, fetching one if need be. Raises `TokenError`."""
+    def token(self, seconds: float | None = None) -> str:
+        """Return an access token that is still good, fetching one if need be. Raises `TokenError`.
+
+        `seconds` are for all of it, waiting for a fetch of somebody else's included (None: what a refresh may take)."""
         seen = self._tries
-        with self._lock:
+        began = time.monotonic()
+        lock = self._lock
+        if not lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX)):
+            raise self._error("somebody else's fetch of one took all the time there was", "network")
+        try:
             if self._access and self._clock.now() < self._until:
                 return self._access
             self._raise_if_known(seen)
             self._tries += 1
+            most = self._seconds if seconds is None else min(self._seconds, began + seconds - time.monotonic())
             try:
-                rotated = self._refresh()
+                rotated = self._refresh(most)
             except TokenError as error:
                 self._failure, self._failed_at = error, self._clock.now()
                 raise
             self._failure = None
             access = self._access
+        finally:
+            lock.release()
         if rotated:
             self._tell(rotated)
         return access
@@ -271,11 +281,11 @@ class Tokens:
         ):
             raise TokenError(str(failure), reason=failure.reason)
 
-    def _refresh(self) -> str:
+    def _refresh(self, seconds: float) -> str:
         """Fetch an access token; return the new refresh token, "" if it is still the old one."""
         began = self._clock.now()
         self._access = ""
-        return self._take(self._ask(), began)
+        return self._take(self._ask(seconds), began)
 
     def _take(self, answer: Answer, began: float) -> str:
         document = _document(answer)
@@ -295,7 +305,7 @@ class Tokens:
         self._refresh_token = renewed
         return renewed
 
-    def _ask(self) -> Answer:
+    def _ask(self, seconds: float) -> Answer:
         config = self.config
         fields = {
             "grant_type": "refresh_token",
@@ -307,18 +317,17 @@ class Tokens:
         proxy, own = _proxy(config.token_url, self._env)
         try:
             try:
-                return self._post(fields, proxy)
+                return self._post(fields, proxy, seconds)
             except NotAnswered as error:
                 if not own or error.hop != "proxy":
                     raise
                 _log.info("oauth.proxy_unused", server=self._server, reason=str(error))
-                return self._post(fields, "", share=1 - PROXY_SHARE)
+                return self._post(fields, "", (1 - PROXY_SHARE) * seconds)
         except NotAnswered as error:
             raise self._error(str(error), "network") from None
 
-    def _post(self, fields: dict[str, str], proxy: str, *, share: float = 1.0) -> Answer:
+    def _post(self, fields: dict[str, str], proxy: str, seconds: float) -> Answer:
         given = {name: value for name, value in fields.items() if value}
-        seconds = share * self._seconds
         return post(self.config.token_url, given, seconds=seconds, context=self._context, proxy=proxy)
 
     @property

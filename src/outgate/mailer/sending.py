@@ -103,8 +103,8 @@ class Io(Protocol):
         and the server's reply."""
         ...
 
-    async def token(self) -> str:
-        """Return an access token. Raises `SendFailed`."""
+    async def token(self, seconds: float) -> str:
+        """Return an access token within `seconds`. Raises `SendFailed`."""
         ...
 
     def forget_token(self, token: str) -> None:
@@ -248,7 +248,7 @@ class Sender:
         target = plan.target
         if plan.check_names and target.through_tunnel and target.forward is None and plan.config.tls != "none":
             raise await self._unknown_forward(until)
-        login = await self._login()
+        login = await self._login(until)
         try:
             return await self._dial(login, until)
         except ConnectFailed as error:
@@ -257,7 +257,7 @@ class Sender:
                 raise self._failed(error) from None
         self._io.forget_token(login.secret)  # it may have been withdrawn before its time
         try:
-            return await self._dial(await self._login(), until)
+            return await self._dial(await self._login(until), until)
         except ConnectFailed as error:
             raise self._failed(error) from None
 
@@ -265,14 +265,14 @@ class Sender:
         left = max(0.0, until - self._io.now())
         return await self._io.dial(login, check_name=self._plan.check_names, seconds=left)
 
-    async def _login(self) -> Login | None:
+    async def _login(self, until: float) -> Login | None:
         config = self._plan.config
         if not config.user:
             return None
         if not config.oauth:
             self._hide(config.password)
             return Login("password", config.user, config.password)
-        token = await self._io.token()
+        token = await self._io.token(max(0.0, until - self._io.now()))
         self._hide(token)
         return Login("token", config.user, token)
 

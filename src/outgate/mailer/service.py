@@ -201,13 +201,13 @@ def _tokens(
     return oauth.Tokens(config, env=env, cafile=cafile)
 
 
-def fetch_token(tokens: Tokens | None, server: str) -> str:
-    """Return an access token, fetching one if need be: this blocks. Raises `SendFailed`."""
+def fetch_token(tokens: Tokens | None, server: str, seconds: float) -> str:
+    """Return an access token, fetching one if need be: this blocks, for `seconds` at most. Raises `SendFailed`."""
     from outgate.mailer.oauth import TokenError
 
     assert tokens is not None
     try:
-        return tokens.token()
+        return tokens.token(seconds)
     except TokenError as error:
         raise SendFailed(f"{server}: {error}", server=server, stage="token") from None
 

@@ -8,8 +8,10 @@ import json
 import logging
 import multiprocessing
 import os
+import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trustme
@@ -628,6 +630,26 @@ class TestTokens:
                 there.peer.tokens = {}
                 (result,) = await twin.send(service)
                 assert (result.reply.code, result.stage) == (535, "auth") and len(server.forms) == 3
+
+    async def test_a_silent_token_server_takes_no_more_than_a_send_may(self, tmp_path, twin: Twin) -> None:
+        """And of the loop's threads it takes one, whoever waits."""
+        silent = threading.Event()
+        async with place(tmp_path, implicit=False, auth="XOAUTH2") as there:
+            with TokenServer(answer=lambda _: silent.wait() and None) as server:
+                self.provider(there, server)
+                service = there.service(twin, limits=Limits(connections=30, send=0.5))
+                asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(30 if twin is BOTH[0] else 2))
+                sends = [asyncio.ensure_future(twin.keep(service)) for _ in range(20)]
+                while not server.forms:
+                    await asyncio.sleep(0)
+                if twin is BOTH[1]:
+                    await asyncio.to_thread(lambda: None)
+                    assert not any(send.done() for send in sends)
+                ended = await asyncio.gather(*sends, return_exceptions=True)
+                assert all(isinstance(each, SendFailed) and each.stage == "token" for each in ended), ended
+                assert len(server.forms) == 1
+                silent.set()
+                await twin.close(service)
 
     async def test_a_forked_process_waits_for_nobody_elses_token(self, tmp_path) -> None:
         async with place(tmp_path, implicit=False, auth="XOAUTH2") as there:
