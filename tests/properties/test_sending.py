@@ -115,7 +115,8 @@ class Line:
         else:
             self.machine.receive_eof()
 
-    async def quit(self) -> None:
+    async def quit(self, seconds: float) -> None:
+        assert 0 <= seconds <= 10
         assert not self.closed
         self.quitted = True
         self.machine.receive_eof()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from email.message import Message
 from ssl import SSLContext
 from types import TracebackType
@@ -135,8 +135,10 @@ class _AsyncLine:
             result.error = _OVER
         return result
 
-    async def quit(self) -> None:
-        await self._connection.quit()
+    async def quit(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._connection.quit()
         # The server has said goodbye: without this the transport would wait for TLS's own, beyond the end of the loop.
         self._connection.abort()
         await asyncio.sleep(0)

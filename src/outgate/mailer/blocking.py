@@ -69,8 +69,8 @@ class BlockingLine:
         self._connection.deadline = time.monotonic() + seconds
         return self._connection.send(transaction)
 
-    async def quit(self) -> None:
-        self._connection.deadline = None
+    async def quit(self, seconds: float) -> None:
+        self._connection.deadline = time.monotonic() + seconds
         self._connection.quit()
 
     def close(self) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["password", "token"]
 _BAD_LOGIN = 535
+_GOODBYE = 1.0  # seconds for the answer to a QUIT that a `send` waits for
+_GOODBYES = 10.0  # for those of a `close`
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,8 @@ class Line(Protocol):
         """Make one transaction within `seconds`; what goes wrong is an `error` in its result."""
         ...
 
-    async def quit(self) -> None:
-        """Say goodbye, and close."""
+    async def quit(self, seconds: float) -> None:
+        """Say goodbye, wait for the answer for `seconds` at most, and close."""
         ...
 
     def close(self) -> None:
@@ -155,9 +157,10 @@ class Sender:
 
     async def close(self) -> None:
         """Say goodbye on the connections that are open; those in use are closed when they come back."""
+        until = self._io.now() + _GOODBYES
         for line in self._idle.forget():
             if line.usable():
-                await line.quit()
+                await line.quit(max(0.0, until - self._io.now()))
             else:
                 line.close()
 
@@ -216,7 +219,8 @@ class Sender:
         if line.closed:
             line.close()  # the session is over: its socket goes too
         elif not self._idle.keep(held, self._io.now()):
-            await line.quit()
+            # The message has its answer: whoever waits for it does not wait long for a farewell.
+            await line.quit(max(0.0, min(_GOODBYE, until - self._io.now())))
         return result
 
     def _settle(self, held: Held[Line], result: TransactionResult) -> SendResult:
@@ -296,7 +300,7 @@ class Sender:
         except ConnectFailed as error:
             return ConfigError(f"{text}. A look at the server behind it failed: {error}", name="smtp.port")
         names = line.certificate_names
-        await line.quit()
+        await line.quit(_GOODBYE)
         return ConfigError(f"{text}. {remedies.behind(names)}", name="smtp.port")
 
     def _tell(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:

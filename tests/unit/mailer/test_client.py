@@ -12,11 +12,12 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import trustme
 
-from outgate.mailer import ConfigError, Limits, MailService, MessageError, SendFailed, SendRefused
+from outgate.mailer import ConfigError, Limits, MailService, MessageError, SendFailed, SendRefused, sending
 from outgate.mailer.oauth import PID
 from outgate.smtp.connecting import ClientTimeouts
 from support.mail_service import BOTH, PASSWORD, TIMEOUTS, Place, Twin, mail, place
@@ -189,6 +190,18 @@ class TestConnections:
             await twin.send(there.service(twin, limits=Limits(messages=2)), *[mail() for _ in range(4)])
             assert there.peer.connections == 2 and there.peer.commands.count("QUIT") == 2
 
+    async def test_nobody_waits_long_for_a_farewell(self, tmp_path, twin: Twin, monkeypatch) -> None:
+        monkeypatch.setattr(sending, "_GOODBYE", 0.05)
+        monkeypatch.setattr(sending, "_GOODBYES", 0.05)
+        patient = replace(TIMEOUTS, quit=3600)
+        async with place(tmp_path, silent_at="QUIT") as there:
+            (result,) = await twin.keep(there.service(twin, timeouts=patient, limits=Limits(messages=1)))
+            assert result.accepted
+            service = there.service(twin, timeouts=patient)
+            await twin.together(service, mail(), mail(), mail())
+            await twin.close(service)
+            assert "QUIT" in there.peer.commands and there.peer.connections == 4
+
     async def test_one_that_was_idle_too_long_is_not_used(self, tmp_path, twin: Twin) -> None:
         async with place(tmp_path) as there:
             await twin.send(there.service(twin, limits=Limits(idle=0)), mail(), mail())
@@ -203,7 +216,7 @@ class TestConnections:
             assert len({result.queue_id for result in results}) == 20
             assert len(there.peer.messages) == 20
             await twin.close(service)
-            assert there.peer.commands.count("QUIT") == there.peer.connections
+            assert "QUIT" in there.peer.commands and there.peer.connections == 4
 
     async def test_who_has_no_turn_in_time_is_told(self, tmp_path, twin: Twin) -> None:
         async with place(tmp_path) as there:

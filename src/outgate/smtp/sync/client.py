@@ -291,7 +291,7 @@ class Connection:
     def _until_end(self) -> None:
         """Let the server finish: closing with its last octets unread would reset the connection."""
         with contextlib.suppress(OSError):
-            self._socket.settimeout(1.0)
+            self._socket.settimeout(self._allowed(1.0))
             for _ in range(16):
                 if not self._socket.recv(4096):
                     break
