@@ -200,7 +200,7 @@ class TestConnections:
             service = there.service(twin, timeouts=patient)
             await twin.together(service, mail(), mail(), mail())
             await twin.close(service)
-            assert "QUIT" in there.peer.commands and there.peer.connections == 4
+            assert "QUIT" in there.peer.commands
 
     async def test_one_that_was_idle_too_long_is_not_used(self, tmp_path, twin: Twin) -> None:
         async with place(tmp_path) as there:
@@ -216,7 +216,7 @@ class TestConnections:
             assert len({result.queue_id for result in results}) == 20
             assert len(there.peer.messages) == 20
             await twin.close(service)
-            assert "QUIT" in there.peer.commands and there.peer.connections == 4
+            assert there.peer.commands.count("QUIT") == there.peer.connections
 
     async def test_who_has_no_turn_in_time_is_told(self, tmp_path, twin: Twin) -> None:
         async with place(tmp_path) as there:
