@@ -306,6 +306,20 @@ class Tokens:
         return renewed
 
     def _ask(self, seconds: float) -> Answer:
+        proxy, own = _proxy(self.config.token_url, self._env)
+        try:
+            try:
+                return self._post(proxy, seconds)
+            except NotAnswered as error:
+                if not own or error.hop != "proxy":
+                    raise
+                _log.info("oauth.proxy_unused", server=self._server, reason=str(error))
+                return self._post("", (1 - PROXY_SHARE) * seconds)
+        except NotAnswered as error:
+            text = str(error)
+        raise self._error(text, "network")  # it remembers no call that was given a secret
+
+    def _post(self, proxy: str, seconds: float) -> Answer:
         config = self.config
         fields = {
             "grant_type": "refresh_token",
@@ -314,21 +328,8 @@ class Tokens:
             "refresh_token": self._refresh_token,
             "scope": " ".join(config.scopes),
         }
-        proxy, own = _proxy(config.token_url, self._env)
-        try:
-            try:
-                return self._post(fields, proxy, seconds)
-            except NotAnswered as error:
-                if not own or error.hop != "proxy":
-                    raise
-                _log.info("oauth.proxy_unused", server=self._server, reason=str(error))
-                return self._post(fields, "", (1 - PROXY_SHARE) * seconds)
-        except NotAnswered as error:
-            raise self._error(str(error), "network") from None
-
-    def _post(self, fields: dict[str, str], proxy: str, seconds: float) -> Answer:
         given = {name: value for name, value in fields.items() if value}
-        return post(self.config.token_url, given, seconds=seconds, context=self._context, proxy=proxy)
+        return post(config.token_url, given, seconds=seconds, context=self._context, proxy=proxy)
 
     @property
     def _server(self) -> str:

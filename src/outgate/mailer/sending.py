@@ -256,14 +256,15 @@ class Sender:
         try:
             return await self._dial(login, until)
         except ConnectFailed as error:
-            refused = error.reply is not None and error.reply.code == _BAD_LOGIN
-            if login is None or login.kind != "token" or not refused:
-                raise self._failed(error) from None
-        self._io.forget_token(login.secret)  # it may have been withdrawn before its time
-        try:
-            return await self._dial(await self._login(until), until)
-        except ConnectFailed as error:
-            raise self._failed(error) from None
+            failed = error
+        if login is not None and login.kind == "token" and failed.reply and failed.reply.code == _BAD_LOGIN:
+            self._io.forget_token(login.secret)  # it may have been withdrawn before its time
+            try:
+                return await self._dial(await self._login(until), until)
+            except ConnectFailed as error:
+                failed = error
+        # Not from within `except`: what has failed remembers calls that were given the password.
+        raise self._failed(failed)
 
     async def _dial(self, login: Login | None, until: float) -> Line:
         left = max(0.0, until - self._io.now())

@@ -209,7 +209,8 @@ def fetch_token(tokens: Tokens | None, server: str, seconds: float) -> str:
     try:
         return tokens.token(seconds)
     except TokenError as error:
-        raise SendFailed(f"{server}: {error}", server=server, stage="token") from None
+        text = f"{server}: {error}"
+    raise SendFailed(text, server=server, stage="token")  # it remembers no call that was given a secret
 
 
 def own_name() -> str:

@@ -9,7 +9,9 @@ import logging
 import multiprocessing
 import os
 import threading
+import traceback
 import warnings
+from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +20,7 @@ import pytest
 import trustme
 
 from outgate.mailer import ConfigError, Limits, MailService, MessageError, SendFailed, SendRefused, sending
-from outgate.mailer.oauth import PID
+from outgate.mailer.oauth import PID, TokenError
 from outgate.smtp.connecting import ClientTimeouts
 from support.mail_service import BOTH, PASSWORD, TIMEOUTS, Place, Twin, mail, place
 from support.scripted_peer import OFFER, Peer
@@ -660,7 +662,7 @@ class TestTokens:
                     assert not any(send.done() for send in sends)
                 ended = await asyncio.gather(*sends, return_exceptions=True)
                 assert all(isinstance(each, SendFailed) and each.stage == "token" for each in ended), ended
-                assert len(server.forms) == 1
+                assert len(server.forms) == 1 or twin is BOTH[0]  # a thread may begin when the first has given up
                 silent.set()
                 await twin.close(service)
 
@@ -733,6 +735,51 @@ class TestDebug:
             with caplog.at_level(logging.DEBUG):
                 await twin.send(there.service(twin))
             assert not [record for record in caplog.records if record.name.startswith("outgate.mailer")]
+
+
+def held_by(error: BaseException) -> Iterator[str]:
+    """Everything that an error and those before it show, and the variables of our calls that they remember."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield f"{each!r} {vars(each)!r}"
+        waiting += [before for before in (each.__cause__, each.__context__) if before is not None]
+        for frame, _ in traceback.walk_tb(each.__traceback__):
+            if frame.f_globals.get("__name__", "").startswith("outgate."):
+                yield repr(frame.f_locals)
+
+
+class TestWhatErrorsRemember:
+    """Those who watch errors write down the variables of each call."""
+
+    @pytest.mark.parametrize("at", ["AUTH", "MAIL", "dot"])
+    @pytest.mark.parametrize("kind", ["hang_up_at", "silent_at"])
+    async def test_no_password(self, tmp_path, twin: Twin, kind: str, at: str) -> None:
+        async with place(tmp_path, **{kind: at}) as there:
+            with pytest.raises(SendFailed) as caught:
+                await twin.send(there.service(twin, timeouts=IMPATIENT))
+            for text in held_by(caught.value):
+                assert PASSWORD not in text and b64encode(f"\0user\0{PASSWORD}".encode()).decode() not in text
+
+    async def test_no_token_and_no_secret_of_a_client(self, tmp_path, twin: Twin) -> None:
+        async with place(tmp_path, implicit=False, auth="XOAUTH2", hang_up_at="AUTH") as there:
+            with TokenServer() as server:
+                TestTokens().provider(there, server)
+                service = there.service(twin)
+                with pytest.raises(SendFailed) as at_auth:
+                    await twin.send(service)
+                (token,) = server.issued
+                secrets = (token, CLIENT_SECRET, server.refresh_token)
+            with pytest.raises(SendFailed) as at_server:
+                await twin.send(there.service(twin))
+            assert (at_auth.value.stage, at_server.value.stage) == ("auth", "token")
+            with pytest.raises(TokenError) as direct:
+                there.service(twin)._tokens.token()
+            for caught in (at_auth, at_server, direct):
+                assert not [text for text in held_by(caught.value) for secret in secrets if secret in text]
 
 
 def test_nothing_of_the_password_in_repr() -> None:
