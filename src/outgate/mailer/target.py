@@ -1,7 +1,8 @@
 """Whom to dial for a mail configuration, and which name the certificate there must have.
 
-Standards: RFC 9525 (the name a certificate must have).
-Promises: pure.
+Standards: RFC 9525 (the name a certificate must have), RFC 5891 (names beyond ASCII).
+Promises: pure; who is dialled and who must be there is in ASCII, by IDNA 2008: the standard library has IDNA 2003,
+which makes the name of somebody else of some ("straße" becomes "strasse").
 Dangers: through a tunnel the certificate names the destination, not the host dialled: the forward's name is checked.
 Not here: dialling (`mailer.client`).
 """
@@ -12,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from outgate.mailer.config import Forward, Forwards, MailConfig
+from outgate.mailer.values import ConfigError
+from outgate.smtp import grammar
 
 TUNNEL = "proxy.tunnel"
 
@@ -37,8 +40,19 @@ class Target:
 
 def target_of(config: MailConfig, forwards: Forwards, tunnel_names: Iterable[str] = ()) -> Target:
     """Return whom to dial; `tunnel_names` are hosts that stand for the tunnel, beside the vendor's own name for it."""
-    through = config.host in {TUNNEL, forwards.tunnel, *tunnel_names} - {""}
+    dialled = _plain(config.host)
+    through = dialled in {_plain(name) for name in (TUNNEL, forwards.tunnel, *tunnel_names) if name}
     forward = forwards.by_port.get(config.port) if through else None
     # `proxy.tunnel` is a name inside the vendor's network only; elsewhere the forwards tell the address.
-    host = forwards.tunnel if config.host == TUNNEL and forwards.tunnel else config.host
-    return Target(host, config.port, forward.name if forward else None, through, forward)
+    host = forwards.tunnel if dialled == TUNNEL and forwards.tunnel else config.host
+    host = host if host.isascii() else _plain(host)
+    name = _plain(forward.name) if forward else host.removesuffix(".")
+    return Target(host, config.port, None if name == host else name, through, forward)
+
+
+def _plain(name: str) -> str:
+    """Return a name as it is compared: in small letters and A-labels, without a final dot. Raises `ConfigError`."""
+    try:
+        return name.lower().removesuffix(".") if name.isascii() else grammar.domain(name)
+    except grammar.BadSyntax:
+        raise ConfigError("expected a host name: this one cannot be written in ASCII", name="smtp.host") from None

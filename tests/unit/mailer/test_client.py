@@ -527,6 +527,33 @@ class TestFailures:
             await self.fails(there, twin)
             assert there.peer.logins == []
 
+    async def test_a_name_beyond_ascii_is_nobody_elses(self, tmp_path, twin: Twin) -> None:
+        """IDNA 2003, as the standard library has it, reads "straße" as "strasse", which may be a stranger's."""
+        for name, made in (("xn--strae-oqa.example", True), ("strasse.example", False)):
+            async with place(tmp_path, name=name) as there:
+                there.forwards = [{"name": "straße.example", "portDest": 465, "portOrig": there.peer.port}]
+                if made:
+                    (result,) = await twin.send(there.service(twin))
+                    assert result.accepted and there.peer.server_names == [name]
+                else:
+                    await self.fails_at_tls(there, twin)
+                    assert there.peer.logins == []
+
+    @pytest.mark.parametrize(("host", "name"), [("127.0.0.1", "SMTP.MyMail.com."), ("LocalHost.", "smtp.mymail.com")])
+    async def test_names_are_the_same_in_any_spelling(self, tmp_path, twin: Twin, host: str, name: str) -> None:
+        async with place(tmp_path) as there:
+            there.config["smtp.host"] = "proxy.Tunnel."
+            there.env = {"AEM_PROXY_HOST": host}
+            forward = {"name": name, "portDest": 465, "portOrig": there.peer.port}
+            there.forwards = {"tunnelAddress": "127.0.0.1", "portForwards": [forward]}
+            (result,) = await twin.send(there.service(twin))
+            assert result.accepted and there.peer.server_names == ["smtp.mymail.com"]
+
+    async def fails_at_tls(self, there: Place, twin: Twin) -> None:
+        with pytest.raises(SendFailed, match="ostname mismatch") as caught:
+            await twin.send(there.service(twin))
+        assert caught.value.stage == "tls"
+
     async def test_a_bad_ca_file(self, tmp_path, twin: Twin) -> None:
         async with place(tmp_path) as there:
             there.cafile.write_text("no certificate")
