@@ -168,6 +168,13 @@ def _host(properties: Properties) -> str:
         raise properties.error("smtp.host", f"{expected} and nothing else: no scheme, no slash")
     if _HOST.fullmatch(host) is None:
         raise properties.error("smtp.host", expected)
+    if not host.isascii():
+        from outgate.smtp import grammar  # late: few names need it
+
+        try:
+            grammar.domain(host)
+        except grammar.BadSyntax:
+            raise properties.error("smtp.host", f"{expected}: this name cannot be written in ASCII") from None
     if ":" in host:
         try:
             IPv6Address(host)

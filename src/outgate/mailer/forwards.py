@@ -166,6 +166,13 @@ def _forward(entry: object, index: int, places: _Places) -> Forward:
     name = fields["name"]
     if not isinstance(name, str) or not name.strip():
         raise places.error("expected name to be the destination's host name, as text", index)
+    if not name.isascii():
+        from outgate.smtp import grammar  # late: few names need it
+
+        try:
+            grammar.domain(name.strip())
+        except grammar.BadSyntax:
+            raise places.error("expected name to be a host name: this one cannot be written in ASCII", index) from None
     ports = {key: _port(fields[key], key, index, places) for key in _KEYS[1:]}
     return Forward(ports["portOrig"], name.strip(), ports["portDest"])
 

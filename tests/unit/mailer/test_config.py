@@ -60,7 +60,7 @@ class TestProperties:
         with pytest.raises(ConfigError, match=r"smtp.port"):
             settings(tmp_path, smtp_port=port)
 
-    @pytest.mark.parametrize("host", ["", "  ", "$[env:NONE]", "$[env:LOOP]", "a b", "a\r\nb"])
+    @pytest.mark.parametrize("host", ["", "  ", "$[env:NONE]", "$[env:LOOP]", "a b", "a\r\nb", "ü..x", "-ü-.x"])
     def test_bad_host(self, tmp_path, host: str) -> None:
         with pytest.raises(ConfigError, match=r"smtp.host"):
             settings(tmp_path, env={"LOOP": "$[env:LOOP]"}, smtp_host=host)

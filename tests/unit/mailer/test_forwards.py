@@ -55,6 +55,7 @@ class TestRefused:
             ('[{"name": "a"}]', (1, 2), "portDest is missing"),
             ('[\n {"name": "a", "portDst": 1, "portOrig": 2}]', (2, 2), "portDest is missing: did you mean that by portDst?"),
             ('[{"name": "", "portDest": 1, "portOrig": 2}]', (1, 2), "expected name to be the destination's host name"),
+            ('[{"name": "a\u2026..b", "portDest": 1, "portOrig": 2}]', (1, 2), "cannot be written in ASCII"),
             ('[{"name": "a", "portDest": "1", "portOrig": 2}]', (1, 2), "portDest to be a number: write it without quotes"),
             ('[{"name": "a", "portDest": 0, "portOrig": 2}]', (1, 2), "portDest to be a number from 1 to 65535"),
             ('[{"name": "a", "portDest": 1, "portOrig": 65536}]', (1, 2), "portOrig to be a number from 1 to 65535, usually from 30000 to 31000"),
