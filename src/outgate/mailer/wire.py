@@ -55,11 +55,15 @@ class Letter:
                 raise MessageError("the server does not offer 8BITMIME, which octets beyond ASCII need")
             return _checked(self.message)
         try:
-            data = writing.octets(self.message, self.added, utf8=self.utf8, eight_bit=eight_bit)
+            as_signed = not eight_bit and any(
+                part.get_content_type() == "multipart/signed" for part in self.message.walk()
+            )
+            data = writing.octets(self.message, self.added, utf8=self.utf8, eight_bit=eight_bit or as_signed)
         except writing.CANNOT as error:
             raise MessageError(f"the message cannot be written: {error}") from None
         if not eight_bit and not self.utf8 and not data.isascii():
-            raise MessageError("the message has octets beyond ASCII, and the server does not offer 8BITMIME")
+            hint = ": encode what is signed, as encoding it now would break the signature" if as_signed else ""
+            raise MessageError(f"the message has octets beyond ASCII, and the server does not offer 8BITMIME{hint}")
         return _checked(data)
 
 

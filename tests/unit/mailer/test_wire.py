@@ -243,6 +243,20 @@ class TestBody:
         plain = wire(message, {})
         assert plain.isascii() and b"=?utf-8?" in plain and read(plain).get_content() == "grüße\n"
 
+    def test_what_is_signed_is_not_encoded_anew(self) -> None:
+        raw = (
+            b"From: a@x.test\r\nTo: a@x.test\r\nMIME-Version: 1.0\r\nDate: x\r\nMessage-ID: <x@x.test>\r\n"
+            b'Content-Type: multipart/signed; boundary="b"\r\n\r\n--b\r\n'
+            b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n--b\r\n"
+            b"Content-Type: application/pgp-signature\r\n\r\nxyz\r\n--b--\r\n"
+        )
+        for rules in (policy.default, policy.compat32):
+            assert wire(email.message_from_bytes(raw, policy=rules), {"8BITMIME": ""}) == raw
+            with pytest.raises(MessageError, match="does not offer 8BITMIME: encode what is signed"):
+                wire(email.message_from_bytes(raw, policy=rules), {})
+            ascii_only = raw.replace("Grüße".encode(), b"hello")
+            assert wire(email.message_from_bytes(ascii_only, policy=rules), {}) == ascii_only
+
     def test_a_message_within(self) -> None:
         within = mail("grüße\n", Subject="within", Bcc="shown@x.test")
         message = mail()
