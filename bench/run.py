@@ -102,7 +102,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peers",
         default="",
-        help="peers to run beside Outgate, by commas: postfix; haproxy is the egress's (egress.py)",
+        help="peers to run beside Outgate, by commas: postfix; haproxy runs egress.py, mailer mailer.py",
     )
     parser.add_argument("--without-outgate", action="store_true", help="measure the peers only")
     parser.add_argument(

@@ -140,7 +140,14 @@ def test_the_first_visit_says_what_to_do_and_then_shows_it_happen(running: Runni
     for key in ("submission", "submissions", "smtp_user", "smtp_password", "smtp_host_name", "ca_file"):
         expect(page.locator("#connect dl").first).to_contain_text(dev[key])
     expect(page.locator(".lead")).to_contain_text(f"anything@{dev['domain']}")
-    assert page.locator("#paste summary").all_text_contents() == ["Python", "swaks", "Django", "AEM", "SDK"]
+    assert page.locator("#paste summary").all_text_contents() == [
+        "Python",
+        "swaks",
+        "Django",
+        "Django, as configured",
+        "AEM",
+        "SDK",
+    ]
     expect(page.locator("#paste pre").first).to_contain_text("smtplib.SMTP(")
     expect(page.locator("#environment")).to_contain_text(f"Environment {dev['environment_id']}")
     expect(page.locator("#environment")).to_contain_text("PUT …/advancedNetworking")

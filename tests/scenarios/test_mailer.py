@@ -217,7 +217,10 @@ async def test_names_and_forwards_that_are_wrong(
     with pytest.raises(SendFailed, match=r"^other\.test:465 via .*must be for the forward's name"):
         await twin.send(service(running, tmp_path, twin, forwards=wrong), mail("wrong name"))
     with pytest.raises(ConfigError, match=running.dev["smtp_host_name"]):
-        await twin.send(service(running, tmp_path, twin, forwards={"tunnelAddress": address}), mail("no forward"))
+        await twin.send(
+            service(running, tmp_path, twin, forwards={"tunnelAddress": address, "portForwards": []}),
+            mail("no forward"),
+        )
     lax = service(running, tmp_path, twin, forwards=wrong, tls_names="chain-only")
     assert (await twin.send(lax, mail("chain only")))[0].accepted
     nobody = {"tunnelAddress": address, "portForwards": [{"name": "a.test", "portDest": 465, "portOrig": NOBODY}]}

@@ -267,15 +267,17 @@ def test_the_pages_way_to_keep_a_refresh_token(world: World, tmp_path: Path, mon
         assert kept.read_text() == world.tokens.refresh_token and kept.stat().st_mode & 0o777 == 0o600
 
 
-def test_an_application_in_its_environment(world: World) -> None:
+def test_an_application_in_its_environment(world: World, tmp_path: Path) -> None:
     """The page's own way: variables and secrets stored, a command started with them, one mail from it."""
     dev = world.running.dev
+    for name, value in world.secrets().items():
+        (tmp_path / name).write_text(f"{value}\n")
     stored = world.running.outgate(
         "cloudmanager:set-environment-variables",
         f"--programId={dev['program_id']}",
         str(dev["environment_id"]),
         *("--variable", "CLIENT_ID", CLIENT, "--variable", "EMAIL_USERNAME", USER),
-        *(part for name, value in world.secrets().items() for part in ("--secret", name, value)),
+        *(part for name in world.secrets() for part in ("--secretFile", name, str(tmp_path / name))),
     )
     assert stored.returncode == 0, stored.stderr
     assert CLIENT_SECRET not in stored.stdout + stored.stderr

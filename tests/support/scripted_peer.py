@@ -70,7 +70,7 @@ class Peer:
     most_messages: int = 0
     """How many messages a session may have: to one more it says 421. 0: any number."""
     forgiving: bool = False
-    """The next session does as usual, whatever the script says: `answers` and `hang_up_at` end with this one."""
+    """The next session does as usual, whatever the script says: its odd ends are this one's."""
     echo: bool = False
     """Every reply repeats all that was said at AUTH, and the command."""
     messages: list[bytes] = field(default_factory=list)
@@ -107,7 +107,7 @@ class Peer:
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         if self.forgiving:
-            self.answers, self.hang_up_at = {}, ""
+            self.answers, self.hang_up_at, self.silent_at = {}, "", ""
         self._writers.add(writer)
         self._readers[writer] = reader
         task = asyncio.current_task()

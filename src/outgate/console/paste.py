@@ -40,7 +40,7 @@ class Recipe:
 
 def recipes(dev: dict[str, Any]) -> list[Recipe]:
     """Return the recipes for the tenant that `dev.json` describes."""
-    return [_smtplib(dev), _swaks(dev), _django(dev), _aem(dev), _sdk(dev)]
+    return [_smtplib(dev), _swaks(dev), _django(dev), _django_backend(dev), _aem(dev), _sdk(dev)]
 
 
 def _host_port(place: str) -> tuple[str, int]:
@@ -103,6 +103,34 @@ SERVER_EMAIL = DEFAULT_FROM_EMAIL
         "Django",
         "TLS from the first byte. Start Django with SSL_CERT_FILE, so that it knows our certificate authority.",
         (Block("settings.py", text), Block("Shell", shell)),
+    )
+
+
+def _django_backend(dev: dict[str, Any]) -> Recipe:
+    host, port = _host_port(dev["submissions"])
+    config = f"""\
+{{
+    "smtp.host": {_literal(host)},
+    "smtp.port": "{port}",
+    "smtp.user": "$[env:EMAIL_USERNAME]",
+    "smtp.password": "$[secret:EMAIL_PASSWORD]",
+    "from.address": "hello@{dev["domain"]}",
+    "smtp.ssl": true
+}}
+"""
+    settings = f"""\
+EMAIL_BACKEND = "outgate.mailer.django.EmailBackend"
+OUTGATE_MAILER = {{
+    "path": {_literal(CONFIG_NAME)},
+    "env": {{"EMAIL_USERNAME": {_literal(dev["smtp_user"])}}},
+    "secrets": {{"EMAIL_PASSWORD": {_literal(dev["smtp_password"])}}},
+    "cafile": {_literal(dev["ca_file"])},
+}}
+"""
+    return Recipe(
+        "Django, as configured",
+        "The mailer as Django's backend (pip install outgate), with the application's own kind of configuration.",
+        (Block(CONFIG_NAME, config), Block("settings.py", settings)),
     )
 
 

@@ -2,6 +2,7 @@
 
 Standards: none; the reasons are the vendor's pages and the behaviour of Apache Felix and Sling.
 Promises: pure; an id is stable: builds silence, count and link to it.
+It is longer than other modules because it is one table.
 Not here: how a trap is seen (`doctor.placeholder_traps`, `doctor.mail_traps`, `doctor.tree_traps`).
 """
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from outgate.mailer.limits import Limits
     from outgate.mailer.osgi import OsgiError
     from outgate.mailer.result import SendRefused, SendResult
+    from outgate.mailer.substitution import TemplateError
+    from outgate.mailer.template import Template
     from outgate.mailer.values import ConfigError
     from outgate.smtp.connecting import ClientTimeouts
 
@@ -46,6 +48,8 @@ __all__ = [
     "SendFailed",
     "SendRefused",
     "SendResult",
+    "Template",
+    "TemplateError",
 ]
 
 # What each of these brings along (asyncio, sockets, the reader of configurations) comes when it is asked for.
@@ -60,6 +64,8 @@ _LATE = {
     "OsgiError": "outgate.mailer.osgi",
     "SendRefused": "outgate.mailer.result",
     "SendResult": "outgate.mailer.result",
+    "Template": "outgate.mailer.template",
+    "TemplateError": "outgate.mailer.substitution",
 }
 
 

@@ -21,14 +21,22 @@ from typing import Protocol, cast
 
 from outgate.mailer.placeholder_grammar import START, Brackets, Done, escaped, parse_directives, split, without
 from outgate.mailer.secret_files import Directories, SecretFiles
-from outgate.mailer.values import ConfigError, ConversionError, Scalar, Value, boxed, convert, known, shown
+from outgate.mailer.values import (
+    ConfigError,
+    ConversionError,
+    Scalar,
+    Value,
+    boxed,
+    convert,
+    first_character,
+    known,
+    shown,
+)
 
 _SOURCES = ("env", "secret", "prop", "conf")
 _DIRECTIVES = ("default", "type", "delimiter")
 _DEEPEST = 60
-_LONGEST = 1_048_576  # signs: values that multiply each other must take neither the memory
-_MOST = 10_000  # nor, if they are empty, the time: so many, beside those that are written in the value itself
-_MOST_WORK = 8 * _LONGEST  # signs that are looked through, all expansions together
+_LONGEST = 1_048_576  # signs: values that multiply each other must not take the memory
 
 
 class InterpolationError(ConfigError):
@@ -105,21 +113,39 @@ class _Within:
 
 
 @dataclass(slots=True)
+class Budget:
+    """What replacing may cost, for one value or shared by all of a configuration: how many placeholders may be looked
+    up beside those that the values have themselves, and how many signs looked through beside their own."""
+
+    lookups: int = 10_000
+    signs: int = 4 * _LONGEST
+
+    def allow(self, text: str) -> None:
+        """Take note of a value as it is written: what it has itself is free."""
+        self.lookups += text.count(START)
+        self.signs += 2 * len(text)
+
+    def look_up(self) -> None:
+        """Raise `InterpolationError` if one more placeholder is one too many."""
+        self.lookups -= 1
+        if self.lookups < 0:
+            raise InterpolationError("its placeholders lead to too many others")
+
+    def look_through(self, text: str) -> None:
+        """Raise `InterpolationError` if that text is too much."""
+        self.signs -= len(text)
+        if self.signs < 0:
+            raise InterpolationError("it is too long for so many placeholders, brackets and backslashes")
+
+
+@dataclass(slots=True)
 class _Context:
     sources: dict[str, Source]
     conf: Mapping[str, object]
-    most: int
+    budget: Budget
     lookups: list[Lookup] = field(default_factory=list[Lookup])
     secret_seen: bool = False
     depth: int = 0
-    replaced: int = 0
-    work: int = 0
-
-    def count(self, signs: int) -> None:
-        """Take note of work that is about to be done. Raises `InterpolationError` if it is too much."""
-        self.work += signs
-        if self.work > _MOST_WORK:
-            raise InterpolationError("it is too long for so many placeholders, brackets and backslashes")
 
 
 def interpolate(
@@ -153,21 +179,23 @@ def explain(
     secrets: Source,
     props: Source | None = None,
     conf: Mapping[str, object] | None = None,
+    budget: Budget | None = None,
 ) -> Explained:
-    """Do as `interpolate`; tell also what was looked up. What is missing in a default that is not used is not told."""
+    """Do as `interpolate`; tell also what was looked up. What is missing in a default that is not used is not told.
+
+    Who explains many values that others write shares one `budget` between them."""
     if isinstance(value, str):
         value = Value("String", value)
     elif not isinstance(value, Value):
         value = Value("String[]", tuple(value))
     result = value
     sources = {"env": env, "secret": secrets} | ({} if props is None else {"prop": props})
-    context = _Context(sources, conf or {}, _MOST)
+    context = _Context(sources, conf or {}, budget or Budget())
     try:
         if value.type == "String" and isinstance(value.value, str):
-            context.most += value.value.count(START)
+            context.budget.allow(value.value)
             result = _expand(value.value, context, _Within())
         elif value.type == "String[]" and isinstance(value.value, tuple):
-            context.most += sum(text.count(START) for text in value.texts)
             result = Value("String[]", tuple(_splice(value.texts, context)))
     except RecursionError:
         raise InterpolationError("its placeholders are nested too deeply") from None
@@ -178,6 +206,7 @@ def _splice(items: tuple[str, ...], context: _Context) -> list[Scalar]:
     """Replace in each element; an array that comes of one element becomes several."""
     found: list[Scalar] = []
     for item in items:
+        context.budget.allow(item)
         found += _expand(item, context, _Within()).texts
     return found
 
@@ -189,7 +218,7 @@ def _expand(text: str, context: _Context, within: _Within) -> Value:
     """Replace the placeholders of `text`, from the left; one that stays is looked through for others in it."""
     if START not in text:
         return Value("String", text)
-    context.count(len(text))
+    context.budget.look_through(text)
     done, brackets = Done(), Brackets(text)
     at = search = 0  # up to `at` the text is in `done`; from `search` on the next placeholder is looked for
     colon = -1
@@ -222,7 +251,7 @@ def _expand(text: str, context: _Context, within: _Within) -> Value:
         elif escapes:  # they are gone, also if it stays
             done.add(text[at:inner])
             text = without(text, escapes, inner, end) + text[end:]
-            context.count(len(text))
+            context.budget.look_through(text)
             brackets = Brackets(text)
             at = search = 0
             colon = -1
@@ -250,10 +279,8 @@ def _replace(key: str, context: _Context, within: _Within) -> tuple[Value, _With
     """Return what stands for the placeholder `key` (without its brackets), and what that is part of; None if it stays.
 
     What it is replaced by is not expanded yet."""
-    context.replaced += 1
-    if context.replaced > context.most:
-        raise InterpolationError("its placeholders lead to too many others")
-    context.count(len(key))
+    context.budget.look_up()
+    context.budget.look_through(key)
     source, _, rest = key.partition(":")
     raw_name, _, raw_directives = rest.partition(";")
     before = len(context.lookups)
@@ -269,8 +296,11 @@ def _replace(key: str, context: _Context, within: _Within) -> tuple[Value, _With
     found = value is not None
     if not found:
         value = None if (source, name) in within.chain else directives.get("default")
-        context.lookups += for_default
     defaulted = not found and value is not None
+    if defaulted:
+        context.lookups += for_default
+    elif not found:  # what is in it is looked up once more
+        del context.lookups[before:]
     lookup = Lookup(
         source="…" if hidden and source not in _SOURCES else source,
         written=written,
@@ -342,9 +372,13 @@ def _typed(text: str, directives: Mapping[str, str]) -> Value:
     if type_name is None or not known(type_name):
         return Value("String", text)
     if not type_name.endswith("[]"):
-        return Value(boxed(type_name), convert(text, type_name))
+        return Value(boxed(type_name), _scalar(text, type_name))
     if delimiter:
         parts = split(text, delimiter)
     else:  # the converter takes a text for one element, but for characters
         parts = list(text) if type_name in ("char[]", "Character[]") else [text]
-    return Value(type_name, tuple(convert(part, type_name[:-2]) for part in parts))
+    return Value(type_name, tuple(_scalar(part, type_name[:-2]) for part in parts))
+
+
+def _scalar(text: str, type_name: str) -> Scalar:
+    return first_character(text) if boxed(type_name) == "Character" else convert(text, type_name)

@@ -13,8 +13,6 @@ from __future__ import annotations
 import math
 import re
 import struct
-from decimal import Decimal
-from fractions import Fraction
 
 _LONGEST = 10_000
 _WHOLE = re.compile(r"[+-]?\d++")
@@ -83,6 +81,9 @@ def _nearest_single(number: float, text: str) -> float:
         between = (single + other) / 2
     if between != number:
         return single
+    from decimal import Decimal  # nearly nobody needs them
+    from fractions import Fraction
+
     exact, middle = Fraction(Decimal(text)), Fraction(between)
     if exact == middle:
         return single
@@ -95,15 +96,14 @@ def written(number: float, *, single: bool = False) -> str:
         return "NaN"
     if math.isinf(number):
         return "Infinity" if number > 0 else "-Infinity"
-    sign, digits, exponent = Decimal(_shortest(number, single)).as_tuple()
-    assert isinstance(exponent, int)
-    text = "".join(map(str, digits)).lstrip("0") or "0"
-    stripped = text.rstrip("0") or "0"
-    exponent += len(text) - len(stripped)
-    power = exponent + len(stripped) - 1 if stripped != "0" else 0
-    minus = "-" if sign else ""
-    if stripped == "0":
+    minus = "-" if math.copysign(1.0, number) < 0 else ""
+    mantissa, _, power_of_ten = _shortest(abs(number), single).partition("e")
+    before, _, after = mantissa.partition(".")
+    digits = (before + after).lstrip("0")
+    if not digits:
         return f"{minus}0.0"
+    power = int(power_of_ten or 0) - len(after) + len(digits) - 1
+    stripped = digits.rstrip("0")
     if not -3 <= power < 7:
         return f"{minus}{stripped[0]}.{stripped[1:] or '0'}E{power}"
     if power < 0:

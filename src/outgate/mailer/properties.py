@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from outgate.mailer.folders import ConfigFile
-from outgate.mailer.interpolate import Explained, Lookup, Source, explain
+from outgate.mailer.interpolate import Budget, Explained, Lookup, Source, explain
 from outgate.mailer.osgi import Place, Property
 from outgate.mailer.values import ConfigError, Value
 
@@ -134,13 +134,13 @@ def settled(
     places: Mapping[str, Property] | None = None,
 ) -> Properties:
     """Replace the placeholders of properties that have been read. Raises `ConfigError`."""
-    conf = _Conf(raw, pid)
+    conf, budget = _Conf(raw, pid), Budget()
     found: dict[str, Settled] = {}
     for name, value in raw.items():
         place = places.get(name) if places else None
         key_at, value_at = (place.key_at, place.value_at) if place else (_NOWHERE, _NOWHERE)
         try:
-            explained = explain(value, env=env, secrets=secrets, props=props, conf=conf)
+            explained = explain(value, env=env, secrets=secrets, props=props, conf=conf, budget=budget)
         except ConfigError as error:
             raise error.at(name=name, file=where, line=value_at.line, column=value_at.column) from None
         found[name.lower()] = Settled(name, value, explained, key_at, value_at)

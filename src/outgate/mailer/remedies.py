@@ -13,6 +13,7 @@ from outgate.smtp.connecting import ConnectFailed
 
 _LABELS = {"tls": "TLS: ", "auth": "login: "}
 _IMPLICIT_PORT = 465
+_MOST_NAMES = 10
 
 
 def failure(target: Target, config: MailConfig, error: ConnectFailed, text: str) -> str:
@@ -28,6 +29,15 @@ def unknown_forward(target: Target) -> str:
         " so the server's name cannot be checked: give the environment's forwards"
         " (OUTGATE_FORWARDS, or load(forwards=…))"
     )
+
+
+def behind(names: tuple[str, ...]) -> str:
+    """Say what the certificate behind an unknown port is for: a stranger's names, so not all, and what is printable."""
+    if not names:
+        return "The server behind it showed no certificate"
+    shown = ["".join(sign if sign.isprintable() else "?" for sign in name[:253]) for name in names[:_MOST_NAMES]]
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"The certificate behind it is for: {', '.join(shown)}{more}"
 
 
 def _remedy(target: Target, config: MailConfig, error: ConnectFailed) -> str:

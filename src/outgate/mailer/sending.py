@@ -211,6 +211,7 @@ class Sender:
         except BaseException:
             line.close()
             raise
+        # Behind this it may be in use again: `result` is all that counts.
         held.messages += 1
         if not line.closed and not self._idle.keep(held, self._io.now()):
             await line.quit()
@@ -240,24 +241,25 @@ class Sender:
     # -- a connection ---------------------------------------------------------------------------------------
 
     async def _open(self, until: float) -> Line:
-        """Connect and log in. Raises `SendFailed`, `ConfigError`, `MessageError`, or `_Refused`."""
+        """Connect and log in. Raises `SendFailed`, `ConfigError` or `_Refused`."""
         plan = self._plan
         target = plan.target
         if plan.check_names and target.through_tunnel and target.forward is None and plan.config.tls != "none":
             raise await self._unknown_forward(until)
+        login = await self._login()
         try:
-            return await self._dial(until)
+            return await self._dial(login, until)
         except ConnectFailed as error:
-            if not (plan.config.oauth and error.reply is not None and error.reply.code == _BAD_LOGIN):
+            refused = error.reply is not None and error.reply.code == _BAD_LOGIN
+            if login is None or login.kind != "token" or not refused:
                 raise self._failed(error) from None
-        self._io.forget_token(self._masked)  # it may have been withdrawn before its time
+        self._io.forget_token(login.secret)  # it may have been withdrawn before its time
         try:
-            return await self._dial(until)
+            return await self._dial(await self._login(), until)
         except ConnectFailed as error:
             raise self._failed(error) from None
 
-    async def _dial(self, until: float) -> Line:
-        login = await self._login()
+    async def _dial(self, login: Login | None, until: float) -> Line:
         left = max(0.0, until - self._io.now())
         return await self._io.dial(login, check_name=self._plan.check_names, seconds=left)
 
@@ -293,9 +295,7 @@ class Sender:
             return ConfigError(f"{text}. A look at the server behind it failed: {error}", name="smtp.port")
         names = line.certificate_names
         await line.quit()
-        if not names:
-            return ConfigError(f"{text}. The server behind it showed no certificate", name="smtp.port")
-        return ConfigError(f"{text}. The certificate behind it is for: {', '.join(names)}", name="smtp.port")
+        return ConfigError(f"{text}. {remedies.behind(names)}", name="smtp.port")
 
     def _tell(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
         if not self._plan.config.debug:

@@ -125,13 +125,16 @@ def convert(given: Scalar, type_name: str) -> Scalar:
     if name == "Boolean":
         return given.lower() == "true" if isinstance(given, str) else bool(given)
     if name == "Character":
-        return _character(given)
+        text = as_text(given)
+        if len(text) != 1 or text > "\uffff":
+            raise ConversionError(f"is not a single character, as {type_name} must be")
+        return text
     return _integer(given, name) if name in _BITS else _floating(given, name)
 
 
-def _character(given: Scalar) -> str:
-    """Return the first character, as the converter does: the rest is lost, and of nothing it is U+0000."""
-    text = as_text(given)
+def first_character(text: str) -> str:
+    """Return what the converter makes of a text for a Character: its first, U+0000 of nothing. Raises
+    `ConversionError` for one that Java writes as two."""
     if text[:1] > "\uffff":
         raise ConversionError("begins with a character that Java's Character cannot hold")
     return text[:1] or "\0"
@@ -145,7 +148,7 @@ def _integer(given: Scalar, name: str) -> int:
         number = found
     elif isinstance(given, float):
         if not given.is_integer():
-            raise ConversionError(f"is not a number of type {name}")
+            raise ConversionError(f"is not a whole number, as {name} must be")
         number = int(given)
     else:
         number = int(given)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from email.message import EmailMessage, Message
+from email.message import Message
 from email.utils import format_datetime, localtime, make_msgid
 
 from outgate.mailer import writing
@@ -20,7 +20,7 @@ from outgate.mailer.errors import MessageError
 from outgate.smtp import grammar
 from outgate.smtp.buffer import examine, stuffed
 
-__all__ = ["EmailMessage", "Letter", "MessageError", "letter"]
+__all__ = ["Letter", "MessageError", "letter"]
 
 _LONGEST_LINE = 998  # octets, without CR LF
 _NO_FROM = "From address required: set it in the message or as from.address"
@@ -74,6 +74,8 @@ def letter(
 
     The envelope is `sender` ("": the null sender) and `recipients` as given, else Sender or From, and To, Cc and Bcc.
     Octets need both. Raises `MessageError`."""
+    if not isinstance(message, (Message, bytes)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise MessageError(f"expected an EmailMessage, or octets, not {type(message).__name__}")
     known = _addresses_of(message) if isinstance(message, Message) else {}
     added: list[tuple[str, str]] = []
     if isinstance(message, Message):

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from outgate.console.paste import recipes
+from outgate.mailer import osgi
+from outgate.mailer.config import settle
 from support.console_tenant import DEV
 
 RECIPES = {recipe.name: recipe for recipe in recipes(DEV)}
@@ -33,6 +35,20 @@ def test_django_gets_the_settings_it_reads() -> None:
         "SERVER_EMAIL": "hello@shop.test",
     }
     assert shlex.split(shell.text)[0] == f"SSL_CERT_FILE={DEV['ca_file']}"
+
+
+def test_djangos_other_backend_gets_the_configuration() -> None:
+    config, code = RECIPES["Django, as configured"].blocks
+    settings: dict[str, Any] = {}
+    exec(code.text, settings)
+    assert settings["EMAIL_BACKEND"] == "outgate.mailer.django.EmailBackend"
+    assert settings["OUTGATE_MAILER"]["path"] == config.where
+    found = settle(
+        osgi.read(config.text), env=settings["OUTGATE_MAILER"]["env"], secrets=settings["OUTGATE_MAILER"]["secrets"]
+    )
+    assert (found.host, found.port, found.tls) == ("127.0.0.1", 2465, "implicit")
+    assert (found.user, found.password) == (DEV["smtp_user"], DEV["smtp_password"])
+    assert settings["OUTGATE_MAILER"]["cafile"] == DEV["ca_file"]
 
 
 @pytest.mark.parametrize("name", ["Python", "SDK"])

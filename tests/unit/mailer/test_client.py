@@ -138,6 +138,16 @@ class TestConnections:
             (result,) = await twin.send(service)
             assert result.accepted and there.peer.connections == 2 and len(there.peer.messages) == 2
 
+    async def test_one_whose_server_fell_silent_is_made_again(self, tmp_path, twin: Twin) -> None:
+        async with place(tmp_path) as there:
+            patience = ClientTimeouts(connect=5, handshake=5, reply=0.5, final=5, content=5, quit=1)
+            service = there.service(twin, timeouts=patience)
+            await twin.keep(service)
+            there.peer.silent_at = "MAIL"
+            there.peer.forgiving = True
+            (result,) = await twin.send(service)
+            assert result.accepted and there.peer.connections == 2 and len(there.peer.messages) == 2
+
     @pytest.mark.parametrize("at", ["MAIL", "RCPT", "DATA"])
     async def test_a_421_between_messages_is_no_refusal(self, tmp_path, twin: Twin, at: str) -> None:
         async with place(tmp_path) as there:
@@ -433,10 +443,12 @@ class TestFailures:
         async with place(tmp_path, silent_at=silent_at) as there:
             assert "timeout" in await self.fails(there, twin, timeouts=IMPATIENT)
 
-    @pytest.mark.parametrize(("silent_at", "stage"), [("dot", "answer"), ("greeting", "")])
-    async def test_a_whole_send_has_an_end(self, tmp_path, twin: Twin, silent_at: str, stage: str) -> None:
+    @pytest.mark.parametrize(("silent_at", "stage", "seconds"), [("dot", "answer", 1.0), ("greeting", "", 0.1)])
+    async def test_a_whole_send_has_an_end(
+        self, tmp_path, twin: Twin, silent_at: str, stage: str, seconds: float
+    ) -> None:
         async with place(tmp_path, silent_at=silent_at) as there:
-            text = await self.fails(there, twin, stage=stage, limits=Limits(send=0.2))
+            text = await self.fails(there, twin, stage=stage, limits=Limits(send=seconds))
             assert "timeout" in text and "before the time for the whole was over" in text
 
     async def test_bytes_behind_the_220_never_pass_as_encrypted(self, tmp_path, twin: Twin) -> None:
@@ -562,6 +574,23 @@ class TestTokens:
                 there.peer.tokens = {}
                 (result,) = await twin.send(service)
                 assert (result.reply.code, result.stage) == (535, "auth") and len(server.forms) == 3
+
+    async def test_a_forked_process_waits_for_nobody_elses_token(self, tmp_path) -> None:
+        async with place(tmp_path, implicit=False, auth="XOAUTH2") as there:
+            with TokenServer() as server:
+                self.provider(there, server)
+                self.trust(there, server)
+                service = there.service()
+                await asyncio.to_thread(service.send, mail())
+                mine, its = multiprocessing.Pipe()
+                with service._tokens._lock:
+                    worker = multiprocessing.get_context("fork").Process(target=child, args=(service, its))
+                    worker.start()
+                assert await asyncio.to_thread(mine.poll, 20)
+                assert mine.recv() == (worker.pid, "Q2") and len(server.forms) == 1
+                await asyncio.to_thread(worker.join)
+                await asyncio.to_thread(service.close)
+                mine.close(), its.close()
 
     async def test_no_token(self, tmp_path, twin: Twin) -> None:
         async with place(tmp_path, implicit=False, auth="XOAUTH2") as there:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from outgate.mailer import config
-from outgate.mailer.config import FILE_NAME, PID, Forward, forwards_from, load
+from outgate.mailer.config import FILE_NAME, PID, load
 from outgate.mailer.folders import open_configurations
 from outgate.mailer.osgi import OsgiError
 from outgate.mailer.values import ConfigError
@@ -117,6 +117,15 @@ class TestProperties:
         assert str(caught.value).startswith(f"{file}: line 3, column 3: expected ,")
         assert (caught.value.line, caught.value.column) == (3, 3)
 
+    def test_an_error_of_a_list_does_too(self, tmp_path) -> None:
+        file = tmp_path / FILE_NAME
+        file.write_text('{"smtp.host": "mx.test",\n  "x": ["a", "$[env:P;type=int]"]}')
+        with pytest.raises(ConfigError) as caught:
+            load(file, env={"P": "x"}, secrets={})
+        assert (
+            str(caught.value) == f"{file}: line 2, column 8: x: the value of $[env:P] is not a number of type Integer"
+        )
+
     def test_wrong_encoding_has_a_place(self, tmp_path) -> None:
         file = tmp_path / FILE_NAME
         file.write_bytes(b'{\n"a": "\xe4"}')
@@ -173,30 +182,47 @@ class TestRunModes:
         assert find(put(tmp_path / "config").parent) == tmp_path / "config" / FILE_NAME
 
 
-ENTRY = {"name": "smtp.mymail.com", "portDest": 465, "portOrig": 30465}
+class TestLog:
+    def test_what_is_noticed_is_a_warning_without_values(self, tmp_path, caplog) -> None:
+        file = put(tmp_path, smtp_host="mx.test", smtp_pasword="hush")
+        load(file, env={}, secrets=[tmp_path / "none"])
+        told = [(record.levelname, record.message, record.__dict__["fields"]) for record in caplog.records]
+        assert told == [
+            ("WARNING", "mail.directory_missing", {"directories": [str(tmp_path / "none")]}),
+            (
+                "WARNING",
+                "mail.property_noticed",
+                {
+                    "text": f"{file}: line 1, column 26: smtp.pasword: is no property of the mail service:"
+                    " did you mean smtp.password?"
+                },
+            ),
+        ]
+
+    def test_otherwise_nothing_is_told(self, tmp_path, caplog) -> None:
+        load(put(tmp_path, smtp_host="mx.test"), env={}, secrets=tmp_path)
+        assert not caplog.records
 
 
-class TestForwards:
-    @pytest.mark.parametrize("wrapped", [True, False])
-    def test_file(self, tmp_path, wrapped: bool) -> None:
-        file = tmp_path / "forwards.json"
-        document = {"tunnelAddress": "127.0.0.1", "portForwards": [ENTRY]} if wrapped else [ENTRY]
-        file.write_text(json.dumps(document))
-        found = forwards_from(None, {"OUTGATE_FORWARDS": str(file)})
-        assert found.by_port == {30465: Forward(30465, "smtp.mymail.com", 465)}
-        assert found.tunnel == ("127.0.0.1" if wrapped else "")
-
-    def test_none(self) -> None:
-        assert forwards_from(None, {}).by_port == {}
+class TestSecrets:
+    def test_directories_from_the_environment(self, tmp_path) -> None:
+        (tmp_path / "P").write_text("p\n")
+        file = put(tmp_path, smtp_host="mx.test", smtp_user="u", smtp_password="$[secret:P]")
+        assert load(file, env={"OUTGATE_SECRETS": str(tmp_path)}, secrets=None).password == "p"
 
     @pytest.mark.parametrize(
-        "bad", [[{"name": "x"}], [5], "text", 7, {"portForwards": 3}, [{**ENTRY, "portOrig": True}]]
+        ("given", "why"),
+        [
+            ("", "no directory with secrets is given"),
+            ("{0}/none", "{0}/none is no directory"),
+            ("{0}", "no file of that name in {0}"),
+        ],
     )
-    def test_bad(self, bad: object, tmp_path) -> None:
-        with pytest.raises(ConfigError):
-            forwards_from(bad, {})
-
-    def test_bad_file_has_a_place(self, tmp_path) -> None:
-        (tmp_path / "f").write_text("[\n{]")
-        with pytest.raises(ConfigError, match="line 2, column 2"):
-            forwards_from(tmp_path / "f", {})
+    def test_a_missing_one_is_told_with_its_reason(self, tmp_path, given: str, why: str) -> None:
+        file = put(tmp_path, smtp_host="mx.test", smtp_user="u", smtp_password="$[secret:P]")
+        with pytest.raises(ConfigError) as caught:
+            load(file, env={"OUTGATE_SECRETS": given.format(tmp_path)}, secrets=None)
+        assert str(caught.value) == (
+            f"{file}: line 1, column 61: smtp.password: nothing is set for $[secret:P] ({why.format(tmp_path)}):"
+            " set it as a secret, or give the placeholder a default"
+        )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from outgate.mailer.interpolate import InterpolationError, explain, interpolate
+from outgate.mailer.interpolate import InterpolationError, Lookup, explain, interpolate
 from outgate.mailer.secret_files import SecretFiles
 from outgate.mailer.values import Value
 
@@ -237,6 +237,110 @@ class TestWhatStayed:
     def test_it_is_told(self, value: str, stayed: tuple[str, ...]) -> None:
         env = {"SET": "1", "INNER": "$[env:NOT_IN_THE_FILE]"}
         assert explain(value, env=env, secrets={}).stayed == stayed
+
+
+class TestLookups:
+    """What `explain` tells of each placeholder."""
+
+    def look_up(self, value: str, **sources: object) -> list[Lookup]:
+        given = {"env": {}, "secrets": {}} | sources
+        return list(explain(value, **given).lookups)
+
+    def test_found_defaulted_and_stayed(self) -> None:
+        found, defaulted, stayed = self.look_up("$[env:A]$[secret:B;default=d]$[prop:C]", env={"A": "a"}, props={})
+        assert (found.source, found.written, found.found, found.defaulted, found.stayed) == (
+            "env",
+            "A",
+            True,
+            False,
+            False,
+        )
+        assert (defaulted.label, defaulted.defaulted, defaulted.default_from) == ("$[secret:B]", True, ())
+        assert (stayed.label, stayed.stayed, stayed.reason) == ("$[prop:C]", True, "")
+
+    def test_where_a_default_came_from(self) -> None:
+        inner, outer = self.look_up("$[env:X;default=<$[secret:S]>]", secrets={"S": "s"})
+        assert (inner.label, inner.found, outer.label, outer.default_from) == (
+            "$[secret:S]",
+            True,
+            "$[env:X]",
+            ("$[secret:S]",),
+        )
+        first, second, third = self.look_up("$[env:X;default=$[env:Y;default=$[prop:Z;default=z]]]")
+        assert (first.default_from, second.default_from) == ((), ("$[prop:Z]",))
+        assert third.default_from == ("$[prop:Z]", "$[env:Y]")
+
+    def test_a_default_that_is_not_used_is_not_told(self) -> None:
+        assert [each.label for each in self.look_up("$[env:A;default=$[secret:S]]", env={"A": "a"})] == ["$[env:A]"]
+
+    def test_names_as_written_and_as_they_came_out(self) -> None:
+        inner, outer = self.look_up("$[env:$[env:A]_X]", env={"A": "a", "a_X": "v"})
+        assert (inner.name, outer.written, outer.name, outer.found, outer.nested) == (
+            "A",
+            "$[env:A]_X",
+            "a_X",
+            True,
+            False,
+        )
+
+    def test_what_stands_in_a_value_is_nested(self) -> None:
+        inner, outer = sorted(self.look_up("$[env:A]", env={"A": "$[env:B]"}), key=lambda each: not each.nested)
+        assert (inner.written, inner.nested, inner.stayed, outer.nested) == ("B", True, True, False)
+
+    def test_what_stands_in_a_secret_is_not_told(self) -> None:
+        lookups = self.look_up("$[secret:S]", secrets={"S": "$[env:B]$[hush:hush;type=hush;hush=1]"})
+        assert [(each.source, each.written, each.type, each.ignored) for each in lookups if each.nested] == [
+            ("env", "…", "", 0),
+            ("…", "…", "…", 0),
+        ]
+        assert "hush" not in repr(lookups)
+
+    def test_what_comes_of_a_secret_is_not_told(self) -> None:
+        lookups = self.look_up("$[env:$[secret:S];type=$[secret:S];default=]", secrets={"S": "hush"})
+        assert "hush" not in repr(lookups) and lookups[-1].type == "…"
+
+    def test_what_is_in_one_that_stays_is_told_once_behind_it(self) -> None:
+        lookups = self.look_up("$[env:X_$[env:A];type=$[env:B]]", env={"A": "a", "B": "b"})
+        assert [each.label for each in lookups] == ["$[env:X_$[env:A]]", "$[env:A]", "$[env:B]"]
+
+    @pytest.mark.parametrize(
+        ("directives", "type_name", "ignored", "meant"),
+        [
+            ("", "", 0, ()),
+            (";type=Integer;default=1", "Integer", 0, ()),
+            (";type=Intger;default=1", "Intger", 0, ()),
+            (";defualt=1", "", 1, ("default",)),
+            (";tpye=int;delimeter=,;x=y", "", 3, ("type", "delimiter")),
+            (";default=pass;word", "", 1, ()),
+            (";default=$[env:Y;default=x];tipe=y", "", 1, ("type",)),
+        ],
+    )
+    def test_directives(self, directives: str, type_name: str, ignored: int, meant: tuple[str, ...]) -> None:
+        told = self.look_up(f"$[env:X{directives}]")[-1]
+        assert (told.type, told.ignored, told.meant) == (type_name, ignored, meant)
+
+    def test_why_there_is_no_value(self) -> None:
+        assert self.look_up("$[evn:A]")[0].reason == "there are the sources env, secret, prop and conf"
+        itself = self.look_up("$[env:A]", env={"A": "$[env:A]"})
+        assert [each.reason for each in itself] == ["", "it leads back to itself"]
+
+    def test_names_are_shown_safely(self) -> None:
+        label = self.look_up("$[env:a\n\x1b\ud800]")[0].label
+        assert label == r"$[env:a\n\x1b\ud800]"
+        assert self.look_up(f"$[env:{'x' * 200}]")[0].label == f"$[env:{'x' * 100}…]"
+
+    def test_explaining_is_what_interpolating_does(self) -> None:
+        value = Value("String[]", ("$[env:A]", "$[env:B;default=b]"))
+        explained = explain(value, env={"A": "a"}, secrets={})
+        assert explained.value == interpolate(value, env={"A": "a"}, secrets={}) == Value("String[]", ("a", "b"))
+        assert interpolate(["$[env:A]"], env={"A": "a"}, secrets=None) == Value("String[]", ("a",))
+
+
+class TestConfiguration:
+    def test_other_properties_may_be_python_s_own(self) -> None:
+        conf = {"s": "x", "b": True, "n": 5, "d": 1e7, "l": ["a", "b"], "t": (1, 2), "v": Value("Float", 0.5)}
+        value = " ".join(f"$[conf:{name}]" for name in conf)
+        assert text(value, conf=conf) == "x true 5 1.0E7 [a, b] [1, 2] 0.5"
 
 
 def test_a_value_hides_what_it_holds() -> None:

@@ -78,3 +78,11 @@ def test_a_file_that_is_no_configuration() -> None:
 def test_a_repr_shows_no_value() -> None:
     found = properties('{"a": "$[secret:S]", "b": "plain-hush"}', secrets={"S": "hush"})
     assert "hush" not in repr(found) + repr(list(found))
+
+
+def test_all_properties_share_one_budget() -> None:
+    many = ", ".join(f'"p{number}": "$[conf:big]"' for number in range(100))
+    with pytest.raises(ConfigError, match=r"p\d+: its placeholders lead to too many others"):
+        properties(f'{{"big": "{"$[env:A]" * 2000}", {many}}}')
+    own = ", ".join(f'"p{number}": "{"$[env:A]" * 300}"' for number in range(100))
+    assert properties(f"{{{own}}}", env={"A": "a"}).text("p99") == "a" * 300

@@ -253,6 +253,10 @@ class TestOctets:
             self.sent(self.GIVEN + b"\xff\r\n", {})
         assert self.sent(self.GIVEN + b"\xff\r\n").endswith(b"\xff\r\n")
 
+    def test_nothing_else_does(self) -> None:
+        with pytest.raises(MessageError, match="not str"):
+            letter("From: a@x.test\n\nbody", "a@x.test")  # type: ignore[arg-type]
+
     def test_need_an_envelope(self) -> None:
         for options in ({}, {"sender": "a@x.test"}, {"recipients": ["a@x.test"]}):
             with pytest.raises(MessageError, match="must be given"):

@@ -13,7 +13,7 @@ from outgate.smtp.login import Answers, choose
 from outgate.smtp.masks import Masks
 
 _SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=12, max_size=80)
-_PROSE = st.text(st.sampled_from(" \n\t<>&|é"), max_size=30)
+_PROSE = st.text(st.sampled_from(" \n\té→"), max_size=30)  # no sign of a secret
 
 
 def _forms(user: str, secret: str) -> list[str]:

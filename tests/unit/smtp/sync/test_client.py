@@ -1,12 +1,15 @@
 """The blocking shell against a real server: time-outs and losses become results, TLS is checked."""
 
 import asyncio
+import os
+import socket
 import ssl
+import time
 
 import pytest
 
 from outgate.smtp.client import Transaction
-from outgate.smtp.connecting import ClientTimeouts, ConnectFailed
+from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive
 from outgate.smtp.reply import Reply
 from outgate.smtp.sync.client import Connection, connect
 from support.scripted_peer import HOSTILE, HOSTILE_TOKEN, Peer, assert_unseen, authority, server_context
@@ -112,6 +115,47 @@ async def test_a_peer_that_leaves_while_idle_is_noticed() -> None:
             await writer.drain()
         await asyncio.to_thread(_until_unusable, connection)
         connection.close()
+
+
+async def test_a_part_of_a_record_is_nothing_to_wait_for() -> None:
+    ca, context = authority()
+    patient = ClientTimeouts(connect=5, handshake=5, reply=5, final=5, content=5, quit=600)
+    async with Peer(context=server_context(ca, "mx.test"), implicit=True) as peer:
+        connection = await asyncio.to_thread(
+            lambda: dial(peer, tls="implicit", context=context, server_name="mx.test", timeouts=patient)
+        )
+        for writer in peer._writers:
+            os.write(writer.get_extra_info("socket").fileno(), b"\x17\x03")
+        for _ in range(3):
+            assert await asyncio.to_thread(connection.usable)
+        connection.close()
+
+
+@pytest.mark.parametrize("silent_at", ["greeting", "handshake", "MAIL", "dot"])
+async def test_a_deadline_is_for_the_whole(silent_at: str) -> None:
+    ca, context = authority()
+    async with Peer(context=server_context(ca, "mx.test"), silent_at=silent_at) as peer:
+
+        def talk() -> str:
+            try:
+                connection = dial(peer, tls="required", context=context, server_name="mx.test", seconds=0.3)
+            except ConnectFailed as error:
+                return str(error)
+            connection.deadline = time.monotonic() + 0.05
+            error = connection.send(MAIL).error
+            assert connection.closed
+            connection.close()
+            return error
+
+        assert (await asyncio.to_thread(talk)).startswith("timeout")
+
+
+async def test_an_idle_connection_asks_whether_the_peer_is_there() -> None:
+    async with Peer() as peer:
+        for keep_alive, asked in ((KeepAlive(), 1), (None, 0)):
+            connection = await asyncio.to_thread(lambda given=keep_alive: dial(peer, keep_alive=given))
+            assert connection._socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == asked
+            connection.close()
 
 
 def _until_unusable(connection: Connection) -> None:

@@ -1,0 +1,334 @@
+"""A Django e-mail backend: `EMAIL_BACKEND = "outgate.mailer.django.EmailBackend"`.
+
+Standards: Django's own SMTP backend, whose counts, silences and exceptions these are.
+Promises: recipients of the envelope are exactly `recipients()`; a message goes as Django writes it; connections are
+kept across messages, threads and backends of a process (all with the same settings share one `MailService`), never
+across a fork; Django's placeholders for an unset From (`webmaster@localhost`) become from.address.
+Dangers: a wrong configuration is told when a backend is made, and is no silence for `fail_silently=False` only.
+Not here: sending (`mailer.client`), Django.
+
+    OUTGATE_MAILER = {"path": BASE_DIR / "osgiconfig", "run_modes": ["author", "prod"]}
+"""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import logging
+import os
+import smtplib
+import threading
+from collections.abc import Mapping, Sequence
+from email import message_from_bytes
+from email.errors import NonASCIILocalPartDefect, ObsoleteHeaderDefect
+from email.generator import BytesGenerator
+from email.headerregistry import Address
+from email.message import EmailMessage as ModernMessage
+from email.message import Message
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, cast
+
+from django.conf import global_settings, settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.mail.backends.base import BaseEmailBackend
+
+from outgate.base.masking import masked
+from outgate.mailer.client import MailService
+from outgate.mailer.errors import MessageError, SendFailed
+from outgate.mailer.limits import Limits
+from outgate.mailer.result import SendRefused, SendResult
+from outgate.mailer.values import ConfigError
+from outgate.mailer.writing import address_field
+from outgate.smtp.connecting import ClientTimeouts
+
+if TYPE_CHECKING:
+    from django.core.mail import EmailMessage
+
+__all__ = ["EmailBackend", "LoginRefused", "MessageRefused", "ServerNotReached", "close_connections"]
+
+SETTING = "OUTGATE_MAILER"
+_OPTIONS = ("path", "run_modes", "env", "secrets", "forwards", "tls_names", "cafile", "classic", "timeouts", "limits")
+_EXAMPLE = f'{SETTING} = {{"path": BASE_DIR / "osgiconfig", "run_modes": ["author", "dev"]}}'
+_UNSET_FROM = (global_settings.DEFAULT_FROM_EMAIL, global_settings.SERVER_EMAIL)
+_NO_FAULTS = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)
+_log = logging.getLogger("outgate.mailer.django")
+_telling = threading.local()
+
+
+class ServerNotReached(smtplib.SMTPServerDisconnected):
+    """The server could not be reached, or the connection broke. `may_have_arrived`: sending again may double it."""
+
+    def __init__(self, error: SendFailed) -> None:
+        super().__init__(str(error))
+        self.stage = error.stage
+        self.may_have_arrived = error.may_have_arrived
+
+
+class LoginRefused(smtplib.SMTPAuthenticationError):
+    """The server refused the login. `result` is what `MailService.send` returns."""
+
+    def __init__(self, error: SendRefused) -> None:
+        super().__init__(error.result.reply.code, error.result.reply.text.encode())
+        self.result = error.result
+        self._text = str(error)
+
+    def __str__(self) -> str:
+        return self._text
+
+
+class MessageRefused(  # pyright: ignore[reportIncompatibleVariableOverride]
+    smtplib.SMTPRecipientsRefused, smtplib.SMTPResponseException
+):
+    """The server took the message for nobody: `recipients` maps each address to (code, text), `smtp_code` and
+    `smtp_error` are the reply that decided. `result` is what `MailService.send` returns."""
+
+    def __init__(self, error: SendRefused) -> None:
+        result = error.result
+        replies = {address: (reply.code, reply.text.encode()) for address, reply in result.recipients.items()}
+        smtplib.SMTPRecipientsRefused.__init__(self, replies)
+        self.smtp_code = result.reply.code
+        self.smtp_error = result.reply.text.encode()
+        self.result = result
+        self._text = str(error)
+
+    def __str__(self) -> str:
+        return self._text
+
+
+class EmailBackend(BaseEmailBackend):
+    """Sends Django's mail as the application's configuration says."""
+
+    def __init__(self, fail_silently: bool = False, **options: Any) -> None:
+        """`options` stand in the place of those in OUTGATE_MAILER, and are what `MailService.load` takes; `timeouts`
+        and `limits` may be dictionaries. Raises `ImproperlyConfigured`, unless `fail_silently`."""
+        super().__init__(fail_silently=fail_silently)
+        self._service: MailService | None = None
+        self._opened = False
+        self._options = _options(options)
+        try:
+            self._service = _service(self._options)
+        except ConfigError as error:
+            self._unusable(error)
+
+    def open(self) -> bool | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Have a service; return whether that is new to this backend, None if there is none. The server is dialled for
+        the first message."""
+        if self._service is None:
+            return None
+        new, self._opened = not self._opened, True
+        return new
+
+    def close(self) -> None:
+        """Be done with this backend. Connections stay: other backends use them; `close_connections` closes them."""
+        self._opened = False
+
+    def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
+        """Send messages; return how many the server took, for one recipient at least. What it said to a message is
+        its `outgate_result` then, a `SendResult`.
+
+        Raises `MessageRefused`, `LoginRefused` and `ServerNotReached` (all are `smtplib.SMTPException`) unless
+        `fail_silently`; `ValueError` for a message that cannot be sent as it is."""
+        service = self._service
+        if service is None:
+            return 0
+        sent = 0
+        for message in email_messages or ():
+            if not message.recipients():
+                continue
+            try:
+                sent += self._send(service, message)
+            except ConfigError as error:
+                self._unusable(error)
+                break
+            except ServerNotReached as error:
+                if not self.fail_silently:
+                    raise
+                _tell("a mail was not sent", error)
+                break  # the others would wait as long, for nothing
+            except smtplib.SMTPException as error:
+                if not self.fail_silently:
+                    raise
+                _tell("a mail was not sent", error)
+        return sent
+
+    def _send(self, service: MailService, given: EmailMessage) -> int:
+        email_message = _with_sender(given, service.config.from_address)
+        try:
+            sender = _addr_spec("from_email", str(email_message.from_email))
+            recipients = [_addr_spec("recipients", str(each)) for each in email_message.recipients()]
+            result = _sent(service, email_message, sender, recipients)
+        except MessageError as error:
+            raise ValueError(str(error)) from error
+        except SendFailed as error:
+            raise ServerNotReached(error) from error
+        cast("Any", given).outgate_result = result
+        try:
+            result.raise_for_refusal()
+        except SendRefused as error:
+            if result.stage == "auth":
+                raise LoginRefused(error) from error
+            if not any(reply.ok for reply in result.recipients.values()):
+                raise MessageRefused(error) from error
+            _tell("a mail was not taken for everybody", error)
+        return 1
+
+    def _unusable(self, error: ConfigError) -> None:
+        if not self.fail_silently:
+            raise ImproperlyConfigured(str(error)) from error
+        _tell("no mail can be sent", error)
+
+
+def _tell(what: str, error: Exception) -> None:
+    """Log what nobody is told otherwise; not what happens while that is mailed, as Django's AdminEmailHandler does."""
+    if getattr(_telling, "now", False):
+        return
+    _telling.now = True
+    try:
+        _log.warning("%s: %s", what, masked(str(error)))
+    finally:
+        _telling.now = False
+
+
+# -- what is sent -------------------------------------------------------------------------------------------
+
+
+def _sent(service: MailService, email_message: EmailMessage, sender: str, recipients: list[str]) -> SendResult:
+    message = cast("Message", email_message.message())
+    if isinstance(message, ModernMessage):  # Django 6
+        return service.send(message, sender=sender, recipients=recipients)
+    message = copy.copy(message)
+    for name in ("Bcc", "Resent-Bcc", "Return-Path"):
+        del message[name]
+    head = _utf8_fields(message, email_message)
+    data = head + _octets(message, "8bit")
+    try:
+        return service.send(data, sender=sender, recipients=recipients)
+    except MessageError:
+        if head or data.isascii():
+            raise
+    # It may be a server without 8BITMIME. What Django wrote is read anew: only so is its body known to be octets.
+    return service.send(_octets(message_from_bytes(data), "7bit"), sender=sender, recipients=recipients)
+
+
+def _octets(message: Message, encoding: str) -> bytes:
+    """Write a message as Django does, with CR LF."""
+    out = BytesIO()
+    rules = message.policy.clone(cte_type=encoding)
+    BytesGenerator(out, mangle_from_=False, policy=rules).flatten(message, linesep="\r\n")
+    return out.getvalue()
+
+
+def _utf8_fields(message: Message, email_message: EmailMessage) -> bytes:
+    """Take out the fields with local parts beyond ASCII, which Django encodes so that they are no addresses any more,
+    and return them as SMTPUTF8 has them."""
+    given = email_message.extra_headers
+    fields: dict[str, list[Any]] = {
+        "From": [given.get("From", email_message.from_email)],
+        "To": [given["To"]] if "To" in given else email_message.to,
+        "Cc": [given["Cc"]] if "Cc" in given else email_message.cc,
+        "Reply-To": [given["Reply-To"]] if "Reply-To" in given else email_message.reply_to,
+    }
+    written: list[str] = []
+    for name, values in fields.items():
+        addresses = [each for value in values for each in address_field(name, str(value)).addresses]
+        if name in message and not all(each.username.isascii() for each in addresses):
+            del message[name]
+            written.append(f"{name}: {', '.join(map(_utf8, addresses))}\r\n")
+    return "".join(written).encode("utf-8")
+
+
+def _utf8(address: Address) -> str:
+    name = "".join(sign for sign in address.display_name if sign.isprintable())
+    quoted = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f"{quoted} <{address.addr_spec}>" if name else address.addr_spec
+
+
+def _with_sender(email_message: EmailMessage, from_address: str) -> EmailMessage:
+    if not from_address or email_message.from_email not in _UNSET_FROM:
+        return email_message
+    changed = copy.copy(email_message)
+    changed.from_email = from_address
+    return changed
+
+
+def _addr_spec(name: str, text: str) -> str:
+    header = address_field("To", text)
+    faults = [each for each in cast("Any", header).defects if not isinstance(each, _NO_FAULTS)]
+    if faults or len(header.addresses) != 1 or len(header.groups) != 1 or not header.addresses[0].domain:
+        raise MessageError(f"in {name} is something that is not one address")
+    return header.addresses[0].addr_spec
+
+
+# -- services of this process -------------------------------------------------------------------------------
+
+_lock = threading.Lock()
+_services: list[tuple[dict[str, Any], MailService]] = []
+_MOST = 16
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `MailService.load` is given. Raises `ImproperlyConfigured`."""
+    known = getattr(settings, SETTING, {})
+    if not isinstance(known, Mapping):
+        raise ImproperlyConfigured(f"{SETTING} must be a dictionary: {_EXAMPLE}")
+    used = {**cast("Mapping[str, Any]", known), **{name: value for name, value in given.items() if value is not None}}
+    for name in used:
+        if name in ("username", "password"):
+            raise ImproperlyConfigured(
+                f"{name} (auth_user, auth_password) is not taken: user and password are smtp.user and smtp.password"
+                " of the configuration"
+            )
+        if name not in _OPTIONS:
+            raise ImproperlyConfigured(f"{SETTING} knows no {name}: expected {', '.join(_OPTIONS)}")
+    if not used.get("path"):
+        raise ImproperlyConfigured(f"{SETTING} needs the path of the configuration: {_EXAMPLE}")
+    seconds = getattr(settings, "EMAIL_TIMEOUT", None)
+    if "timeouts" not in used and seconds is not None:
+        names = ("connect", "handshake", "reply", "final", "content")
+        used["timeouts"] = dict.fromkeys(names, float(seconds))
+    return used
+
+
+def _service(options: dict[str, Any]) -> MailService:
+    """Return this process's service for `options`. Raises `ConfigError`."""
+    with _lock:
+        for known, service in _services:
+            if known == options:
+                return service
+        service = _load(options)
+        _services.append((options, service))
+        gone = _services.pop(0)[1] if len(_services) > _MOST else None
+    if gone is not None:
+        gone.close()
+    return service
+
+
+def _load(options: dict[str, Any]) -> MailService:
+    given = dict(options)
+    path = given.pop("path")
+    modes = given.pop("run_modes", ())
+    try:
+        for name, kind in (("timeouts", ClientTimeouts), ("limits", Limits)):
+            if isinstance(given.get(name), Mapping):
+                given[name] = kind(**given[name])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error), name=SETTING) from None
+    return MailService.load(path, modes.split(",") if isinstance(modes, str) else modes, **given)
+
+
+def close_connections() -> None:
+    """Say goodbye on all connections of this process; the next message opens one anew. Done when the process ends."""
+    with _lock:
+        services = [service for _, service in _services]
+    for service in services:
+        service.close()
+
+
+def _forget_lock() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it when the process was forked
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock)
+atexit.register(close_connections)

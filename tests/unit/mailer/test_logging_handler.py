@@ -1,0 +1,313 @@
+"""The logging handler with a real server: who logs does not wait, storms are one mail, nothing goes round in circles."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import logging.handlers
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from outgate.mailer import ConfigError
+from outgate.mailer.logging_handler import MailHandler
+from support.mail_server import PASSWORD, MailServer, mail_server
+
+TO = ["Ops <ops@shop.test>", "dev@shop.test"]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[MailServer]:
+    with mail_server(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    logger = logging.getLogger("shop.orders")
+    yield logger
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+
+
+class Clock:
+    """A clock of tests; `passed` tells a handler's thread that it moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passed(self, handler: MailHandler, seconds: float) -> None:
+        with handler._changed:
+            self.now += seconds
+            handler._changed.notify_all()
+
+
+def until(server: MailServer, count: int) -> None:
+    """Wait until so many mails are there."""
+    end = time.monotonic() + 20
+    while len(server.peer.messages) < count:
+        assert time.monotonic() < end, f"{len(server.peer.messages)} of {count} mails came"
+        time.sleep(0.005)
+
+
+def handler_of(server: MailServer, **options: object) -> MailHandler:
+    return MailHandler(server.path, ["author"], to=TO, options=server.options, **options)  # type: ignore[arg-type]
+
+
+def test_the_first_record_goes_at_once_and_the_next_wait(server: MailServer, logger: logging.Logger) -> None:
+    clock = Clock()
+    handler = handler_of(server, subject="[shop]", interval=60, clock=clock)
+    logger.addHandler(handler)
+    try:
+        raise KeyError("basket")
+    except KeyError:
+        logger.exception("order %d failed", 7)
+    until(server, 1)
+    (mail,) = server.mails
+    assert mail["Subject"] == "[shop] ERROR: order 7 failed" and mail["Auto-Submitted"] == "auto-generated"
+    assert mail["To"] == "Ops <ops@shop.test>, dev@shop.test" and mail["From"] == "noreply@shop.test"
+    assert "KeyError: 'basket'" in mail.get_content() and "test_logging_handler.py" in mail.get_content()
+    for number in range(500):
+        logger.error("order %d failed", number)
+    logger.info("not at this level")
+    clock.passed(handler, 59)
+    assert len(server.peer.messages) == 1
+    clock.passed(handler, 1)
+    until(server, 2)
+    assert server.mails[1]["Subject"] == "[shop] ERROR: order 0 failed (and 499 more)"
+    assert "500 times until" in server.mails[1].get_content()
+    assert server.peer.connections == 1
+
+
+def test_what_waits_goes_when_the_handler_is_closed(server: MailServer, logger: logging.Logger) -> None:
+    handler = handler_of(server, interval=3600)
+    logger.addHandler(handler)
+    logger.error("one")
+    until(server, 1)
+    logger.error("two")
+    logger.critical("three")
+    logging.shutdown([lambda: handler])  # type: ignore[list-item]
+    assert [mail["Subject"] for mail in server.mails] == ["ERROR: one", "ERROR: two (and 1 more)"]
+    logger.error("after the end")
+    handler.flush()
+    handler.close()
+    assert len(server.peer.messages) == 2 and server.peer.commands[-1] == "QUIT"
+
+
+def test_who_logs_does_not_wait_for_a_server_that_is_silent(tmp_path: Path, logger: logging.Logger) -> None:
+    with mail_server(tmp_path, silent_at="greeting") as server:
+        handler = handler_of(server, interval=0, shutdown_timeout=0.05)
+        logger.addHandler(handler)
+        for number in range(2000):
+            logger.error("order %d failed", number)
+        assert handler._sending and handler._digest.kinds  # a mail is under way, and the rest is one kind
+        handler.close()  # waits no longer than it shall
+
+
+class Chatty(logging.Filter):
+    """Something in the way of a mail that logs by itself."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        logging.getLogger("shop.driver").error("driver: %s", record.name)
+        return True
+
+
+def test_nothing_goes_round_in_circles(server: MailServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the mailer's own lines nor those that others write while it sends make a mail."""
+    server.config["debug.email"] = True
+    server.write()
+    root = logging.getLogger()
+    mailer = logging.getLogger("outgate.mailer")
+    chatty = Chatty()
+    handler = handler_of(server, interval=0, level="DEBUG")
+    root.addHandler(handler)
+    mailer.addFilter(chatty)
+    before = mailer.level
+    mailer.setLevel("DEBUG")
+    try:
+        root.error("one")
+        until(server, 1)
+        logging.shutdown([lambda: handler])  # type: ignore[list-item]
+    finally:
+        root.removeHandler(handler)
+        mailer.removeFilter(chatty)
+        mailer.setLevel(before)
+    assert [mail["Subject"] for mail in server.mails] == ["ERROR: one"]
+    assert any(record.name == "shop.driver" for record in caplog.records)
+    assert any(record.name == "outgate.mailer" and "MAIL FROM" in record.getMessage() for record in caplog.records)
+    assert PASSWORD not in caplog.text
+
+
+class TestFailures:
+    @pytest.mark.parametrize("at", ["greeting", "dot", "MAIL"])
+    def test_a_mail_that_failed_is_told_by_the_next(
+        self, tmp_path: Path, logger: logging.Logger, caplog: pytest.LogCaptureFixture, at: str
+    ) -> None:
+        with mail_server(tmp_path, answers={at: b"451 4.3.0 later\r\n"}) as server:
+            clock = Clock()
+            handler = handler_of(server, interval=60, clock=clock)
+            logger.addHandler(handler)
+            logger.error("one")
+            handler.flush()
+            failed = len(server.peer.messages)
+            del server.peer.answers[at]
+            logger.error("two")
+            clock.passed(handler, 60)
+            until(server, failed + 1)
+            assert server.mails[-1]["Subject"] == "ERROR: one (and 1 more)"
+            (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("outgate")]
+            assert told.startswith("1 log records could not be mailed, they are tried again: ") and "451" in told
+
+    def test_a_mail_that_is_refused_for_good_is_counted(self, tmp_path: Path, logger: logging.Logger) -> None:
+        with mail_server(tmp_path, answers={"dot": b"554 5.7.1 no\r\n"}) as server:
+            handler = handler_of(server, interval=0)
+            logger.addHandler(handler)
+            logger.error("one")
+            handler.flush()
+            server.peer.answers.clear()
+            logger.error("two")
+            handler.flush()
+            assert server.mails[-1]["Subject"] == "ERROR: two"
+            assert "1 earlier records were in mails that could not be sent." in server.mails[-1].get_content()
+
+    def test_a_record_that_cannot_be_formatted_is_told_as_logging_does(
+        self, server: MailServer, logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        handler = handler_of(server)
+        logger.addHandler(handler)
+        logger.propagate = False  # pytest's own handler raises
+        try:
+            logger.error("%d orders", "many")
+        finally:
+            logger.propagate = True
+        handler.close()
+        assert "--- Logging error ---" in capsys.readouterr().err and server.peer.messages == []
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            ({"to": []}, "to: expected somebody to mail to"),
+            ({"to": ["nobody"]}, "to, sender: an address in To is not valid"),
+            ({"to": ["a@x.test\r\nBcc: b@x.test"]}, "to, sender: expected addresses without line ends"),
+            ({"sender": "me"}, "to, sender: an address in From is not valid"),
+            ({"service": object()}, "give the path of the configuration, or a service"),
+            ({"run_modes": ["publish"]}, "no config folder in"),
+        ],
+    )
+    def test_what_is_wrong_is_told_at_once(self, server: MailServer, options: dict[str, object], text: str) -> None:
+        given = {"run_modes": ["author"], "to": TO, "options": server.options} | options
+        with pytest.raises(ConfigError, match=text):
+            MailHandler(server.path, **given)  # type: ignore[arg-type]
+
+
+def test_dict_config(server: MailServer) -> None:
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"short": {"format": "%(name)s: %(message)s"}},
+            "handlers": {
+                "mail": {
+                    "class": "outgate.mailer.logging_handler.MailHandler",
+                    "path": str(server.path),
+                    "run_modes": ["author"],
+                    "to": TO,
+                    "subject": "[shop]",
+                    "formatter": "short",
+                    "level": "ERROR",
+                    "options": server.options,
+                }
+            },
+            "loggers": {"shop.configured": {"handlers": ["mail"]}},
+        }
+    )
+    logger = logging.getLogger("shop.configured")
+    try:
+        logger.error("disk full\nreally")
+        until(server, 1)
+    finally:
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+    assert server.mails[0]["Subject"] == "[shop] ERROR: shop.configured: disk full"
+    assert server.mails[0].get_content().endswith("shop.configured: disk full\r\nreally\r\n")
+
+
+def test_a_service_of_the_application_stays_open(server: MailServer, logger: logging.Logger) -> None:
+    with server.service() as service:
+        handler = MailHandler(service=service, to="ops@shop.test")
+        logger.addHandler(handler)
+        logger.error("one")
+        handler.close()
+        assert server.peer.commands[-1] != "QUIT"
+    assert server.peer.commands[-1] == "QUIT" and len(server.peer.messages) == 1
+
+
+def test_many_threads(server: MailServer, logger: logging.Logger) -> None:
+    handler = handler_of(server, interval=3600)
+    logger.addHandler(handler)
+
+    def work() -> None:
+        for _ in range(200):
+            logger.error("x")
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    handler.close()
+    counts = [mail.get_content() for mail in server.mails]
+    assert len(counts) <= 2
+    told = sum(int(text.split(" records of ")[0]) if " records of " in text else 1 for text in counts)
+    assert told == 1600
+
+
+_PROGRAM = """
+import logging, os, sys
+from outgate.mailer.logging_handler import MailHandler
+import json
+options = json.loads(sys.argv[2])
+handler = MailHandler(sys.argv[1], ["author"], to="ops@shop.test", interval=3600, options=options)
+logging.getLogger().addHandler(handler)
+logging.error("one")
+handler.flush()
+logging.error("of the parent")
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+    logging.error("at the end")
+else:
+    logging.error("of the child")
+    logging.shutdown()
+    os._exit(0)
+"""
+
+
+def test_a_process_that_ends_and_one_that_forks(server: MailServer) -> None:
+    import json
+
+    options = server.options | {"cafile": str(server.options["cafile"])}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _PROGRAM, str(server.path), json.dumps(options)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONWARNINGS": "error"},
+    )
+    assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
+    assert sorted(str(mail["Subject"]) for mail in server.mails) == [
+        "ERROR: of the child",
+        "ERROR: of the parent (and 1 more)",
+        "ERROR: one",
+    ]
