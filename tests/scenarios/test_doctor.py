@@ -436,3 +436,19 @@ def connections(made: Clinic) -> list[object]:
     port = made.ports["silent"]
     lines = made.running.api.call("GET", url)["lines"]
     return [line for line in lines if line["event"] == "decision" and line.get("forward", {}).get("portOrig") == port]
+
+
+def test_where_nothing_is_named_the_process_counts_or_it_says_why_not(made: Clinic, tmp_path: Path) -> None:
+    made.configure(smtp_host="localhost", smtp_port=str(made.closed), smtp_user=None, smtp_password=None)
+    # No Outgate has ever run here.
+    code, text = made.doctor(env={"OUTGATE_DATA": str(tmp_path)})
+    assert (code, text.splitlines()[0]) == (16, "this process's own environment, service author")
+    # One has, and does not run any more.
+    dev = made.running.dev | {"cloud_manager_url": f"http://127.0.0.1:{closed_port()}/cloud-manager"}
+    (tmp_path / "dev.json").write_text(json.dumps(dev))
+    code, text = made.doctor(env={"OUTGATE_DATA": str(tmp_path)})
+    assert code == 16 and "does not answer" in text.splitlines()[0]
+    assert made.doctor("--data", str(tmp_path))[0] == 3
+    # Settings that cannot be used are no reason to look elsewhere.
+    code, text = made.doctor(env={"OUTGATE_DATA": str(tmp_path), "AIO_CLOUDMANAGER_BASE__URL": "https://a.example"})
+    assert code == 3 and "AIO_" in text

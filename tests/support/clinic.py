@@ -175,6 +175,7 @@ def clinic(directory: Path) -> Iterator[Clinic]:
     tunnel = re.sub(r"\d+$", "10", tunnel_address())
     network = tunnel_address().rpartition(".")[0]
     settings = f'[dev]\ntunnel_address = "{tunnel}"\n[egress]\ntunnel_network = "{network}.0/24"\n'
+    settings += f'mail_targets = ["{HOST}"]\n'
     authority = Authority(directory)
     with ExitStack() as stack:
         running = Running(directory / "data", settings).start()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from outgate.doctor.surroundings import Surroundings
 
 INTERRUPTED = 130
+_OUTGATE_S = 10.0
+"""How long a step of asking the Outgate on this machine may take."""
 
 
 class Form(StrEnum):
@@ -205,10 +208,12 @@ def _around(
         return of_process(os.environ, service), None, dev
     try:
         chosen = from_environment(os.environ, lambda: read_dev_json(data or default_data()))
-    except (NotReachable, NoDevJson) as error:
+    except NoDevJson as error:
         if named or data is not None:
             fail(str(error), UNREACHABLE)
         return of_process(os.environ, service), None, None
+    except NotReachable as error:
+        fail(str(error), UNREACHABLE)
     program, environment = program or chosen.program, environment or chosen.environment
     if not (program and environment):
         if named:
@@ -219,15 +224,16 @@ def _around(
         return of_environment(chosen.api, program, environment, service, tell), chosen, local
     except (Refused, NotReachable) as error:
         tell("")
-        if named or data is not None:
+        if named or data is not None or local is None:
             fail(str(error), UNREACHABLE)
         # An Outgate that ran here once is no reason to look no further.
-        return of_process(os.environ, service), None, None
+        found = of_process(os.environ, service)
+        return replace(found, label=f"{found.label} (the `outgate dev` of dev.json does not answer)"), None, None
 
 
 def _dev(data: Path | None) -> Api | None:
     try:
-        return Api(read_dev_json(data or default_data()))
+        return Api(read_dev_json(data or default_data()), timeout=_OUTGATE_S)
     except NoDevJson:
         return None
 
