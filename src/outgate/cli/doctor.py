@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outgate.cli.calling import UNREACHABLE, WRONG_USE, Data, Json, fail, given, print_json
-from outgate.connection import Api, default_data, read_dev_json
-from outgate.connection import NotReachable as NoDevJson
+from outgate.connection import Api, NotReachable, default_data, read_dev_json
 
 if TYPE_CHECKING:
     from outgate.cloud_manager import Chosen
@@ -198,7 +197,7 @@ def _around(
 
     What is named is asked for; else this process's own environment counts, if `environment run` made it; else what the
     vendor's settings or a `dev.json` name; else this process's environment again."""
-    from outgate.cloud_manager import NotReachable, Refused, from_environment
+    from outgate.cloud_manager import Misconfigured, Refused, from_environment
     from outgate.doctor.asking import of_environment, of_process
 
     named = program is not None or environment is not None
@@ -208,12 +207,11 @@ def _around(
         return of_process(os.environ, service), None, dev
     try:
         chosen = from_environment(os.environ, lambda: read_dev_json(data or default_data()))
-    except NoDevJson as error:
-        if named or data is not None:
+    except NotReachable as error:
+        # Settings that cannot be used were meant; a dev.json that is not there was not.
+        if named or data is not None or isinstance(error, Misconfigured):
             fail(str(error), UNREACHABLE)
         return of_process(os.environ, service), None, None
-    except NotReachable as error:
-        fail(str(error), UNREACHABLE)
     program, environment = program or chosen.program, environment or chosen.environment
     if not (program and environment):
         if named:
@@ -234,7 +232,7 @@ def _around(
 def _dev(data: Path | None) -> Api | None:
     try:
         return Api(read_dev_json(data or default_data()), timeout=_OUTGATE_S)
-    except NoDevJson:
+    except NotReachable:
         return None
 
 
