@@ -24,6 +24,7 @@ from outgate.connection import Api, NotReachable, default_data, read_dev_json
 if TYPE_CHECKING:
     from outgate.cloud_manager import Chosen
     from outgate.doctor.facts import Asked
+    from outgate.doctor.report import Report
     from outgate.doctor.surroundings import Surroundings
 
 INTERRUPTED = 130
@@ -83,7 +84,6 @@ def doctor(
         raise typer.Exit(_lint([*lint, *(more or [])], form or (Form.JSON if as_json else None), strict))
     if more or form is not None or strict:
         fail("folders, --format and --strict go with --lint: the walk takes one folder, with --config", WRONG_USE)
-    from outgate.doctor import printing
     from outgate.doctor.walk import walk
 
     tell = _teller()
@@ -94,6 +94,13 @@ def doctor(
         tell("")
         fail("interrupted", INTERRUPTED)
     tell("")
+    _print(asked, report, as_json)
+    raise typer.Exit(report.exit_code)
+
+
+def _print(asked: Asked, report: Report, as_json: bool) -> None:
+    from outgate.doctor import printing
+
     around = asked.around
     if as_json:
         about: dict[str, object] = {
@@ -109,7 +116,6 @@ def doctor(
         heading = f"{around.label}{kind}, service {around.service}"
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print(printing.for_people(report, heading, colour=colour), end="")
-    raise typer.Exit(report.exit_code)
 
 
 def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
