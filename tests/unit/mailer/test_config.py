@@ -199,6 +199,13 @@ class TestLog:
             ),
         ]
 
+    def test_a_value_that_felix_changes_is_that_value_and_a_warning(self, tmp_path, caplog) -> None:
+        file = tmp_path / FILE_NAME
+        file.write_text('{"smtp.host": "mx.test",\n"smtp.port:Integer": [587, 25],\n"other:Byte": 200}')
+        assert load(file, env={}, secrets={}).port == 587
+        (told, _) = (record.__dict__["fields"]["text"] for record in caplog.records)
+        assert told.startswith(f"{file}: line 2, column 22: smtp.port: loses all elements but the first")
+
     def test_otherwise_nothing_is_told(self, tmp_path, caplog) -> None:
         load(put(tmp_path, smtp_host="mx.test"), env={}, secrets=tmp_path)
         assert not caplog.records
