@@ -142,9 +142,10 @@ class Configurations:
             needed = sorted({*others[0].run_modes, *others[0].needs})
             return f"{text}: {others[0].where} counts for the run modes {', '.join(needed)} only"
         last = pid.rpartition(".")[2].lower()
-        near = [file for file in self.files if file.pid.rpartition(".")[2].lower() == last]
+        near = [file for file in self.files if file.pid.partition("~")[0].rpartition(".")[2].lower() == last]
         if near:
-            return f"{text}: {near[0].where} is for another PID, rename it to {pid}{SUFFIX}"
+            what = "is an instance of a factory" if near[0].factory == pid else "is for another PID"
+            return f"{text}: {near[0].where} {what}, rename it to {pid}{SUFFIX}"
         misplaced = [each for each in self.oddities if each.kind in ("name", "place") and pid in each.where]
         return f"{text}: {misplaced[0].where} {misplaced[0].text}, {misplaced[0].remedy}" if misplaced else text
 

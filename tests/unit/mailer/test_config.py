@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from outgate.mailer import config
+from outgate.mailer import AsyncMailService, MailService, config
 from outgate.mailer.config import FILE_NAME, PID, load
 from outgate.mailer.folders import open_configurations
 from outgate.mailer.osgi import OsgiError
@@ -180,6 +180,16 @@ class TestRunModes:
 
     def test_the_config_folder_itself(self, tmp_path) -> None:
         assert find(put(tmp_path / "config").parent) == tmp_path / "config" / FILE_NAME
+
+
+@pytest.mark.parametrize("service", [MailService, AsyncMailService])
+@pytest.mark.parametrize("run_modes", ["author,dev", "dev, author", ["author", "dev"], ("author,dev",)])
+def test_run_modes_as_one_text_or_several(
+    tmp_path, service: type[MailService | AsyncMailService], run_modes: Iterable[str]
+) -> None:
+    put(tmp_path / "config", smtp_host="all.test")
+    put(tmp_path / "config.author.dev", smtp_host="dev.test")
+    assert service.load(tmp_path, run_modes, env={}).config.host == "dev.test"
 
 
 class TestLog:

@@ -140,6 +140,12 @@ class TestNotFound:
         with pytest.raises(ConfigError, match=r"for the run modes dev: .*counts for the run modes author, prod only"):
             found.resolve(MAIL, ["dev"])
 
+    @pytest.mark.parametrize("sign", "~-")
+    def test_an_instance_of_a_factory(self, tmp_path: Path, sign: str) -> None:
+        found = open_configurations(tree(tmp_path, f"config/{MAIL}{sign}shop.cfg.json"))
+        with pytest.raises(ConfigError, match=f"is an instance of a factory, rename it to {FILE}"):
+            found.resolve(MAIL)
+
     def test_the_pid_of_the_vendors_old_page(self, tmp_path: Path) -> None:
         found = open_configurations(tree(tmp_path, "config/com.day.cq.mailer.impl.DefaultMailService.cfg.json"))
         with pytest.raises(ConfigError, match=f"another PID, rename it to {FILE}"):
