@@ -342,6 +342,8 @@ class _Reader:
             hint = "comments begin with // here"
         elif sign == "/":
             hint = "comments are written // or /* */"
+        elif sign and not sign.isprintable():  # copied from a page
+            found, hint = f"U+{ord(sign):04X}, which cannot be seen", "write a plain space instead, or nothing"
         if not found:
             found = repr(sign) if sign in _SIGNS else "something else"
         told = f"{expected}, found {found if sign else 'the end of the file'}"
