@@ -161,12 +161,16 @@ def open_configurations(path: str | Path, pid: str = "") -> Configurations:
 
     `path` is a file (taken for `pid` if that is given), a folder with files, a folder with `config[.modes]` folders, a
     project with such folders in `osgiconfig` or below `jcr_root/apps` at any depth, or a content package (zip)."""
+    if path == "":
+        raise ConfigError("expected the path of a file or folder, found an empty text")
     place = Path(path)
+    shown = printable(str(place))
     found = _Gathering()
     try:
         is_file, is_folder = place.is_file(), place.is_dir()
+        there = is_file or is_folder or place.exists()
     except OSError as error:
-        raise ConfigError(f"{place} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{shown} cannot be read: {error.strerror}") from None
     if is_file and not _is_package(place):
         data = _bytes(place)
         return Configurations(str(place), (ConfigFile(_identity(pid) or _pid(place.name), (), str(place), data),))
@@ -179,7 +183,7 @@ def open_configurations(path: str | Path, pid: str = "") -> Configurations:
         for parts, file in _walk(place):
             found.take(parts, printable(str(file)), (), lambda file=file: _bytes(file))
     else:
-        raise ConfigError(f"{place} does not exist")
+        raise ConfigError(f"{shown} {'is neither a file nor a folder' if there else 'does not exist'}")
     return found.all(str(place))
 
 
