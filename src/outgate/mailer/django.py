@@ -327,7 +327,7 @@ def _made(name: str, kind: type[ClientTimeouts | Limits], value: object) -> obje
     if isinstance(value, kind):
         return value
     names = [each.name for each in dataclasses.fields(kind)]
-    numbers = dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else {"": value}
+    numbers: dict[str, Any] = dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else {"": value}
     if not set(names).issuperset(numbers) or not all(isinstance(each, (int, float)) for each in numbers.values()):
         raise ConfigError(f"expected a dictionary of numbers: {', '.join(names)}", name=f"{SETTING}: {name}")
     try:
