@@ -22,7 +22,6 @@ import smtplib
 import threading
 from collections.abc import Mapping, Sequence
 from email import message_from_bytes
-from email.errors import NonASCIILocalPartDefect, ObsoleteHeaderDefect
 from email.generator import BytesGenerator
 from email.headerregistry import Address
 from email.message import EmailMessage as ModernMessage
@@ -40,7 +39,7 @@ from outgate.mailer.errors import MessageError, SendFailed
 from outgate.mailer.limits import Limits
 from outgate.mailer.result import SendRefused, SendResult
 from outgate.mailer.values import ConfigError
-from outgate.mailer.writing import address_field
+from outgate.mailer.writing import address_field, faulty
 from outgate.smtp.connecting import ClientTimeouts
 
 if TYPE_CHECKING:
@@ -53,7 +52,6 @@ _OPTIONS = ("path", "run_modes", "env", "secrets", "forwards", "tls_names", "caf
 _EXAMPLE = f'{SETTING} = {{"path": BASE_DIR / "osgiconfig", "run_modes": ["author", "dev"]}}'
 _LONGEST_ADDRESS = 1000  # signs, with the name in it
 _UNSET_FROM = (global_settings.DEFAULT_FROM_EMAIL, global_settings.SERVER_EMAIL)
-_NO_FAULTS = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)
 _log = logging.getLogger("outgate.mailer.django")
 _telling = threading.local()
 
@@ -257,8 +255,7 @@ def _addr_spec(name: str, text: str) -> str:
     if len(text) > _LONGEST_ADDRESS:  # reading takes the square of the time
         raise MessageError(f"in {name} is an address longer than {_LONGEST_ADDRESS} signs")
     header = address_field("To", text)
-    faults = [each for each in cast("Any", header).defects if not isinstance(each, _NO_FAULTS)]
-    if faults or len(header.addresses) != 1 or len(header.groups) != 1 or not header.addresses[0].domain:
+    if faulty(header) or len(header.addresses) != 1 or len(header.groups) != 1 or not header.addresses[0].domain:
         raise MessageError(f"in {name} is something that is not one address")
     return header.addresses[0].addr_spec
 

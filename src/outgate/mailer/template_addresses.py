@@ -13,11 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.errors import NonASCIILocalPartDefect, ObsoleteHeaderDefect
 from email.policy import SMTPUTF8
 from typing import Literal
 
 from outgate.mailer.substitution import Piece, Render, TemplateError, Variable
+from outgate.mailer.writing import faulty
 from outgate.smtp import grammar
 
 ADDRESS_FIELDS = frozenset({"from", "sender", "to", "cc", "bcc", "reply-to", "bounce-to"})
@@ -26,7 +26,6 @@ _LONGEST_MAILBOX = 1000
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\x80-\x9f\u2028\u2029\ud800-\udfff]")
 _SPECIAL = re.compile(r'[()<>\[\]:;@\\,."]')
 _ADDR_PART = re.compile(r'[^\s()<>\[\]:;\\,"]+')
-_NO_FAULTS = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)
 
 _Place = Literal["alone", "quoted", "name", "address", "comment", "escaped"]
 
@@ -172,7 +171,6 @@ def mailboxes(text: str, *, at_most: int) -> list[str]:
     try:
         header = SMTPUTF8.header_factory("to", text)
         groups = header.groups
-        faults = header.defects
     except (ValueError, IndexError, AttributeError, TypeError, LookupError, RecursionError):
         raise ValueError("it cannot be read") from None
     found: list[str] = []
@@ -187,7 +185,7 @@ def mailboxes(text: str, *, at_most: int) -> list[str]:
             if not each.addr_spec or _CONTROL.search(each.display_name):
                 raise ValueError("something in it has no address")
             found.append(str(each))
-    if not all(isinstance(each, _NO_FAULTS) for each in faults):
+    if faulty(header):
         raise ValueError("they are written name@domain or Name <name@domain>, with commas between them")
     return found
 
