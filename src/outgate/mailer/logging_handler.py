@@ -58,7 +58,6 @@ class MailHandler(logging.Handler):
         `interval` are seconds from one mail to the next, `shutdown_timeout` those that `flush` waits at most.
 
         Raises `ConfigError`."""
-        super().__init__(level)
         if (path is None) == (service is None):
             raise ConfigError("give the path of the configuration, or a service")
         self._to = [to] if isinstance(to, str) else [str(each) for each in to]
@@ -76,13 +75,14 @@ class MailHandler(logging.Handler):
         except MessageError as error:
             raise ConfigError(str(error), name="to, sender") from None
         self._begin()
+        super().__init__(level)  # last: `logging.shutdown` flushes what has come so far, and it must be able to
 
     def _begin(self) -> None:
         self._process = os.getpid()
         self._digest = Digest(self._interval)
         self._changed = threading.Condition()  # re-entrant: a signal's handler may log
         self._worker: threading.Thread | None = None
-        self._at_once = self._closing = self._sending = False
+        self._at_once = self._closing = self._sending = self._waited = False
 
     # -- who logs -------------------------------------------------------------------------------------------
 
@@ -104,15 +104,22 @@ class MailHandler(logging.Handler):
             # Formatted here, not later: what the record refers to may change. And outside the lock: it may log.
             kind = _kind(record)
             message = record.getMessage()
-            text = self.format(record) if self._digest.wants(kind) else ""
-            with self._changed:
-                if self._closing:
-                    return
-                self._digest.add(kind, record.levelname, message, record.created, text)
-                self._start()
-                self._changed.notify_all()
+            if not self._add(kind, record, message, None):
+                self._add(kind, record, message, self.format(record))
         except Exception:
             self.handleError(record)
+
+    def _add(self, kind: Hashable, record: logging.LogRecord, message: str, text: str | None) -> bool:
+        """Add a record; False: nothing of its kind waits (any more), so that its text is needed."""
+        with self._changed:
+            if self._closing:
+                return True
+            if text is None and self._digest.wants(kind):
+                return False
+            self._digest.add(kind, record.levelname, message, record.created, text or "")
+            self._start()
+            self._changed.notify_all()
+            return True
 
     def _start(self) -> None:
         if self._worker is None or not self._worker.is_alive():
@@ -199,12 +206,13 @@ class MailHandler(logging.Handler):
             if self._worker is not None and self._worker.is_alive():
                 self._at_once = self._digest.due is not None
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: not self._sending and not self._at_once, self._shutdown_timeout)
+                done = self._changed.wait_for(lambda: not self._sending and not self._at_once, self._shutdown_timeout)
+                self._waited = not done
             else:
                 self._send_one()
 
     def close(self) -> None:
-        """Send what waits, as `flush` does, and end."""
+        """Send what waits, as `flush` does, and end. Who has waited in vain in `flush` does not wait once more."""
         if self._process == os.getpid():
             with self._changed:
                 self._closing = True
@@ -212,7 +220,9 @@ class MailHandler(logging.Handler):
                 if self._worker is None or not self._worker.is_alive():
                     self._send_one()
             if self._worker is not None and self._worker is not threading.current_thread():
-                self._worker.join(self._shutdown_timeout)
+                self._worker.join(0 if self._waited else self._shutdown_timeout)
+                if self._worker.is_alive():
+                    _log.warning("the last log records may not have been mailed: the mail server does not answer")
             if self._owned and not self._sending:
                 self._service.close()
         super().close()

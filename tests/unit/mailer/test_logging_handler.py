@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 import pytest
 
 from outgate.mailer import ConfigError
+from outgate.mailer.digest import Digest
 from outgate.mailer.logging_handler import MailHandler
 from support.mail_server import PASSWORD, MailServer, mail_server
 
@@ -112,6 +113,57 @@ def test_who_logs_does_not_wait_for_a_server_that_is_silent(tmp_path: Path, logg
             logger.error("order %d failed", number)
         assert handler._sending and handler._digest.kinds  # a mail is under way, and the rest is one kind
         handler.close()  # waits no longer than it shall
+
+
+def test_who_has_waited_for_a_silent_server_does_not_wait_again(
+    tmp_path: Path, logger: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`logging.shutdown` flushes, then closes: the time that is promised is that of both."""
+    with mail_server(tmp_path, silent_at="greeting") as server:
+        handler = handler_of(server, interval=0, shutdown_timeout=0.05)
+        logger.addHandler(handler)
+        logger.error("order failed")
+        handler.flush()
+        worker = handler._worker
+        assert worker is not None
+        waits: list[float | None] = []
+        worker.join = waits.append  # type: ignore[method-assign]
+        handler.close()
+        assert waits == [0]
+        del worker.join
+    assert "the last log records may not have been mailed" in caplog.text
+
+
+def test_a_handler_that_could_not_be_made_is_none_for_the_shutdown(server: MailServer) -> None:
+    """The interpreter's end flushes each handler that has begun to be one, as long as its error is kept."""
+    with pytest.raises(ConfigError) as kept:
+        handler_of(server, sender="a@x.test\r\nBcc: b@x.test")
+    assert kept.value.name == "to, sender"
+    assert not [each for each in (ref() for ref in logging._handlerList) if isinstance(each, MailHandler)]
+
+
+def test_no_mail_is_without_its_traceback(server: MailServer, logger: logging.Logger) -> None:
+    """Also if the mail before is taken at the moment when a record of the same kind comes."""
+    handler = handler_of(server, interval=3600)
+    logger.addHandler(handler)
+
+    class Hasty(Digest):
+        def wants(self, key: Hashable) -> bool:
+            wanted = super().wants(key)
+            if not wanted and not handler._changed._is_owned():  # type: ignore[attr-defined]
+                handler.flush()  # the other thread is that fast
+            return wanted
+
+    handler._digest = Hasty(3600)
+    for number in range(4):
+        try:
+            raise LookupError("no such order")
+        except LookupError:
+            logger.exception("order failed")
+        if number == 0:
+            until(server, 1)
+    handler.close()
+    assert [mail.get_content() for mail in server.mails if "Traceback" not in mail.get_content()] == []
 
 
 class Chatty(logging.Filter):
@@ -275,6 +327,7 @@ def test_many_threads(server: MailServer, logger: logging.Logger) -> None:
 
 _PROGRAM = """
 import logging, os, sys
+from outgate.mailer.digest import Digest
 from outgate.mailer.logging_handler import MailHandler
 import json
 options = json.loads(sys.argv[2])
