@@ -16,6 +16,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from email.message import EmailMessage
 from typing import TYPE_CHECKING, Any, cast
@@ -75,10 +76,10 @@ class MailHandler(logging.Handler):
         except MessageError as error:
             raise ConfigError(str(error), name="to, sender") from None
         self._begin()
+        _handlers.add(self)
         super().__init__(level)  # last: `logging.shutdown` flushes what has come so far, and it must be able to
 
     def _begin(self) -> None:
-        self._process = os.getpid()
         self._digest = Digest(self._interval)
         self._changed = threading.Condition()  # re-entrant: a signal's handler may log
         self._worker: threading.Thread | None = None
@@ -96,8 +97,6 @@ class MailHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a record for the next mail. Never waits for a server."""
-        if self._process != os.getpid():  # a fork: threads and locks are the parent's, and so are its records
-            self._begin()
         if record.name.partition(".")[0] == _OWN or threading.current_thread() is self._worker:
             return
         try:
@@ -200,8 +199,6 @@ class MailHandler(logging.Handler):
 
     def flush(self) -> None:
         """Send what waits, without regard to the interval; wait for that, `shutdown_timeout` seconds at most."""
-        if self._process != os.getpid():
-            return
         with self._changed:
             if self._worker is not None and self._worker.is_alive():
                 self._at_once = self._digest.due is not None
@@ -213,19 +210,31 @@ class MailHandler(logging.Handler):
 
     def close(self) -> None:
         """Send what waits, as `flush` does, and end. Who has waited in vain in `flush` does not wait once more."""
-        if self._process == os.getpid():
-            with self._changed:
-                self._closing = True
-                self._changed.notify_all()
-                if self._worker is None or not self._worker.is_alive():
-                    self._send_one()
-            if self._worker is not None and self._worker is not threading.current_thread():
-                self._worker.join(0 if self._waited else self._shutdown_timeout)
-                if self._worker.is_alive():
-                    _log.warning("the last log records may not have been mailed: the mail server does not answer")
-            if self._owned and not self._sending:
-                self._service.close()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            if self._worker is None or not self._worker.is_alive():
+                self._send_one()
+        if self._worker is not None and self._worker is not threading.current_thread():
+            self._worker.join(0 if self._waited else self._shutdown_timeout)
+            if self._worker.is_alive():
+                _log.warning("the last log records may not have been mailed: the mail server does not answer")
+        if self._owned and not self._sending:
+            self._service.close()
         super().close()
+
+
+_handlers: weakref.WeakSet[MailHandler] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Begin anew in a forked process: threads and locks are its parent's, and so are the records that wait."""
+    for handler in list(_handlers):
+        handler._begin()  # pyright: ignore[reportPrivateUsage]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _kind(record: logging.LogRecord) -> Hashable:

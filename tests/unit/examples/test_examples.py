@@ -75,6 +75,11 @@ class TestFlask:
             answer = flask_client(server).post("/orders", data=ORDER)
             assert (answer.status_code, answer.json["try_again"]) == (status, again)  # type: ignore[index]
 
+    def test_a_forward_that_is_not_known(self, server: MailServer) -> None:
+        server.options["forwards"] = []
+        answer = flask_client(server).post("/orders", data=ORDER)
+        assert (answer.status_code, answer.json) == (503, {"error": "mail is not possible now", "try_again": False})
+
     def test_a_wrong_configuration_ends_the_start(self, server: MailServer) -> None:
         server.options["secrets"] = {}
         with pytest.raises(ConfigError, match=r"nothing is set for \$\[secret:EMAIL_PASSWORD\]"):
