@@ -175,7 +175,7 @@ class MailHandler(logging.Handler):
             again, why = True, str(error) or type(error).__name__
         if why:
             then = "they are tried again" if again else "they are lost"
-            _log.warning("%d log records could not be mailed, %s: %s", batch.records, then, masked(why))
+            _warn("%d log records could not be mailed, %s: %s", batch.records, then, masked(why))
         return again, why
 
     def _compose(self, batch: Batch) -> EmailMessage:
@@ -218,7 +218,7 @@ class MailHandler(logging.Handler):
         if self._worker is not None and self._worker is not threading.current_thread():
             self._worker.join(0 if self._waited else self._shutdown_timeout)
             if self._worker.is_alive():
-                _log.warning("the last log records may not have been mailed: the mail server does not answer")
+                _warn("the last log records may not have been mailed: the mail server does not answer")
         if self._owned and not self._sending:
             self._service.close()
         super().close()
@@ -235,6 +235,18 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _warn(text: str, *values: object) -> None:
+    """Log a warning. Where handlers like ours are all that there are, nobody would see it: then on standard error."""
+    _log.warning(text, *values)
+    logger: logging.Logger | None = _log
+    while logger is not None:
+        if not all(isinstance(handler, MailHandler) for handler in logger.handlers):
+            return
+        logger = logger.parent if logger.propagate else None
+    if _log.hasHandlers() and logging.lastResort is not None:
+        logging.lastResort.handle(_log.makeRecord(_log.name, logging.WARNING, __file__, 0, text, values, None))
 
 
 def _kind(record: logging.LogRecord) -> Hashable:
