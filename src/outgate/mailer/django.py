@@ -48,7 +48,20 @@ if TYPE_CHECKING:
 __all__ = ["EmailBackend", "LoginRefused", "MessageRefused", "ServerNotReached", "close_connections"]
 
 SETTING = "OUTGATE_MAILER"
-_OPTIONS = ("path", "run_modes", "env", "secrets", "forwards", "tls_names", "cafile", "classic", "timeouts", "limits")
+_OPTIONS = (
+    "path",
+    "run_modes",
+    "env",
+    "secrets",
+    "forwards",
+    "tls_names",
+    "cafile",
+    "classic",
+    "timeouts",
+    "limits",
+    "tokens",
+    "debug",
+)
 _EXAMPLE = f'{SETTING} = {{"path": BASE_DIR / "osgiconfig", "run_modes": ["author", "dev"]}}'
 _LONGEST_ADDRESS = 1000  # signs, with the name in it
 _UNSET_FROM = (global_settings.DEFAULT_FROM_EMAIL, global_settings.SERVER_EMAIL)

@@ -32,6 +32,7 @@ from outgate.mailer.interpolate import Source
 from outgate.mailer.properties import properties_of
 from outgate.mailer.substitution import Piece, Render, TemplateError, Variable, lacking, pieces, replaced
 from outgate.mailer.template_addresses import ADDRESS_FIELDS, in_field, mailboxes, places
+from outgate.mailer.writing import CANNOT
 
 __all__ = ["Kind", "Template", "TemplateError", "charset_from"]
 
@@ -376,7 +377,7 @@ def _writable(variable: Variable, text: str) -> None:
 def _set(message: EmailMessage, name: str, value: str, of: _Field) -> None:
     try:
         message[name] = value
-    except (ValueError, IndexError, AttributeError, TypeError):
+    except CANNOT:
         raise of.refused("the value cannot be written as this field") from None
 
 

@@ -17,7 +17,7 @@ from email.policy import SMTPUTF8
 from typing import Literal
 
 from outgate.mailer.substitution import Piece, Render, TemplateError, Variable
-from outgate.mailer.writing import faulty
+from outgate.mailer.writing import CANNOT, faulty
 from outgate.smtp import grammar
 
 ADDRESS_FIELDS = frozenset({"from", "sender", "to", "cc", "bcc", "reply-to", "bounce-to"})
@@ -171,7 +171,7 @@ def mailboxes(text: str, *, at_most: int) -> list[str]:
     try:
         header = SMTPUTF8.header_factory("to", text)
         groups = header.groups
-    except (ValueError, IndexError, AttributeError, TypeError, LookupError, RecursionError):
+    except CANNOT:
         raise ValueError("it cannot be read") from None
     found: list[str] = []
     for group in groups:

@@ -41,8 +41,8 @@ _INJECTED = re.compile(r"(?:\r\n|\r|\n)(?![ \t]+\S)")
 _NO_FAULTS = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _registry = HeaderRegistry()
-CANNOT = (EmailError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What the `email` package raises for what it cannot read or write."""
+CANNOT = (EmailError, ValueError, LookupError, TypeError, AttributeError, NameError, RecursionError)
+"""What the `email` package raises for what it cannot read or write: variables that it forgot to set, too."""
 
 
 def octets(message: Message, added: Fields, *, utf8: bool, eight_bit: bool) -> bytes:

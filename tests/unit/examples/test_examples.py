@@ -119,10 +119,11 @@ def test_scripts(server: MailServer, name: str, to: list[str], said: str | None)
     assert 1 <= server.peer.connections <= 8
 
 
-def test_a_script_says_what_is_wrong(server: MailServer) -> None:
+@pytest.mark.parametrize("name", ["send.py", "send_async.py"])
+def test_a_script_says_what_is_wrong(server: MailServer, name: str) -> None:
     for arguments in ([str(server.path), "publish", "a@x.test"], [str(server.path), "author", "a@x.test"]):
         done = subprocess.run(
-            [sys.executable, str(EXAMPLES / "script" / "send.py"), *arguments],
+            [sys.executable, str(EXAMPLES / "script" / name), *arguments],
             capture_output=True,
             text=True,
             timeout=60,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import smtplib
@@ -33,6 +34,7 @@ from django.test.utils import override_settings
 from django.utils.log import AdminEmailHandler
 from django.views.debug import ExceptionReporter
 
+from outgate.mailer import MailService
 from outgate.mailer import django as backend
 from support.mail_server import PASSWORD, TIMEOUTS, MailServer, mail_server
 
@@ -347,6 +349,10 @@ class TestFailures:
                 mail.send_mail("s", "x", None, ["a@x.test"])
         assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["no mail can be sent"] * 3
         assert "/nowhere does not exist" in caplog.text
+
+    def test_every_argument_of_load_is_an_option(self) -> None:
+        taken = inspect.signature(MailService.load).parameters
+        assert sorted(taken) == sorted(backend._OPTIONS)
 
     def test_wrong_settings_in_silence(self, server: MailServer, caplog: pytest.LogCaptureFixture) -> None:
         """Django mails its errors in silence: a typing mistake in settings must not break that."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from outgate.mailer import Template, TemplateError
+from outgate.mailer import MessageError, Template, TemplateError
 from outgate.mailer.html_text import plain_text
 from outgate.mailer.template import charset_from
 from outgate.mailer.values import ConfigError
@@ -111,6 +111,16 @@ def test_a_list_that_is_none_loses_nobody(list_: str) -> None:
     for template, value in ((f"To: {list_}\n\n", ""), ("To: ${a}\n\n", list_), ("To: ${a}\n\n", [list_])):
         with pytest.raises(TemplateError, match="they are written name@domain"):
             Template(template).message({"a": value})
+
+
+@pytest.mark.parametrize("name", ["Message-ID", "In-Reply-To", "Resent-To", "Date", "Content-ID", "Content-Language"])
+@pytest.mark.parametrize("value", ["<a@[", "<", "<@", '"', "(" * 40, "=?", "9" * 5000, "a@", "<" * 3000])
+def test_a_field_that_python_stumbles_over(name: str, value: str) -> None:
+    try:
+        message = Template(f"To: a@x.test\n{name}: ${{v}}\n\n").message({"v": value})
+        letter(message, "f@x.test").wire({})
+    except (TemplateError, MessageError) as error:
+        assert value in ("<", '"') or value not in str(error)
 
 
 def test_a_continued_list() -> None:
