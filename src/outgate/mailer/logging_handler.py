@@ -186,14 +186,10 @@ class MailHandler(logging.Handler):
             message["To"] = ", ".join(self._to)
         except (ValueError, IndexError):
             raise ConfigError("expected addresses without line ends", name="to, sender") from None
-        message["Subject"] = one_line(f"{self._subject} {self.summary(batch)}", 200)
+        message["Subject"] = one_line(f"{self._subject} {batch.summary}", 200)
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(batch.body.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd"))
         return message
-
-    def summary(self, batch: Batch) -> str:
-        """Return what a mail's subject says behind `subject`. For subclasses."""
-        return batch.summary
 
     # -- the end --------------------------------------------------------------------------------------------
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Sequence
-from email import policy
+from email import errors, policy
 from email.errors import MessageError as EmailError
-from email.errors import NonASCIILocalPartDefect, ObsoleteHeaderDefect
 from email.generator import BytesGenerator
 from email.header import Header
 from email.headerregistry import Address, AddressHeader, Group, HeaderRegistry
@@ -38,7 +37,10 @@ _LINE = 78  # signs of a line, where it can be broken
 _ENCODED = 75  # signs of a line of an encoded name: most are one word then, which every reader joins right
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*")
 _INJECTED = re.compile(r"(?:\r\n|\r|\n)(?![ \t]+\S)")
-_NO_FAULTS = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)
+_NO_FAULTS = (
+    *(errors.ObsoleteHeaderDefect, errors.NonASCIILocalPartDefect, errors.UndecodableBytesDefect, errors.CharsetError),
+    *(errors.InvalidBase64CharactersDefect, errors.InvalidBase64LengthDefect, errors.InvalidBase64PaddingDefect),
+)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _registry = HeaderRegistry()
 CANNOT = (EmailError, ValueError, LookupError, TypeError, AttributeError, NameError, RecursionError)
@@ -132,10 +134,12 @@ def _one_line(name: str, text: str) -> str:
 
 
 def faulty(header: AddressHeader) -> bool:
-    """Say whether a list of addresses has more wrong with it than an old spelling.
+    """Say whether a list of addresses has more wrong with it than the spelling of a name, or an old spelling.
 
     What the package has read of it is its beginning then: of "a@x.example; b@x.example" the first one only."""
-    return not all(isinstance(each, _NO_FAULTS) for each in cast("Any", header).defects)
+    # What is wrong with an encoded word concerns a name, and shall keep no mail from going.
+    defects = cast("Iterable[Exception]", cast("Any", header).defects)
+    return not all(isinstance(each, _NO_FAULTS) or "encoded" in str(each) for each in defects)
 
 
 def address_field(name: str, value: object) -> AddressHeader:

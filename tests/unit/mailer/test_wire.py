@@ -283,3 +283,19 @@ def test_an_old_spelling_of_addresses_is_a_list() -> None:
     message = EmailMessage()
     message["To"] = "Dr. Anna B. <a@x.test>, , c . d@x.test (Carl), käse@x.test, friends: e@x.test;"
     assert letter(message, "f@x.test").recipients == ("a@x.test", "c.d@x.test", "käse@x.test", "e@x.test")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "=?utf-8?q?a?=",
+        '"=?utf-8?q?a?="',
+        "=?utf-8?b?w6Q?= ",
+        "=?utf-8?q?a b?= ",
+        "=?nothing?q?=E4?= ",
+        "=?utf-8?q?=E4?= ",
+    ],
+)
+def test_a_name_that_is_encoded_wrongly_keeps_no_mail(name: str) -> None:
+    message = email.message_from_string(f"From: f@x.test\nTo: {name}<a@x.test>, b@x.test\n\nx\n", policy=policy.SMTP)
+    assert letter(message, "").recipients == ("a@x.test", "b@x.test")
