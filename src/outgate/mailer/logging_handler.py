@@ -3,8 +3,10 @@
 Standards: RFC 3834 (Auto-Submitted); the standard library's `logging.Handler`.
 Promises: who logs never waits for a server: a thread of our own sends; memory has an end, and what had no room is
 counted and told in the next mail; one mail per interval at most; what is logged by the mailer, or while a mail is sent,
-makes no mail; what waits goes at `logging.shutdown`, which waits for that a bounded time.
-Dangers: a mail holds what was logged, with its tracebacks: send it to those only who may read the log.
+makes no mail; what waits goes at `logging.shutdown`, and when a child of `multiprocessing` ends; both wait for that a
+bounded time.
+Dangers: a mail holds what was logged, with its tracebacks: send it to those only who may read the log. A process that
+is killed, or ends with `os._exit`, takes with it what waits. A mail whose answer was lost is sent again.
 Not here: what a mail tells (`mailer.digest`), sending (`mailer.client`).
 
     logging.getLogger().addHandler(MailHandler("osgiconfig", to=["ops@shop.example"], level="ERROR"))
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -128,6 +131,15 @@ class MailHandler(logging.Handler):
             except RuntimeError:  # the interpreter is about to end: `flush` sends what there is
                 return
             self._worker = worker
+            self._flush_with_process()
+
+    def _flush_with_process(self) -> None:
+        """Have a child of `multiprocessing` send what waits when it ends: there it ends without `logging.shutdown`."""
+        processes = sys.modules.get("multiprocessing.process")
+        if processes is not None and processes.parent_process() is not None:
+            from multiprocessing.util import Finalize
+
+            Finalize(None, self.flush, exitpriority=0)
 
     # -- who sends ------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.config
 import logging.handlers
@@ -123,6 +124,31 @@ if sys.argv[2:]:
     logging.getLogger("outgate").addHandler(logging.StreamHandler(sys.stdout))
 logging.getLogger("shop").error("order failed")
 """
+
+
+_CHILD = """
+import json, logging, multiprocessing, sys
+from outgate.mailer.logging_handler import MailHandler
+
+def work():
+    logging.getLogger("shop").error("of a child")
+    logging.getLogger("shop").error("its last one")
+
+if __name__ == "__main__":
+    handler = MailHandler(sys.argv[1], ["author"], to=["a@x.test"], options=json.loads(sys.argv[2]))
+    logging.getLogger().addHandler(handler)
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+"""
+
+
+def test_what_a_child_of_multiprocessing_logs_is_mailed(server: MailServer) -> None:
+    """It ends with `os._exit`, so that nobody else would send what waits."""
+    options = json.dumps(server.options | {"cafile": str(server.options["cafile"])})
+    subprocess.run([sys.executable, "-c", _CHILD, str(server.path), options], timeout=60, check=True)
+    told = "".join(mail.get_content() for mail in server.mails)
+    assert "of a child" in told and "its last one" in told
 
 
 def test_a_mail_that_fails_is_told_also_where_nobody_else_listens(tmp_path: Path) -> None:
