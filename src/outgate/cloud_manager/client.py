@@ -83,10 +83,10 @@ class CloudManager:
         return _object(self._call("GET", _place(program, environment)), self.where)
 
     def variables(self, program: str, environment: str) -> list[dict[str, Any]]:
-        """Return the variables of an environment; a secret has no `value`, whatever the server sends."""
+        """Return the variables of an environment; what is no plain one has no `value`, whatever the server sends."""
         found = self._list(_place(program, environment) + "/variables", "variables")
         return [
-            {key: value for key, value in each.items() if key != "value" or each.get("type") != "secretString"}
+            {key: value for key, value in each.items() if key != "value" or each.get("type") == "string"}
             for each in found
         ]
 
