@@ -100,7 +100,7 @@ def port_is_a_number(look: Look) -> Iterator[Finding]:
     if text is not None and not (look.port is not None and 25 <= look.port <= 65535):
         wrong = True
     if wrong:
-        digits = (text or "").strip()
+        digits = " ".join(map(str, value) if isinstance(value := at.value.value, tuple) else (text or "",)).strip()
         number = int(digits) if re.fullmatch(r"[0-9]{1,5}", digits) else 0
         change = _port_line(look, at, number) if 25 <= number <= 65535 else ""
         yield look.find("port-not-number", "smtp.port is no number from 25 to 65535", at=at, change=change)
@@ -261,7 +261,7 @@ def is_blank(text: str) -> bool:
 def is_clear(value: Scalar | tuple[Scalar, ...]) -> bool:
     """Say whether a value that shall be a secret stands in the file itself."""
     text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    if not text.strip() or is_blank(text) or _OF_A_BUILD.search(text):
+    if not text.strip() or is_blank(text) or _OF_A_BUILD.fullmatch(text):
         return False
     scanned = scan(text)
     if any(each.closed and each.source in SOURCES for each in scanned):

@@ -27,7 +27,7 @@ _ADDRESS = re.compile(r"(?:url|uri|endpoint|host|port|type|name|file|path|dir|ex
 _SPACE = re.compile(r"(?:[ \t\r\n]|//[^\n]*|/\*.*?\*/)*", re.S)
 _PLACEHOLDER = re.compile(rf"\$[\[{{(](?i:{WORDS})[:.](?P<name>[A-Z_][A-Z0-9_]*)(?P<rest>;[^\[\]\"\n]*)?[\]}})]?")
 # A placeholder with something behind the variable's name: a default, in whichever way it is written.
-_MORE = re.compile(r'\$[\[{(](?P<name>[^;:\[\]"\n]{0,60}:[^;:\[\]"\n]{0,120}|[^;:\[\]"\n]{0,120}(?=;))[;:]')
+_MORE = re.compile(r'\$[\[{(](?P<name>[^;:\[\]"\n]{0,60}:[^;:\[\]"\n]{0,120}|[^;:\[\]"\n]{0,120}(?=;|:-))[;:]')
 _REST = re.compile(r'(?:[^"\\\n]|\\.)*')
 _USERINFO = re.compile(r"(?<=://)[^/@\s\"]+(?=@)|(?<=:)[^:/@\s\"]+(?=@)")
 # A name that is nearly that of a secret: smtp.pasword, clientSercet. Words of these, by their letters.
@@ -39,10 +39,14 @@ _SHORT = re.compile(r"(?:^|[._\-])(?:pw|pass|auth|authentication|login)$", re.I)
 _HIDDEN = "****"
 _ROOM = 160
 
-# What may be shown of a line that may hold a secret and cannot be understood.
+# What may be shown of a line that cannot be understood.
 _INNOCENT = frozenset(
     name.lower()
-    for name in (*MAIL_PROPERTIES, *OAUTH_PROPERTIES, "true", "false", "null", "none", "yes", "no", "on", "off")
+    for name in (
+        *(*MAIL_PROPERTIES, *OAUTH_PROPERTIES),
+        *("string", "integer", "int", "long", "boolean", "double", "float"),
+        *("true", "false", "null", "none", "yes", "no", "on", "off"),
+    )
 )
 
 
@@ -172,23 +176,22 @@ class Source:
         text = self._lines[line - 1]
         start = self.offset(Place(line, 1))
         if properties is None:
-            spans = list(self._doubtful(text, start))
+            spans = list(_doubtful(text))
         else:
             pieces = self._pieces = self.secrets(properties) if self._pieces is None else self._pieces
             spans = [(max(a - start, 0), min(b - start, len(text))) for a, b in pieces]
         spans += [match.span() for match in _USERINFO.finditer(text)]
         return _windowed(*_masked(text, [(a, b) for a, b in spans if a < b], column - 1))
 
-    def _doubtful(self, text: str, start: int) -> Iterator[tuple[int, int]]:
-        """Give what must not be shown of a line of a file that cannot be read."""
-        if not _SECRET.search(self.text, 0, start + len(text)):
-            return
-        for match in _WORD.finditer(text):
-            if match["word"]:
-                if match["word"].lower() not in _INNOCENT:
-                    yield match.span()
-            elif match["rest"]:
-                yield match.start("rest") + 1, match.end("rest")
+
+def _doubtful(line: str) -> Iterator[tuple[int, int]]:
+    """Give what must not be shown of a line of a file that cannot be read."""
+    for match in _WORD.finditer(line):
+        if match["word"]:
+            if match["word"].lower() not in _INNOCENT:
+                yield match.span()
+        elif match["rest"]:
+            yield match.start("rest") + 1, match.end("rest")
 
 
 def _masked(text: str, spans: list[tuple[int, int]], caret: int) -> tuple[str, int]:

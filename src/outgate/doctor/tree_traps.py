@@ -87,6 +87,13 @@ def _move(old: str, new: str) -> str:
     return f"git mv {shlex.quote(old)} {shlex.quote(new)}" if "!" not in old and old.isprintable() else ""
 
 
+def _copy(old: str, new: str) -> str:
+    """Return the command that puts a copy into a folder that need not be there yet; "" inside a package."""
+    folder = str(PurePosixPath(new).parent)
+    fit = "!" not in old and old.isprintable()
+    return f"mkdir -p {shlex.quote(folder)} && cp {shlex.quote(old)} {shlex.quote(folder)}/" if fit else ""
+
+
 class _Chosen:
     """Which files count for which run modes."""
 
@@ -184,7 +191,8 @@ def ties(chosen: _Chosen) -> Iterator[Finding]:
             if folder:
                 old = PurePosixPath(names[0])
                 new = old.parent.with_name(folder) / old.name
-                change = _move(names[0], str(new))
+                # A copy: for its other run modes the file goes on to count where it is.
+                change = _copy(names[0], str(new))
             others = ", ".join(names[1:])
             yield _find("folders-tie", f"{others} matches {'; '.join(modes)} equally well", names[0], change)
 

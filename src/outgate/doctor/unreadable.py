@@ -13,7 +13,7 @@ import re
 from outgate.doctor.names import SECRETS
 from outgate.doctor.report import Finding
 from outgate.doctor.rules import RULES, STATES
-from outgate.doctor.source import Source, named_secret, only_a_placeholder
+from outgate.doctor.source import Source, like_a_secret, only_a_placeholder
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.osgi import OsgiError, Place
 from outgate.mailer.values import known
@@ -79,7 +79,7 @@ def _untyped(source: Source, at: int, typed: re.Match[str], value: str) -> str:
             return ""
         end = closed.end()
     whole = re.fullmatch(r"\$\[(?:env|secret):[A-Za-z_]\w*(?P<more>;[^\[\]]*)?\]", value)
-    if not whole or "type=" in value or not known(type_name) or (named_secret(name) and whole["more"]):
+    if not whole or "type=" in value or not known(type_name) or (like_a_secret(name) and whole["more"]):
         return ""
     comma = re.compile(r"\s*,").match(source.text, end)
     return f'"{name}": "{value[:-1]};type={type_name}]"{"," if comma else ""}'
@@ -94,7 +94,7 @@ def _quoted(name: str, rest: str) -> str:
     value = rest.rstrip()
     comma = "," if value.endswith(",") else ""
     bare = value.removesuffix(",").strip()
-    if named_secret(name) and not only_a_placeholder(bare.strip('"')):
+    if like_a_secret(name) and not only_a_placeholder(bare.strip('"')):
         bare = f'"{SECRETS[name]}"' if name in SECRETS else ""
     elif not re.fullmatch(r'"(?:[^"\\]|\\.)*"|[\[{]|true|false|-?[0-9]+', bare):
         bare = ""
@@ -104,6 +104,6 @@ def _quoted(name: str, rest: str) -> str:
 def _with_comma(before: str) -> str:
     line = before[before.rfind("\n") + 1 :]
     member = _MEMBER.fullmatch(line)
-    if not member or (named_secret(member["name"]) and not only_a_placeholder(member["value"].strip('"'))):
+    if not member or (like_a_secret(member["name"]) and not only_a_placeholder(member["value"].strip('"'))):
         return ""
     return f"{line.strip()},"

@@ -101,10 +101,11 @@ def test_pages_without_end_end(server: Vendor) -> None:
     assert len(server.requests) == 100
 
 
-def test_a_secret_that_a_server_shows_all_the_same_is_dropped(server: Vendor) -> None:
-    shown = {"name": "A_SECRET", "type": "secretString", "value": "s3cr3t"}
+@pytest.mark.parametrize("kind", ["secretString", "SecretString", "secret", None])
+def test_a_secret_that_a_server_shows_all_the_same_is_dropped(server: Vendor, kind: str | None) -> None:
+    shown = {"name": "A_SECRET", "type": kind, "value": "s3cr3t"}
     server.answers = [Answer(200, {"_embedded": {"variables": [shown]}})]
-    assert client(server).variables("4", "10") == [{"name": "A_SECRET", "type": "secretString"}]
+    assert client(server).variables("4", "10") == [{"name": "A_SECRET", "type": kind}]
 
 
 @pytest.mark.parametrize(
