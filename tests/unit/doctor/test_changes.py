@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from outgate.doctor import lint
+from outgate.doctor import lint, tree_traps
 from outgate.doctor.names import MAIL, OAUTH
 from outgate.doctor.report import Finding
 from outgate.doctor.source import Source
+from outgate.mailer.folders import ConfigFile, Configurations
 from outgate.mailer.osgi import OsgiError, parse
 
 CORPUS = Path(__file__).parents[2] / "corpora" / "lint"
@@ -199,3 +200,35 @@ def test_a_list_with_more_than_the_placeholder_is_not_cut_down_to_it(tmp_path: P
         file.write_text(f'{{"ports:Integer[]": {values}}}')
         (finding,) = lint.run(tmp_path)
         assert (finding.rule, finding.change) == ("typed-placeholder", "")
+
+
+def test_a_name_that_is_taken_is_no_place_to_move_to(tmp_path: Path) -> None:
+    """`git mv` of a folder onto one that is there would put it inside."""
+    for folder, pid in (
+        ("config.author.dev", MAIL),
+        ("config.dev.author", MAIL),
+        ("config", MAIL),
+        ("config", "com.day.cq.mailer.impl.DefaultMailService"),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{pid}.cfg.json").write_text(json.dumps(GOOD[MAIL]))
+    assert sorted((each.rule, each.change) for each in lint.run(tmp_path)) == [("folder-order", ""), ("wrong-pid", "")]
+
+
+def test_many_modules_are_done_with_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once over all files for each finding would be minutes."""
+    made: list[int] = []
+    counted = vars(tree_traps)["_Chosen"]
+
+    class Counted(counted):
+        def __init__(self, files: Any) -> None:
+            super().__init__(files)
+            made.append(1)
+
+    monkeypatch.setattr(tree_traps, "_Chosen", Counted)
+    data = json.dumps(GOOD[MAIL] | {"debug.email": True}).encode()
+    files = tuple(ConfigFile(MAIL, (), f"module{number}/config/{MAIL}.cfg.json", data) for number in range(500))
+    found = lint.of(Configurations("", files)).findings
+    assert len(made) == 2
+    (tie,) = (each for each in found if each.rule == "folders-tie")
+    assert "and 494 more matches" in tie.text
