@@ -86,10 +86,11 @@ def _parts(request: urllib.request.Request) -> Iterator[bytes]:
 
 
 class Api:
-    """JSON calls with the token of a `dev.json`."""
+    """JSON calls with the token of a `dev.json`; each step of one may take `timeout` seconds."""
 
-    def __init__(self, dev: dict[str, Any]) -> None:
+    def __init__(self, dev: dict[str, Any], timeout: float = 60.0) -> None:
         self.dev = dev
+        self._timeout = timeout
         self.client_id = client_id_of(str(dev["token"]))
         self._headers = {
             "Authorization": f"Bearer {dev['token']}",
@@ -115,7 +116,7 @@ class Api:
             headers["If-Match"] = tag
         request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - the URL is from dev.json
         try:
-            with _DIRECT.open(request, timeout=60) as answer:
+            with _DIRECT.open(request, timeout=self._timeout) as answer:
                 text: str = answer.read().decode("utf-8", "replace")
                 found = str(answer.headers.get("ETag", ""))
         except urllib.error.HTTPError as error:

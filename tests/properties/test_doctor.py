@@ -106,7 +106,7 @@ def settings_of(url: str) -> dict[str, str | None]:
 
 
 @given(st.lists(documents, min_size=1, max_size=7), st.sampled_from([200, 200, 200, 204, 302, 400, 404, 500]))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_api_ends_in_a_report(lying: tuple[Lying, str], tmp_path: Path, answers: list[object], status: int) -> None:
     state, url = lying
     # Five questions come first: environment, variables, networking, infrastructures, runtime. The rest is anything.

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,9 @@ import pytest
 
 from outgate.doctor.report import Hop
 from support.clinic import HOST, OAUTH_PID, PID, SECOND, Clinic, clinic
+from support.extras import with_only
 from support.mail_peers import closed_port
+from support.running import wait_for
 
 pytestmark = pytest.mark.scenario
 CORPUS = Path(__file__).parents[1] / "corpora" / "doctor"
@@ -375,3 +379,76 @@ def test_the_good_way_is_whole() -> None:
     assert [line[10:23].strip() for line in hops] == [hop.value for hop in Hop]
     assert "delivered to guest@customer.test" in hops[-1]
     assert lines[-2:] == ["The way is whole.", "exit code 0"]
+
+
+def test_its_extra_alone_is_enough(made: Clinic, tmp_path: Path) -> None:
+    python = str(with_only("doctor", tmp_path / "venv"))
+    probe = (
+        "import importlib.util as i; print([i.find_spec(n) is None for n in ('fastapi', 'sqlalchemy', 'cryptography')])"
+    )
+    assert made.apart(python, "-c", probe) == (0, "[True, True, True]\n")
+    made.configure()
+    code, text = made.apart(
+        python, "-m", "outgate.cli", "doctor", *made.trust_relay, "--send-to", "guest@customer.test"
+    )
+    assert (code, "The way is whole." in text) == (0, True), text
+    code, text = made.apart(python, "-m", "outgate.cli", "doctor", "--lint", "osgiconfig", "--format", "sarif")
+    assert code == 0 and json.loads(text)["version"] == "2.1.0"
+
+
+def test_the_command_is_used_rightly_or_says_how(made: Clinic) -> None:
+    made.configure()
+    for arguments in (
+        ("--program", "1"),
+        ("--service", "preview2"),
+        ("--lint", "osgiconfig", "--send-to", "x@y.test"),
+        ("--format", "sarif"),
+        ("--config", ""),
+        ("osgiconfig",),
+        ("--lint", "nothing-there"),
+    ):
+        code, text = made.doctor(*arguments)
+        expected = 0 if arguments == ("--program", "1") else 2
+        if expected:
+            assert code == 2 and text.count("\n") == 1, (arguments, text)
+    assert made.doctor("--program", "1", "--environment", "2")[0] == 3
+    code, text = made.doctor(*made.trust_relay, "--json")
+    assert code == 0 and [hop["hop"] for hop in json.loads(text)["hops"]] == [hop.value for hop in Hop]
+
+
+def test_an_interruption_ends_it_without_a_trace(made: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.configure(smtp_port=str(made.ports["silent"]), smtp_ssl=False)
+    outgate = [sys.executable, "-m", "outgate.cli", "doctor", "--timeout", "60"]
+    env = {**os.environ, "OUTGATE_DATA": str(made.running.data)}
+    before = len(connections(made))
+    process = subprocess.Popen(
+        outgate, cwd=made.directory, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: len(connections(made)), lambda found: found > before)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "outgate: interrupted\n")
+
+
+def connections(made: Clinic) -> list[object]:
+    """Return the decisions of the egress about the silent server's forward."""
+    url = made.running.api.operations("egress/audit?limit=500")
+    port = made.ports["silent"]
+    lines = made.running.api.call("GET", url)["lines"]
+    return [line for line in lines if line["event"] == "decision" and line.get("forward", {}).get("portOrig") == port]
+
+
+def test_where_nothing_is_named_the_process_counts_or_it_says_why_not(made: Clinic, tmp_path: Path) -> None:
+    made.configure(smtp_host="localhost", smtp_port=str(made.closed), smtp_user=None, smtp_password=None)
+    # No Outgate has ever run here.
+    code, text = made.doctor(env={"OUTGATE_DATA": str(tmp_path)})
+    assert (code, text.splitlines()[0]) == (16, "this process's own environment, service author")
+    # One has, and does not run any more.
+    dev = made.running.dev | {"cloud_manager_url": f"http://127.0.0.1:{closed_port()}/cloud-manager"}
+    (tmp_path / "dev.json").write_text(json.dumps(dev))
+    code, text = made.doctor(env={"OUTGATE_DATA": str(tmp_path)})
+    assert code == 16 and "does not answer" in text.splitlines()[0]
+    assert made.doctor("--data", str(tmp_path))[0] == 3
+    # Settings that cannot be used are no reason to look elsewhere.
+    code, text = made.doctor(env={"OUTGATE_DATA": str(tmp_path), "AIO_CLOUDMANAGER_BASE__URL": "https://a.example"})
+    assert code == 3 and "AIO_" in text

@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outgate.cli.calling import UNREACHABLE, WRONG_USE, Data, Json, fail, given, print_json
-from outgate.connection import Api, default_data, read_dev_json
-from outgate.connection import NotReachable as NoDevJson
+from outgate.connection import Api, NotReachable, default_data, read_dev_json
 
 if TYPE_CHECKING:
     from outgate.cloud_manager import Chosen
     from outgate.doctor.facts import Asked
+    from outgate.doctor.report import Report
     from outgate.doctor.surroundings import Surroundings
 
 INTERRUPTED = 130
+_OUTGATE_S = 10.0
+"""How long a step of asking the Outgate on this machine may take."""
 
 
 class Form(StrEnum):
@@ -82,7 +84,6 @@ def doctor(
         raise typer.Exit(_lint([*lint, *(more or [])], form or (Form.JSON if as_json else None), strict))
     if more or form is not None or strict:
         fail("folders, --format and --strict go with --lint: the walk takes one folder, with --config", WRONG_USE)
-    from outgate.doctor import printing
     from outgate.doctor.walk import walk
 
     tell = _teller()
@@ -93,6 +94,13 @@ def doctor(
         tell("")
         fail("interrupted", INTERRUPTED)
     tell("")
+    _print(asked, report, as_json)
+    raise typer.Exit(report.exit_code)
+
+
+def _print(asked: Asked, report: Report, as_json: bool) -> None:
+    from outgate.doctor import printing
+
     around = asked.around
     if as_json:
         about: dict[str, object] = {
@@ -108,7 +116,6 @@ def doctor(
         heading = f"{around.label}{kind}, service {around.service}"
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print(printing.for_people(report, heading, colour=colour), end="")
-    raise typer.Exit(report.exit_code)
 
 
 def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
@@ -207,7 +214,7 @@ def _around(
 
     What is named is asked for; else this process's own environment counts, if `environment run` made it; else what the
     vendor's settings or a `dev.json` name; else this process's environment again."""
-    from outgate.cloud_manager import NotReachable, Refused, from_environment
+    from outgate.cloud_manager import Misconfigured, Refused, from_environment
     from outgate.doctor.asking import of_environment, of_process
 
     named = program is not None or environment is not None
@@ -217,8 +224,9 @@ def _around(
         return of_process(os.environ, service), None, dev
     try:
         chosen = from_environment(os.environ, lambda: read_dev_json(data or default_data()))
-    except (NotReachable, NoDevJson) as error:
-        if named or data is not None:
+    except NotReachable as error:
+        # Settings that cannot be used were meant; a dev.json that is not there was not.
+        if named or data is not None or isinstance(error, Misconfigured):
             fail(str(error), UNREACHABLE)
         return of_process(os.environ, service), None, None
     program, environment = program or chosen.program, environment or chosen.environment
@@ -231,16 +239,17 @@ def _around(
         return of_environment(chosen.api, program, environment, service, tell), chosen, local
     except (Refused, NotReachable) as error:
         tell("")
-        if named or data is not None:
+        if named or data is not None or local is None:
             fail(str(error), UNREACHABLE)
         # An Outgate that ran here once is no reason to look no further.
-        return of_process(os.environ, service), None, None
+        found = of_process(os.environ, service)
+        return replace(found, label=f"{found.label} (the `outgate dev` of dev.json does not answer)"), None, None
 
 
 def _dev(data: Path | None) -> Api | None:
     try:
-        return Api(read_dev_json(data or default_data()))
-    except NoDevJson:
+        return Api(read_dev_json(data or default_data()), timeout=_OUTGATE_S)
+    except NotReachable:
         return None
 
 

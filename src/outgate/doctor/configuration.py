@@ -185,7 +185,8 @@ def _with_command(facts: Facts, found: Finding) -> Finding:
     if found.change:
         return found
     if found.rule == "tunnel-variable-set":
-        return replace(found, change=delete_variable(around, PROXY_HOST) or f"unset {PROXY_HOST}")
+        change = delete_variable(around, PROXY_HOST) or f"unset {PROXY_HOST}"
+        return replace(found, change=change, file="", line=0, column=0)  # the file has nothing to do with it
     if found.rule == "secret-reads-variable" and around.environment:
         read = next(
             (e for _, e in _read(facts) if e.source == "secret" and not e.found and around.named(e.written)), None

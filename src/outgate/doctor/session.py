@@ -10,6 +10,7 @@ Not here: how the connection came about (`doctor.contact`), fetching tokens (`ma
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from outgate.doctor import traps
 from outgate.doctor.commands import set_variable
@@ -210,15 +211,6 @@ def _with_token(facts: Facts, config: MailConfig) -> Iterator[Finding]:
     if facts.around.secrets_unknown:
         yield facts.seen(Hop.AUTH, State.UNKNOWN, facts.around.secrets_unknown)
         return
-    found = facts.configurations.candidates(oauth.PID, asked.run_modes)
-    for file in found[:1]:
-        try:
-            wrong = [each for each in traps.of(file, file.parse(), facts.around.known) if each.state is State.BROKEN]
-        except ConfigError:
-            wrong = []
-        if wrong:
-            yield from wrong
-            return
     asked.tell("fetching an access token")
     try:
         settings = oauth.load(facts.configurations, asked.run_modes, env=facts.around.env, secrets=facts.around.secrets)
@@ -226,11 +218,7 @@ def _with_token(facts: Facts, config: MailConfig) -> Iterator[Finding]:
         facts.tokens = oauth.Tokens(settings, env=facts.around.env, cafile=cafile, seconds=seconds)
         token = facts.tokens.token()
     except ConfigError as error:
-        yield Finding(
-            Hop.AUTH, State.BROKEN, f"{error.name}: {error.text}" if error.name else error.text, "oauth-configuration",
-            "correct the OAuth provider's file, or the variable that it reads",
-            "", error.file, error.line, error.column,
-        )  # fmt: skip
+        yield _provider(facts, error)
         return
     except oauth.TokenError as error:
         yield facts.broken(
@@ -249,6 +237,23 @@ def _with_token(facts: Facts, config: MailConfig) -> Iterator[Finding]:
         return
     remedy = "the token is of another mailbox, lacks the scope for SMTP, or the mailbox may not log in by SMTP"
     yield facts.broken(Hop.AUTH, "oauth-refused", f"the server refused the token: {answer}", remedy, at="smtp.user")
+
+
+def _provider(facts: Facts, error: ConfigError) -> Finding:
+    """Say what is wrong with the provider's file, as the rules on files do if they know it."""
+    assert facts.configurations is not None
+    found = facts.configurations.candidates(oauth.PID, facts.asked.run_modes)
+    try:
+        told = [each for file in found[:1] for each in traps.of(file, file.parse(), facts.around.known)]
+    except ConfigError:
+        told = []
+    wrong = next((each for each in told if each.state is State.BROKEN), None)
+    if wrong is not None:
+        return replace(wrong, hop=Hop.AUTH)
+    text = f"{error.name}: {error.text}" if error.name else error.text
+    remedy = "correct the OAuth provider's file, or the variable that it reads"
+    place = (error.file, error.line, error.column)
+    return Finding(Hop.AUTH, State.BROKEN, text, "oauth-configuration", remedy, "", *place)
 
 
 _TOKEN_REMEDIES = {

@@ -16,7 +16,6 @@ from urllib.parse import urlencode
 
 from outgate.cloud_manager import CloudManager, NotReachable, Refused
 from outgate.connection import Api, Refusal
-from outgate.connection import NotReachable as NobodyThere
 from outgate.doctor.surroundings import entries, text
 
 _WRONG_SHAPE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
@@ -217,7 +216,7 @@ class Outgate:
         assert self._dev is not None
         try:
             found = self._dev.call(method, url(self._dev))
-        except (NobodyThere, Refusal, *_WRONG_SHAPE, OSError) as error:
+        except (NotReachable, Refusal, *_WRONG_SHAPE, OSError) as error:
             return str(error) or type(error).__name__
         return cast("Mapping[str, Any]", found) if isinstance(found, dict) else "the answer makes no sense"
 

@@ -136,6 +136,9 @@ class _AsyncLine:
 
     async def quit(self) -> None:
         await self._connection.quit()
+        # The server has said goodbye: without this the transport would wait for TLS's own, beyond the end of the loop.
+        self._connection.abort()
+        await asyncio.sleep(0)
 
     def close(self) -> None:
         self._connection.abort()

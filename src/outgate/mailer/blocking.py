@@ -67,10 +67,7 @@ class BlockingLine:
 
     async def transact(self, transaction: Transaction, seconds: float) -> TransactionResult:
         self._connection.deadline = time.monotonic() + seconds
-        result = self._connection.send(transaction)
-        if self._connection.closed:
-            self._connection.close()
-        return result
+        return self._connection.send(transaction)
 
     async def quit(self) -> None:
         self._connection.deadline = None

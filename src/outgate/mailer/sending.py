@@ -213,7 +213,9 @@ class Sender:
             raise
         # Behind this it may be in use again: `result` is all that counts.
         held.messages += 1
-        if not line.closed and not self._idle.keep(held, self._io.now()):
+        if line.closed:
+            line.close()  # the session is over: its socket goes too
+        elif not self._idle.keep(held, self._io.now()):
             await line.quit()
         return result
 

@@ -14,9 +14,10 @@ import pytest
 
 from outgate.cloud_manager import CloudManager
 from outgate.doctor import commands, printing
-from outgate.doctor.asking import of_environment
+from outgate.doctor.asking import of_environment, of_process
 from outgate.doctor.contact import Patience, Trust
 from outgate.doctor.facts import Asked
+from outgate.doctor.names import MAIL, OAUTH
 from outgate.doctor.report import Finding, Hop, Report, State
 from outgate.doctor.surroundings import Surroundings
 from outgate.doctor.walk import HOPS, walk
@@ -257,3 +258,94 @@ def test_a_command_is_quoted_or_not_offered() -> None:
     assert "/program/1%3B%20rm%20-rf%20%2F/environment/%24%28id%29/" in commands.put_networking(around, [])
     assert commands.show_message("a;b") == ""
     assert commands.zone_line("a.example", 'x"\\' + "y" * 300).count('" "') == 1
+
+
+# -- OAuth -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def token_server(status: int, document: dict[str, object]) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/token"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+REFRESH, ACCESS = "refresh-token-0123456789", "access-token-0123456789"
+GIVEN: dict[str, object] = {"access_token": ACCESS, "token_type": "Bearer", "expires_in": 3600}
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "replies", "rule"),
+    [
+        (200, GIVEN, {}, ""),
+        (200, GIVEN, {"AUTH": f"535 5.7.8 {ACCESS} is not for you\r\n".encode()}, "oauth-refused"),
+        (400, {"error": "invalid_grant"}, {}, "oauth-refresh-token"),
+        (401, {"error": "invalid_client"}, {}, "oauth-client"),
+        (200, {"token_type": "Bearer"}, {}, "oauth-answer"),
+    ],
+)
+def test_a_token_is_fetched_and_what_stands_in_its_way_is_told(
+    tmp_path: Path, authority: Authority, status: int, document: dict[str, object], replies: dict[str, bytes], rule: str
+) -> None:
+    script = Script(authority.context("localhost"), offers=("AUTH XOAUTH2",), replies=replies)
+    folder = tmp_path / "osgiconfig" / "config"
+    folder.mkdir(parents=True)
+    (tmp_path / "SMTP_REFRESH_TOKEN").write_text(REFRESH)
+    with serving(script) as port, token_server(status, document) as url:
+        mail = FILE | {"smtp.host": "localhost", "smtp.port": port, "smtp.ssl": False, "oauth.flow": True}
+        mail |= {"smtp.requiretls": True, "smtp.starttls": True, "smtp.user": "box@shop.test"}
+        del mail["smtp.password"]
+        (folder / f"{MAIL}.cfg.json").write_text(json.dumps(mail))
+        provider = {"tokenUrl": url, "clientId": "the-client", "refreshToken": "$[secret:SMTP_REFRESH_TOKEN]"}
+        (folder / f"{OAUTH}.cfg.json").write_text(json.dumps(provider))
+        around = of_process({"OUTGATE_SECRETS": str(tmp_path)}, "author")
+        report = walk(
+            Asked(
+                str(tmp_path / "osgiconfig"),
+                (),
+                around,
+                Outgate(None, None, "", ""),
+                Trust(str(authority.file)),
+                patience=Patience(5.0),
+                send_to="" if rule else "you@there.test",
+            )
+        )
+    found = report.broken
+    assert (found.rule if found else "") == rule, found
+    assert found is None or (found.hop is Hop.AUTH and found.remedy)
+    text = printing.for_people(report, "")
+    assert REFRESH not in text and ACCESS not in text
+    if not rule:
+        assert "XOAUTH2" in said(report, Hop.AUTH) and states(report, Hop.DELIVERY) == [State.OK]
+
+
+def test_a_provider_that_lacks_something_is_told_with_its_place(tmp_path: Path, authority: Authority) -> None:
+    script = Script(authority.context("localhost"), offers=("AUTH XOAUTH2",))
+    with serving(script) as port:
+        mail = FILE | {"smtp.host": "localhost", "smtp.port": port, "smtp.ssl": False, "oauth.flow": True}
+        del mail["smtp.password"]
+        (tmp_path / f"{MAIL}.cfg.json").write_text(json.dumps(mail | {"smtp.user": "box@shop.test"}))
+        (tmp_path / f"{OAUTH}.cfg.json").write_text('{"tokenUrl": "https://login.example/token"}')
+        around = of_process({}, "author")
+        report = walk(Asked(str(tmp_path), (), around, Outgate(None, None, "", ""), Trust(str(authority.file))))
+    assert report.broken is not None and report.broken.hop is Hop.AUTH
+    assert report.broken.file.endswith(f"{OAUTH}.cfg.json")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import multiprocessing
 import os
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -299,6 +301,31 @@ class TestLoops:
 
             assert [await asyncio.to_thread(asyncio.run, work()) for _ in range(2)] == [True, True]
             assert there.peer.connections == 2
+
+    async def test_nothing_is_left_open_when_a_loop_ends(self, tmp_path) -> None:
+        """`asyncio.run` turns the loop a few times more; here it ends at once, as on a busy machine."""
+        async with place(tmp_path, implicit=False) as there:
+            service = there.service(BOTH[1], limits=Limits(connections=2))
+
+            async def work() -> None:
+                async with service:
+                    await asyncio.gather(*[service.send(mail()) for _ in range(2)])
+                    there.peer.answers["MAIL"] = CLOSING
+                    await service.send(mail())
+
+            def whole() -> None:
+                loop = asyncio.new_event_loop()
+                try:
+                    loop.run_until_complete(work())
+                finally:
+                    loop.close()
+
+            with warnings.catch_warnings(record=True) as seen:
+                warnings.simplefilter("always")
+                for _ in range(3):
+                    await asyncio.to_thread(whole)
+                gc.collect()
+            assert not [str(each.message) for each in seen if "unclosed" in str(each.message)]
 
     async def test_a_cancelled_send_leaves_no_connection(self, tmp_path) -> None:
         async with place(tmp_path, silent_at="dot") as there:
