@@ -204,8 +204,7 @@ def reserved(look: Look, at: Property, text: str, each: Written) -> Iterator[Fin
 
 def secret_defaults(look: Look, at: Property, text: str, each: Written) -> Iterator[Finding]:
     default = each.last("default")
-    secret = each.source == "secret" or named_secret(at.name) or (each.source == "env" and named_secret(each.name))
-    if not default or "$[" in default or not secret or not each.plain:
+    if not default or "$[" in default or not (each.source == "secret" or named_secret(at.name)) or not each.plain:
         return
     if default in look.tunnels:
         return

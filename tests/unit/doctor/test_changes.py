@@ -64,7 +64,7 @@ TRAPS: list[tuple[str, str, dict[str, Any], str]] = [
     (MAIL, "password-in-clear", {"smtp.password": "pa$$(wo)rd"}, '"pa'),
     (MAIL, "secret-default", {"smtp.password": "$[secret:EMAIL_PASSWORD;default=x1]"}, "$[secret"),
     (MAIL, "secret-from-env", {"smtp.password": "$[env:EMAIL_PASSWORD]"}, "$[env"),
-    (MAIL, "secret-default", {"smtp.user": "$[env:API_KEY;default=x1]"}, "$[env"),
+    (MAIL, "secret-from-env", {"smtp.user": "$[env:API_KEY;default=x1]"}, "$[env"),
     (MAIL, "misspelt-placeholder", {"smtp.user": "$[env.MAIL_USER]"}, "$[env."),
     (MAIL, "misspelt-placeholder", {"smtp.user": "$(ENV:MAIL_USER)"}, "$(ENV"),
     (MAIL, "misspelt-placeholder", {"smtp.user": "$[env:MAIL_USER}"}, "$[env"),
