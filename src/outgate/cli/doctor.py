@@ -141,14 +141,17 @@ def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
     # A viewer of annotations knows files by their paths in the repository, a person by those from here.
     top = _top(here)
     placed = [replace(each, file=os.path.abspath(each.file)) for each in findings]
+    lines = {(os.path.abspath(file), line, column): each for (file, line, column), each in excerpts.items()}
     if form in (None, Form.TEXT):
         print(annotations.text(findings, excerpts, files=files, root=here), end="")
         if form is None and os.environ.get("GITHUB_ACTIONS") == "true":
             print(annotations.github(placed, root=top), end="")
     elif form is Form.JSON:
         print(annotations.as_json(findings, root=here), end="")
+    elif form is Form.GITHUB:
+        print(annotations.github(placed, root=top), end="")
     else:
-        print((annotations.github if form is Form.GITHUB else annotations.sarif)(placed, root=top), end="")
+        print(annotations.sarif(placed, lines, root=top), end="")
     return code
 
 

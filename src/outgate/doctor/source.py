@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 
@@ -52,10 +52,13 @@ _INNOCENT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """A line as it may be shown, and before which of its characters (from 0) the caret goes."""
+    """A line as it may be shown, and before which of its characters (from 0) the caret goes.
+
+    `unit` is the place's column in the file in UTF-16 code units (from 1), which editors count."""
 
     line: str
     caret: int
+    unit: int = 1
 
 
 def named_secret(name: str) -> bool:
@@ -181,7 +184,8 @@ class Source:
             pieces = self._pieces = self.secrets(properties) if self._pieces is None else self._pieces
             spans = [(max(a - start, 0), min(b - start, len(text))) for a, b in pieces]
         spans += [match.span() for match in _USERINFO.finditer(text)]
-        return _windowed(*_masked(text, [(a, b) for a, b in spans if a < b], column - 1))
+        shown = _windowed(*_masked(text, [(a, b) for a, b in spans if a < b], column - 1))
+        return replace(shown, unit=column + sum(sign > "\uffff" for sign in text[: max(column - 1, 0)]))
 
 
 def _doubtful(line: str) -> Iterator[tuple[int, int]]:

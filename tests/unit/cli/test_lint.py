@@ -86,3 +86,13 @@ def test_without_a_repository_the_workspace_of_the_workflow_counts(
 def test_people_and_programs_are_told_paths_from_the_current_folder(_here: Path) -> None:
     absolute = json.loads(lint(str(_here / "app/port-real/bad"), "--format", "json").stdout)
     assert [each["file"] for each in absolute] == [f"port-real/bad/config/{MAIL}.cfg.json"]
+
+
+def test_sarif_counts_columns_as_editors_do(_here: Path) -> None:
+    folder = _here / "config"
+    folder.mkdir()
+    (folder / "org.example.Thing.cfg.json").write_text('{"a": "\N{GRINNING FACE}ä", "b": "${env:XY}"}')
+    log = json.loads(lint(str(folder), "--format", "sarif").stdout)["runs"][0]
+    region = log["results"][0]["locations"][0]["physicalLocation"]["region"]
+    assert (log["columnKind"], region) == ("utf16CodeUnits", {"startLine": 1, "startColumn": 20})
+    assert lint(str(folder), "--format", "github").stdout.startswith("::error file=config/org.example")
