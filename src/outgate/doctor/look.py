@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from outgate.doctor.names import TUNNEL_VARIABLE
 from outgate.doctor.report import Finding
 from outgate.doctor.rules import RULES, STATES
-from outgate.doctor.source import Source, named_secret
+from outgate.doctor.source import Source, like_a_secret, named_secret
 from outgate.mailer.config import Forward, Forwards
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.interpolate import explain
 from outgate.mailer.osgi import Property
-from outgate.mailer.target import TUNNEL
+from outgate.mailer.target import TUNNEL, plain_host
 from outgate.mailer.values import ConfigError, Value
 
 MAIL_PORTS = (465, 587, 25, 2525)
@@ -105,10 +105,10 @@ class Look:
 
     # -- the way through the tunnel -------------------------------------------------------------------------
 
-    @property
-    def tunnels(self) -> set[str]:
-        """Return the hosts that are the tunnel."""
-        return {TUNNEL, self.known.forwards.tunnel if self.known.forwards else ""} - {""}
+    def is_tunnel(self, host: str) -> bool:
+        """Say whether a host is the tunnel."""
+        address = self.known.forwards.tunnel if self.known.forwards else ""
+        return plain_host(host) in {TUNNEL, plain_host(address)} - {""}
 
     @property
     def through_tunnel(self) -> bool:
@@ -116,7 +116,7 @@ class Look:
         host = self.properties.get("smtp.host")
         if host is None or not isinstance(host.value.value, str):
             return False
-        return f":{TUNNEL_VARIABLE}" in host.value.value or self.text("smtp.host").strip() in self.tunnels
+        return f":{TUNNEL_VARIABLE}" in host.value.value or self.is_tunnel(self.text("smtp.host"))
 
     @property
     def port(self) -> int | None:
@@ -160,7 +160,7 @@ class Look:
 
     def renamed(self, at: Property, name: str) -> str:
         """Return the line with another name; "" if its value must not be shown."""
-        if named_secret(at.name) or named_secret(name):
+        if like_a_secret(at.name) or named_secret(name):
             return ""
         value = list(at.value.value) if isinstance(at.value.value, tuple) else at.value.value
         return self.line_of(at, name, value)

@@ -40,19 +40,24 @@ class Target:
 
 def target_of(config: MailConfig, forwards: Forwards, tunnel_names: Iterable[str] = ()) -> Target:
     """Return whom to dial; `tunnel_names` are hosts that stand for the tunnel, beside the vendor's own name for it."""
-    dialled = _plain(config.host)
-    through = dialled in {_plain(name) for name in (TUNNEL, forwards.tunnel, *tunnel_names) if name}
+    dialled = plain_host(config.host)
+    through = dialled in {TUNNEL, *map(plain_host, (forwards.tunnel, *tunnel_names))} - {""}
     forward = forwards.by_port.get(config.port) if through else None
     # `proxy.tunnel` is a name inside the vendor's network only; elsewhere the forwards tell the address.
     host = forwards.tunnel if dialled == TUNNEL and forwards.tunnel else config.host
-    host = host if host.isascii() else _plain(host)
-    name = _plain(forward.name) if forward else host.removesuffix(".")
+    host = host if host.isascii() else _in_ascii(host)
+    name = _in_ascii(forward.name) if forward else host.removesuffix(".")
     return Target(host, config.port, None if name == host else name, through, forward)
 
 
-def _plain(name: str) -> str:
-    """Return a name as it is compared: in small letters and A-labels, without a final dot. Raises `ConfigError`."""
+def plain_host(host: str) -> str:
+    """Return a host name as it is compared: in lower case, without a dot at its end."""
+    return host.strip().lower().removesuffix(".")
+
+
+def _in_ascii(name: str) -> str:
+    """Return a host name as certificates have it: plain, and in A-labels. Raises `ConfigError`."""
     try:
-        return name.lower().removesuffix(".") if name.isascii() else grammar.domain(name)
+        return plain_host(name) if name.isascii() else grammar.domain(name)
     except grammar.BadSyntax:
         raise ConfigError("expected a host name: this one cannot be written in ASCII", name="smtp.host") from None

@@ -50,6 +50,14 @@ def test_the_vendors_samples_are_good_but_for_the_note_about_their_own_command(p
     assert rules(smtp_port=port, smtp_user=f"$[env:EMAIL_USERNAME;default={user}]") == []
 
 
+@pytest.mark.parametrize("host", ["Proxy.Tunnel", "proxy.tunnel.", "$[env:AEM_PROXY_HOST;default=PROXY.tunnel]"])
+def test_the_tunnel_is_known_however_its_name_is_written(host: str) -> None:
+    assert rules(smtp_host=host) == []
+    known = Known(STORED, FORWARDS)
+    assert rules(known, smtp_host=host, smtp_port="30465") == []
+    assert rules(known, smtp_host=host, smtp_port="30999") == ["port-no-forward"]
+
+
 def test_a_variable_of_the_other_type_is_told_in_both_directions() -> None:
     turned = Known(variables={"EMAIL_USERNAME": "secretString", "EMAIL_PASSWORD": "string"})
     user, password = look(turned)
@@ -110,10 +118,11 @@ TRAP = "$[env.A] $[env:B;x;default=1;y]"
         "[" + f'"{TRAP}",' * 2_500 + '""]',
         f'"{TRAP * 2_500}"',
         '"' + "".join(f"$[env.A{number}]$[env:B;{number}]" for number in range(2_500)) + '"',
+        '"$[env:AB' + ";x" * 200_000 + ']"',
         '"' + "$[env:A;x=" * 3_000 + "]" * 3_000 + '"',
         '"' + "${env:A" * 5_000 + '"',
     ],
-    ids=["list", "one text", "all different", "nested", "not closed"],
+    ids=["list", "one text", "all different", "directives", "nested", "not closed"],
 )
 def test_a_large_file_with_traps_all_over_is_done_with_at_the_first_of_them(value: str) -> None:
     text = f'{{"smtp.user": {value}, "smtp.password": "x"}}'
@@ -152,6 +161,9 @@ def test_the_secrets_of_an_oauth_provider_are_looked_for_and_their_lines_written
         ({"smtp_ssl": "$[env:MAIL_SSL;type=Boolean;default=false]"}, ["tls-echo", "starttls-optional"]),
         ({"smtp_password": "${env.EMAIL_PASSWORD}"}, []),
         ({"smtp_password": "$[EMAIL_PASSWORD]"}, ["misspelt-placeholder"]),
+        ({"smtp_password": "${smtp.password}"}, []),
+        ({"smtp_password": "pa${ss}word"}, ["password-in-clear"]),
+        ({"smtp_user": "$[env:MAIL_TOKEN;default=abc]"}, ["secret-from-env"]),
         ({"from_address": "$[env:FROM;default=me@example.com]"}, []),
         ({"from_address": "a@b.example, c@d.example"}, ["from-invalid"]),
         ({"from_address": "info@exämple.de"}, []),
