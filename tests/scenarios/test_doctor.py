@@ -7,15 +7,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from outgate.doctor.report import Hop
-from support.clinic import HOST, OAUTH_PID, PID, SECOND, Clinic, clinic
+from support.clinic import FIRST, HOST, LIMIT, OAUTH_PID, PID, SECOND, Clinic, clinic
 from support.extras import with_only
 from support.mail_peers import closed_port
 from support.running import wait_for
@@ -213,6 +215,12 @@ def variables_secret_in_clear(it: Clinic) -> Outcome:
 
 
 @case
+def variables_missing(it: Clinic) -> Outcome:
+    it.configure(smtp_password="$[secret:NOT_SET_ANYWHERE]")
+    return it.doctor(*it.trust_relay)
+
+
+@case
 def variables_other_service(it: Clinic) -> Outcome:
     it.configure(smtp_user="$[env:OF_PUBLISH]")
     return it.doctor(*it.trust_relay)
@@ -249,6 +257,20 @@ def tunnel_client_network(it: Clinic) -> Outcome:
     place.settled()
     it.configure()
     return it.doctor(*it.trust_relay, *place.arguments)
+
+
+@case
+def tunnel_full(it: Clinic) -> Outcome:
+    place = it.another("full")
+    silent = next(each["portDest"] for each in it.forwards() if each["portOrig"] == it.ports["silent"])
+    place.forwards((FIRST, HOST, silent))
+    it.configure()
+    tunnel = place.tunnel()
+    with ExitStack() as stack:
+        for _ in range(LIMIT):
+            stack.enter_context(socket.create_connection((tunnel, FIRST)))
+        wait_for(lambda: it.open_in(place), lambda found: found == LIMIT)
+        return it.doctor(*it.trust_relay, *place.arguments)
 
 
 @case
@@ -300,7 +322,9 @@ CASES |= {
     "ehlo-no-login": through("no login"),
     "auth-swapped": through("refuses login", smtp_user="$[env:EMAIL_USERNAME]", smtp_password="$[secret:SWAPPED]"),
     "auth-default-user": through("refuses login", smtp_user="$[env:NOBODY_SET_IT;default=myApiKey]"),
+    "auth-misspelt-user": through("refuses login", smtp_user="$[env:EMAIL_USERNAM;default=myApiKey]"),
     "sender-refused": through("refuses sender"),
+    "sender-no-answer": through("forgets the sender", timeout="0.5"),
     "sender-without-domain": through("foreign", from_address="noreply@gone.test"),
     "sender-spf-twice": through("foreign starttls", implicit=False, from_address="noreply@twice.test"),
     "delivery-refused": through("refuses mail"),
@@ -346,6 +370,23 @@ def delivery_bounced(it: Clinic) -> Outcome:
     api.call("PUT", api.sandbox("inbox/behaviour"), bounce)
     it.configure()
     return it.doctor(*it.trust_relay, "--send-to", "gone@customer.test")
+
+
+@case
+def delivery_deferred(it: Clinic) -> Outcome:
+    api = it.running.api
+    later = [{"recipient": "busy@*", "at": "rcpt", "reply": "451 4.7.1 try again in five minutes"}]
+    api.call("PUT", api.sandbox("inbox/behaviour"), later)
+    it.configure()
+    return it.doctor(*it.trust_relay, "--send-to", "busy@customer.test")
+
+
+@case
+def delivery_suppressed(it: Clinic) -> Outcome:
+    api = it.running.api
+    api.call("POST", api.suppressions(), {"suppressions": [{"address": "never@customer.test"}]})
+    it.configure()
+    return it.doctor(*it.trust_relay, "--send-to", "never@customer.test")
 
 
 @pytest.mark.parametrize("name", list(CASES))

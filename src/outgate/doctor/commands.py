@@ -44,8 +44,8 @@ def delete_variable(around: Surroundings, name: str) -> str:
     return f"outgate cloudmanager:set-environment-variables --programId={program} {environment} --delete {name}"
 
 
-def put_networking(around: Surroundings, wanted: Iterable[Forward]) -> str:
-    """Return the PUT with everything that there is, and the forwards `wanted`."""
+def put_networking(around: Surroundings, wanted: Iterable[Forward], note: str = "") -> str:
+    """Return the PUT with everything that there is, and the forwards `wanted`, below a `note` of one line."""
     networking = around.networking
     kept = dict(networking.forwards.by_port) if networking and networking.enabled else {}
     kept |= {each.port: each for each in wanted}
@@ -60,8 +60,8 @@ def put_networking(around: Surroundings, wanted: Iterable[Forward]) -> str:
     program, environment = quote(around.program, safe=""), quote(around.environment, safe="")
     path = f"/api/program/{program}/environment/{environment}/advancedNetworking"
     unknown = any(each.name == UNKNOWN_SERVER for each in kept.values())
-    note = f"# put the name of your mail server in the place of {UNKNOWN_SERVER}\n" if unknown else ""
-    return note + _curl("PUT", around.url + path, body, vendor=True)
+    note = f"put the name of your mail server in the place of {UNKNOWN_SERVER}" if unknown else note
+    return (f"# {note}\n" if note else "") + _curl("PUT", around.url + path, body, vendor=True)
 
 
 def post_infrastructure(around: Surroundings) -> str:
@@ -91,9 +91,11 @@ def zone_line(name: str, value: str) -> str:
 def _curl(method: str, url: str, body: dict[str, object], *, vendor: bool) -> str:
     headers = '  -H "Authorization: Bearer $TOKEN"'
     if vendor:
-        headers += ' -H "x-api-key: $CLIENT_ID" -H "x-gw-ims-org-id: $ORG_ID"'
+        headers += ' -H "x-api-key: $API_KEY" -H "x-gw-ims-org-id: $ORG_ID"'
+    # No quotes and no brackets: not every shell takes this for a comment.
+    told = "TOKEN, API_KEY and ORG_ID are token, api_key and org_id" if vendor else "TOKEN is token"
     lines = [
-        f"curl -X {method} {shlex.quote(url)}",
+        f"# of outgate dev, {told} in its dev.json\ncurl -X {method} {shlex.quote(url)}",
         headers,
         f"  -H 'Content-Type: application/json' -d {shlex.quote(_layout(body))}",
     ]

@@ -236,23 +236,22 @@ def _judge(facts: Facts, name: str, lookup: Lookup) -> Iterator[Finding]:
             Hop.VARIABLES, "variable-moving", text, "wait until its status is ready", at=name, warning=True
         )
     elif not effective and not lookup.found and not lookup.defaulted and not around.named(lookup.written):
-        text = f"nothing is set for $[{lookup.source}:{lookup.written}], which {name} reads: it stays as it is written"
-        remedy = "set it in the environment, or give the placeholder a default"
-        if not around.environment and around.variables is None:
-            remedy = (
-                "start the doctor with what the environment gives (outgate environment run), or name the environment"
-            )
-            change = "outgate environment run PROGRAM ENVIRONMENT -- outgate doctor"
-            yield facts.broken(Hop.VARIABLES, "variable-missing", text, remedy, change, at=name)
-        else:
-            yield facts.broken(
-                Hop.VARIABLES,
-                "variable-missing",
-                text,
-                remedy,
-                set_variable(around, lookup.written, secret=secret),
-                at=name,
-            )
+        yield _not_set(facts, name, lookup)
+
+
+def _not_set(facts: Facts, name: str, lookup: Lookup) -> Finding:
+    around, secret = facts.around, _KINDS[lookup.source]
+    text = f"nothing is set for $[{lookup.source}:{lookup.written}], which {name} reads: it stays as it is written"
+    remedy = "set it in the environment, or give the placeholder a default"
+    change = set_variable(around, lookup.written, secret=secret)
+    if not around.environment and around.variables is None:
+        remedy = "start the doctor with what the environment gives (outgate environment run), or name the environment"
+        change = "outgate environment run PROGRAM ENVIRONMENT -- outgate doctor"
+    elif like := around.like(lookup.written, secret=secret):
+        text += f"; {like.name} is set"
+        remedy = f"read {like.name}, if that is meant; else set {lookup.written} too"
+        change = facts.reading(name, lookup, like) or change
+    return facts.broken(Hop.VARIABLES, "variable-missing", text, remedy, change, at=name)
 
 
 def _not_in_force(facts: Facts, name: str, lookup: Lookup, found: Variable) -> Finding:

@@ -48,7 +48,8 @@ def delivery(facts: Facts) -> Iterator[Finding]:
         yield facts.broken(Hop.DELIVERY, "message", f"no mail could be made: {error}", "give another address")
         return
     except SendFailed as error:
-        yield facts.broken(Hop.DELIVERY, "send-failed", str(error), "start the doctor again: it got further before")
+        remedy = "start the doctor again; if it stays so, look at the server's log: up to here it answered"
+        yield facts.broken(Hop.DELIVERY, "send-failed", str(error), remedy)
         return
     if not result.accepted:
         text = f"the server did not take the mail to {asked.send_to}: {result.reply}"

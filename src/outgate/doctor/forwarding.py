@@ -70,7 +70,7 @@ def _closed(facts: Facts, networking: Networking) -> Finding | None:
             return facts.broken(Hop.FORWARD, "no-infrastructure", text, remedy, post_infrastructure(around))
         text = "advanced networking is off for this environment: its tunnel is closed"
         remedy = "enable it, with the forward that the configuration needs"
-        return facts.broken(Hop.FORWARD, "networking-off", text, remedy, put_networking(around, [_wanted(facts)]))
+        return facts.broken(Hop.FORWARD, "networking-off", text, remedy, _put(facts))
     ready = [each for each in around.infrastructures or () if each.status == "ready"]
     if around.infrastructures and not ready:
         return _not_ready(facts, around.infrastructures[0])
@@ -109,7 +109,7 @@ def _missing(facts: Facts, trapped: list[Finding]) -> Finding:
         )
         text = f"no forward of the environment has port {config.port} (there are: {there or 'none'})"
         remedy = "add the forward; a PUT replaces all forwards, so this one names all the others too"
-        change = put_networking(around, [_wanted(facts)]) if around.environment else ""
+        change = _put(facts) if around.environment else ""
         finding = facts.broken(Hop.FORWARD, "port-no-forward", text, remedy, change, at="smtp.port")
     if static is not None and static.rule == finding.rule and not finding.change:
         return replace(finding, change=static.change)
@@ -123,12 +123,16 @@ def _port_line(facts: Facts, port: int) -> str:
     return facts.line("smtp.port", str(port) if as_text else port)
 
 
-def _wanted(facts: Facts) -> Forward:
-    """Return the forward that the configuration needs, as far as anything tells where it is to lead."""
-    config = facts.config
+def _put(facts: Facts) -> str:
+    """Return the PUT with the forward that the configuration needs, as far as anything tells where it is to lead."""
+    around, config, outgate = facts.around, facts.config, facts.asked.outgate
     assert config is not None
-    before = facts.asked.outgate.led_to(config.port)
+    before = outgate.led_to(config.port)
     if before is not None:
-        return Forward(config.port, *before)
+        return put_networking(around, [Forward(config.port, *before)])
+    relay = outgate.relay(ssl=config.ssl)
+    if relay is not None:
+        note = "it leads to the relay of outgate dev: write your own mail server there, if that is meant"
+        return put_networking(around, [Forward(config.port, *relay)], note)
     echoed = next((port for port in _MAIL_PORTS if 30000 <= config.port <= 31000 and config.port - 30000 == port), None)
-    return Forward(config.port, UNKNOWN_SERVER, echoed or (465 if config.ssl else 587))
+    return put_networking(around, [Forward(config.port, UNKNOWN_SERVER, echoed or (465 if config.ssl else 587))])

@@ -46,7 +46,7 @@ def hello(facts: Facts) -> Iterator[Finding]:
         yield facts.seen(Hop.EHLO, State.OK, f"{name} offers {', '.join(told) or 'nothing'}")
         if config.user and not facts.blind & {"smtp.user"} and "AUTH" not in offers:
             text = "the server offers no login (AUTH), and the configuration has a user"
-            remedy = "lead the forward to the server's port for submission (465 or 587); 25 is for other servers"
+            remedy = f"{facts.lead} for submission (465 or 587); 25 is for other servers"
             yield facts.broken(Hop.EHLO, "auth-not-offered", text, remedy, at="smtp.user")
     yield from trapped
 
@@ -62,13 +62,13 @@ def _no_hello(facts: Facts) -> Finding:
         return facts.broken(Hop.EHLO, "hello-failed", text, "look at the server's log, or ask its operator")
     if contact.silent:
         text = f"the server takes the connection and says nothing, in clear text or in TLS{facts.noticed()}"
-        remedy = "look whether name and portDest of the forward are those of a mail server"
+        remedy = f"look whether {facts.place} are those of a mail server"
         return facts.broken(Hop.EHLO, "no-greeting", text, remedy)
     if contact.closed:
         text = f"the server closed the connection before it greeted: {contact.error}{facts.noticed()}"
         return facts.broken(Hop.EHLO, "closed", text, *_who_may(facts))
     text = f"what answers is no mail server: {contact.error}{facts.noticed()}"
-    remedy = "look whether name and portDest of the forward are those of a mail server (465 or 587)"
+    remedy = f"look whether {facts.place} are those of a mail server (465 or 587)"
     return facts.broken(Hop.EHLO, "not-smtp", text, remedy)
 
 
@@ -164,10 +164,8 @@ def _meaning(facts: Facts, config: MailConfig, answer: Reply) -> Finding:
     if config.password.strip().lower() == "apikey" or config.user.startswith("SG."):
         remedy = "smtp.user and smtp.password are exchanged: the user is the word, the password is the key"
         return facts.broken(Hop.AUTH, "login-swapped", text, remedy, at="smtp.user")
-    user = _default_of(facts, "smtp.user")
-    if user:
-        remedy = f"set {user}: nothing is set for it, so the default in the file was sent as the user"
-        return facts.broken(Hop.AUTH, "login-default-user", text, remedy, _setting(facts, user), at="smtp.user")
+    if user := _default_of(facts, "smtp.user"):
+        return _of_default(facts, text, user)
     for name in ("smtp.password", "smtp.user"):
         if cut := _cut_secret(facts, name):
             remedy = (
@@ -193,8 +191,19 @@ def _lookups(facts: Facts, name: str) -> tuple[Lookup, ...]:
     return explained.lookups if explained else ()
 
 
-def _default_of(facts: Facts, name: str) -> str:
-    return next((each.written for each in _lookups(facts, name) if each.defaulted and not each.nested), "")
+def _default_of(facts: Facts, name: str) -> Lookup | None:
+    return next((each for each in _lookups(facts, name) if each.defaulted and not each.nested), None)
+
+
+def _of_default(facts: Facts, text: str, user: Lookup) -> Finding:
+    """Say that the user was the file's default, for its variable is not set, or is misspelt."""
+    said = f"nothing is set for {user.written}, so the default in the file was sent as the user"
+    like = facts.around.like(user.written, secret=user.source == "secret")
+    if like is not None and (line := facts.reading("smtp.user", user, like)):
+        remedy = f"read {like.name}, if that is meant: {said}"
+        return facts.broken(Hop.AUTH, "login-default-user", text, remedy, line, at="smtp.user")
+    remedy = f"set {user.written}: {said.replace(user.written, 'it')}"
+    return facts.broken(Hop.AUTH, "login-default-user", text, remedy, _setting(facts, user.written), at="smtp.user")
 
 
 def _setting(facts: Facts, name: str, secret: bool = False) -> str:

@@ -89,6 +89,13 @@ class Outgate:
         """Say whether an Outgate on this machine can be asked."""
         return self._dev is not None
 
+    def relay(self, *, ssl: bool) -> tuple[str, int] | None:
+        """Return name and port of the relay on this machine, None if there is none to send to."""
+        dev = self._dev.dev if self._dev is not None else {}
+        name, place = dev.get("smtp_host_name"), dev.get("submissions" if ssl else "submission")
+        port = place.rpartition(":")[2] if isinstance(place, str) else ""
+        return (name, int(port)) if isinstance(name, str) and port.isascii() and port.isdigit() else None
+
     def reach(self, host: str, port: int) -> Reach | str:
         """Have a host and port tested from where the environment's traffic leaves; or say why not."""
         if self._api is None or not self._environment:

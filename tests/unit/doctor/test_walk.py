@@ -149,6 +149,51 @@ def test_a_target_that_is_not_reached_from_here_proves_nothing(tmp_path: Path, a
     assert states(report, Hop.TCP) == states(report, Hop.TLS) == states(report, Hop.EHLO) == [State.UNKNOWN]
 
 
+def test_what_stands_for_a_password_that_is_not_known_is_no_secret(tmp_path: Path, authority: Authority) -> None:
+    script = Script(greeting=b"554 5.7.1 unknown client host\r\n")
+    with serving(script) as port:
+        report = walked(tmp_path, authority, Vendor(port), **{"smtp.ssl": False})
+    assert report.broken is not None and "554 5.7.1 unknown client host" in report.broken.text
+
+
+def test_without_a_tunnel_nothing_is_said_of_forwards(tmp_path: Path, authority: Authority) -> None:
+    file = tmp_path / "mail.cfg.json"
+    (tmp_path / "PW").write_text("hush-hush")
+    for script, ssl in ((Script(first=b"HTTP/1.1 400 No\r\n"), False), (Script(), True), (Script(), False)):
+        with serving(script) as port:
+            file.write_text(
+                json.dumps(
+                    {"smtp.host": "localhost", "smtp.port": port, "smtp.user": "me"}
+                    | {"smtp.password": "$[secret:PW]", "smtp.ssl": ssl, "smtp.requiretls": not ssl}
+                )
+            )
+            around = of_process({"OUTGATE_SECRETS": str(tmp_path)}, "author")
+            asked = Asked(str(file), ("author",), around, Outgate(None, None, "", ""), Trust(), patience=Patience(1.0))
+            broken = walk(asked).broken
+        assert broken is not None and broken.hop in (Hop.TLS, Hop.EHLO)
+        assert "smtp.port" in broken.remedy and "forward" not in broken.remedy
+
+
+@pytest.mark.parametrize(
+    ("written", "have", "line"),
+    [
+        ("$[secret:EMAIL_PASWORD]", "EMAIL_PASSWORD", '"smtp.password": "$[secret:EMAIL_PASSWORD]",'),
+        (
+            "$[secret:EMAIL_PASWORD;type=String]",
+            "EMAIL_PASSWORD",
+            '"smtp.password": "$[secret:EMAIL_PASSWORD;type=String]",',
+        ),
+        ("$[secret:MAIL_KEY]", "EMAIL_PASSWORD", ' --secret MAIL_KEY "$MAIL_KEY"'),
+    ],
+)
+def test_a_misspelt_variable_is_known_again(
+    tmp_path: Path, authority: Authority, written: str, have: str, line: str
+) -> None:
+    broken = walked(tmp_path, authority, Vendor(9), **{"smtp.password": written}).broken
+    assert broken is not None and broken.rule == "variable-missing" and broken.change.endswith(line), broken
+    assert (f"{have} is set" in broken.text) == line.startswith('"')
+
+
 def test_a_wrong_certificate_is_told_from_here_too(tmp_path: Path, authority: Authority) -> None:
     with serving(Script(authority.context("mail.example"), implicit=True)) as port:
         broken = walked(tmp_path, authority, Vendor(port)).broken
