@@ -455,6 +455,11 @@ def test_the_command_is_used_rightly_or_says_how(made: Clinic) -> None:
     assert made.doctor("--program", "1", "--environment", "2")[0] == 3
     code, text = made.doctor(*made.trust_relay, "--json")
     assert code == 0 and [hop["hop"] for hop in json.loads(text)["hops"]] == [hop.value for hop in Hop]
+    # What is to be run asks the Outgate that was asked.
+    made.configure(smtp_user="$[env:NOT_SET_ANYWHERE]")
+    data = str(made.running.data)
+    code, text = made.doctor("--data", data, env={"OUTGATE_DATA": str(made.directory / "nowhere")})
+    assert code == 12 and f"\n    OUTGATE_DATA={data} outgate cloudmanager:set" in text
 
 
 def test_an_interruption_ends_it_without_a_trace(made: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:

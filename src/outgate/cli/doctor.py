@@ -94,8 +94,17 @@ def doctor(
         tell("")
         fail("interrupted", INTERRUPTED)
     tell("")
-    _print(asked, report, as_json)
+    _print(asked, _of_data(report, data), as_json)
     raise typer.Exit(report.exit_code)
+
+
+def _of_data(report: Report, data: Path | None) -> Report:
+    """Return the report with commands that ask the same `outgate dev` as we did."""
+    from outgate.doctor.commands import for_data
+    from outgate.doctor.report import Report
+
+    place = str(data) if data is not None else ""
+    return Report([replace(each, change=for_data(each.change, place)) for each in report.findings])
 
 
 def _print(asked: Asked, report: Report, as_json: bool) -> None:

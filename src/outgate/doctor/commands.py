@@ -76,6 +76,26 @@ def post_domain(url: str, domain: str) -> str:
     return _curl("POST", url, {"name": domain, "domain": domain}, vendor=False)
 
 
+def add_client(environment: str, have: Iterable[str], host: str) -> str:
+    """Return the command that adds an address to an environment's client networks: it names all the others too."""
+    wanted = [*have, f"{host}/{128 if ':' in host else 32}"]
+    options = " ".join(f"--client-network {shlex.quote(each)}" for each in wanted)
+    return f"outgate egress environment set {shlex.quote(environment)} {options}"
+
+
+def unsuppress(address: str) -> str:
+    """Return the command that takes an address off the list of suppressed ones."""
+    return f"outgate suppression remove {shlex.quote(address)}"
+
+
+def for_data(change: str, data: str) -> str:
+    """Return commands that ask the `outgate dev` of a data directory; "" is the usual one."""
+    if not data:
+        return change
+    place = f"OUTGATE_DATA={shlex.quote(data)} "
+    return "\n".join(place + line if line.startswith("outgate ") else line for line in change.split("\n"))
+
+
 def show_message(queue_id: str) -> str:
     """Return the command that tells a message's story."""
     return f"outgate message show {queue_id}" if _QUEUE_ID.fullmatch(queue_id) else ""

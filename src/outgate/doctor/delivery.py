@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from email.message import EmailMessage
 
-from outgate.doctor.commands import show_message
+from outgate.doctor.commands import show_message, unsuppress
 from outgate.doctor.facts import Facts
 from outgate.doctor.report import Finding, Hop, State
 from outgate.doctor.witnesses import Fate
@@ -113,7 +113,8 @@ def _followed(facts: Facts, result: SendResult) -> Iterator[Finding]:
     else:
         text = f"the mail to {asked.send_to} is {fate.status}{named}: {fate.said}"
         remedy = _REMEDIES.get(fate.status, "read what the record says of it")
-        yield facts.broken(Hop.DELIVERY, f"mail-{fate.status}", text, remedy, show)
+        change = unsuppress(asked.send_to) if fate.status == "suppressed" else show
+        yield facts.broken(Hop.DELIVERY, f"mail-{fate.status}", text, remedy, change)
 
 
 _REMEDIES = {
