@@ -18,7 +18,8 @@ from outgate.doctor.surroundings import Infrastructure, Networking
 from outgate.mailer.config import Forward, Forwards
 from outgate.mailer.target import target_of
 
-_MAIL_PORTS = (465, 587, 2525, 25)
+_MAIL_PORTS = (465, 587, 25)
+_PORTS = range(30000, 31001)
 _MOVING = ("creating", "updating", "deleting")
 
 
@@ -130,9 +131,15 @@ def _put(facts: Facts) -> str:
     before = outgate.led_to(config.port)
     if before is not None:
         return put_networking(around, [Forward(config.port, *before)])
+    usual = 465 if config.ssl else 587
+    if config.port in _PORTS:
+        port, destination = config.port, config.port - _PORTS.start
+    else:
+        # It is the server's own, and no PUT may name it: the next walk tells of it.
+        port, destination = _PORTS.start + (config.port if config.port in _MAIL_PORTS else usual), config.port
     relay = outgate.relay(ssl=config.ssl)
     if relay is not None:
         note = "it leads to the relay of outgate dev: write your own mail server there, if that is meant"
-        return put_networking(around, [Forward(config.port, *relay)], note)
-    echoed = next((port for port in _MAIL_PORTS if 30000 <= config.port <= 31000 and config.port - 30000 == port), None)
-    return put_networking(around, [Forward(config.port, UNKNOWN_SERVER, echoed or (465 if config.ssl else 587))])
+        return put_networking(around, [Forward(port, *relay)], note)
+    destination = destination if destination in _MAIL_PORTS else usual
+    return put_networking(around, [Forward(port, UNKNOWN_SERVER, destination)])

@@ -241,6 +241,22 @@ def test_what_the_environment_lacks_is_told(
         assert report.broken.change.endswith("--delete AEM_PROXY_HOST")
 
 
+@pytest.mark.parametrize(
+    ("port", "forward"),
+    [
+        (30587, '"portDest": 587, "portOrig": 30587'),
+        (30001, '"portDest": 465, "portOrig": 30001'),
+        (587, '"portDest": 587, "portOrig": 30587'),
+        (41000, '"portDest": 465, "portOrig": 30465'),
+    ],
+)
+def test_a_put_has_ports_that_the_api_takes(tmp_path: Path, authority: Authority, port: int, forward: str) -> None:
+    vendor = Vendor(9)
+    vendor.networking.clear()
+    broken = walked(tmp_path, authority, vendor, **{"smtp.port": port}).broken
+    assert broken is not None and broken.rule == "networking-off" and forward in broken.change, broken
+
+
 def test_what_is_moving_is_a_warning(tmp_path: Path, authority: Authority) -> None:
     vendor = Vendor(9)
     vendor.environment["status"] = vendor.variables[0]["status"] = "updating"
