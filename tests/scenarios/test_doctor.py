@@ -447,6 +447,10 @@ def test_the_command_is_used_rightly_or_says_how(made: Clinic) -> None:
         ("--config", ""),
         ("osgiconfig",),
         ("--lint", "nothing-there"),
+        ("--send-to", "x@"),
+        ("--send-to", "ann"),
+        ("--send-to", "a@customer.test, b@customer.test"),
+        ("--send-to", "a@customer.test\r\nBcc: b@customer.test"),
     ):
         code, text = made.doctor(*arguments)
         expected = 0 if arguments == ("--program", "1") else 2

@@ -185,6 +185,8 @@ def _asked(
     ):
         if text is not None:
             given(text, what)
+    if send_to is not None and not _is_address(send_to):
+        fail(f"--send-to {send_to!r} is not one address, such as ann@example.com", WRONG_USE)
     around, chosen, dev = _around(program, environment, service, data, tell)
     modes = [mode.strip() for mode in (run_modes or "").split(",") if mode.strip()]
     return Asked(
@@ -198,6 +200,15 @@ def _asked(
         patience=Patience(timeout),
         tell=tell,
     )
+
+
+def _is_address(text: str) -> bool:
+    from outgate.smtp import grammar
+
+    try:
+        return bool(grammar.mailbox(text.encode("utf-8")).domain)
+    except (grammar.BadSyntax, UnicodeError):
+        return False
 
 
 def _here() -> str:

@@ -68,8 +68,8 @@ def _send(facts: Facts) -> SendResult:
         message["To"] = asked.send_to
         message["Subject"] = _SUBJECT
         message["Auto-Submitted"] = "auto-generated"
-    except (ValueError, IndexError) as error:
-        raise MessageError(f"{asked.send_to!r} cannot be an address: {error}") from None
+    except (ValueError, IndexError):
+        raise MessageError(f"{asked.send_to!r} cannot be an address") from None
     message.set_content(
         "This mail was sent by `outgate doctor`, to see whether mail gets from an application to you.\n"
         "Nothing is to be done about it.\n"

@@ -252,17 +252,32 @@ def _provider(facts: Facts, error: ConfigError) -> Finding:
     """Say what is wrong with the provider's file, as the rules on files do if they know it."""
     assert facts.configurations is not None
     found = facts.configurations.candidates(oauth.PID, facts.asked.run_modes)
+    if not found and not error.file:
+        remedy = (
+            f"add {oauth.PID}.cfg.json with the provider beside the mail service's file, or set oauth.flow to false"
+        )
+        line = facts.line("oauth.flow", False)
+        return facts.broken(Hop.AUTH, "oauth-configuration", error.text, remedy, line, at="oauth.flow")
     try:
         told = [each for file in found[:1] for each in traps.of(file, file.parse(), facts.around.known)]
     except ConfigError:
         told = []
-    wrong = next((each for each in told if each.state is State.BROKEN), None)
+    # Of all that the rules have found, what the error is about: the others may be less.
+    place = (error.line, error.column)
+    wrong = next(
+        (
+            each
+            for each in told
+            if each.state is State.BROKEN
+            and ((each.line, each.column) == place if error.line else error.name in each.text)
+        ),
+        None,
+    )
     if wrong is not None:
         return replace(wrong, hop=Hop.AUTH)
     text = f"{error.name}: {error.text}" if error.name else error.text
     remedy = "correct the OAuth provider's file, or the variable that it reads"
-    place = (error.file, error.line, error.column)
-    return Finding(Hop.AUTH, State.BROKEN, text, "oauth-configuration", remedy, "", *place)
+    return Finding(Hop.AUTH, State.BROKEN, text, "oauth-configuration", remedy, "", error.file, *place)
 
 
 _TOKEN_REMEDIES = {

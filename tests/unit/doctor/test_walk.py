@@ -360,6 +360,7 @@ GIVEN: dict[str, object] = {"access_token": ACCESS, "token_type": "Bearer", "exp
         (200, GIVEN, {}, ""),
         (200, GIVEN, {"AUTH": f"535 5.7.8 {ACCESS} is not for you\r\n".encode()}, "oauth-refused"),
         (400, {"error": "invalid_grant"}, {}, "oauth-refresh-token"),
+        (401, {"error": "a secret that nobody set"}, {}, "oauth-configuration"),
         (401, {"error": "invalid_client"}, {}, "oauth-client"),
         (200, {"token_type": "Bearer"}, {}, "oauth-answer"),
     ],
@@ -377,6 +378,8 @@ def test_a_token_is_fetched_and_what_stands_in_its_way_is_told(
         del mail["smtp.password"]
         (folder / f"{MAIL}.cfg.json").write_text(json.dumps(mail))
         provider = {"tokenUrl": url, "clientId": "the-client", "refreshToken": "$[secret:SMTP_REFRESH_TOKEN]"}
+        if rule == "oauth-configuration":
+            provider["clientSecret"] = "$[secret:SMTP_CLIENT_SECRET]"
         (folder / f"{OAUTH}.cfg.json").write_text(json.dumps(provider))
         around = of_process({"OUTGATE_SECRETS": str(tmp_path)}, "author")
         report = walk(
@@ -393,6 +396,9 @@ def test_a_token_is_fetched_and_what_stands_in_its_way_is_told(
     found = report.broken
     assert (found.rule if found else "") == rule, found
     assert found is None or (found.hop is Hop.AUTH and found.remedy)
+    assert (
+        rule != "oauth-configuration" or "nothing is set for $[secret:SMTP_CLIENT_SECRET]" in report.findings[-1].text
+    )
     text = printing.for_people(report, "")
     assert REFRESH not in text and ACCESS not in text
     if not rule:
@@ -410,3 +416,14 @@ def test_a_provider_that_lacks_something_is_told_with_its_place(tmp_path: Path, 
         report = walk(Asked(str(tmp_path), (), around, Outgate(None, None, "", ""), Trust(str(authority.file))))
     assert report.broken is not None and report.broken.hop is Hop.AUTH
     assert report.broken.file.endswith(f"{OAUTH}.cfg.json")
+
+
+def test_a_provider_that_is_not_there_is_told(tmp_path: Path, authority: Authority) -> None:
+    with serving(Script(authority.context("localhost"), offers=("AUTH XOAUTH2",))) as port:
+        mail = FILE | {"smtp.host": "localhost", "smtp.port": port, "smtp.ssl": False, "oauth.flow": True}
+        del mail["smtp.password"]
+        (tmp_path / f"{MAIL}.cfg.json").write_text(json.dumps(mail | {"smtp.user": "box@shop.test"}))
+        outgate = Outgate(None, None, "", "")
+        report = walk(Asked(str(tmp_path), (), of_process({}, "author"), outgate, Trust(str(authority.file))))
+    assert report.broken is not None and report.broken.rule == "oauth-configuration"
+    assert report.broken.change.startswith('"oauth.flow": false') and OAUTH in report.broken.remedy
