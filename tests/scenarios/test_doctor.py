@@ -245,7 +245,13 @@ def forward_unknown_here(it: Clinic) -> Outcome:
     secrets.mkdir(exist_ok=True)
     (secrets / "PW_FILE").write_text("hushhush\n")
     tunnel = it.running.dev["tunnel_address"]
-    return it.doctor(*it.trust, env={"AEM_PROXY_HOST": tunnel, "OUTGATE_SECRETS": str(secrets)})
+    server = it.scripts["foreign"]
+    server.seen.clear()
+    outcome = it.doctor(
+        *it.trust, "--send-to", "guest@customer.test", env={"AEM_PROXY_HOST": tunnel, "OUTGATE_SECRETS": str(secrets)}
+    )
+    assert [line[:4] for line in server.seen] == [b"EHLO", b"QUIT"]
+    return outcome
 
 
 @case

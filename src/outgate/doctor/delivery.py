@@ -37,7 +37,7 @@ def delivery(facts: Facts) -> Iterator[Finding]:
         yield from trapped
         return
     assert facts.contact is not None
-    if facts.contact.connection is None or facts.direct or facts.blind:
+    if facts.contact.connection is None or facts.direct or facts.blind or facts.nameless:
         yield facts.seen(Hop.DELIVERY, State.UNKNOWN, "no mail was sent: the way could not be followed from here")
         return
     facts.contact.close()
@@ -80,7 +80,6 @@ def _send(facts: Facts) -> SendResult:
         tunnel_names=(facts.around.env.get("AEM_PROXY_HOST") or "",),
         cafile=asked.trust.file or None,
         tokens=facts.tokens,
-        tls_names="chain-only" if facts.nameless else "forward",
         timeouts=asked.patience.timeouts,
         limits=Limits(send=asked.patience.answer * 6),
     ) as service:

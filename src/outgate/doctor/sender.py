@@ -68,11 +68,11 @@ def _domain(address: str) -> str:
 
 def _asked(facts: Facts, address: str) -> Reply | Finding | str:
     """Return the server's answer to MAIL, or that it gives none; or say why it was not asked."""
-    contact = facts.contact
-    assert contact is not None
+    contact, config = facts.contact, facts.config
+    assert contact is not None and config is not None
     if contact.connection is None or contact.connection.closed:
         return "there is no session to ask in"
-    if facts.blind & {"smtp.user", "smtp.password"}:
+    if facts.blind & {"smtp.user", "smtp.password"} or (facts.nameless and (config.user or config.oauth)):
         return "without a login the server cannot be asked"
     facts.asked.tell("asking whether the server takes the sender")
     try:

@@ -1,7 +1,8 @@
 """Hops 9 and 10: what the server says of itself and offers, and whether it lets the application in.
 
 Standards: RFC 5321 (greeting, EHLO), RFC 1870 (SIZE), RFC 4954 (AUTH and its replies), XOAUTH2.
-Promises: a password or token goes to the server inside TLS whose certificate was accepted, once, and into no text.
+Promises: a password or token goes to the server inside TLS, whose certificate was accepted and is for the name of the
+    forward or host, once, and into no text.
 Dangers: a failed login may count against the user at the server: it is tried once. A refresh token is used as by the
     mailer; a server that gives a new one with each access token has given one then.
 Not here: how the connection came about (`doctor.contact`), fetching tokens (`mailer.oauth`).
@@ -110,10 +111,13 @@ def login(facts: Facts) -> Iterator[Finding]:
     if unseen:
         why = facts.around.secrets_unknown or "the values are not known here"
         yield facts.seen(Hop.AUTH, State.UNKNOWN, f"{' and '.join(sorted(unseen))}: {why}")
+    elif not config.user and not config.oauth:
+        yield facts.seen(Hop.AUTH, State.OK, "no login is configured")
+    elif facts.nameless:
+        text = "no login was tried: a secret is for the right server only, and its name could not be checked"
+        yield facts.seen(Hop.AUTH, State.UNKNOWN, text)
     elif config.oauth:
         yield from _with_token(facts, config)
-    elif not config.user:
-        yield facts.seen(Hop.AUTH, State.OK, "no login is configured")
     else:
         yield from _with_password(facts, config)
     yield from trapped
