@@ -13,10 +13,11 @@ import json
 import re
 import shlex
 from collections.abc import Iterable
+from pathlib import PurePath
 from urllib.parse import quote
 
 from outgate.doctor.surroundings import Surroundings
-from outgate.mailer.config import Forward
+from outgate.mailer.config import Forward, Forwards
 
 UNKNOWN_SERVER = "smtp.example.com"
 """Stands for a server that nobody has told."""
@@ -42,6 +43,25 @@ def delete_variable(around: Surroundings, name: str) -> str:
         return ""
     program, environment = shlex.quote(around.program), shlex.quote(around.environment)
     return f"outgate cloudmanager:set-environment-variables --programId={program} {environment} --delete {name}"
+
+
+def write_configuration(where: PurePath, forwards: Forwards | None) -> str:
+    """Return the command that writes a mail service's configuration, for the first forward to a mail server's port."""
+    by_port = forwards.by_port.values() if forwards is not None else ()
+    found = next((each for each in by_port if each.destination in (465, 587)), None)
+    ssl = found is None or found.destination == 465
+    body: dict[str, object] = {
+        "smtp.host": "$[env:AEM_PROXY_HOST;default=proxy.tunnel]",
+        "smtp.port": str(found.port if found is not None else 30465),
+        "smtp.user": "$[env:EMAIL_USERNAME]",
+        "smtp.password": "$[secret:EMAIL_PASSWORD]",
+        "from.address": "noreply@example.com",
+        "smtp.ssl": ssl,
+        "smtp.starttls": not ssl,
+        "smtp.requiretls": not ssl,
+    }
+    # One quoted text, and no document for the shell: what is copied has spaces in front.
+    return f"mkdir -p {shlex.quote(str(where.parent))}\necho {shlex.quote(_layout(body))} > {shlex.quote(str(where))}"
 
 
 def put_networking(around: Surroundings, wanted: Iterable[Forward], note: str = "") -> str:

@@ -13,14 +13,14 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from outgate.doctor import traps, tree_traps
-from outgate.doctor.commands import delete_variable, set_variable
+from outgate.doctor.commands import delete_variable, set_variable, write_configuration
 from outgate.doctor.facts import Facts
 from outgate.doctor.look import Look
 from outgate.doctor.report import Finding, Hop, State
 from outgate.doctor.rules import RULES
 from outgate.doctor.surroundings import PROXY_HOST, Variable
 from outgate.mailer import oauth
-from outgate.mailer.config import FILE_NAME, PID, settle
+from outgate.mailer.config import FILE_NAME, PID, Forwards, settle
 from outgate.mailer.folders import Configurations, open_configurations
 from outgate.mailer.interpolate import Explained, Lookup, explain
 from outgate.mailer.osgi import OsgiError
@@ -50,7 +50,7 @@ def file(facts: Facts) -> Iterator[Finding]:
     try:
         chosen = found.resolve(PID, asked.run_modes)
     except ConfigError as error:
-        yield _not_chosen(found, asked.run_modes, error)
+        yield _not_chosen(found, asked.run_modes, facts.around.forwards, error)
         return
     try:
         properties = chosen.parse()
@@ -85,7 +85,9 @@ def _provider(facts: Facts, found: Configurations) -> Finding | None:
     return None
 
 
-def _not_chosen(found: Configurations, run_modes: tuple[str, ...], error: ConfigError) -> Finding:
+def _not_chosen(
+    found: Configurations, run_modes: tuple[str, ...], forwards: Forwards | None, error: ConfigError
+) -> Finding:
     """Say why no file counts: there is none, none for these run modes, or two that tie."""
     matching = found.candidates(PID, run_modes)
     trapped = [each for each in tree_traps.of(tree_traps.Tree(found.files)) if each.state is State.BROKEN]
@@ -100,8 +102,8 @@ def _not_chosen(found: Configurations, run_modes: tuple[str, ...], error: Config
             return each
     if not others:
         where = PurePath(found.where) / "config" / FILE_NAME
-        remedy = f"add the mail service's file: {where}"
-        return _of_error(Hop.FILE, "no-file", error, remedy, f"mkdir -p {shlex.quote(str(where.parent))}")
+        remedy = f"add the mail service's file, {where}, with your own sender as from.address"
+        return _of_error(Hop.FILE, "no-file", error, remedy, write_configuration(where, forwards))
     have = "; ".join(f"{each.where} is for {', '.join(each.run_modes) or 'all'}" for each in others[:4])
     remedy = f"look with the run modes that the service has, or add a file for these ({have})"
     modes = ",".join(others[0].run_modes)
