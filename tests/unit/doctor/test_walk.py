@@ -21,7 +21,7 @@ from outgate.doctor.names import MAIL, OAUTH
 from outgate.doctor.report import Finding, Hop, Report, State
 from outgate.doctor.surroundings import Surroundings
 from outgate.doctor.walk import HOPS, walk
-from outgate.doctor.witnesses import Outgate
+from outgate.doctor.witnesses import Outgate, Record, Standing
 from support.mail_peers import Authority, Script, serving
 
 FILE = {
@@ -427,3 +427,48 @@ def test_a_provider_that_is_not_there_is_told(tmp_path: Path, authority: Authori
         report = walk(Asked(str(tmp_path), (), of_process({}, "author"), outgate, Trust(str(authority.file))))
     assert report.broken is not None and report.broken.rule == "oauth-configuration"
     assert report.broken.change.startswith('"oauth.flow": false') and OAUTH in report.broken.remedy
+
+
+class Relay(Outgate):
+    """A relay of Outgate that tells how a domain stands, as its API would."""
+
+    def __init__(self, standing: Standing | None) -> None:
+        super().__init__(None, None, "", "")
+        self._told = standing
+
+    @property
+    def local(self) -> bool:
+        return True
+
+    def hosts(self) -> frozenset[str]:
+        return frozenset({"mail.example"})
+
+    def standing(self, domain: str) -> Standing | str | None:
+        return self._told
+
+
+@pytest.mark.parametrize(
+    ("standing", "checks", "reply", "rule", "change"),
+    [
+        ("warning", {"spf": "SUCCESSFUL", "dkim": "FAILED"}, b"", "domain-warned", 'k._domainkey.shop.test. IN TXT "v=DKIM1"'),
+        ("suspended", {"spf": "SUCCESSFUL", "dkim": "FAILED"}, b"450 4.7.1 suspended\r\n", "domain-dkim",
+         'k._domainkey.shop.test. IN TXT "v=DKIM1"'),
+        ("verified", {"spf": "SUCCESSFUL", "dkim": "SUCCESSFUL"}, b"550 5.7.1 no\r\n", "sender-not-of-user",
+         "outgate smtp show shop.test"),
+        ("pending", {"spf": "SUCCESSFUL", "dkim": "SUCCESSFUL", "en_authorization": "PENDING"}, b"550 5.7.1 no\r\n",
+         "domain-authorization", "outgate smtp show shop.test"),
+    ],
+)  # fmt: skip
+def test_how_the_domain_stands_at_an_outgate_relay(
+    tmp_path: Path, standing: str, checks: dict[str, str], reply: bytes, rule: str, change: str
+) -> None:
+    records = {"dkim": Record("k._domainkey.shop.test", "v=DKIM1")}
+    told = Standing("1", "shop.test", checks, standing, "dkim", "2026-12-01T00:00:00Z", {}, records)
+    file = tmp_path / "mail.cfg.json"
+    with serving(Script(replies={"MAIL": reply} if reply else {})) as port:
+        file.write_text(json.dumps({"smtp.host": "localhost", "smtp.port": port, "from.address": "a@shop.test"}))
+        report = walk(Asked(str(file), (), of_process({}, "author"), Relay(told), Trust(), patience=Patience(1.0)))
+    found = next(each for each in report.findings if each.hop is Hop.SENDER and each.rule)
+    assert (found.rule, found.change) == (rule, change)
+    assert (found.state is State.WARNING) == (standing == "warning")
+    assert standing != "warning" or "held from 2026-12-01T00:00:00Z on" in found.text
