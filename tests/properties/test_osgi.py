@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outgate.mailer.osgi import OsgiError, decode, read, write
+from outgate.mailer.osgi import OsgiError, decode, parse, read, write
 from outgate.mailer.values import ConfigError, Value
 
 _PIECES = st.sampled_from(
@@ -75,6 +75,33 @@ def test_json_with_comments_reads_like_json(document: dict[str, object], seed: i
         text += ("," if number else "") + comment + json.dumps(name) + comment + ":" + json.dumps(value)
     found = read(text + "}")
     assert {name: value.value for name, value in found.items()} == document
+
+
+@given(number=st.integers(-(10**80), 10**80), bits=st.sampled_from([8, 16, 32, 64]))
+def test_a_number_that_is_too_large_keeps_its_low_bits(number: int, bits: int) -> None:
+    name = {8: "Byte", 16: "Short", 32: "Integer", 64: "Long"}[bits]
+    found = parse(f'{{"p:{name}": {number}}}')["p"]
+    low = number.to_bytes(40, "big", signed=True)[-(bits // 8) :]
+    assert found.value == Value(name, int.from_bytes(low, "big", signed=True))
+    assert bool(found.changed) == (found.value.value != number)
+    assert str(number) not in found.changed or abs(number) < 100
+
+
+_SECRET = "correct-horse"
+_ANY = st.recursive(
+    st.one_of(st.just(_SECRET), st.just("$[env:X]" + _SECRET), st.integers(), st.floats(), st.booleans(), st.none()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(value=_ANY, type_name=st.sampled_from(["", *(f":{name}" for name in ("String", "int", "char", "Boolean[]", "String[]", "char[]", "Byte[]", "Collection", "Collection<Long>"))]))  # fmt: skip
+def test_what_is_said_of_a_value_never_shows_it(value: object, type_name: str) -> None:
+    try:
+        said = parse(json.dumps({f"p{type_name}": value}))["p"].changed
+    except OsgiError as error:
+        said = str(error)
+    assert _SECRET not in said
 
 
 # -- reading what was written -----------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ async def test_who_calls_is_who_connects_whatever_a_header_says() -> None:
     sock = listening_socket("127.0.0.1", 0)
     server, task = await serve_http(echo, sock)
     headers = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "Forwarded": "for=203.0.113.9"}
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
         answer = await http.get(f"http://127.0.0.1:{sock.getsockname()[1]}/", headers=headers)
     assert answer.json() == ["127.0.0.1", "http"]
     server.should_exit = True

@@ -20,7 +20,7 @@ from outgate.mailer.config import Forward, Forwards
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.interpolate import explain
 from outgate.mailer.osgi import Property
-from outgate.mailer.target import TUNNEL
+from outgate.mailer.target import TUNNEL, plain_host
 from outgate.mailer.values import ConfigError, Value
 
 MAIL_PORTS = (465, 587, 25, 2525)
@@ -105,10 +105,10 @@ class Look:
 
     # -- the way through the tunnel -------------------------------------------------------------------------
 
-    @property
-    def tunnels(self) -> set[str]:
-        """Return the hosts that are the tunnel."""
-        return {TUNNEL, self.known.forwards.tunnel if self.known.forwards else ""} - {""}
+    def is_tunnel(self, host: str) -> bool:
+        """Say whether a host is the tunnel."""
+        address = self.known.forwards.tunnel if self.known.forwards else ""
+        return plain_host(host) in {TUNNEL, plain_host(address)} - {""}
 
     @property
     def through_tunnel(self) -> bool:
@@ -116,7 +116,7 @@ class Look:
         host = self.properties.get("smtp.host")
         if host is None or not isinstance(host.value.value, str):
             return False
-        return f":{TUNNEL_VARIABLE}" in host.value.value or self.text("smtp.host").strip() in self.tunnels
+        return f":{TUNNEL_VARIABLE}" in host.value.value or self.is_tunnel(self.text("smtp.host"))
 
     @property
     def port(self) -> int | None:

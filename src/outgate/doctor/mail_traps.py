@@ -68,7 +68,7 @@ def host(look: Look) -> Iterator[Finding]:
     if setting.literal:
         misspelt = isinstance(value, str) and next(near(value, every=True), None) is not None
         blank = setting.text is not None and is_blank(setting.text)
-        if setting.text is not None and setting.text.strip() not in look.tunnels and not misspelt and not blank:
+        if setting.text is not None and not look.is_tunnel(setting.text) and not misspelt and not blank:
             said = "smtp.host names a server, and only the tunnel gets out"
             yield look.find("host-not-tunnel", said, at=at, change=change)
     elif isinstance(value, str):
@@ -80,7 +80,7 @@ def host(look: Look) -> Iterator[Finding]:
             yield look.find("host-variable", said, at=at, change=change)
         if setting.text is None and f"$[env:{TUNNEL_VARIABLE}]" in value:
             yield look.find("host-no-default", f"{TUNNEL_VARIABLE} has no default", at=at, change=change)
-        if setting.text is not None and setting.text not in look.tunnels and setting.text.strip() == setting.text:
+        if setting.text is not None and not look.is_tunnel(setting.text) and setting.text.strip() == setting.text:
             yield look.find("host-default", f"smtp.host has another default than {TUNNEL}", at=at, change=change)
 
 

@@ -205,7 +205,7 @@ def secret_defaults(look: Look, at: Property, text: str, each: Written) -> Itera
     default = each.last("default")
     if not default or "$[" in default or not (each.source == "secret" or named_secret(at.name)) or not each.plain:
         return
-    if default in look.tunnels:
+    if look.is_tunnel(default):
         return
     meant = f"$[secret:{each.name}]"
     change = look.line(at, meant) if _raw(text, each) == text == at.value.value else ""

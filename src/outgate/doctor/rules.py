@@ -93,6 +93,15 @@ _TABLE = (
         "Keep one of the two.",
     ),
     Rule(
+        "changed-value",
+        _W,
+        _F,
+        "A value that is not read as it is written",
+        "The reader converts a value to its type without a word: digits beyond the type's range, a fraction, or all"
+        " elements but the first are lost, and a mixed list becomes one text.",
+        "Write a value that its type can hold, or another type.",
+    ),
+    Rule(
         "wrong-pid",
         _E,
         _F,

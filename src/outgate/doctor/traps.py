@@ -9,6 +9,7 @@ Not here: the table of what each trap is called and means (`doctor.rules`), fold
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 
 from outgate.doctor import mail_traps, oauth_traps, placeholder_traps
@@ -28,8 +29,9 @@ __all__ = ["RULES", "Known", "Level", "Rule", "level", "of", "unreadable"]
 def of(file: ConfigFile, properties: Mapping[str, Property], known: Known) -> list[Finding]:
     """Return what is wrong with a file, by line and column; `properties` are its own, as read.
 
-    Any file is searched for bad placeholders; those of the mail service and its OAuth provider for all else. The level
-    is in a finding's state: BROKEN an error, WARNING a warning, OK a note; `level` gives it."""
+    Any file is searched for values that are changed and for bad placeholders; those of the mail service and its OAuth
+    provider for all else. The level is in a finding's state: BROKEN an error, WARNING a warning, OK a note; `level`
+    gives it."""
     look = Look(file, properties, known)
     found = list(islice(_once(_each(file, look)), MOST + 1))
     if len(found) > MOST:
@@ -46,6 +48,10 @@ def _once(findings: Iterator[Finding]) -> Iterator[Finding]:
 
 
 def _each(file: ConfigFile, look: Look) -> Iterator[Finding]:
+    for each in look.properties.values():
+        if each.changed:
+            at = replace(each, value_at=each.changed_at)
+            yield look.find("changed-value", f"{each.name}: {each.changed}", at=at)
     yield from placeholder_traps.of(look, every=file.pid in (MAIL, OAUTH))
     if file.pid == MAIL:
         yield from placeholder_traps.tunnel_by_hand(look)

@@ -1,8 +1,8 @@
-"""Read one JSON object with comments, remember where everything stands, and say what is wrong in a way that helps.
+"""Read a JSON object or list with comments, remember where all of it stands, and say what is wrong in a way that helps.
 
 Standards: RFC 8259, with `//` and `/* */` comments wherever white space may be; nothing else of JSON5.
-Promises: any text gives an object or `JsonError`, in time linear in its length; a number keeps its digits, so that its
-JSON text can be given again; an error says what was expected, what was found and what to write instead.
+Promises: any text gives an object (or list) or `JsonError`, in time linear in its length; a number keeps its digits, so
+that its JSON text can be given again; an error says what was expected, what was found and what to write instead.
 Dangers: what stands at a value's place may be a secret: an error describes it, and never shows it. Names are shown.
 Not here: what the names and values mean (`mailer.osgi`).
 """
@@ -44,7 +44,7 @@ _BAD_STRING = {
 
 
 class JsonError(Exception):
-    """The text is no JSON object; `at` is the offset of what is wrong."""
+    """The text is not what it should be; `at` is the offset of what is wrong."""
 
     def __init__(self, text: str, at: int) -> None:
         super().__init__(text)
@@ -106,9 +106,12 @@ class Lines:
 
 
 def read_object(text: str) -> Object:
-    """Return the object that `text` is. Raises `JsonError`."""
-    if len(text) > LONGEST:
-        raise JsonError(f"expected at most {LONGEST} characters, found {len(text)}: is this a configuration file?", 0)
+    """Return the configuration that `text` is: names that come twice are its own business. Raises `JsonError`."""
+    return _Reader(text).configuration()
+
+
+def read_document(text: str) -> Object | Array:
+    """Return the object or list that `text` is. Raises `JsonError`."""
     return _Reader(text).document()
 
 
@@ -132,14 +135,29 @@ def quoted(name: str) -> str:
 
 class _Reader:
     def __init__(self, text: str) -> None:
+        if len(text) > LONGEST:
+            raise JsonError(
+                f"expected at most {LONGEST} characters, found {len(text)}: is this a configuration file?", 0
+            )
         self._text = text
         self._at = 0
         self._depth = 0
+        self._twice = 1  # the depth up to which names may come twice
         self._values = 0
         self._behind = 0  # where the value before ends
         self._halves = "\\u" in text or not _encodable(text)
 
-    def document(self) -> Object:
+    def document(self) -> Object | Array:
+        self._twice = 0
+        sign = self._next()
+        if sign not in ("{", "["):
+            self._fail("expected { or [ at the beginning")
+        found = self._object() if sign == "{" else self._array()
+        if self._next():
+            self._fail(f"expected nothing behind the {'object' if sign == '{' else 'list'}")
+        return found
+
+    def configuration(self) -> Object:
         sign = self._next()
         if sign != "{":
             self._fail("expected { at the beginning of the configuration", _BEGINNINGS.get(sign, ""))
@@ -173,7 +191,7 @@ class _Reader:
                 self._no_name(sign)
             name_at = self._at
             name = self._string()
-            if self._depth > 1 and names.setdefault(name, name_at) != name_at:
+            if self._depth > self._twice and names.setdefault(name, name_at) != name_at:
                 raise JsonError(f"expected each name once in an object, found {quoted(name)} again", name_at)
             self._colon()
             value_at = self._at
@@ -342,6 +360,8 @@ class _Reader:
             hint = "comments begin with // here"
         elif sign == "/":
             hint = "comments are written // or /* */"
+        elif sign and not sign.isprintable():  # copied from a page
+            found, hint = f"U+{ord(sign):04X}, which cannot be seen", "write a plain space instead, or nothing"
         if not found:
             found = repr(sign) if sign in _SIGNS else "something else"
         told = f"{expected}, found {found if sign else 'the end of the file'}"

@@ -76,7 +76,8 @@ class MailConfig:
     """The mail service's properties, ready for use. An empty `user` means: no login.
 
     `password` is "" if it is not used (without a user, and with `oauth`). `noticed` are not errors, but properties
-    whose names mean nothing, or are written otherwise than the documentation has them, with their places."""
+    whose names mean nothing, or are written otherwise than the documentation has them, and values that the vendor's
+    reader changes without a word; with their places."""
 
     host: str
     port: int
@@ -152,7 +153,7 @@ def config_of(properties: Properties, *, classic: bool = False) -> MailConfig:
         requiretls=properties.flag("smtp.requiretls"),
         debug=properties.flag("debug.email"),
         oauth=oauth,
-        noticed=tuple(_noticed(properties)),
+        noticed=(*_changed(properties), *_noticed(properties)),
     )
     if oauth and not user:
         raise properties.error("smtp.user", "expected the mailbox that logs in, for oauth.flow is true")
@@ -224,6 +225,14 @@ def _absent(properties: Properties, name: str, text: str) -> ConfigError:
                 column=notice.column,
             )
     return properties.error(name, text)
+
+
+def _changed(properties: Properties) -> Iterable[ConfigError]:
+    """Tell which of the ten properties do not have the value that the file seems to say."""
+    for each in properties:
+        if each.changed and each.name.lower() in NAMES:
+            place = each.changed_at
+            yield ConfigError(each.changed, name=each.name, file=properties.where, line=place.line, column=place.column)
 
 
 def _noticed(properties: Properties) -> Iterable[ConfigError]:

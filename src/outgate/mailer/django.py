@@ -313,7 +313,7 @@ def _load(options: dict[str, Any]) -> MailService:
                 given[name] = kind(**given[name])
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error), name=SETTING) from None
-    return MailService.load(path, modes.split(",") if isinstance(modes, str) else modes, **given)
+    return MailService.load(path, modes, **given)
 
 
 def close_connections() -> None:

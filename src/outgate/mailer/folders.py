@@ -142,9 +142,10 @@ class Configurations:
             needed = sorted({*others[0].run_modes, *others[0].needs})
             return f"{text}: {others[0].where} counts for the run modes {', '.join(needed)} only"
         last = pid.rpartition(".")[2].lower()
-        near = [file for file in self.files if file.pid.rpartition(".")[2].lower() == last]
+        near = [file for file in self.files if file.pid.partition("~")[0].rpartition(".")[2].lower() == last]
         if near:
-            return f"{text}: {near[0].where} is for another PID, rename it to {pid}{SUFFIX}"
+            what = "is an instance of a factory" if near[0].factory == pid else "is for another PID"
+            return f"{text}: {near[0].where} {what}, rename it to {pid}{SUFFIX}"
         misplaced = [each for each in self.oddities if each.kind in ("name", "place") and pid in each.where]
         return f"{text}: {misplaced[0].where} {misplaced[0].text}, {misplaced[0].remedy}" if misplaced else text
 
@@ -160,12 +161,16 @@ def open_configurations(path: str | Path, pid: str = "") -> Configurations:
 
     `path` is a file (taken for `pid` if that is given), a folder with files, a folder with `config[.modes]` folders, a
     project with such folders in `osgiconfig` or below `jcr_root/apps` at any depth, or a content package (zip)."""
+    if path == "":
+        raise ConfigError("expected the path of a file or folder, found an empty text")
     place = Path(path)
+    shown = printable(str(place))
     found = _Gathering()
     try:
         is_file, is_folder = place.is_file(), place.is_dir()
+        there = is_file or is_folder or place.exists()
     except OSError as error:
-        raise ConfigError(f"{place} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{shown} cannot be read: {error.strerror}") from None
     if is_file and not _is_package(place):
         data = _bytes(place)
         return Configurations(str(place), (ConfigFile(_identity(pid) or _pid(place.name), (), str(place), data),))
@@ -178,7 +183,7 @@ def open_configurations(path: str | Path, pid: str = "") -> Configurations:
         for parts, file in _walk(place):
             found.take(parts, printable(str(file)), (), lambda file=file: _bytes(file))
     else:
-        raise ConfigError(f"{place} does not exist")
+        raise ConfigError(f"{shown} {'is neither a file nor a folder' if there else 'does not exist'}")
     return found.all(str(place))
 
 

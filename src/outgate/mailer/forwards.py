@@ -18,7 +18,7 @@ from os import PathLike
 from pathlib import Path
 from typing import cast
 
-from outgate.mailer.commented_json import LONGEST, Array, Json, JsonError, Lines, Number, Object, read_object
+from outgate.mailer.commented_json import LONGEST, Array, Json, JsonError, Lines, Number, Object, read_document
 from outgate.mailer.interpolate import Source
 from outgate.mailer.values import ConfigError
 
@@ -93,22 +93,18 @@ def _from_file(path: Path) -> Forwards:
         line, column = Lines(before).place(len(before))
         text = "expected JSON in UTF-8, found another encoding"
         raise ConfigError(text, file=path, line=line, column=column) from None
-    # A list is read as the value of a name, for the reader of configurations reads objects.
-    prefix = '{"portForwards":' if text.lstrip("\ufeff \t\r\n").startswith("[") else ""
     lines = Lines(text)
-
-    def place(at: int) -> tuple[int, int]:
-        return lines.place(min(max(0, at - len(prefix)), len(text)))
-
     try:
-        document = read_object(f"{prefix}{text}{'}' if prefix else ''}")
+        document = read_document(text)
     except JsonError as error:
-        line, column = place(error.at)
+        line, column = lines.place(error.at)
         raise ConfigError(error.text, file=path, line=line, column=column) from None
-    entries = next((each for each in document.members if each.name == "portForwards"), None)
-    listed = entries.value.places if entries and isinstance(entries.value, Array) else ()
-    places = _Places(str(path), tuple(map(place, listed)), place(entries.value_at) if entries else (1, 1))
-    return _forwards({each.name: _plain(each.value) for each in document.members}, places)
+    listed, whole = document, (1, 1)
+    if isinstance(document, Object):
+        entries = next((each for each in document.members if each.name == "portForwards"), None)
+        listed, whole = (entries.value, lines.place(entries.value_at)) if entries else (None, whole)
+    at = tuple(map(lines.place, listed.places)) if isinstance(listed, Array) else ()
+    return _forwards(_plain(document), _Places(str(path), at, whole))
 
 
 def _plain(value: Json) -> object:

@@ -70,7 +70,7 @@ class MailHandler(logging.Handler):
         self._shutdown_timeout = shutdown_timeout
         self._clock = clock
         self._owned = service is None
-        self._service = service or MailService.load(str(path), list(run_modes), **dict(options or {}))
+        self._service = service or MailService.load(str(path), run_modes, **dict(options or {}))
         try:  # what is no address shall be told now, not when something burns
             letter(self._compose(Batch({}, 0, 0)), self._service.config.from_address)
         except MessageError as error:

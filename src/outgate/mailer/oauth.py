@@ -141,7 +141,7 @@ def load(configurations: Configurations, run_modes: Iterable[str] = (), *, env: 
 
     Raises `ConfigError` (for a file that is no configuration `OsgiError`) with file, line and column as far as there
     are any; a file whose name is nearly the PID's is named."""
-    modes = tuple(run_modes)
+    modes = run_modes if isinstance(run_modes, str) else tuple(run_modes)
     if not configurations.candidates(PID, modes) and (wrong := misnamed(configurations)):
         raise ConfigError(f"is not read: oauth.flow needs a file with the name {PID}.cfg.json", file=wrong[0].where)
     properties = properties_of(configurations.resolve(PID, modes), env=env, secrets=secrets)

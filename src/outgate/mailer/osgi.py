@@ -3,8 +3,9 @@
 Standards: OSGi Compendium chapter 150 (configurator: types, keys) and 707 (converter), as Apache Felix does them.
 Promises: any text gives values or `OsgiError` with line and column; values and types are those that Felix gives; what
 was written and is read again is the same; no error shows a value.
-Dangers: property names that differ only in case, or in a type, are one property: a clash is an error. Where Felix would
-change a value without a word (a number that is too large, a list for a single value), that is an error here.
+Dangers: property names that differ only in case, or in a type, are one property: a clash is an error. Felix changes
+some values without a word (a number that is too large, a list for a single value): so does `read`, and
+`Property.changed` tells it.
 Not here: JSON (`mailer.commented_json`), types (`mailer.osgi_values`), placeholders (`mailer.interpolate`), which file
 to read (`mailer.folders`).
 """
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from outgate.mailer.commented_json import LONGEST, Array, JsonError, Lines, Member, Object, quoted, read_object
-from outgate.mailer.osgi_values import SCALARS, UNTYPED, BadElement, exists, typed, untyped
+from outgate.mailer.osgi_values import SCALARS, UNTYPED, BadElement, Changed, exists, typed, untyped
 from outgate.mailer.values import ConfigError, ConversionError, Scalar, Value, boxed
 
 MOST = 10_000  # properties
@@ -52,10 +53,14 @@ class Place(NamedTuple):
     column: int
 
 
+NOWHERE = Place(0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Property:
     """One property as it stands in the file: `written_type` is what is behind the colon of its key, "" if nothing;
-    `elements_at` has the places of the elements if the value is written as a list."""
+    `elements_at` has the places of the elements if the value is written as a list. `changed` says what Felix makes
+    another value of without a word ("" if nothing), and `changed_at` where that stands."""
 
     name: str
     value: Value
@@ -63,6 +68,8 @@ class Property:
     key_at: Place
     value_at: Place
     elements_at: tuple[Place, ...] = ()
+    changed: str = ""
+    changed_at: Place = NOWHERE
 
 
 def read(text: str) -> dict[str, Value]:
@@ -171,21 +178,20 @@ class _Properties:
             _check_type(type_name, member)
         self._once(name, member.name_at)
         places = member.value.places if isinstance(member.value, Array) else ()
+        changed = Changed()
         try:
-            value = typed(member.value, type_name) if colon else untyped(member.value)
+            value = typed(member.value, type_name, changed) if colon else untyped(member.value, changed)
         except BadElement as error:
             at = places[error.index] if places else member.value_at
             raise JsonError(f"element {error.index + 1} of {quoted(member.name)} {error.text}", at) from None
         except ConversionError as error:
             raise JsonError(f"the value of {quoted(member.name)} {error.text}", member.value_at) from None
-        return Property(
-            name,
-            value,
-            type_name,
-            Place(*self._lines.place(member.name_at)),
-            Place(*self._lines.place(member.value_at)),
-            tuple(Place(*self._lines.place(at)) for at in places),
-        )
+        key_at, value_at = Place(*self._lines.place(member.name_at)), Place(*self._lines.place(member.value_at))
+        elements_at = tuple(Place(*self._lines.place(at)) for at in places)
+        in_element = 0 <= changed.index < len(elements_at)
+        told = f"element {changed.index + 1} {changed.text}" if in_element else changed.text
+        changed_at = elements_at[changed.index] if in_element else value_at
+        return Property(name, value, type_name, key_at, value_at, elements_at, told, changed_at)
 
     def _once(self, name: str, at: int) -> None:
         folded = name.lower()

@@ -19,21 +19,22 @@ from dataclasses import dataclass, field
 
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.interpolate import Budget, Explained, Lookup, Source, explain
-from outgate.mailer.osgi import Place, Property
+from outgate.mailer.osgi import NOWHERE, Place, Property
 from outgate.mailer.values import ConfigError, Value
-
-_NOWHERE = Place(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """One property: `name` and `written` as in the file, `explained` what came of its placeholders."""
+    """One property: `name` and `written` as in the file, `explained` what came of its placeholders. `changed` says what
+    the reader makes another value of without a word, as Felix does, and `changed_at` where that stands."""
 
     name: str
     written: Value
     explained: Explained
-    key_at: Place = _NOWHERE
-    value_at: Place = _NOWHERE
+    key_at: Place = NOWHERE
+    value_at: Place = NOWHERE
+    changed: str = ""
+    changed_at: Place = NOWHERE
 
     @property
     def value(self) -> Value:
@@ -87,7 +88,7 @@ class Properties:
     def error(self, name: str, text: str) -> ConfigError:
         """Return an error about a property, with its place; one that is not there has the file only."""
         settled = self.get(name)
-        place = settled.value_at if settled else _NOWHERE
+        place = settled.value_at if settled else NOWHERE
         shown = settled.name if settled else name
         return ConfigError(text, name=shown, file=self.where, line=place.line, column=place.column)
 
@@ -138,12 +139,13 @@ def settled(
     found: dict[str, Settled] = {}
     for name, value in raw.items():
         place = places.get(name) if places else None
-        key_at, value_at = (place.key_at, place.value_at) if place else (_NOWHERE, _NOWHERE)
+        key_at, value_at = (place.key_at, place.value_at) if place else (NOWHERE, NOWHERE)
+        changed, changed_at = (place.changed, place.changed_at) if place else ("", NOWHERE)
         try:
             explained = explain(value, env=env, secrets=secrets, props=props, conf=conf, budget=budget)
         except ConfigError as error:
             raise error.at(name=name, file=where, line=value_at.line, column=value_at.column) from None
-        found[name.lower()] = Settled(name, value, explained, key_at, value_at)
+        found[name.lower()] = Settled(name, value, explained, key_at, value_at, changed, changed_at)
     return Properties(where, found)
 
 

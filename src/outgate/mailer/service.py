@@ -102,18 +102,19 @@ class Service:
     ) -> Self:
         """Read the configuration in a file, or in a folder with `config[.modes]` folders. Raises `ConfigError`.
 
-        `env` is the process's environment if None; `secrets` the directories in its OUTGATE_SECRETS;
-        `forwards` the file in its OUTGATE_FORWARDS; `cafile` the certificates in its SSL_CERT_FILE, else the
-        system's. `classic` does not force STARTTLS when `smtp.ssl` is off; `debug` is `debug.email`. With `oauth.flow`
-        the provider's configuration is read from the same place (of a file: its folder), for the same run modes;
-        `tokens` stand in for what it says, for whoever stores refresh tokens that change. `timeouts` are seconds for
-        each wait (60 to connect and for a reply, 600 for the reply to the content)."""
+        `run_modes` may be a text with commas between. `env` is the process's environment if None; `secrets` the
+        directories in its OUTGATE_SECRETS; `forwards` the file in its OUTGATE_FORWARDS; `cafile` the certificates in
+        its SSL_CERT_FILE, else the system's. `classic` does not force STARTTLS when `smtp.ssl` is off; `debug` is
+        `debug.email`. With `oauth.flow` the provider's configuration is read from the same place (of a file: its
+        folder), for the same run modes; `tokens` stand in for what it says, for whoever stores refresh tokens that
+        change. `timeouts` are seconds for each wait (60 to connect and for a reply, 600 for the reply to the
+        content)."""
         from dataclasses import replace
 
         from outgate.mailer import config as configuration
 
         source = os.environ if env is None else env
-        modes = tuple(run_modes)
+        modes = run_modes if isinstance(run_modes, str) else tuple(run_modes)
         kept = configuration.secrets_from(secrets, source)
         config = configuration.load(path, modes, env=source, secrets=kept, classic=classic)
         if debug:
@@ -188,7 +189,7 @@ class Service:
 
 
 def _tokens(
-    path: str | Path, run_modes: tuple[str, ...], env: Source, secrets: Source, cafile: str | Path | None
+    path: str | Path, run_modes: Iterable[str], env: Source, secrets: Source, cafile: str | Path | None
 ) -> Tokens:
     from pathlib import Path
 

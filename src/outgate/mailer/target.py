@@ -37,8 +37,14 @@ class Target:
 
 def target_of(config: MailConfig, forwards: Forwards, tunnel_names: Iterable[str] = ()) -> Target:
     """Return whom to dial; `tunnel_names` are hosts that stand for the tunnel, beside the vendor's own name for it."""
-    through = config.host in {TUNNEL, forwards.tunnel, *tunnel_names} - {""}
+    name = plain_host(config.host)
+    through = name in {TUNNEL, *map(plain_host, (forwards.tunnel, *tunnel_names))} - {""}
     forward = forwards.by_port.get(config.port) if through else None
     # `proxy.tunnel` is a name inside the vendor's network only; elsewhere the forwards tell the address.
-    host = forwards.tunnel if config.host == TUNNEL and forwards.tunnel else config.host
+    host = forwards.tunnel if name == TUNNEL and forwards.tunnel else config.host
     return Target(host, config.port, forward.name if forward else None, through, forward)
+
+
+def plain_host(host: str) -> str:
+    """Return a host name as it is compared: in lower case, without a dot at its end."""
+    return host.strip().lower().removesuffix(".")

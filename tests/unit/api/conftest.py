@@ -19,7 +19,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def http() -> Iterator[httpx2.Client]:
-    with httpx2.Client(trust_env=False) as client:
+    with httpx2.Client(trust_env=False, timeout=60) as client:
         yield client
 
 

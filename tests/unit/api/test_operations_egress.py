@@ -59,7 +59,7 @@ class Operator:
 
 @pytest.fixture
 def operator(tmp_path: Path) -> Iterator[Operator]:
-    with api_service(tmp_path) as service, httpx2.Client(trust_env=False) as http:
+    with api_service(tmp_path) as service, httpx2.Client(trust_env=False, timeout=60) as http:
         yield Operator(service, http)
 
 

@@ -53,7 +53,7 @@ class Dkim:
 
 @pytest.fixture
 def dkim(service: Service) -> Iterator[Dkim]:
-    with httpx2.Client(trust_env=False) as http:
+    with httpx2.Client(trust_env=False, timeout=60) as http:
         yield Dkim(service, http)
 
 

@@ -24,7 +24,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture
 def http(service: Service) -> Iterator[httpx2.Client]:
-    with httpx2.Client(trust_env=False, headers=service.headers("writer")) as client:
+    with httpx2.Client(trust_env=False, timeout=60, headers=service.headers("writer")) as client:
         yield client
 
 

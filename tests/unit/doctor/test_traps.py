@@ -50,6 +50,14 @@ def test_the_vendors_samples_are_good_but_for_the_note_about_their_own_command(p
     assert rules(smtp_port=port, smtp_user=f"$[env:EMAIL_USERNAME;default={user}]") == []
 
 
+@pytest.mark.parametrize("host", ["Proxy.Tunnel", "proxy.tunnel.", "$[env:AEM_PROXY_HOST;default=PROXY.tunnel]"])
+def test_the_tunnel_is_known_however_its_name_is_written(host: str) -> None:
+    assert rules(smtp_host=host) == []
+    known = Known(STORED, FORWARDS)
+    assert rules(known, smtp_host=host, smtp_port="30465") == []
+    assert rules(known, smtp_host=host, smtp_port="30999") == ["port-no-forward"]
+
+
 def test_a_variable_of_the_other_type_is_told_in_both_directions() -> None:
     turned = Known(variables={"EMAIL_USERNAME": "secretString", "EMAIL_PASSWORD": "string"})
     user, password = look(turned)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from outgate.mailer import config
+from outgate.mailer import AsyncMailService, MailService, config
 from outgate.mailer.config import FILE_NAME, PID, load
 from outgate.mailer.folders import open_configurations
 from outgate.mailer.osgi import OsgiError
@@ -182,6 +182,16 @@ class TestRunModes:
         assert find(put(tmp_path / "config").parent) == tmp_path / "config" / FILE_NAME
 
 
+@pytest.mark.parametrize("service", [MailService, AsyncMailService])
+@pytest.mark.parametrize("run_modes", ["author,dev", "dev, author", ["author", "dev"], ("author,dev",)])
+def test_run_modes_as_one_text_or_several(
+    tmp_path, service: type[MailService | AsyncMailService], run_modes: Iterable[str]
+) -> None:
+    put(tmp_path / "config", smtp_host="all.test")
+    put(tmp_path / "config.author.dev", smtp_host="dev.test")
+    assert service.load(tmp_path, run_modes, env={}).config.host == "dev.test"
+
+
 class TestLog:
     def test_what_is_noticed_is_a_warning_without_values(self, tmp_path, caplog) -> None:
         file = put(tmp_path, smtp_host="mx.test", smtp_pasword="hush")
@@ -198,6 +208,13 @@ class TestLog:
                 },
             ),
         ]
+
+    def test_a_value_that_felix_changes_is_that_value_and_a_warning(self, tmp_path, caplog) -> None:
+        file = tmp_path / FILE_NAME
+        file.write_text('{"smtp.host": "mx.test",\n"smtp.port:Integer": [587, 25],\n"other:Byte": 200}')
+        assert load(file, env={}, secrets={}).port == 587
+        (told, _) = (record.__dict__["fields"]["text"] for record in caplog.records)
+        assert told.startswith(f"{file}: line 2, column 22: smtp.port: loses all elements but the first")
 
     def test_otherwise_nothing_is_told(self, tmp_path, caplog) -> None:
         load(put(tmp_path, smtp_host="mx.test"), env={}, secrets=tmp_path)

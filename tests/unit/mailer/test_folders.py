@@ -133,12 +133,36 @@ class TestPlaces:
         with pytest.raises(ConfigError, match="does not exist"):
             open_configurations(tmp_path / "x")
 
+    def test_no_path_is_not_the_folder_one_happens_to_be_in(self, tmp_path: Path, monkeypatch) -> None:
+        tree(tmp_path, f"config/{FILE}")
+        monkeypatch.chdir(tmp_path)
+        assert open_configurations(".").files
+        with pytest.raises(ConfigError, match="expected the path of a file or folder, found an empty text"):
+            open_configurations("")
+
+    def test_neither_file_nor_folder(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "x.cfg.json")
+        with pytest.raises(ConfigError, match="is neither a file nor a folder"):
+            open_configurations(tmp_path / "x.cfg.json")
+
+    def test_a_path_is_shown_in_signs_that_steer_no_terminal(self, tmp_path: Path) -> None:
+        for name in ("a\x1b[31m", "a\nb", "a\0b"):
+            with pytest.raises(ConfigError, match="does not exist") as caught:
+                open_configurations(tmp_path / name)
+            assert str(caught.value).isprintable()
+
 
 class TestNotFound:
     def test_other_run_modes(self, tmp_path: Path) -> None:
         found = open_configurations(tree(tmp_path, f"config.author.prod/{FILE}"))
         with pytest.raises(ConfigError, match=r"for the run modes dev: .*counts for the run modes author, prod only"):
             found.resolve(MAIL, ["dev"])
+
+    @pytest.mark.parametrize("sign", "~-")
+    def test_an_instance_of_a_factory(self, tmp_path: Path, sign: str) -> None:
+        found = open_configurations(tree(tmp_path, f"config/{MAIL}{sign}shop.cfg.json"))
+        with pytest.raises(ConfigError, match=f"is an instance of a factory, rename it to {FILE}"):
+            found.resolve(MAIL)
 
     def test_the_pid_of_the_vendors_old_page(self, tmp_path: Path) -> None:
         found = open_configurations(tree(tmp_path, "config/com.day.cq.mailer.impl.DefaultMailService.cfg.json"))

@@ -30,6 +30,10 @@ class TestTaken:
         (tmp_path / "f").write_text("// what the API says\n" + json.dumps(answer))
         assert list(forwards_from(tmp_path / "f", {}).by_port) == [30465]
 
+    def test_a_list_behind_a_comment(self, tmp_path) -> None:
+        (tmp_path / "f").write_text("/* the forwards */ // of dev\n" + json.dumps([ENTRY]))
+        assert list(forwards_from(tmp_path / "f", {}).by_port) == [30465]
+
     @pytest.mark.parametrize("given", [None, [], {}, {"portForwards": []}, {"portForwards": None}])
     def test_none(self, given: object) -> None:
         assert forwards_from(given, {}) == Forwards("", {})
@@ -49,6 +53,13 @@ class TestRefused:
             ('[{"name": "a",}]', (1, 14), "take it away"),
             ("nothing", (1, 1), "expected {"),
             ('{"portForwards": 3}', (1, 18), "expected a list of port forwards"),
+            (
+                '{"portForwards": [5],\n"portForwards": [{"name": "a", "portDest": 1, "portOrig": 1}, {}]}',
+                (2, 1),
+                'expected each name once in an object, found "portForwards" again',
+            ),
+            ("", (1, 1), "expected { or [ at the beginning, found the end of the file"),
+            ("[] x", (1, 4), "expected nothing behind the list"),
             ('{\n "portforwards": []}', (1, 1), "did you mean that by portforwards?"),
             ('{"tunnelAddress": 5, "portForwards": []}', (1, 38), "tunnelAddress to be text"),
             ("[5]", (1, 2), "expected an object with name, portDest and portOrig"),
@@ -66,7 +77,7 @@ class TestRefused:
                 (2, 2),
                 "portOrig 30001 is that of the forward to a in line 1 already",
             ),
-            ("[" * 1000, (1, 50), "within each other"),
+            ("[" * 1000, (1, 51), "within each other"),
         ],
     )  # fmt: skip
     def test_a_file_with_its_place(self, tmp_path, text: str, place: tuple[int, int], says: str) -> None:

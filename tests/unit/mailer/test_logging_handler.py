@@ -220,7 +220,7 @@ def test_dict_config(server: MailServer) -> None:
                 "mail": {
                     "class": "outgate.mailer.logging_handler.MailHandler",
                     "path": str(server.path),
-                    "run_modes": ["author"],
+                    "run_modes": "author",
                     "to": TO,
                     "subject": "[shop]",
                     "formatter": "short",

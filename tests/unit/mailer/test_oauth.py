@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def project(tmp_path: Path, properties: dict[str, object] | str, name: str = PID
     return tmp_path
 
 
-def loaded(place: Path, *, secrets: dict[str, str] = SECRETS, run_modes: tuple[str, ...] = ()) -> OAuthConfig:
+def loaded(place: Path, *, secrets: dict[str, str] = SECRETS, run_modes: Iterable[str] = ()) -> OAuthConfig:
     return load(open_configurations(place), run_modes, env={}, secrets=secrets)
 
 
@@ -65,6 +66,7 @@ def test_run_modes_choose_the_file(tmp_path: Path) -> None:
     project(tmp_path, WHOLE | {"clientId": "of-prod"}, folder="config.prod")
     assert loaded(tmp_path).client_id == "11111111-2222"
     assert loaded(tmp_path, run_modes=("author", "prod")).client_id == "of-prod"
+    assert loaded(tmp_path, run_modes="author,prod").client_id == "of-prod"
 
 
 def test_the_refresh_address_beats_the_token_address(tmp_path: Path) -> None:

@@ -40,9 +40,8 @@ class TestUntyped:
             read('{\n  "a": 1,\n  "b": null}')
         assert (caught.value.line, caught.value.column) == (3, 8)
 
-    def test_a_number_beyond_long(self) -> None:
-        with pytest.raises(OsgiError):
-            one("9223372036854775808")
+    def test_a_number_beyond_long_is_the_one_that_felix_has(self) -> None:
+        assert one("9223372036854775808") == Value("Long", -9223372036854775808)
 
 
 class TestTyped:
@@ -69,8 +68,8 @@ class TestTyped:
         [
             ("p:Integer", '"$[env:P]"', ";type=Integer"),
             ("p:Integer", '"abc"', "not a number"),
-            ("p:Integer", "2147483648", "range"),
-            ("p:Integer", "[1, 2]", "cannot be"),
+            ("p:Integer", '"2147483648"', "range"),
+            ("p:Integer", "[]", "cannot be"),
             ("p:Collection<Integer>", '["1", 2]', "cannot be"),
             ("p:Integer[]", "[[1]]", "cannot be"),
             ("p:Nothing", "1", "type that exists"),
@@ -130,7 +129,6 @@ class TestErrors:
             ('{"a": 1 "b": 2}', 1, 9, "expected , or }"),
             ('{"a": /* 1}', 1, 7, "end of this comment"),
             ("\ufeff{}", 1, 1, "byte order mark"),
-            ('{"a": ' + "9" * 5000 + "}", 1, 7, "range of Long"),
         ],
     )
     def test_place_and_expectation(self, text: str, line: int, column: int, says: str) -> None:

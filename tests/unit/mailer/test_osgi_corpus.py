@@ -1,7 +1,8 @@
 """The corpora of the reader: what each text is, or why it is nothing; which folder counts for which run modes.
 
-values.json: text, and each property's type and value. refused.json: text, place, parts of what is said, and what may
-not be. run_modes.json: folders that have the same PID, run modes, the one that counts, and those that are told as odd.
+values.json: text, and each property's type and value. changed.json: text of a property `p` that Felix makes another value
+of, that value, place, parts of what is said, and what may not be. refused.json: the same of what is nothing.
+run_modes.json: folders that have the same PID, run modes, the one that counts, and those that are told as odd.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ def cases(name: str) -> Iterator[Any]:
         yield pytest.param(case, id=case["name"])
 
 
-VALUES, REFUSED, RUN_MODES = (list(cases(name)) for name in ("values", "refused", "run_modes"))
+FILES = ("values", "changed", "refused", "run_modes")
+VALUES, CHANGED, REFUSED, RUN_MODES = (list(cases(name)) for name in FILES)
 
 
 def test_the_corpora_are_all_here() -> None:
-    assert {file.stem for file in CORPUS.iterdir()} == {"values", "refused", "run_modes"}
-    assert (len(VALUES), len(REFUSED), len(RUN_MODES)) == (99, 96, 33)
-    names = [case.id for case in (*VALUES, *REFUSED, *RUN_MODES)]
+    assert {file.stem for file in CORPUS.iterdir()} == set(FILES)
+    assert (len(VALUES), len(CHANGED), len(REFUSED), len(RUN_MODES)) == (99, 30, 90, 33)
+    names = [case.id for case in (*VALUES, *CHANGED, *REFUSED, *RUN_MODES)]
     assert len(names) == len(set(names))
 
 
@@ -54,6 +56,20 @@ def test_values(case: dict[str, Any]) -> None:
         expected = told(value)
         assert told(found[name].value) in (expected, value)
     assert read(write(found)) == found
+    assert not any(each.changed for each in parse(case["text"]).values())
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_what_felix_changes_is_changed_and_told(case: dict[str, Any]) -> None:
+    found = parse(case["text"])["p"]
+    assert found.value.type == case["type"]
+    expected = told(case["value"])
+    assert told(found.value.value) in (expected, case["value"])
+    assert list(found.changed_at) == case["at"]
+    for part in case["says"]:
+        assert part in found.changed
+    assert case.get("hides", "\0") not in found.changed
+    assert read(write({"p": found.value})) == {"p": found.value}
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -6,6 +6,7 @@ import io
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -172,6 +173,34 @@ class TestHostilePackages:
         tail = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, len(table), begin, 0)
         inner = entry[:begin] + table + tail
         self.refused(tmp_path, zipped({f"{INSTALL}/install/a.zip": inner}), "table of contents that is too large")
+
+    def test_a_table_of_contents_that_claims_much_is_not_read(self, tmp_path: Path) -> None:
+        entry = zipped({"a": b""})
+        begin, size = entry.index(b"PK\1\2"), 16 * packages.MOST_DIRECTORY
+        file = tmp_path / "all.zip"
+        with file.open("wb") as out:  # a hole: nothing of that size is on the disk
+            out.write(entry[:begin])
+            out.seek(size, io.SEEK_CUR)
+            out.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, size, begin, 0))
+        tracemalloc.start()
+        try:
+            with pytest.raises(ConfigError, match="table of contents that is too large"):
+                open_configurations(file)
+            assert tracemalloc.get_traced_memory()[1] < 2 * packages.MOST_DIRECTORY
+        finally:
+            tracemalloc.stop()
+
+    def test_a_bomb_takes_no_memory(self, tmp_path: Path) -> None:
+        size = 64 << 20
+        inner = zipped({f"{ROOT}/config/a.b.C.cfg.json": bytes(size)})
+        data = zipped({f"{INSTALL}/install/a.zip": inner, f"{ROOT}/config/a.b.D.cfg.json": bytes(size)})
+        file = package(tmp_path, data)
+        tracemalloc.start()
+        try:
+            assert len(open_configurations(file).files) == 2
+            assert tracemalloc.get_traced_memory()[1] < size / 4
+        finally:
+            tracemalloc.stop()
 
     @pytest.mark.parametrize("name", ["../x", "jcr_root/../../x", "/etc/x", "jcr_root\\..\\x"])
     def test_names_that_lead_out(self, tmp_path: Path, name: str) -> None:
