@@ -170,8 +170,9 @@ def _asked(
     tell: Callable[[str], None],
 ) -> Asked:
     """Return what the walk is to look at, or exit."""
-    from outgate.doctor.contact import Patience, Trust
+    from outgate.doctor.contact import Trust
     from outgate.doctor.facts import Asked
+    from outgate.doctor.reaching import Patience
     from outgate.doctor.surroundings import SERVICES
     from outgate.doctor.witnesses import Outgate
 

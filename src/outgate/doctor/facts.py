@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from outgate.doctor.contact import Contact, Patience, Trust
+from outgate.doctor.contact import Trust
 from outgate.doctor.look import Look
+from outgate.doctor.reaching import Contact, Patience
 from outgate.doctor.report import Finding, Hop, State
 from outgate.doctor.surroundings import Surroundings, Variable
 from outgate.doctor.witnesses import Outgate

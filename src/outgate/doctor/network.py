@@ -12,8 +12,9 @@ import shlex
 from collections.abc import Iterator
 
 from outgate.doctor.commands import add_client
-from outgate.doctor.contact import Contact, dial
+from outgate.doctor.contact import dial
 from outgate.doctor.facts import Facts
+from outgate.doctor.reaching import Contact
 from outgate.doctor.report import Finding, Hop, State
 from outgate.doctor.witnesses import Denial, Reach
 from outgate.mailer.target import TUNNEL, Target

@@ -4,7 +4,7 @@ Standards: RFC 8314 and 3207 (how TLS begins), RFC 9525 (names), RFC 5280 (chain
 Promises: what is told of a certificate is what the server showed; a mismatch is named only if it was seen: the server
     spoke in clear where TLS was begun, or began TLS where it should have greeted.
 Dangers: a name in a certificate is a stranger's word until the chain is trusted.
-Not here: dialling and looking (`doctor.contact`).
+Not here: dialling (`doctor.contact`), looking closer (`doctor.looking`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from outgate.doctor.commands import put_networking
-from outgate.doctor.contact import Certificate, Contact, begins_tls, chains_to, glance, look_at_certificate
 from outgate.doctor.facts import Facts
+from outgate.doctor.looking import Certificate, begins_tls, chains_to, glance, look_at_certificate
+from outgate.doctor.reaching import Contact
 from outgate.doctor.report import Finding, Hop, State
 
 _EXPIRED, _NOT_YET = 10, 9
