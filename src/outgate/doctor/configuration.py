@@ -45,7 +45,7 @@ def file(facts: Facts) -> Iterator[Finding]:
         facts.configurations = found = open_configurations(asked.where, PID)
     except ConfigError as error:
         remedy = "name the folder with the config folders, or the file, with --config"
-        yield _of_error(Hop.FILE, "no-file", error, remedy, f"outgate doctor --config {shlex.quote(asked.where)}/…")
+        yield _of_error(Hop.FILE, "no-file", error, remedy, f"find . -name {shlex.quote(FILE_NAME)}")
         return
     try:
         chosen = found.resolve(PID, asked.run_modes)
