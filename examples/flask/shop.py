@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flask import Flask, current_app, request
 
-from outgate.mailer import MailService, MessageError, SendFailed, SendRefused, Template, TemplateError
+from outgate.mailer import ConfigError, MailService, MessageError, SendFailed, SendRefused, Template, TemplateError
 
 MAILS = Path(__file__).parent / "mails"
 
@@ -17,14 +17,16 @@ def create_app(config=None):
     app = Flask(__name__)
     app.config.from_prefixed_env("SHOP")
     app.config.update(config or {})
-    # Once for the process, before the first request: what is wrong in the configuration ends the start, not an order.
+    # Once for the process, before the first request: what is wrong in the files ends the start, not an order.
+    given = app.config
     service = MailService.load(
-        app.config["MAIL"], app.config.get("RUN_MODES", "").split(","), **app.config.get("MAIL_OPTIONS", {})
+        given.get("MAIL", "osgiconfig"), given.get("RUN_MODES", "").split(","), **given.get("MAIL_OPTIONS", {})
     )
     atexit.register(service.close)
     app.extensions["mail"] = service
     app.extensions["order_mail"] = Template.load(MAILS / "order.html")
     app.add_url_rule("/orders", view_func=order, methods=["POST"])
+    app.register_error_handler(ConfigError, not_configured)
     app.register_error_handler(SendFailed, not_reached)
     app.register_error_handler(SendRefused, refused)
     app.register_error_handler(MessageError, not_sent)
@@ -38,6 +40,12 @@ def order():
     result = service.send(template.message(values, kind="html", strict=True))
     result.raise_for_refusal()
     return {"queue_id": result.queue_id}, 201
+
+
+def not_configured(error):
+    """A port forward that is not known is found with the first mail."""
+    current_app.logger.error("mail: %s", error)
+    return {"error": "mail is not possible now", "try_again": False}, 503
 
 
 def not_reached(error):

@@ -14,7 +14,6 @@ def main(config, run_modes, to):
     message["To"] = to
     message["Subject"] = "The nightly report"
     message.set_content("All is well.\n")
-    message.add_attachment("day,orders\n1,7\n", subtype="csv", filename="report.csv")
     try:
         with MailService.load(config, run_modes.split(",")) as service:
             result = service.send(message)

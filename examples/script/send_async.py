@@ -6,7 +6,7 @@ python send_async.py osgiconfig author,dev you@customer.example me@customer.exam
 import asyncio
 import sys
 
-from outgate.mailer import AsyncMailService, SendFailed, Template
+from outgate.mailer import AsyncMailService, ConfigError, MessageError, SendFailed, Template
 
 NEWS = Template("To: ${to}\nSubject: News for ${name}\n\nDear ${name},\n\nthere is nothing new.\n")
 
@@ -28,4 +28,7 @@ async def main(config, run_modes, *addresses):
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(*sys.argv[1:])))
+    try:
+        sys.exit(asyncio.run(main(*sys.argv[1:])))
+    except (ConfigError, MessageError) as error:  # a template's errors, too
+        sys.exit(str(error))

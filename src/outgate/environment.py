@@ -120,7 +120,12 @@ def _is_table(table: object) -> bool:
     if not isinstance(table, dict):
         return False
     entries = cast("dict[str, object]", table).items()
-    return all(_NAME.fullmatch(name) and isinstance(text, str) and "\0" not in text for name, text in entries)
+    return all(_NAME.fullmatch(name) and isinstance(text, str) and _writable(text) for name, text in entries)
+
+
+def _writable(text: str) -> bool:
+    """Say whether a value can be in a file and in an environment; half a surrogate, which JSON may have, cannot."""
+    return "\0" not in text and not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 # The directory, and what removes it

@@ -17,7 +17,10 @@ MARK = "Zq9Kv"
 _TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\u2028\u2029\x85"), max_size=12)
 _SECRET = st.tuples(_TEXT, _TEXT).map(lambda ends: f"{ends[0]}{MARK}{ends[1]}")
 _SECRET_NAMES = st.sampled_from(
-    ["smtp.password", "clientSecret", "refreshToken", "api.key", "db.pwd", "smtp.password:String", "tokens:String[]"]
+    [
+        *("smtp.password", "clientSecret", "refreshToken", "api.key", "db.pwd", "smtp.password:String"),
+        *("tokens:String[]", "smtp.pasword", "smtp.pw", "refreshTokne", "smtp.passwrod"),
+    ]
 )
 _OTHERS = st.sampled_from(
     [

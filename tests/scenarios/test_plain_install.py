@@ -82,6 +82,13 @@ def test_nothing_else_is_installed(plain: Plain) -> None:
     assert {item["name"] for item in json.loads(listed.stdout)} <= {"outgate", "idna", "pip", "setuptools"}
 
 
+def test_the_command_of_an_extra_says_which(plain: Plain) -> None:
+    done = subprocess.run([str(plain.python.parent / "outgate")], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.splitlines() == [
+        "outgate: the command is not installed: pip install 'outgate[cli]' (the mailer's own: python -m outgate.mailer)"
+    ]
+
+
 def test_the_command_line(plain: Plain) -> None:
     said = plain.run(
         *("-m", "outgate.mailer", "send", "--config", str(plain.config), "--to", "you@customer.test", "--json"),

@@ -243,6 +243,8 @@ def test_an_address_that_would_leak_is_refused(url: str, word: str, capsys: pyte
         {"secrets": []},
         {"variables": {"A=B": "x"}},
         {"variables": {"NUL": "\0"}},
+        {"variables": {"HALF": "\ud800"}},
+        {"secrets": {"HALF": "s3cr3t\udcff"}},
         {"portForwards": {}},
         None,
     ],

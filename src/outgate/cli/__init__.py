@@ -13,7 +13,12 @@ import sys
 from contextlib import suppress
 from typing import Annotated
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:  # plain `outgate` is the mailer, and yet its command is on the path
+    sys.exit(
+        "outgate: the command is not installed: pip install 'outgate[cli]' (the mailer's own: python -m outgate.mailer)"
+    )
 
 from outgate import __version__
 from outgate.cli import (
@@ -82,11 +87,20 @@ def main() -> None:
         sys.exit(NOT_AS_WANTED)
 
 
+def _missing(error: Exception) -> str:
+    """Say what to install, "" if nothing is missing: not every verb is in every extra."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if name in ("", "outgate"):
+        return ""
+    extra = "doctor" if name == "dns" else "sandbox"
+    return f"this needs {name}, which is not installed here: pip install 'outgate[{extra}]'"
+
+
 def _give_up(error: Exception) -> None:
     # Who reads no further, as `head` does, need not be told.
     if not isinstance(error, BrokenPipeError):
         with suppress(OSError):
-            complain(f"{type(error).__name__}: {error} (OUTGATE_DEBUG=1 shows where)")
+            complain(_missing(error) or f"{type(error).__name__}: {error} (OUTGATE_DEBUG=1 shows where)")
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream:

@@ -325,7 +325,7 @@ def _one_form(as_json: bool, as_yaml: bool) -> None:
 def _show(variables: Sequence[Mapping[str, Any]], as_json: bool, as_yaml: bool) -> None:
     rows = [{column: str(each.get(column) or "") for column in _COLUMNS} for each in variables]
     for row in rows:
-        if row["type"] == SECRET:
+        if row["type"] != STRING:
             row["value"] = _MASK
     if as_json:
         print_json(rows)

@@ -146,15 +146,29 @@ def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
         excerpts |= found.excerpts
         files += found.files
         code = max(code, found.exit_code(strict=strict))
-    root = Path.cwd()
+    here = Path.cwd()
+    # A viewer of annotations knows files by their paths in the repository, a person by those from here.
+    top = _top(here)
+    placed = [replace(each, file=os.path.abspath(each.file)) for each in findings]
+    lines = {(os.path.abspath(file), line, column): each for (file, line, column), each in excerpts.items()}
     if form in (None, Form.TEXT):
-        print(annotations.text(findings, excerpts, files=files, root=root), end="")
+        print(annotations.text(findings, excerpts, files=files, root=here), end="")
         if form is None and os.environ.get("GITHUB_ACTIONS") == "true":
-            print(annotations.github(findings, root=root), end="")
+            print(annotations.github(placed, root=top), end="")
+    elif form is Form.JSON:
+        print(annotations.as_json(findings, root=here), end="")
+    elif form is Form.GITHUB:
+        print(annotations.github(placed, root=top), end="")
     else:
-        write = {Form.GITHUB: annotations.github, Form.SARIF: annotations.sarif, Form.JSON: annotations.as_json}
-        print(write[form](findings, root=root), end="")
+        print(annotations.sarif(placed, lines, root=top), end="")
     return code
+
+
+def _top(here: Path) -> Path:
+    """Return the top of the repository that a folder is in, where there is none that of a workflow, or the folder."""
+    repository = next((each for each in (here, *here.parents) if (each / ".git").exists()), None)
+    workspace = Path(os.environ.get("GITHUB_WORKSPACE") or here)
+    return repository or (workspace if here.is_relative_to(workspace) else here)
 
 
 def _asked(

@@ -11,15 +11,17 @@ Not here: which address and token (`choice`), what refusals say (`refusals`).
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import json
 import re
+import socket
 import ssl
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
@@ -61,13 +63,13 @@ class CloudManager:
         self._token = token
         self._headers = {"x-gw-ims-org-id": org_id, "x-api-key": client_id, "Authorization": f"Bearer {token}"}
         self._headers |= {"Accept": "application/json", "User-Agent": "outgate"}
-        handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
+        handlers: list[urllib.request.BaseHandler] = [_NoRedirect(), _Http()]
         if base_url.startswith("https:"):
             try:
                 context = ssl.create_default_context(cafile=ca_file)
             except (OSError, ssl.SSLError) as error:
                 raise Misconfigured(f"{ca_file} holds no certificates that can be used: {error}") from None
-            handlers.append(urllib.request.HTTPSHandler(context=context))
+            handlers.append(_Https(context))
         if loopback:
             # A proxy set for the Internet must not get the token of a server on this machine.
             handlers.append(urllib.request.ProxyHandler({}))
@@ -83,10 +85,10 @@ class CloudManager:
         return _object(self._call("GET", _place(program, environment)), self.where)
 
     def variables(self, program: str, environment: str) -> list[dict[str, Any]]:
-        """Return the variables of an environment; a secret has no `value`, whatever the server sends."""
+        """Return the variables of an environment; what is no plain one has no `value`, whatever the server sends."""
         found = self._list(_place(program, environment) + "/variables", "variables")
         return [
-            {key: value for key, value in each.items() if key != "value" or each.get("type") != "secretString"}
+            {key: value for key, value in each.items() if key != "value" or each.get("type") == "string"}
             for each in found
         ]
 
@@ -161,13 +163,12 @@ class CloudManager:
             data = json.dumps(body).encode("utf-8")
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(self.base_url + path, data, headers, method=method)  # noqa: S310 - see _check_url
-        until = time.monotonic() + _WHOLE_S
         try:
             with self._opener.open(request, timeout=self._timeout) as answer:
-                raw = _read(answer, _ANSWER_OCTETS, until)
+                raw = _read(answer, _ANSWER_OCTETS)
         except urllib.error.HTTPError as error:
             with error:
-                raise _refused(error, until).without([self._token]) from None
+                raise _refused(error).without([self._token]) from None
         except (OSError, ValueError, HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             remedy = "Check the address, and that it is running"
@@ -178,6 +179,56 @@ class CloudManager:
             return json.loads(raw)
         except (ValueError, RecursionError):
             raise _no_api(self.where) from None
+
+
+class _Timed(io.RawIOBase):
+    """What comes from a socket, until the time for the whole answer is over: headers may drip as well as a body."""
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
+        self._sock, self._raw = sock, raw
+        self._step, self._until = sock.gettimeout() or _TIMEOUT_S, time.monotonic() + _WHOLE_S
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer does not end")
+        self._sock.settimeout(min(self._step, left))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Answer(HTTPResponse):
+    def __init__(self, sock: socket.socket, *arguments: Any, **named: Any) -> None:
+        super().__init__(sock, *arguments, **named)
+        self.fp = io.BufferedReader(_Timed(sock, self.fp.detach()))
+
+
+class _Plain(HTTPConnection):
+    response_class = _Answer
+
+
+class _Tls(HTTPSConnection):
+    response_class = _Answer
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(_Plain, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(context=context)
+        self._trusting = context
+
+    def https_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(_Tls, req, context=self._trusting)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -193,7 +244,7 @@ def _place(program: str, environment: str | None = None) -> str:
     return path if environment is None else f"{path}/environment/{quote(environment, safe='')}"
 
 
-def _read(answer: Any, most: int, until: float) -> bytes:
+def _read(answer: Any, most: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while part := answer.read1(65_536):
@@ -201,8 +252,6 @@ def _read(answer: Any, most: int, until: float) -> bytes:
         size += len(part)
         if size > most:
             raise OSError(f"the answer is longer than {most} octets")
-        if time.monotonic() > until:
-            raise TimeoutError("the answer does not end")
     return b"".join(parts)
 
 
@@ -216,10 +265,10 @@ def _no_api(where: str) -> NotReachable:
     return NotReachable(f"what answered at {where} is not a Cloud Manager API: check the address")
 
 
-def _refused(error: urllib.error.HTTPError, until: float) -> Refused:
+def _refused(error: urllib.error.HTTPError) -> Refused:
     """Return a refusal in its own words."""
     try:
-        said = words(_read(error, _REFUSAL_OCTETS, until))
+        said = words(_read(error, _REFUSAL_OCTETS))
     except (OSError, HTTPException):
         said = ""
     return Refused(error.code, said or str(error.reason), str(error.headers.get("x-request-id", ""))[:100])

@@ -97,8 +97,15 @@ def _property(value: str) -> str:
     return _data(_clean(value)).replace(":", "%3A").replace(",", "%2C")
 
 
-def sarif(findings: Sequence[Finding], *, root: str | PurePath = "") -> str:
-    """Return findings as a SARIF 2.1.0 log of one run; `root` is the folder that paths are told from."""
+def sarif(
+    findings: Sequence[Finding],
+    excerpts: Mapping[tuple[str, int, int], Excerpt] = _NO_EXCERPTS,
+    *,
+    root: str | PurePath = "",
+) -> str:
+    """Return findings as a SARIF 2.1.0 log of one run; `root` is the folder that paths are told from.
+
+    Columns are UTF-16 code units, as `excerpts` have them: what viewers count in."""
     used = list(dict.fromkeys(each.rule for each in findings if each.rule in RULES))
     driver = {
         "name": "outgate doctor",
@@ -108,8 +115,10 @@ def sarif(findings: Sequence[Finding], *, root: str | PurePath = "") -> str:
     seen: Counter[str] = Counter()
     run = {
         "tool": {"driver": driver},
-        "columnKind": "unicodeCodePoints",
-        "results": [_result(each, used, root, seen) for each in findings],
+        "columnKind": "utf16CodeUnits",
+        "results": [
+            _result(each, excerpts.get((each.file, each.line, each.column)), used, root, seen) for each in findings
+        ],
     }
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
 
@@ -127,9 +136,12 @@ def _rule(name: str) -> dict[str, Any]:
     }
 
 
-def _result(finding: Finding, rules: list[str], root: str | PurePath, seen: Counter[str]) -> dict[str, Any]:
+def _result(
+    finding: Finding, excerpt: Excerpt | None, rules: list[str], root: str | PurePath, seen: Counter[str]
+) -> dict[str, Any]:
     uri = _uri(_path(finding.file, root))
-    region = {"startLine": finding.line, "startColumn": max(finding.column, 1)} if finding.line else {}
+    column = excerpt.unit if excerpt else max(finding.column, 1)
+    region = {"startLine": finding.line, "startColumn": column} if finding.line else {}
     same = f"{finding.rule}|{uri}|{finding.text}"
     seen[same] += 1  # the line is no part of it: a finding that moves is the same one
     result: dict[str, Any] = {

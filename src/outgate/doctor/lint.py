@@ -88,7 +88,8 @@ def of(configurations: Configurations, known: Known = _NOTHING_KNOWN, *, alone: 
         found += tree_traps.wrong_pids(tree)
     else:
         found += tree_traps.of(tree)
-        found = [each for each in found if each.rule != _IN_DEBUG or not tree_traps.never_in_production(tree, each)]
+        counted = tree_traps.in_production(tree)
+        found = [each for each in found if each.rule != _IN_DEBUG or each.file in counted]
     findings = sorted(set(found), key=lambda each: (each.file, each.line, each.column, each.rule, each.text))
     return Linted(findings, _excerpts(findings, files, readable), len(files))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from outgate.doctor.names import TUNNEL_VARIABLE
 from outgate.doctor.report import Finding
 from outgate.doctor.rules import RULES, STATES
-from outgate.doctor.source import Source, named_secret
+from outgate.doctor.source import Source, like_a_secret, named_secret
 from outgate.mailer.config import Forward, Forwards
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.interpolate import explain
@@ -160,7 +160,7 @@ class Look:
 
     def renamed(self, at: Property, name: str) -> str:
         """Return the line with another name; "" if its value must not be shown."""
-        if named_secret(at.name) or named_secret(name):
+        if like_a_secret(at.name) or named_secret(name):
             return ""
         value = list(at.value.value) if isinstance(at.value.value, tuple) else at.value.value
         return self.line_of(at, name, value)

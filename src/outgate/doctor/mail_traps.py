@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from outgate.doctor.look import MAIL_PORTS, TUNNEL_PORTS, Look
 from outgate.doctor.names import HOST, MAIL_PROPERTIES, MAIL_SWITCHES, SECRETS, TUNNEL_VARIABLE
 from outgate.doctor.report import Finding
-from outgate.doctor.written import near, scan
+from outgate.doctor.written import SOURCES, near, scan
 from outgate.mailer.config import Forward
 from outgate.mailer.osgi import Property
 from outgate.mailer.target import TUNNEL
@@ -23,6 +23,7 @@ from outgate.mailer.values import Scalar
 
 _FRAMEWORKS = re.compile(r"[.:]|service\.|component\.|felix\.|sling\.|jcr:|webconsole\.", re.IGNORECASE)
 _ADDRESS = re.compile(r"[^\s@<>()\[\],;:\"\\]{1,64}@(?:[^\s@<>()\[\],;:\"\\.]{1,63}\.)*[^\s@<>()\[\],;:\"\\.]{1,63}")
+_OF_A_BUILD = re.compile(r"\$[\[({][A-Za-z][\w.\-]*[\])}]")  # ${smtp.password}: a build puts something in its place
 _UNUSED = "value not used"  # the vendor's sample for OAuth
 # What guides call them: the property of the OAuth provider, or of the mail service, that is meant.
 _INVENTED = {
@@ -65,7 +66,9 @@ def host(look: Look) -> Iterator[Finding]:
     at = setting.written
     change = look.line(at, HOST)
     value = at.value.value
-    if setting.literal:
+    if isinstance(value, tuple):
+        yield look.find("host-not-tunnel", "smtp.host is a list, and one server is needed", at=at, change=change)
+    elif setting.literal:
         misspelt = isinstance(value, str) and next(near(value, every=True), None) is not None
         blank = setting.text is not None and is_blank(setting.text)
         if setting.text is not None and not look.is_tunnel(setting.text) and not misspelt and not blank:
@@ -88,7 +91,8 @@ def port_is_a_number(look: Look) -> Iterator[Finding]:
     setting = look.setting("smtp.port")
     if setting is None:
         if look.through_tunnel:
-            change = f'"smtp.port": {_suggested(look, 465)},'
+            # What smtp.ssl says now is kept.
+            change = f'"smtp.port": {_suggested(look, 465 if look.flag("smtp.ssl") else 587)},'
             yield look.find("port-missing", "smtp.port is not there: it is 25 then", change=change)
         return
     at, text = setting.written, setting.text
@@ -96,7 +100,7 @@ def port_is_a_number(look: Look) -> Iterator[Finding]:
     if text is not None and not (look.port is not None and 25 <= look.port <= 65535):
         wrong = True
     if wrong:
-        digits = (text or "").strip()
+        digits = " ".join(map(str, value) if isinstance(value := at.value.value, tuple) else (text or "",)).strip()
         number = int(digits) if re.fullmatch(r"[0-9]{1,5}", digits) else 0
         change = _port_line(look, at, number) if 25 <= number <= 65535 else ""
         yield look.find("port-not-number", "smtp.port is no number from 25 to 65535", at=at, change=change)
@@ -188,10 +192,23 @@ def tls(look: Look) -> Iterator[Finding]:
     if destination not in MAIL_PORTS or ssl is (destination == 465):
         return
     wanted = destination == 465
+    if wanted and look.flag("oauth.flow"):
+        yield _port_of_oauth(look, rule, leads)
+        return
     at = look.properties.get("smtp.ssl")
     change = look.line(at, wanted) if at else f'"smtp.ssl": {str(wanted).lower()},'
     said = f"{leads}, which wants smtp.ssl {str(wanted).lower()}"
     yield look.find(rule, said, at=at or look.properties.get("smtp.port"), change=change)
+
+
+def _port_of_oauth(look: Look, rule: str, leads: str) -> Finding:
+    """Tell of port 465 with smtp.ssl false: with OAuth it is the port that is to be changed (`oauth-tls`)."""
+    at, port = look.properties["smtp.port"], _suggested(look, 587)
+    known = look.known.forwards is None or look.known.forwards.by_port.get(port) is not None
+    change = _port_line(look, at, port) if known else ""
+    remedy = "Use a port of the tunnel that leads to 587: with OAuth smtp.ssl is false."
+    said = f"{leads}, which wants smtp.ssl true, and OAuth wants it false"
+    return look.find(rule, said, at=at, change=change, remedy=remedy)
 
 
 def both_kinds_of_tls(look: Look) -> Iterator[Finding]:
@@ -244,9 +261,12 @@ def is_blank(text: str) -> bool:
 def is_clear(value: Scalar | tuple[Scalar, ...]) -> bool:
     """Say whether a value that shall be a secret stands in the file itself."""
     text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    if not text.strip() or is_blank(text):
+    if not text.strip() or is_blank(text) or _OF_A_BUILD.fullmatch(text):
         return False
-    return not re.search(r"\$[\[({]|\[(?:env|secret):", text)
+    scanned = scan(text)
+    if any(each.closed and each.source in SOURCES for each in scanned):
+        return False
+    return not any(each.certain for each in near(text, every=True, scanned=scanned))
 
 
 def login(look: Look) -> Iterator[Finding]:

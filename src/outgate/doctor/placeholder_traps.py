@@ -30,6 +30,7 @@ _VENDORS = frozenset(
 )
 _NO_DIRECTIVES = "Give the inner placeholder no directives."
 _DOCUMENTED = "EMAIL_USERNAME"
+_MOST_DIRECTIVES = 50  # of one placeholder: it has three, and a hostile one could have any number
 
 
 def of(look: Look, *, every: bool) -> Iterator[Finding]:
@@ -117,7 +118,7 @@ def directives(look: Look, at: Property, text: str, each: Written) -> Iterator[F
         yield look.find("unescaped-semicolon", said, at=at, near=_raw(text, each), remedy=_NO_DIRECTIVES)
         return
     before = ""
-    for directive in each.directives:
+    for directive in each.directives[:_MOST_DIRECTIVES]:
         if directive.name in DIRECTIVES:
             before = directive.name
             continue

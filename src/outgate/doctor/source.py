@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import lru_cache
 
 from outgate.doctor.names import MAIL_PROPERTIES, OAUTH_PROPERTIES
 from outgate.doctor.written import WORDS
@@ -24,31 +26,55 @@ _SECRET = re.compile(
 _ADDRESS = re.compile(r"(?:url|uri|endpoint|host|port|type|name|file|path|dir|expir\w*|enabled|length|id)$", re.I)
 _SPACE = re.compile(r"(?:[ \t\r\n]|//[^\n]*|/\*.*?\*/)*", re.S)
 _PLACEHOLDER = re.compile(rf"\$[\[{{(](?i:{WORDS})[:.](?P<name>[A-Z_][A-Z0-9_]*)(?P<rest>;[^\[\]\"\n]*)?[\]}})]?")
-_SECRET_DEFAULT = re.compile(r"\$\[secret:[^;\[\]\n]*;(?P<rest>[^\]\n]*)")
-_USERINFO = re.compile(r"(?<=://)[^/@\s\"]+(?=@)")
+# A placeholder with something behind the variable's name: a default, in whichever way it is written.
+_MORE = re.compile(r'\$[\[{(](?P<name>[^;:\[\]"\n]{0,60}:[^;:\[\]"\n]{0,120}|[^;:\[\]"\n]{0,120}(?=;|:-))[;:]')
+_REST = re.compile(r'(?:[^"\\\n]|\\.)*')
+_USERINFO = re.compile(r"(?<=://)[^/@\s\"]+(?=@)|(?<=:)[^:/@\s\"]+(?=@)")
+# A name that is nearly that of a secret: smtp.pasword, clientSercet. Words of these, by their letters.
+_MISSPELT = re.compile(r"[a-z]{5,12}")
+_WORDS_OF_SECRETS = tuple("".join(sorted(word)) for word in ("password", "passwort", "secret", "token"))
 _TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"?|//[^\n]*|/\*.*?(?:\*/|\Z)', re.S)
 _WORD = re.compile(rf"{_PLACEHOLDER.pattern}|(?P<word>[^\s{{}}\[\],:\"']+(?:[ \t]+[^\s{{}}\[\],:\"']+)*)")
+_SHORT = re.compile(r"(?:^|[._\-])(?:pw|pass|auth|authentication|login)$", re.I)
 _HIDDEN = "****"
 _ROOM = 160
 
-# What may be shown of a line that may hold a secret and cannot be understood.
+# What may be shown of a line that cannot be understood.
 _INNOCENT = frozenset(
     name.lower()
-    for name in (*MAIL_PROPERTIES, *OAUTH_PROPERTIES, "true", "false", "null", "none", "yes", "no", "on", "off")
+    for name in (
+        *(*MAIL_PROPERTIES, *OAUTH_PROPERTIES),
+        *("string", "integer", "int", "long", "boolean", "double", "float"),
+        *("true", "false", "null", "none", "yes", "no", "on", "off"),
+    )
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """A line as it may be shown, and before which of its characters (from 0) the caret goes."""
+    """A line as it may be shown, and before which of its characters (from 0) the caret goes.
+
+    `unit` is the place's column in the file in UTF-16 code units (from 1), which editors count."""
 
     line: str
     caret: int
+    unit: int = 1
 
 
 def named_secret(name: str) -> bool:
     """Say whether a name, of a property or of a variable, says that the value is a secret."""
     return _SECRET.search(name) is not None and _ADDRESS.search(name) is None
+
+
+@lru_cache(maxsize=4096)
+def like_a_secret(name: str) -> bool:
+    """Say whether a name is nearly one of a secret, misspelt: its value must not be shown either."""
+    if named_secret(name) or _SHORT.search(name):
+        return True
+    if _ADDRESS.search(name):
+        return False
+    words = _MISSPELT.findall(re.sub(r"([a-z])([A-Z])", r"\1 \2", name[:100]).lower())
+    return any(get_close_matches("".join(sorted(word)), _WORDS_OF_SECRETS, 1, 0.85) for word in words)
 
 
 def only_a_placeholder(text: str) -> bool:
@@ -118,21 +144,32 @@ class Source:
         for each in properties:
             start = self.offset(each.value_at)
             structured = self.text[start : start + 1] in ("{", "[")
-            if not (named_secret(each.name) or structured):
+            secret = like_a_secret(each.name)
+            if not (secret or structured):
                 continue
             end = self.end(start)
-            if structured and not named_secret(each.name) and not _SECRET.search(self.text, start, end):
+            if structured and not secret and not _SECRET.search(self.text, start, end):
                 continue
             alone = _PLACEHOLDER.fullmatch(self.text, start + 1, end - 1)
             if alone is None:
                 found.append((start + 1, end - 1) if self.text[start : start + 1] == '"' else (start, end))
             elif alone["rest"]:
                 found.append((alone.start("rest") + 1, alone.end("rest")))
-        found += [match.span("rest") for match in _SECRET_DEFAULT.finditer(self.text)]
+        found += self._defaults()
         for token in _TOKEN.finditer(self.text):
             if token[0].startswith("/") and _SECRET.search(token[0]):
                 found.append((token.start() + 2, token.end()))
         return found
+
+    def _defaults(self) -> Iterator[tuple[int, int]]:
+        """Give what stands in placeholders of secrets behind their names, to the end of the string."""
+        at = 0
+        for each in _MORE.finditer(self.text):
+            if each.end() < at or not _SECRET.search(each["name"]):
+                continue
+            rest = _REST.match(self.text, each.end())
+            at = rest.end() if rest else each.end()
+            yield each.end(), at - self.text[each.end() : at].endswith(("]", "}", ")"))
 
     def excerpt(self, line: int, column: int, properties: Iterable[Property] | None) -> Excerpt | None:
         """Return a line as it may be shown, None if there is none; `properties` are the file's, None if it cannot be
@@ -142,23 +179,23 @@ class Source:
         text = self._lines[line - 1]
         start = self.offset(Place(line, 1))
         if properties is None:
-            spans = list(self._doubtful(text, start))
+            spans = list(_doubtful(text))
         else:
             pieces = self._pieces = self.secrets(properties) if self._pieces is None else self._pieces
             spans = [(max(a - start, 0), min(b - start, len(text))) for a, b in pieces]
         spans += [match.span() for match in _USERINFO.finditer(text)]
-        return _windowed(*_masked(text, [(a, b) for a, b in spans if a < b], column - 1))
+        shown = _windowed(*_masked(text, [(a, b) for a, b in spans if a < b], column - 1))
+        return replace(shown, unit=column + sum(sign > "\uffff" for sign in text[: max(column - 1, 0)]))
 
-    def _doubtful(self, text: str, start: int) -> Iterator[tuple[int, int]]:
-        """Give what must not be shown of a line of a file that cannot be read."""
-        if not _SECRET.search(self.text, 0, start + len(text)):
-            return
-        for match in _WORD.finditer(text):
-            if match["word"]:
-                if match["word"].lower() not in _INNOCENT:
-                    yield match.span()
-            elif match["rest"]:
-                yield match.start("rest") + 1, match.end("rest")
+
+def _doubtful(line: str) -> Iterator[tuple[int, int]]:
+    """Give what must not be shown of a line of a file that cannot be read."""
+    for match in _WORD.finditer(line):
+        if match["word"]:
+            if match["word"].lower() not in _INNOCENT:
+                yield match.span()
+        elif match["rest"]:
+            yield match.start("rest") + 1, match.end("rest")
 
 
 def _masked(text: str, spans: list[tuple[int, int]], caret: int) -> tuple[str, int]:

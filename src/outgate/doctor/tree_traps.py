@@ -29,6 +29,7 @@ SERVICES = ("author", "publish")
 ENVIRONMENTS = ("dev", "rde", "stage", "prod")
 COMBINATIONS = tuple(product(SERVICES, ENVIRONMENTS))
 SUPPORTED = frozenset([(), *((mode,) for mode in (*SERVICES, *ENVIRONMENTS)), *COMBINATIONS])
+_NAMED = 5  # of the files that tie with one
 _BY_CONTENT = {frozenset(modes): modes for modes in SUPPORTED}
 
 
@@ -42,6 +43,12 @@ class Tree:
     old: Sequence[OldFile] = ()
     oddities: Sequence[Oddity] = ()
     looks: Mapping[str, Look] = field(default_factory=dict[str, Look])
+    taken: frozenset[str] = field(init=False, repr=False)
+    """Names of files and folders that are there already."""
+
+    def __post_init__(self) -> None:
+        names = [each.where for each in (*self.files, *self.old)]
+        self.taken = frozenset(names) | {str(PurePosixPath(name).parent) for name in names}
 
 
 def of(tree: Tree) -> Iterator[Finding]:
@@ -71,10 +78,10 @@ def meant_pid(pid: str) -> str:
     return OAUTH if last in ("oauthconfigurationproviderimpl", "oauthconfigurationprovider") else ""
 
 
-def never_in_production(tree: Tree, finding: Finding) -> bool:
-    """Say whether a file counts for no production environment: another one with more run modes does."""
+def in_production(tree: Tree) -> frozenset[str]:
+    """Return where the mail service's files are that count for production: another one may have more run modes."""
     chosen = _Chosen([file for file in tree.files if file.pid == MAIL])
-    return all(finding.file not in chosen.winners(MAIL, modes) for modes in COMBINATIONS if "prod" in modes)
+    return frozenset(where for modes in COMBINATIONS if "prod" in modes for where in chosen.winners(MAIL, modes))
 
 
 def _find(rule: str, text: str, where: str, change: str = "", remedy: str = "") -> Finding:
@@ -82,9 +89,18 @@ def _find(rule: str, text: str, where: str, change: str = "", remedy: str = "") 
     return Finding(found.hop, STATES[found.level], text, rule, remedy or found.remedy, change, where, 1, 1)
 
 
-def _move(old: str, new: str) -> str:
-    """Return the command that renames; "" inside a package."""
-    return f"git mv {shlex.quote(old)} {shlex.quote(new)}" if "!" not in old and old.isprintable() else ""
+def _move(tree: Tree, old: str, new: str) -> str:
+    """Return the command that renames; "" inside a package, and if the new name is taken (a folder would be moved into
+    the other one)."""
+    fit = "!" not in old and old.isprintable() and new not in tree.taken
+    return f"git mv {shlex.quote(old)} {shlex.quote(new)}" if fit else ""
+
+
+def _copy(old: str, new: str) -> str:
+    """Return the command that puts a copy into a folder that need not be there yet; "" inside a package."""
+    folder = str(PurePosixPath(new).parent)
+    fit = "!" not in old and old.isprintable()
+    return f"mkdir -p {shlex.quote(folder)} && cp {shlex.quote(old)} {shlex.quote(folder)}/" if fit else ""
 
 
 class _Chosen:
@@ -128,7 +144,7 @@ def wrong_pids(tree: Tree) -> Iterator[Finding]:
             said = (
                 "the service's PID has no name behind it" if file.pid.startswith(meant) else "no service has this PID"
             )
-            yield _find("wrong-pid", f"{said}; it is {meant}", file.where, _move(file.where, str(new)))
+            yield _find("wrong-pid", f"{said}; it is {meant}", file.where, _move(tree, file.where, str(new)))
 
 
 def other_formats(tree: Tree) -> Iterator[Finding]:
@@ -147,7 +163,7 @@ def never_read(tree: Tree) -> Iterator[Finding]:
     for each in tree.oddities:
         if each.kind == "name":
             new = PurePosixPath(each.where).with_name(each.remedy.removeprefix("rename it to "))
-            yield _find("file-name", f"the file {each.text}", each.where, _move(each.where, str(new)))
+            yield _find("file-name", f"the file {each.text}", each.where, _move(tree, each.where, str(new)))
         elif each.kind == "place":
             yield _find("folder-none", f"the file {each.text}", each.where)
 
@@ -164,7 +180,7 @@ def folders(tree: Tree) -> Iterator[Finding]:
         meant = _BY_CONTENT.get(frozenset(mode.lower() for mode in file.run_modes))
         if meant is not None:
             right = PurePosixPath(folder).with_name(".".join((run_modes.FOLDER, *meant)))
-            yield _find("folder-order", said, file.where, _move(folder, str(right)))
+            yield _find("folder-order", said, file.where, _move(tree, folder, str(right)))
         else:
             remedy = f"{remedy[:1].upper()}{remedy[1:]}{'' if remedy.endswith('?') else '.'}" if remedy else ""
             yield _find("folder-unsupported", said, file.where, remedy=remedy)
@@ -184,8 +200,10 @@ def ties(chosen: _Chosen) -> Iterator[Finding]:
             if folder:
                 old = PurePosixPath(names[0])
                 new = old.parent.with_name(folder) / old.name
-                change = _move(names[0], str(new))
-            others = ", ".join(names[1:])
+                # A copy: for its other run modes the file goes on to count where it is.
+                change = _copy(names[0], str(new))
+            others = ", ".join(names[1 : 1 + _NAMED])
+            others += f" and {len(names) - 1 - _NAMED} more" if len(names) > 1 + _NAMED else ""
             yield _find("folders-tie", f"{others} matches {'; '.join(modes)} equally well", names[0], change)
 
 

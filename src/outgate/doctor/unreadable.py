@@ -13,22 +13,23 @@ import re
 from outgate.doctor.names import SECRETS
 from outgate.doctor.report import Finding
 from outgate.doctor.rules import RULES, STATES
-from outgate.doctor.source import Source, named_secret, only_a_placeholder
+from outgate.doctor.source import Source, like_a_secret, only_a_placeholder
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.osgi import OsgiError, Place
 from outgate.mailer.values import known
 
 _NAME = re.compile(r"(?P<name>[A-Za-z_][\w.\-]{0,60})[ \t]*[:=][ \t]*(?P<rest>[^\n\r]*)")
 _KEY_BEFORE = re.compile(
-    r'"(?P<name>[^":\n]{1,100}):(?P<type>[A-Za-z]{1,20}(?:\[\])?)"\s{0,40}:\s{0,40}(?:\[[^\[\]]{0,400})?$'
+    r'"(?P<name>[^":\n]{1,100}):(?P<type>[A-Za-z]{1,20}(?:\[\])?)"\s{0,400}:\s{0,400}(?:\[(?P<before>[^\[\]]{0,400}))?$'
 )
 _MEMBER = re.compile(r'\s*"(?P<name>[^"\n]{1,100})"[ \t]*:[ \t]*(?P<value>"(?:[^"\\\n]|\\.)*"|[\w.+\-]+)[ \t]*$')
+_COMMENT = re.compile(r'"(?:[^"\\\n]|\\.)*"?|//[^\n]*|/\*.*?(?:\*/|\Z)', re.S)
 _CLOSED = re.compile(r'["\w\]}]\s*$')
 
 
 def unreadable(file: ConfigFile, error: OsgiError) -> Finding:
     """Return the finding for a file that its reader refuses."""
-    source = Source(file.data.decode("utf-8", "replace"))
+    source = Source(_COMMENT.sub(_blanked, file.data.decode("utf-8", "replace")))
     place = Place(max(error.line, 1), max(error.column, 1))
     rule, change = _told(source, source.offset(place))
     found = RULES[rule]
@@ -37,19 +38,24 @@ def unreadable(file: ConfigFile, error: OsgiError) -> Finding:
     )
 
 
+def _blanked(token: re.Match[str]) -> str:
+    """Return a comment as blanks, of which nothing is told; a string as it is."""
+    return token[0] if token[0].startswith('"') else re.sub(r"[^\n]", " ", token[0])
+
+
 def _told(source: Source, at: int) -> tuple[str, str]:
     text = source.text
     before = text[max(at - 1000, 0) : at]
     if re.match(r"null\b", text[at : at + 5]):
         return "null-value", ""
+    typed = _KEY_BEFORE.search(before)
+    if typed and text[at : at + 1] == "[" and "$[" in text[at : source.end(at)]:
+        return "typed-placeholder", ""
     if text[at : at + 1] == '"':
-        typed = _KEY_BEFORE.search(before)
         value = source.string(at)
         if typed and "$[" in value:
-            comma = "," if text[source.end(at) :][:1] == "," else ""
-            change = _untyped(typed["name"], typed["type"], value)
-            return "typed-placeholder", f"{change}{comma}" if change else ""
-        is_name = re.match(r"\s*:", text[source.end(at) :][:20]) is not None
+            return "typed-placeholder", _untyped(source, at, typed, value)
+        is_name = re.match(r"\s*:", text[source.end(at) :][:400]) is not None
         if is_name and "$[" in value:
             return "placeholder-in-name", ""
         if is_name and _again(text[:at], value.partition(":")[0]):
@@ -63,11 +69,20 @@ def _told(source: Source, at: int) -> tuple[str, str]:
     return "unreadable", ""
 
 
-def _untyped(name: str, type_name: str, value: str) -> str:
+def _untyped(source: Source, at: int, typed: re.Match[str], value: str) -> str:
+    """Return the line with the type in the placeholder, with the comma that it has; "" for a list of more than that
+    placeholder."""
+    name, type_name, end = typed["name"], typed["type"], source.end(at)
+    if typed["before"] is not None:
+        closed = re.compile(r"\s*\]").match(source.text, end)
+        if typed["before"].strip() or not closed:
+            return ""
+        end = closed.end()
     whole = re.fullmatch(r"\$\[(?:env|secret):[A-Za-z_]\w*(?P<more>;[^\[\]]*)?\]", value)
-    if not whole or "type=" in value or not known(type_name) or (named_secret(name) and whole["more"]):
+    if not whole or "type=" in value or not known(type_name) or (like_a_secret(name) and whole["more"]):
         return ""
-    return f'"{name}": "{value[:-1]};type={type_name}]"'
+    comma = re.compile(r"\s*,").match(source.text, end)
+    return f'"{name}": "{value[:-1]};type={type_name}]"{"," if comma else ""}'
 
 
 def _again(before: str, name: str) -> bool:
@@ -79,7 +94,7 @@ def _quoted(name: str, rest: str) -> str:
     value = rest.rstrip()
     comma = "," if value.endswith(",") else ""
     bare = value.removesuffix(",").strip()
-    if named_secret(name) and not only_a_placeholder(bare.strip('"')):
+    if like_a_secret(name) and not only_a_placeholder(bare.strip('"')):
         bare = f'"{SECRETS[name]}"' if name in SECRETS else ""
     elif not re.fullmatch(r'"(?:[^"\\]|\\.)*"|[\[{]|true|false|-?[0-9]+', bare):
         bare = ""
@@ -89,6 +104,6 @@ def _quoted(name: str, rest: str) -> str:
 def _with_comma(before: str) -> str:
     line = before[before.rfind("\n") + 1 :]
     member = _MEMBER.fullmatch(line)
-    if not member or (named_secret(member["name"]) and not only_a_placeholder(member["value"].strip('"'))):
+    if not member or (like_a_secret(member["name"]) and not only_a_placeholder(member["value"].strip('"'))):
         return ""
     return f"{line.strip()},"

@@ -39,6 +39,10 @@ _OTHER_BRACKETS = re.compile(
 _NEAR_BODY = re.compile(
     rf"\s*(?P<source>{WORDS})\s*(?P<sign>[:.=/_ ])\s*(?P<name>[A-Za-z_]\w*)(?P<rest>.*)", re.I | re.S
 )
+# [env:X], env:X], $ [env:X], %[env:X], #[env:X] for a whole value; and $env[X].
+_OTHER_BEGINNING = re.compile(
+    rf"(?!\$\[)(?:[$%#@&]?[ ]?\[)?(?:[$%#@&][ ]?)?({WORDS})[:\[]([A-Za-z_]\w*)(;[^\[\]]*)?\]", re.IGNORECASE
+)
 _SIGN = re.compile(r"\$\[|[\[\]]")
 _DIVIDERS = re.compile(r"[;\[\]]")
 _DEEPEST = 50
@@ -131,8 +135,10 @@ def near(text: str, *, every: bool, scanned: list[Written] | None = None) -> Ite
             continue
         body = text[each.start + 2 : each.end - (1 if each.closed else 0)]
         if each.source in SOURCES:
-            if not each.closed and each.plain:
-                yield Near(each.start, each.end, "its ] is missing", f"$[{each.source}:{each.name}]")
+            name = each.name.rstrip(")}")
+            if not each.closed and valid_name(name):
+                why = "its ] is missing" if name == each.name else "it ends with another bracket than ]"
+                yield Near(each.start, each.end, why, f"$[{each.source}:{name}]")
             continue
         match = _NEAR_BODY.fullmatch(body)
         if match:
@@ -149,9 +155,9 @@ def near(text: str, *, every: bool, scanned: list[Written] | None = None) -> Ite
         if (dollar or match["open"] == "{") and (dollar or match.span() == (0, len(text))):
             meant = _meant(_source(match["source"]), match["name"], match["rest"])
             yield Near(match.start(), match.end(), "its brackets are not $[ and ]", meant)
-    match = re.fullmatch(rf"\[?({WORDS}):([A-Za-z_]\w*)\]", text, re.IGNORECASE)
-    if match and every:
-        yield Near(0, len(text), "it does not begin with $[", _meant(_source(match[1]), match[2], ""))
+    match = _OTHER_BEGINNING.fullmatch(text) if every else None
+    if match:
+        yield Near(0, len(text), "it does not begin with $[", _meant(_source(match[1]), match[2], match[3]))
 
 
 def valid_name(name: str) -> bool:
@@ -163,9 +169,9 @@ def _source(written: str) -> str:
     return _ALIASES.get(written.lower(), written.lower())
 
 
-def _meant(source: str, name: str, rest: str) -> str:
+def _meant(source: str, name: str, rest: str | None) -> str:
     """Return the placeholder; of its directives only a default that names the tunnel is kept."""
-    default = ";default=proxy.tunnel" if "proxy.tunnel" in rest else ""
+    default = ";default=proxy.tunnel" if rest and "proxy.tunnel" in rest else ""
     return f"$[{source}:{name}{default}]"
 
 

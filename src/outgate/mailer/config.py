@@ -11,6 +11,7 @@ placeholders (`mailer.properties`), port forwards (`mailer.forwards`).
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outgate.base.log import Log
 from outgate.mailer.folders import open_configurations
 from outgate.mailer.forwards import Forward, Forwards, forwards_from
 from outgate.mailer.interpolate import Source, secrets_of
@@ -68,7 +68,7 @@ _EVERYWHERE = ("service.", "component.", "felix.", "jcr:")  # names that any con
 _HOST = re.compile(r"[A-Za-z0-9:._\-\u0080-\U0010ffff]{1,255}")
 _LITERAL = re.compile(r"\$\[(?:env|secret|prop|conf):.*\]", re.DOTALL)
 _MOST_NOTICED = 50
-_log = Log("outgate.mailer")
+_log = logging.getLogger("outgate.mailer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +121,14 @@ def load(
     What is noticed is a warning in the log."""
     source = secrets_from(secrets, env)
     if isinstance(source, SecretFiles) and source.missing:
-        _log.warning("mail.directory_missing", directories=[*map(str, source.missing)])
+        _log.warning("no secrets are read from %s: no such directory", ", ".join(map(str, source.missing)))
     try:
         file = open_configurations(path, PID).resolve(PID, run_modes)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
     config = config_of(properties_of(file, env=env, secrets=source), classic=classic)
     for notice in config.noticed:
-        _log.warning("mail.property_noticed", text=str(notice))
+        _log.warning("%s", notice)
     return config
 
 

@@ -3,7 +3,8 @@
 Standards: Django's own SMTP backend, whose counts, silences and exceptions these are.
 Promises: recipients of the envelope are exactly `recipients()`; a message goes as Django writes it; connections are
 kept across messages, threads and backends of a process (all with the same settings share one `MailService`), never
-across a fork; Django's placeholders for an unset From (`webmaster@localhost`) become from.address.
+across a fork; Django's placeholders for an unset From (`webmaster@localhost`) become from.address; what is raised
+brings no frames along that hold the environment or a secret, for Django's page of an error shows their variables.
 Dangers: a wrong configuration is told when a backend is made, and is no silence for `fail_silently=False` only.
 Not here: sending (`mailer.client`), Django.
 
@@ -14,13 +15,13 @@ from __future__ import annotations
 
 import atexit
 import copy
+import dataclasses
 import logging
 import os
 import smtplib
 import threading
 from collections.abc import Mapping, Sequence
 from email import message_from_bytes
-from email.errors import NonASCIILocalPartDefect, ObsoleteHeaderDefect
 from email.generator import BytesGenerator
 from email.headerregistry import Address
 from email.message import EmailMessage as ModernMessage
@@ -38,7 +39,7 @@ from outgate.mailer.errors import MessageError, SendFailed
 from outgate.mailer.limits import Limits
 from outgate.mailer.result import SendRefused, SendResult
 from outgate.mailer.values import ConfigError
-from outgate.mailer.writing import address_field
+from outgate.mailer.writing import address_field, faulty
 from outgate.smtp.connecting import ClientTimeouts
 
 if TYPE_CHECKING:
@@ -47,10 +48,23 @@ if TYPE_CHECKING:
 __all__ = ["EmailBackend", "LoginRefused", "MessageRefused", "ServerNotReached", "close_connections"]
 
 SETTING = "OUTGATE_MAILER"
-_OPTIONS = ("path", "run_modes", "env", "secrets", "forwards", "tls_names", "cafile", "classic", "timeouts", "limits")
+_OPTIONS = (
+    "path",
+    "run_modes",
+    "env",
+    "secrets",
+    "forwards",
+    "tls_names",
+    "cafile",
+    "classic",
+    "timeouts",
+    "limits",
+    "tokens",
+    "debug",
+)
 _EXAMPLE = f'{SETTING} = {{"path": BASE_DIR / "osgiconfig", "run_modes": ["author", "dev"]}}'
+_LONGEST_ADDRESS = 1000  # signs, with the name in it
 _UNSET_FROM = (global_settings.DEFAULT_FROM_EMAIL, global_settings.SERVER_EMAIL)
-_NO_FAULTS = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)
 _log = logging.getLogger("outgate.mailer.django")
 _telling = threading.local()
 
@@ -104,9 +118,8 @@ class EmailBackend(BaseEmailBackend):
         super().__init__(fail_silently=fail_silently)
         self._service: MailService | None = None
         self._opened = False
-        self._options = _options(options)
         try:
-            self._service = _service(self._options)
+            self._service = _service(_options(options))
         except ConfigError as error:
             self._unusable(error)
 
@@ -158,23 +171,23 @@ class EmailBackend(BaseEmailBackend):
             recipients = [_addr_spec("recipients", str(each)) for each in email_message.recipients()]
             result = _sent(service, email_message, sender, recipients)
         except MessageError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(str(error)) from None
         except SendFailed as error:
-            raise ServerNotReached(error) from error
+            raise ServerNotReached(error) from None
         cast("Any", given).outgate_result = result
         try:
             result.raise_for_refusal()
         except SendRefused as error:
             if result.stage == "auth":
-                raise LoginRefused(error) from error
+                raise LoginRefused(error) from None
             if not any(reply.ok for reply in result.recipients.values()):
-                raise MessageRefused(error) from error
+                raise MessageRefused(error) from None
             _tell("a mail was not taken for everybody", error)
         return 1
 
     def _unusable(self, error: ConfigError) -> None:
         if not self.fail_silently:
-            raise ImproperlyConfigured(str(error)) from error
+            raise ImproperlyConfigured(str(error)) from None
         _tell("no mail can be sent", error)
 
 
@@ -252,9 +265,10 @@ def _with_sender(email_message: EmailMessage, from_address: str) -> EmailMessage
 
 
 def _addr_spec(name: str, text: str) -> str:
+    if len(text) > _LONGEST_ADDRESS:  # reading takes the square of the time
+        raise MessageError(f"in {name} is an address longer than {_LONGEST_ADDRESS} signs")
     header = address_field("To", text)
-    faults = [each for each in cast("Any", header).defects if not isinstance(each, _NO_FAULTS)]
-    if faults or len(header.addresses) != 1 or len(header.groups) != 1 or not header.addresses[0].domain:
+    if faulty(header) or len(header.addresses) != 1 or len(header.groups) != 1 or not header.addresses[0].domain:
         raise MessageError(f"in {name} is something that is not one address")
     return header.addresses[0].addr_spec
 
@@ -267,25 +281,28 @@ _MOST = 16
 
 
 def _options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `MailService.load` is given. Raises `ImproperlyConfigured`."""
+    """Return what `MailService.load` is given. Raises `ConfigError`."""
     known = getattr(settings, SETTING, {})
     if not isinstance(known, Mapping):
-        raise ImproperlyConfigured(f"{SETTING} must be a dictionary: {_EXAMPLE}")
+        raise ConfigError(f"{SETTING} must be a dictionary: {_EXAMPLE}")
     used = {**cast("Mapping[str, Any]", known), **{name: value for name, value in given.items() if value is not None}}
     for name in used:
         if name in ("username", "password"):
-            raise ImproperlyConfigured(
+            raise ConfigError(
                 f"{name} (auth_user, auth_password) is not taken: user and password are smtp.user and smtp.password"
                 " of the configuration"
             )
         if name not in _OPTIONS:
-            raise ImproperlyConfigured(f"{SETTING} knows no {name}: expected {', '.join(_OPTIONS)}")
+            raise ConfigError(f"{SETTING} knows no {name}: expected {', '.join(_OPTIONS)}")
     if not used.get("path"):
-        raise ImproperlyConfigured(f"{SETTING} needs the path of the configuration: {_EXAMPLE}")
+        raise ConfigError(f"{SETTING} needs the path of the configuration: {_EXAMPLE}")
     seconds = getattr(settings, "EMAIL_TIMEOUT", None)
     if "timeouts" not in used and seconds is not None:
         names = ("connect", "handshake", "reply", "final", "content")
-        used["timeouts"] = dict.fromkeys(names, float(seconds))
+        try:
+            used["timeouts"] = dict.fromkeys(names, float(seconds))
+        except (TypeError, ValueError):
+            raise ConfigError("expected seconds, or None", name="EMAIL_TIMEOUT") from None
     return used
 
 
@@ -306,14 +323,27 @@ def _service(options: dict[str, Any]) -> MailService:
 def _load(options: dict[str, Any]) -> MailService:
     given = dict(options)
     path = given.pop("path")
-    modes = given.pop("run_modes", ())
+    modes = given.pop("run_modes", None) or ()
+    for name, kind in (("timeouts", ClientTimeouts), ("limits", Limits)):
+        if given.get(name) is not None:
+            given[name] = _made(name, kind, given[name])
     try:
-        for name, kind in (("timeouts", ClientTimeouts), ("limits", Limits)):
-            if isinstance(given.get(name), Mapping):
-                given[name] = kind(**given[name])
-    except (TypeError, ValueError) as error:
+        return MailService.load(path, modes, **given)
+    except (TypeError, AttributeError) as error:  # a number where a path should be, and such
+        raise ConfigError(f"an option has a value of the wrong type: {error}", name=SETTING) from None
+
+
+def _made(name: str, kind: type[ClientTimeouts | Limits], value: object) -> object:
+    if isinstance(value, kind):
+        return value
+    names = [each.name for each in dataclasses.fields(kind)]
+    numbers: dict[str, Any] = dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else {"": value}
+    if not set(names).issuperset(numbers) or not all(isinstance(each, (int, float)) for each in numbers.values()):
+        raise ConfigError(f"expected a dictionary of numbers: {', '.join(names)}", name=f"{SETTING}: {name}")
+    try:
+        return kind(**numbers)
+    except ValueError as error:
         raise ConfigError(str(error), name=SETTING) from None
-    return MailService.load(path, modes, **given)
 
 
 def close_connections() -> None:

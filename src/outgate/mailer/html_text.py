@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from html import unescape
+from html import unescape as _unescape
 
 _SILENT = frozenset({"head", "template"})
 _RAW = frozenset({"script", "style", "title", "textarea", "noembed", "xmp"})
@@ -52,9 +52,19 @@ _BLOCKS = frozenset(
 _SPACED = frozenset(["blockquote", "h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "pre", "table", "ul"])
 
 
+_NEAR = 2000  # signs before the end of a link, in which its address may stand already
+
 # A tag ends before the next `<`, and a name begins behind a space, so that each sign is looked at a few times at most.
 _TAG = re.compile(r"""<(/?)([A-Za-z][^\s/<>]*+)((?:[^<>"']++|"[^"<]*+"|'[^'<]*+')*+)>""")
 _ATTRIBUTE = re.compile(r"""(?<![^\s/"'])([^\s=/"']++)\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s"']++))""")
+
+
+_NUMBER = re.compile("&#0*([0-9]{1,8})[0-9]*+")
+
+
+def unescape(text: str) -> str:
+    """Replace character references. A number too long for any sign is cut: Python would not read it."""
+    return _unescape(_NUMBER.sub(r"&#\1", text)) if "&" in text else text
 
 
 def plain_text(html: str) -> str:
@@ -142,7 +152,8 @@ class _Reader:
             self._break(2 if tag in _SPACED else 1)
         elif tag == "a" and self._links:
             address = self._links.pop().removeprefix("mailto:")
-            if address and not address.startswith("#") and not "".join(self.said[-3:]).rstrip().endswith(address):
+            shown = "".join(said[-_NEAR:] for said in self.said[-3:]).rstrip()
+            if address and not address.startswith("#") and not shown.endswith(address):
                 self.said.append(f" <{address}>")
 
     def text(self, text: str) -> None:

@@ -3,8 +3,10 @@
 Standards: RFC 3834 (Auto-Submitted); the standard library's `logging.Handler`.
 Promises: who logs never waits for a server: a thread of our own sends; memory has an end, and what had no room is
 counted and told in the next mail; one mail per interval at most; what is logged by the mailer, or while a mail is sent,
-makes no mail; what waits goes at `logging.shutdown`, which waits for that a bounded time.
-Dangers: a mail holds what was logged, with its tracebacks: send it to those only who may read the log.
+makes no mail; what waits goes at `logging.shutdown`, and when a child of `multiprocessing` ends; both wait for that a
+bounded time.
+Dangers: a mail holds what was logged, with its tracebacks: send it to those only who may read the log. A process that
+is killed, or ends with `os._exit`, takes with it what waits. A mail whose answer was lost is sent again.
 Not here: what a mail tells (`mailer.digest`), sending (`mailer.client`).
 
     logging.getLogger().addHandler(MailHandler("osgiconfig", to=["ops@shop.example"], level="ERROR"))
@@ -14,8 +16,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from email.message import EmailMessage
 from typing import TYPE_CHECKING, Any, cast
@@ -58,7 +62,6 @@ class MailHandler(logging.Handler):
         `interval` are seconds from one mail to the next, `shutdown_timeout` those that `flush` waits at most.
 
         Raises `ConfigError`."""
-        super().__init__(level)
         if (path is None) == (service is None):
             raise ConfigError("give the path of the configuration, or a service")
         self._to = [to] if isinstance(to, str) else [str(each) for each in to]
@@ -76,13 +79,14 @@ class MailHandler(logging.Handler):
         except MessageError as error:
             raise ConfigError(str(error), name="to, sender") from None
         self._begin()
+        _handlers.add(self)
+        super().__init__(level)  # last: `logging.shutdown` flushes what has come so far, and it must be able to
 
     def _begin(self) -> None:
-        self._process = os.getpid()
         self._digest = Digest(self._interval)
         self._changed = threading.Condition()  # re-entrant: a signal's handler may log
         self._worker: threading.Thread | None = None
-        self._at_once = self._closing = self._sending = False
+        self._at_once = self._closing = self._sending = self._waited = False
 
     # -- who logs -------------------------------------------------------------------------------------------
 
@@ -96,23 +100,28 @@ class MailHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a record for the next mail. Never waits for a server."""
-        if self._process != os.getpid():  # a fork: threads and locks are the parent's, and so are its records
-            self._begin()
         if record.name.partition(".")[0] == _OWN or threading.current_thread() is self._worker:
             return
         try:
             # Formatted here, not later: what the record refers to may change. And outside the lock: it may log.
             kind = _kind(record)
             message = record.getMessage()
-            text = self.format(record) if self._digest.wants(kind) else ""
-            with self._changed:
-                if self._closing:
-                    return
-                self._digest.add(kind, record.levelname, message, record.created, text)
-                self._start()
-                self._changed.notify_all()
+            if not self._add(kind, record, message, None):
+                self._add(kind, record, message, self.format(record))
         except Exception:
             self.handleError(record)
+
+    def _add(self, kind: Hashable, record: logging.LogRecord, message: str, text: str | None) -> bool:
+        """Add a record; False: nothing of its kind waits (any more), so that its text is needed."""
+        with self._changed:
+            if self._closing:
+                return True
+            if text is None and self._digest.wants(kind):
+                return False
+            self._digest.add(kind, record.levelname, message, record.created, text or "")
+            self._start()
+            self._changed.notify_all()
+            return True
 
     def _start(self) -> None:
         if self._worker is None or not self._worker.is_alive():
@@ -122,6 +131,15 @@ class MailHandler(logging.Handler):
             except RuntimeError:  # the interpreter is about to end: `flush` sends what there is
                 return
             self._worker = worker
+            self._flush_with_process()
+
+    def _flush_with_process(self) -> None:
+        """Have a child of `multiprocessing` send what waits when it ends: there it ends without `logging.shutdown`."""
+        processes = sys.modules.get("multiprocessing.process")
+        if processes is not None and processes.parent_process() is not None:
+            from multiprocessing.util import Finalize
+
+            Finalize(None, self.flush, exitpriority=0)
 
     # -- who sends ------------------------------------------------------------------------------------------
 
@@ -169,7 +187,7 @@ class MailHandler(logging.Handler):
             again, why = True, str(error) or type(error).__name__
         if why:
             then = "they are tried again" if again else "they are lost"
-            _log.warning("%d log records could not be mailed, %s: %s", batch.records, then, masked(why))
+            _warn("%d log records could not be mailed, %s: %s", batch.records, then, masked(why))
         return again, why
 
     def _compose(self, batch: Batch) -> EmailMessage:
@@ -180,42 +198,63 @@ class MailHandler(logging.Handler):
             message["To"] = ", ".join(self._to)
         except (ValueError, IndexError):
             raise ConfigError("expected addresses without line ends", name="to, sender") from None
-        message["Subject"] = one_line(f"{self._subject} {self.summary(batch)}", 200)
+        message["Subject"] = one_line(f"{self._subject} {batch.summary}", 200)
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(batch.body.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd"))
         return message
-
-    def summary(self, batch: Batch) -> str:
-        """Return what a mail's subject says behind `subject`. For subclasses."""
-        return batch.summary
 
     # -- the end --------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
         """Send what waits, without regard to the interval; wait for that, `shutdown_timeout` seconds at most."""
-        if self._process != os.getpid():
-            return
         with self._changed:
             if self._worker is not None and self._worker.is_alive():
                 self._at_once = self._digest.due is not None
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: not self._sending and not self._at_once, self._shutdown_timeout)
+                done = self._changed.wait_for(lambda: not self._sending and not self._at_once, self._shutdown_timeout)
+                self._waited = not done
             else:
                 self._send_one()
 
     def close(self) -> None:
-        """Send what waits, as `flush` does, and end."""
-        if self._process == os.getpid():
-            with self._changed:
-                self._closing = True
-                self._changed.notify_all()
-                if self._worker is None or not self._worker.is_alive():
-                    self._send_one()
-            if self._worker is not None and self._worker is not threading.current_thread():
-                self._worker.join(self._shutdown_timeout)
-            if self._owned and not self._sending:
-                self._service.close()
+        """Send what waits, as `flush` does, and end. Who has waited in vain in `flush` does not wait once more."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            if self._worker is None or not self._worker.is_alive():
+                self._send_one()
+        if self._worker is not None and self._worker is not threading.current_thread():
+            self._worker.join(0 if self._waited else self._shutdown_timeout)
+            if self._worker.is_alive():
+                _warn("the last log records may not have been mailed: the mail server does not answer")
+        if self._owned and not self._sending:
+            self._service.close()
         super().close()
+
+
+_handlers: weakref.WeakSet[MailHandler] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Begin anew in a forked process: threads and locks are its parent's, and so are the records that wait."""
+    for handler in list(_handlers):
+        handler._begin()  # pyright: ignore[reportPrivateUsage]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _warn(text: str, *values: object) -> None:
+    """Log a warning. Where handlers like ours are all that there are, nobody would see it: then on standard error."""
+    _log.warning(text, *values)
+    logger: logging.Logger | None = _log
+    while logger is not None:
+        if not all(isinstance(handler, MailHandler) for handler in logger.handlers):
+            return
+        logger = logger.parent if logger.propagate else None
+    if _log.hasHandlers() and logging.lastResort is not None:
+        logging.lastResort.handle(_log.makeRecord(_log.name, logging.WARNING, __file__, 0, text, values, None))
 
 
 def _kind(record: logging.LogRecord) -> Hashable:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 import re
 import ssl
@@ -31,7 +32,6 @@ from typing import Any, cast
 from urllib.parse import quote, quote_plus, urlsplit
 
 from outgate.base.clock import Clock, SystemClock
-from outgate.base.log import Log
 from outgate.mailer.folders import ConfigFile, Configurations
 from outgate.mailer.form_post import PROXY_SHARE, Answer, NotAnswered, checked, is_loopback, post
 from outgate.mailer.interpolate import Source
@@ -53,7 +53,7 @@ PROPERTIES = (
 MICROSOFT_SCOPES = ("https://outlook.office.com/SMTP.Send", "openid", "offline_access", "email", "profile")
 GOOGLE_SCOPES = ("https://mail.google.com/",)
 
-_log = Log("outgate.mailer.oauth")
+_log = logging.getLogger("outgate.mailer.oauth")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.\-]{0,252}")
 _SCOPE = re.compile(r"[!#-\[\]-~]{1,1000}")  # RFC 6749 section 3.3
 _TOKEN = re.compile(r"[!-~]{1,65536}")
@@ -311,7 +311,7 @@ class Tokens:
             except NotAnswered as error:
                 if not own or error.hop != "proxy":
                     raise
-                _log.info("oauth.proxy_unused", server=self._server, reason=str(error))
+                _log.info("%s is asked without the environment's proxy: %s", self._server, error)
                 return self._post(fields, "", share=1 - PROXY_SHARE)
         except NotAnswered as error:
             raise self._error(str(error), "network") from None
@@ -358,14 +358,19 @@ class Tokens:
 
     def _tell(self, renewed: str) -> None:
         if self._on_rotated is None:
-            remedy = "store it (Tokens(on_rotated=…)): the one in the configuration may soon be refused"
-            _log.warning("oauth.refresh_rotated", server=self._server, remedy=remedy)
+            _log.warning(
+                "%s gave a new refresh token, which this process uses from now on: store it (Tokens(on_rotated=…)), for"
+                " the one in the configuration may soon be refused",
+                self._server,
+            )
             return
-        _log.info("oauth.refresh_rotated", server=self._server)
+        _log.info("%s gave a new refresh token, which on_rotated is given", self._server)
         try:
             self._on_rotated(renewed)
         except Exception as error:  # the mail can go all the same
-            _log.error("oauth.rotation_not_stored", server=self._server, error=type(error).__name__)
+            _log.error(
+                "the new refresh token of %s is not stored: on_rotated raised %s", self._server, type(error).__name__
+            )
 
 
 _everywhere: weakref.WeakSet[Tokens] = weakref.WeakSet()

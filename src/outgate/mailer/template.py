@@ -16,7 +16,7 @@ import difflib
 import html
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.charset import Charset
 from email.errors import CharsetError
@@ -32,6 +32,7 @@ from outgate.mailer.interpolate import Source
 from outgate.mailer.properties import properties_of
 from outgate.mailer.substitution import Piece, Render, TemplateError, Variable, lacking, pieces, replaced
 from outgate.mailer.template_addresses import ADDRESS_FIELDS, in_field, mailboxes, places
+from outgate.mailer.writing import CANNOT
 
 __all__ = ["Kind", "Template", "TemplateError", "charset_from"]
 
@@ -60,7 +61,7 @@ _OURS = {
 @dataclass(frozen=True, slots=True)
 class _Field:
     name: tuple[Piece, ...]
-    value: tuple[Piece, ...]
+    value: list[Piece]
     line: int
     column: int
 
@@ -194,7 +195,7 @@ class _Filling:
         if self.missing:
             raise lacking(self.missing, self.variables)
 
-    def _replaced(self, given: tuple[Piece, ...], render: Render) -> str:
+    def _replaced(self, given: Sequence[Piece], render: Render) -> str:
         return replaced(given, self.variables, render, self.missing, nested=self.nested)
 
     def name(self, of: _Field) -> str:
@@ -278,15 +279,21 @@ def _fields(lines: list[str]) -> tuple[_Field, ...]:
         if line[:1] in (" ", "\t"):
             if not found:
                 raise TemplateError("expected `Name: value`, found a continued line", line=number, column=1)
-            last = found.pop()
             start = len(line) - len(line.lstrip())
-            value = (*last.value, " ", *pieces(line[start:], number, start + 1))
-            found.append(_Field(last.name, value, last.line, last.column))
+            _continue(found[-1].value, pieces(" " + line[start:], number, start))
             continue
         found.append(_field(line, number))
         if len(found) > _FIELDS:
             raise TemplateError(f"more than {_FIELDS} fields", line=number, column=1)
     return tuple(found)
+
+
+def _continue(value: list[Piece], more: tuple[Piece, ...]) -> None:
+    """Add the pieces of a continued line; no text stands beside another."""
+    if value and isinstance(value[-1], str) and isinstance(more[0], str):
+        value[-1] += more[0]
+        more = more[1:]
+    value += more
 
 
 def _field(line: str, number: int) -> _Field:
@@ -304,7 +311,7 @@ def _field(line: str, number: int) -> _Field:
         _allowed(plain, plain, number, 1)
     value = line[colon + 1 :]
     start = len(value) - len(value.lstrip())
-    return _Field(name, pieces(value[start:].rstrip(), number, colon + 2 + start), number, 1)
+    return _Field(name, [*pieces(value[start:].rstrip(), number, colon + 2 + start)], number, 1)
 
 
 def _colon(line: str) -> int:
@@ -351,8 +358,8 @@ def _in_text(variable: Variable, value: object) -> str:
 
 
 def _in_html(variable: Variable, value: object) -> str:
-    text = _in_text(variable, value)
-    return text if hasattr(value, "__html__") else html.escape(text)
+    made = getattr(value, "__html__", None)
+    return html.escape(_in_text(variable, value)) if made is None else _in_text(variable, made())
 
 
 def _writable(variable: Variable, text: str) -> None:
@@ -370,7 +377,7 @@ def _writable(variable: Variable, text: str) -> None:
 def _set(message: EmailMessage, name: str, value: str, of: _Field) -> None:
     try:
         message[name] = value
-    except (ValueError, IndexError, AttributeError, TypeError):
+    except CANNOT:
         raise of.refused("the value cannot be written as this field") from None
 
 

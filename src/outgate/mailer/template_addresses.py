@@ -3,17 +3,21 @@
 Standards: RFC 5322 section 3.4 (mailboxes), RFC 2047 (encoded words).
 Promises: pure; a value in an address field adds no recipient (a list does, one for each item); a name is quoted where
 it has to be; what cannot go there is a `TemplateError` with the variable, its line and column, and without the value.
-Dangers: "Anna <a@b.example>" is one address where a variable stands alone, and an error inside another one.
+Dangers: "Anna <a@b.example>" is one address where a variable stands alone, and an error inside another one. What the
+`email` package reads of a list that is none is its beginning: what follows would get no mail, so that is an error.
 Not here: the template (`mailer.template`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from email.policy import SMTPUTF8
 from typing import Literal
 
 from outgate.mailer.substitution import Piece, Render, TemplateError, Variable
+from outgate.mailer.writing import CANNOT, faulty
 from outgate.smtp import grammar
 
 ADDRESS_FIELDS = frozenset({"from", "sender", "to", "cc", "bcc", "reply-to", "bounce-to"})
@@ -23,7 +27,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\x80-\x9f\u2028\u2029\ud800-\udff
 _SPECIAL = re.compile(r'[()<>\[\]:;@\\,."]')
 _ADDR_PART = re.compile(r'[^\s()<>\[\]:;\\,"]+')
 
-_Place = Literal["alone", "quoted", "name", "address"]
+_Place = Literal["alone", "quoted", "name", "address", "comment", "escaped"]
 
 
 def in_field(variable: Variable, value: object) -> str:
@@ -36,20 +40,27 @@ def in_field(variable: Variable, value: object) -> str:
     return text
 
 
-def places(value: tuple[Piece, ...]) -> Render:
+def places(value: Sequence[Piece]) -> Render:
     """Return what puts values into the address field `value`, each by its place in there."""
     known: dict[tuple[int, int], _Place] = {}
-    quoted = angle = False
+    at = _Inside()
+    named = _before_angles(value)
     for number, piece in enumerate(value):
         if isinstance(piece, str):
-            quoted, angle = _after(piece, quoted, angle)
+            at.read(piece)
             continue
         place: _Place = "address"
-        if quoted:
+        if at.escaping:
+            place = "escaped"
+        elif at.quoted:
             place = "quoted"
-        elif not angle and _name_follows(value[number + 1 :]):
+        elif at.comments:
+            place = "comment"
+        elif at.angle:
+            pass
+        elif number in named:
             place = "name"
-        elif not angle and _edge(value[:number], -1) and _edge(value[number + 1 :], 0):
+        elif _edge(value[max(0, number - 2) : number], -1) and _edge(value[number + 1 : number + 3], 0):
             place = "alone"
         known[piece.line, piece.column] = place
 
@@ -59,27 +70,52 @@ def places(value: tuple[Piece, ...]) -> Render:
     return render
 
 
-def _after(text: str, quoted: bool, angle: bool) -> tuple[bool, bool]:
-    skip = False
-    for sign in text:
-        if skip:
-            skip = False
-        elif sign == "\\":
-            skip = True
-        elif sign == '"':
-            quoted = not quoted
-        elif not quoted and sign in "<>":
-            angle = sign == "<"
-    return quoted, angle
+@dataclass(slots=True)
+class _Inside:
+    """What the text so far has left open."""
+
+    quoted: bool = False
+    angle: bool = False
+    comments: int = 0
+    escaping: bool = False
+
+    def read(self, text: str) -> None:
+        for sign in text:
+            if self.escaping:
+                self.escaping = False
+            elif sign == "\\":
+                self.escaping = self.quoted or self.comments > 0  # elsewhere it is a sign like others
+            elif self.quoted:
+                self.quoted = sign != '"'
+            elif sign in "()":
+                self.comments = max(0, self.comments + (1 if sign == "(" else -1))
+            elif self.comments:
+                continue
+            elif sign == '"':
+                self.quoted = True
+            elif sign in "<>":
+                self.angle = sign == "<"
 
 
-def _name_follows(rest: tuple[Piece, ...]) -> bool:
-    """Say whether an address in angle brackets comes before the next comma."""
-    text = "".join(piece if isinstance(piece, str) else "x" for piece in rest)
-    return "<" in re.sub(r'"(?:[^"\\]|\\.)*"', "", text).partition(",")[0]
+def _before_angles(value: Sequence[Piece]) -> set[int]:
+    """Return the numbers of the pieces behind which an address in angle brackets comes before the next comma."""
+    found: set[int] = set()
+    since: list[int] = []
+    at = _Inside()
+    for number, piece in enumerate(value):
+        if not isinstance(piece, str):
+            since.append(number)
+            continue
+        for sign in piece:
+            outside = not (at.quoted or at.comments)
+            at.read(sign)
+            if outside and sign in ",<":
+                found.update(since if sign == "<" else ())
+                since = []
+    return found
 
 
-def _edge(rest: tuple[Piece, ...], at: int) -> bool:
+def _edge(rest: Sequence[Piece], at: int) -> bool:
     """Say whether the field, or the address, ends next to a variable."""
     if not rest:
         return True
@@ -95,6 +131,8 @@ def _put(variable: Variable, value: object, place: _Place) -> str:
         items = [in_field(variable, item) for item in value]  # pyright: ignore[reportUnknownArgumentType]
         return ", ".join(_one(variable, item) for item in items if item.strip())
     text = in_field(variable, value)
+    if place == "escaped":
+        raise _refused(variable, "stands behind a backslash, which would change what it says: take that out")
     if len(text) > _LONGEST_MAILBOX:
         raise _refused(variable, f"is longer than {_LONGEST_MAILBOX} signs")
     if place == "alone":
@@ -103,6 +141,10 @@ def _put(variable: Variable, value: object, place: _Place) -> str:
         return re.sub(r'(["\\])', r"\\\1", text)
     if "=?" in text:
         raise _refused(variable, "holds =?, which could be read as another text")
+    if place == "comment":
+        if re.search(r"[()\\]", text):
+            raise _refused(variable, "holds a bracket or a backslash, and could end the comment that it stands in")
+        return text
     if place == "name":
         return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"' if _SPECIAL.search(text) else text
     if text and _ADDR_PART.fullmatch(text) is None:
@@ -129,8 +171,7 @@ def mailboxes(text: str, *, at_most: int) -> list[str]:
     try:
         header = SMTPUTF8.header_factory("to", text)
         groups = header.groups
-        faults = header.defects
-    except (ValueError, IndexError, AttributeError, TypeError, LookupError, RecursionError):
+    except CANNOT:
         raise ValueError("it cannot be read") from None
     found: list[str] = []
     for group in groups:
@@ -144,8 +185,8 @@ def mailboxes(text: str, *, at_most: int) -> list[str]:
             if not each.addr_spec or _CONTROL.search(each.display_name):
                 raise ValueError("something in it has no address")
             found.append(str(each))
-    if faults and not found:
-        raise ValueError("it cannot be read")
+    if faulty(header):
+        raise ValueError("they are written name@domain or Name <name@domain>, with commas between them")
     return found
 
 

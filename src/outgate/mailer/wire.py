@@ -23,6 +23,7 @@ from outgate.smtp.buffer import examine, stuffed
 __all__ = ["Letter", "MessageError", "letter"]
 
 _LONGEST_LINE = 998  # octets, without CR LF
+_TO = ("to", "cc", "bcc")
 _NO_FROM = "From address required: set it in the message or as from.address"
 
 
@@ -76,7 +77,7 @@ def letter(
     Octets need both. Raises `MessageError`."""
     if not isinstance(message, (Message, bytes)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise MessageError(f"expected an EmailMessage, or octets, not {type(message).__name__}")
-    known = _addresses_of(message) if isinstance(message, Message) else {}
+    known = _addresses_of(message, recipients is None) if isinstance(message, Message) else {}
     added: list[tuple[str, str]] = []
     if isinstance(message, Message):
         if not known.get("from"):
@@ -94,7 +95,7 @@ def letter(
     elif sender:
         sender = _address("sender", sender)
     if recipients is None:
-        to = [address for name in ("to", "cc", "bcc") for address in known.get(name, ())]
+        to = [address for name in _TO for address in known.get(name, ())]
     else:
         to = [_address("recipients", each) for each in ([recipients] if isinstance(recipients, str) else recipients)]
     if not to:
@@ -103,8 +104,10 @@ def letter(
     return Letter(message, sender, tuple(dict.fromkeys(to)), not all(map(str.isascii, everybody)), tuple(added))
 
 
-def _addresses_of(message: Message) -> dict[str, list[str]]:
-    """Return the addresses in a message's fields, by the field's name in small letters; none for what is empty."""
+def _addresses_of(message: Message, envelope: bool) -> dict[str, list[str]]:
+    """Return the addresses in a message's fields, by the field's name in small letters; none for what is empty.
+
+    `envelope`: they say who gets the message, so that none may be overlooked."""
     found: dict[str, list[object]] = {}
     for name, value in message.raw_items():
         lower = name.lower()
@@ -114,10 +117,10 @@ def _addresses_of(message: Message) -> dict[str, list[str]]:
             and str(value).strip()
         ):
             found.setdefault(lower, []).append(value)
-    return {name: _parsed(name, values) for name, values in found.items()}
+    return {name: _parsed(name, values, envelope and name in _TO) for name, values in found.items()}
 
 
-def _parsed(name: str, values: Iterable[object]) -> list[str]:
+def _parsed(name: str, values: Iterable[object], whole: bool = False) -> list[str]:
     shown = name.title() if "." not in name else name
     addresses: list[str] = []
     for value in values:
@@ -126,6 +129,11 @@ def _parsed(name: str, values: Iterable[object]) -> list[str]:
             if not address.addr_spec.strip("<>"):
                 raise MessageError(f"{shown} holds something that is no address")
             addresses.append(_address(shown, address.addr_spec))
+        if whole and writing.faulty(header):
+            raise MessageError(
+                f"{shown} is no list of addresses: they are written name@domain or Name <name@domain>, with commas"
+                " between them"
+            )
     if not addresses and name in ("from", "from.address"):
         raise MessageError(_NO_FROM)
     return addresses

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Sequence
-from email import policy
+from email import errors, policy
 from email.errors import MessageError as EmailError
 from email.generator import BytesGenerator
 from email.header import Header
@@ -37,10 +37,14 @@ _LINE = 78  # signs of a line, where it can be broken
 _ENCODED = 75  # signs of a line of an encoded name: most are one word then, which every reader joins right
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*")
 _INJECTED = re.compile(r"(?:\r\n|\r|\n)(?![ \t]+\S)")
+_NO_FAULTS = (
+    *(errors.ObsoleteHeaderDefect, errors.NonASCIILocalPartDefect, errors.UndecodableBytesDefect, errors.CharsetError),
+    *(errors.InvalidBase64CharactersDefect, errors.InvalidBase64LengthDefect, errors.InvalidBase64PaddingDefect),
+)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _registry = HeaderRegistry()
-CANNOT = (EmailError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What the `email` package raises for what it cannot read or write."""
+CANNOT = (EmailError, ValueError, LookupError, TypeError, AttributeError, NameError, RecursionError)
+"""What the `email` package raises for what it cannot read or write: variables that it forgot to set, too."""
 
 
 def octets(message: Message, added: Fields, *, utf8: bool, eight_bit: bool) -> bytes:
@@ -127,6 +131,15 @@ def _one_line(name: str, text: str) -> str:
 
 
 # -- fields of addresses --------------------------------------------------------------------------------------------
+
+
+def faulty(header: AddressHeader) -> bool:
+    """Say whether a list of addresses has more wrong with it than the spelling of a name, or an old spelling.
+
+    What the package has read of it is its beginning then: of "a@x.example; b@x.example" the first one only."""
+    # What is wrong with an encoded word concerns a name, and shall keep no mail from going.
+    defects = cast("Iterable[Exception]", cast("Any", header).defects)
+    return not all(isinstance(each, _NO_FAULTS) or "encoded" in str(each) for each in defects)
 
 
 def address_field(name: str, value: object) -> AddressHeader:

@@ -85,3 +85,17 @@ def test_without_any_output(process: Process) -> None:
     done = broken(**closed(1))
     assert done.returncode == 1 and done.stderr.startswith("outgate: KeyError: ") and done.stderr.count("\n") == 1
     assert broken(**closed(1, 2)).returncode == 1
+
+
+@pytest.mark.parametrize(("module", "extra"), [("dns.resolver", "doctor"), ("pydantic_settings", "sandbox")])
+def test_what_is_not_installed_is_told_with_the_extra_that_brings_it(module: str, extra: str) -> None:
+    program = BROKEN.replace(
+        "    raise ", f"    import sys; sys.modules[{module!r}] = None; import {module}\n    raise "
+    )
+    command = [sys.executable, "-c", program, "broken"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    name = module.partition(".")[0]
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"outgate: this needs {name}, which is not installed here: pip install 'outgate[{extra}]'\n",
+    )

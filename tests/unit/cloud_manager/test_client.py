@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,11 @@ def test_pages_without_end_end(server: Vendor) -> None:
     assert len(server.requests) == 100
 
 
-def test_a_secret_that_a_server_shows_all_the_same_is_dropped(server: Vendor) -> None:
-    shown = {"name": "A_SECRET", "type": "secretString", "value": "s3cr3t"}
+@pytest.mark.parametrize("kind", ["secretString", "SecretString", "secret", None])
+def test_a_secret_that_a_server_shows_all_the_same_is_dropped(server: Vendor, kind: str | None) -> None:
+    shown = {"name": "A_SECRET", "type": kind, "value": "s3cr3t"}
     server.answers = [Answer(200, {"_embedded": {"variables": [shown]}})]
-    assert client(server).variables("4", "10") == [{"name": "A_SECRET", "type": "secretString"}]
+    assert client(server).variables("4", "10") == [{"name": "A_SECRET", "type": kind}]
 
 
 @pytest.mark.parametrize(
@@ -213,6 +215,32 @@ def test_a_server_that_says_nothing_is_left() -> None:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         with pytest.raises(NotReachable, match="timed out"):
             CloudManager(url, ORG, CLIENT, TOKEN, timeout=0.05).environment("4", "10")
+
+
+@pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"])
+def test_a_server_that_drips_is_left(first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Octet by octet, each well in time for one step, in its headers or in its body."""
+    monkeypatch.setattr(module, "_WHOLE_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip() -> None:
+            peer, _ = listening.accept()
+            with peer, suppress(OSError):
+                peer.recv(65_536)
+                peer.sendall(first)
+                peer.settimeout(0.02)
+                for _ in range(3000):
+                    with suppress(TimeoutError):
+                        if not peer.recv(1):
+                            return
+                    peer.sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(NotReachable, match=r"timed out|does not end"):
+            CloudManager(url, ORG, CLIENT, TOKEN).environment("4", "10")
+        thread.join()
 
 
 def test_a_server_that_goes_away_in_the_middle() -> None:

@@ -90,7 +90,7 @@ def test_a_finding_that_moves_keeps_its_fingerprint_and_two_alike_have_two() -> 
 def test_no_file_gives_commands_to_a_workflow_through_the_text(tmp_path: Path) -> None:
     folder = tmp_path / "config"
     folder.mkdir()
-    (folder / "org.example.a.b.cfg.json").write_text("{\n::add-mask::x ##[add-mask]x\n")
+    (folder / "org.example.a.b.cfg.json").write_text('{ /*\n::add-mask::x ##[add-mask]x */ "url": "${env:XY}"}')
     found = lint.examine(tmp_path)
     odd = Finding(Hop.FILE, State.OK, "x", "null-value", file="::error::x", line=1, column=1)
     text = annotations.text([*found.findings, odd], found.excerpts, root=tmp_path)
@@ -128,3 +128,34 @@ def test_a_secret_before_the_place_moves_the_caret_along(tmp_path: Path) -> None
         '    {"smtp.password": "****", "smtp.ssl": "yes"}',
         "                                          ^",
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"smtp.user": "$[env:EMAIL_PASSWORD;default=S3CR3T]"}',
+        '{"smtp.user": "$[env:EMAIL_PASSWORD;default=a;S3CR3T]"}',
+        '{"smtp.user": "${env:EMAIL_PASSWORD;default=S3CR3T}"}',
+        '{"smtp.host": "$[env:XX;default=$[secret:PASSWORD;default=S3CR3T]]"}',
+        '{"smtp.host": "$[env:EMAIL_PASSWORD:S3CR3T]"}',
+        '{"smtp.host": "${API_KEY:-S3CR3T}"}',
+        '{"smtp.host": "apikey:S3CR3T@smtp.example"}',
+        '{"smtp.host": "smtps://apikey:S3CR3T@smtp.example"}',
+        '{"smtp.pasword": "S3CR3T"}',
+        '{"smtp.pw": "S3CR3T"}',
+        '{"clientSercet": ["S3CR3T"]}',
+        '{"smtp.pasword": "S3CR3T" "x": 1}',
+        '{"note": "S3CR3T" "smtp.password": 1}',
+        '{"smtp.password":\n"S3CR3T" "x": 1}',
+        '{"smtp.port": "465" /* the password is S3CR3T */}',
+        '{"smtp.port": "465", /* the password\n S3CR3T */ "smtp.ssl": "maybe"}',
+        "{'smtp.password': 'S3CR3T'}",
+        '{"smtp.password:Integer": ["S3CR3T"]}',
+    ],
+)
+def test_a_secret_is_in_no_output_wherever_it_stands(tmp_path: Path, text: str) -> None:
+    (tmp_path / f"{MAIL}.cfg.json").write_text(text)
+    found = lint.examine(tmp_path)
+    assert found.findings
+    for said in (annotations.text(found.findings, found.excerpts), annotations.sarif(found.findings), repr(found)):
+        assert "S3CR3T" not in said

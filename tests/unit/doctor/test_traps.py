@@ -118,10 +118,11 @@ TRAP = "$[env.A] $[env:B;x;default=1;y]"
         "[" + f'"{TRAP}",' * 2_500 + '""]',
         f'"{TRAP * 2_500}"',
         '"' + "".join(f"$[env.A{number}]$[env:B;{number}]" for number in range(2_500)) + '"',
+        '"$[env:AB' + ";x" * 200_000 + ']"',
         '"' + "$[env:A;x=" * 3_000 + "]" * 3_000 + '"',
         '"' + "${env:A" * 5_000 + '"',
     ],
-    ids=["list", "one text", "all different", "nested", "not closed"],
+    ids=["list", "one text", "all different", "directives", "nested", "not closed"],
 )
 def test_a_large_file_with_traps_all_over_is_done_with_at_the_first_of_them(value: str) -> None:
     text = f'{{"smtp.user": {value}, "smtp.password": "x"}}'
@@ -160,6 +161,9 @@ def test_the_secrets_of_an_oauth_provider_are_looked_for_and_their_lines_written
         ({"smtp_ssl": "$[env:MAIL_SSL;type=Boolean;default=false]"}, ["tls-echo", "starttls-optional"]),
         ({"smtp_password": "${env.EMAIL_PASSWORD}"}, []),
         ({"smtp_password": "$[EMAIL_PASSWORD]"}, ["misspelt-placeholder"]),
+        ({"smtp_password": "${smtp.password}"}, []),
+        ({"smtp_password": "pa${ss}word"}, ["password-in-clear"]),
+        ({"smtp_user": "$[env:MAIL_TOKEN;default=abc]"}, ["secret-from-env"]),
         ({"from_address": "$[env:FROM;default=me@example.com]"}, []),
         ({"from_address": "a@b.example, c@d.example"}, ["from-invalid"]),
         ({"from_address": "info@exämple.de"}, []),

@@ -75,6 +75,11 @@ class TestFlask:
             answer = flask_client(server).post("/orders", data=ORDER)
             assert (answer.status_code, answer.json["try_again"]) == (status, again)  # type: ignore[index]
 
+    def test_a_forward_that_is_not_known(self, server: MailServer) -> None:
+        server.options["forwards"] = []
+        answer = flask_client(server).post("/orders", data=ORDER)
+        assert (answer.status_code, answer.json) == (503, {"error": "mail is not possible now", "try_again": False})
+
     def test_a_wrong_configuration_ends_the_start(self, server: MailServer) -> None:
         server.options["secrets"] = {}
         with pytest.raises(ConfigError, match=r"nothing is set for \$\[secret:EMAIL_PASSWORD\]"):
@@ -114,10 +119,11 @@ def test_scripts(server: MailServer, name: str, to: list[str], said: str | None)
     assert 1 <= server.peer.connections <= 8
 
 
-def test_a_script_says_what_is_wrong(server: MailServer) -> None:
+@pytest.mark.parametrize("name", ["send.py", "send_async.py"])
+def test_a_script_says_what_is_wrong(server: MailServer, name: str) -> None:
     for arguments in ([str(server.path), "publish", "a@x.test"], [str(server.path), "author", "a@x.test"]):
         done = subprocess.run(
-            [sys.executable, str(EXAMPLES / "script" / "send.py"), *arguments],
+            [sys.executable, str(EXAMPLES / "script" / name), *arguments],
             capture_output=True,
             text=True,
             timeout=60,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import smtplib
@@ -31,7 +32,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connection
 from django.test.utils import override_settings
 from django.utils.log import AdminEmailHandler
+from django.views.debug import ExceptionReporter
 
+from outgate.mailer import MailService
 from outgate.mailer import django as backend
 from support.mail_server import PASSWORD, TIMEOUTS, MailServer, mail_server
 
@@ -232,7 +235,7 @@ class TestAddresses:
         assert got["To"].addresses[0].display_name == 'Jürgen "K"'
 
     @pytest.mark.parametrize(
-        "address", ["nobody", "a@x.test, b@x.test", "a@x.test\r\nRCPT TO:<b@x.test>", "a b@x.test", "@"]
+        "address", ["nobody", "a@x.test, b@x.test", "a@x.test\r\nRCPT TO:<b@x.test>", "a b@x.test", "@", '"' * 60_000]
     )
     def test_what_is_no_address_is_a_value_error(self, server: MailServer, address: str) -> None:
         for silently in (False, True):
@@ -320,7 +323,12 @@ class TestFailures:
             ({"run_modes": ["publish"]}, "no config folder in"),
             ({"secrets": {}}, r"smtp\.password: nothing is set for \$\[secret:EMAIL_PASSWORD\]"),
             ({"host": "x"}, "OUTGATE_MAILER knows no host: expected path, run_modes"),
-            ({"timeouts": {"sometimes": 1}}, "OUTGATE_MAILER: .*sometimes"),
+            ({"timeouts": {"sometimes": 1}}, "OUTGATE_MAILER: timeouts: expected a dictionary of numbers: connect, "),
+            ({"timeouts": 5}, "OUTGATE_MAILER: timeouts: expected a dictionary of numbers"),
+            ({"limits": {"connections": "8"}}, "OUTGATE_MAILER: limits: expected a dictionary of numbers"),
+            ({"path": 5}, "OUTGATE_MAILER: an option has a value of the wrong type"),
+            ({"run_modes": 5}, "OUTGATE_MAILER: an option has a value of the wrong type"),
+            ({"env": 5}, "OUTGATE_MAILER: an option has a value of the wrong type"),
             ({"limits": {"connections": 0}}, "OUTGATE_MAILER: limits: at least one connection"),
         ],
     )
@@ -341,6 +349,65 @@ class TestFailures:
                 mail.send_mail("s", "x", None, ["a@x.test"])
         assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["no mail can be sent"] * 3
         assert "/nowhere does not exist" in caplog.text
+
+    def test_every_argument_of_load_is_an_option(self) -> None:
+        taken = inspect.signature(MailService.load).parameters
+        assert sorted(taken) == sorted(backend._OPTIONS)
+
+    def test_wrong_settings_in_silence(self, server: MailServer, caplog: pytest.LogCaptureFixture) -> None:
+        """Django mails its errors in silence: a typing mistake in settings must not break that."""
+        with override_settings(OUTGATE_MAILER={"pth": "osgiconfig"}):
+            assert mail.send_mail("s", "x", None, ["a@x.test"], fail_silently=True) == 0
+        with override_settings(EMAIL_TIMEOUT="soon", OUTGATE_MAILER={"path": server.path}):
+            assert mail.send_mail("s", "x", None, ["a@x.test"], fail_silently=True) == 0
+            with pytest.raises(ImproperlyConfigured, match="EMAIL_TIMEOUT: expected seconds"):
+                get_connection()
+        assert ["OUTGATE_MAILER knows no pth" in caplog.messages[0], "EMAIL_TIMEOUT" in caplog.messages[1]] == [
+            True
+        ] * 2
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"secrets": {"EMAIL_PASSWRD": "s3cret"}},
+            {"forwards": []},
+            {"port": 25},
+            {"path": 5},
+            {"timeouts": 5},
+            {"cafile": None, "env": {"SSL_CERT_FILE": __file__, "OTHER": "s3cret"}},
+        ],
+    )
+    def test_a_page_of_an_error_shows_no_secret(
+        self, server: MailServer, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    ) -> None:
+        """Django's page shows what the frames of an error hold: neither the environment nor secrets may be there."""
+        monkeypatch.setenv("SOMETHING", "s3cret")
+        wrong = {"env": None, "secrets": {"EMAIL_PASSWORD": PASSWORD, "OTHER": "s3cret"}} | changes
+        with override_settings(OUTGATE_MAILER=options(server) | wrong):
+            self.reported(ImproperlyConfigured)
+
+    def test_a_page_of_a_refusal_shows_no_secret(self, tmp_path: Path) -> None:
+        for answers in (
+            {"AUTH": b"535 no\r\n"},
+            {"RCPT": b"550 no\r\n", "DATA": b"503 x\r\n"},
+            {"MAIL": b"nonsense\r\n"},
+        ):
+            with mail_server(tmp_path) as server, override_settings(OUTGATE_MAILER=options(server)):
+                server.peer.answers.update(answers)
+                self.reported(smtplib.SMTPException)
+                close()
+
+    def reported(self, kind: type[Exception]) -> None:
+        """Send a mail in vain, and look at what Django would tell of it."""
+        try:
+            mail.send_mail("s", "x", None, ["a@x.test"])
+        except kind as error:
+            frames = ExceptionReporter(None, type(error), error, error.__traceback__).get_traceback_frames()
+            held = repr([(frame["filename"], frame["vars"]) for frame in frames])
+            assert "s3cret" not in held and PASSWORD not in held
+            assert [frame for frame in frames if frame["filename"] == backend.__file__]
+        else:
+            pytest.fail("it was sent")
 
     def test_no_settings_at_all(self) -> None:
         wrong = override_settings(OUTGATE_MAILER="osgiconfig")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.config
 import logging.handlers
@@ -10,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 import pytest
 
 from outgate.mailer import ConfigError
+from outgate.mailer.digest import Digest
 from outgate.mailer.logging_handler import MailHandler
 from support.mail_server import PASSWORD, MailServer, mail_server
 
@@ -112,6 +114,104 @@ def test_who_logs_does_not_wait_for_a_server_that_is_silent(tmp_path: Path, logg
             logger.error("order %d failed", number)
         assert handler._sending and handler._digest.kinds  # a mail is under way, and the rest is one kind
         handler.close()  # waits no longer than it shall
+
+
+_ALONE = """
+import logging, sys
+from outgate.mailer.logging_handler import MailHandler
+logging.getLogger().addHandler(MailHandler(sys.argv[1], to=["a@x.test"], options={"env": {"AEM_PROXY_HOST": "127.0.0.1"}}))
+if sys.argv[2:]:
+    logging.getLogger("outgate").addHandler(logging.StreamHandler(sys.stdout))
+logging.getLogger("shop").error("order failed")
+"""
+
+
+_CHILD = """
+import json, logging, multiprocessing, sys
+from outgate.mailer.logging_handler import MailHandler
+
+def work():
+    logging.getLogger("shop").error("of a child")
+    logging.getLogger("shop").error("its last one")
+
+if __name__ == "__main__":
+    handler = MailHandler(sys.argv[1], ["author"], to=["a@x.test"], options=json.loads(sys.argv[2]))
+    logging.getLogger().addHandler(handler)
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+"""
+
+
+def test_what_a_child_of_multiprocessing_logs_is_mailed(server: MailServer) -> None:
+    """It ends with `os._exit`, so that nobody else would send what waits."""
+    options = json.dumps(server.options | {"cafile": str(server.options["cafile"])})
+    subprocess.run([sys.executable, "-c", _CHILD, str(server.path), options], timeout=60, check=True)
+    told = "".join(mail.get_content() for mail in server.mails)
+    assert "of a child" in told and "its last one" in told
+
+
+def test_a_mail_that_fails_is_told_also_where_nobody_else_listens(tmp_path: Path) -> None:
+    """The handler takes no record of its own, and as the only one it keeps Python from printing them."""
+    config = tmp_path / "com.day.cq.mailer.DefaultMailService.cfg.json"
+    config.write_text('{"smtp.host": "127.0.0.1", "smtp.port": "30465", "from.address": "a@x.test"}')
+    for more in ((), ("listens",)):
+        command = [sys.executable, "-c", _ALONE, str(config), *more]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        told, other = (done.stdout, done.stderr) if more else (done.stderr, done.stdout)
+        assert told.startswith("1 log records could not be mailed, they are lost: smtp.port: no port forward is known")
+        assert (told.count("\n"), other) == (1, "")
+
+
+def test_who_has_waited_for_a_silent_server_does_not_wait_again(
+    tmp_path: Path, logger: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`logging.shutdown` flushes, then closes: the time that is promised is that of both."""
+    with mail_server(tmp_path, silent_at="greeting") as server:
+        handler = handler_of(server, interval=0, shutdown_timeout=0.05)
+        logger.addHandler(handler)
+        logger.error("order failed")
+        handler.flush()
+        worker = handler._worker
+        assert worker is not None
+        waits: list[float | None] = []
+        worker.join = waits.append  # type: ignore[method-assign]
+        handler.close()
+        assert waits == [0]
+        del worker.join
+    assert "the last log records may not have been mailed" in caplog.text
+
+
+def test_a_handler_that_could_not_be_made_is_none_for_the_shutdown(server: MailServer) -> None:
+    """The interpreter's end flushes each handler that has begun to be one, as long as its error is kept."""
+    with pytest.raises(ConfigError) as kept:
+        handler_of(server, sender="a@x.test\r\nBcc: b@x.test")
+    assert kept.value.name == "to, sender"
+    assert not [each for each in (ref() for ref in logging._handlerList) if isinstance(each, MailHandler)]
+
+
+def test_no_mail_is_without_its_traceback(server: MailServer, logger: logging.Logger) -> None:
+    """Also if the mail before is taken at the moment when a record of the same kind comes."""
+    handler = handler_of(server, interval=3600)
+    logger.addHandler(handler)
+
+    class Hasty(Digest):
+        def wants(self, key: Hashable) -> bool:
+            wanted = super().wants(key)
+            if not wanted and not handler._changed._is_owned():  # type: ignore[attr-defined]
+                handler.flush()  # the other thread is that fast
+            return wanted
+
+    handler._digest = Hasty(3600)
+    for number in range(4):
+        try:
+            raise LookupError("no such order")
+        except LookupError:
+            logger.exception("order failed")
+        if number == 0:
+            until(server, 1)
+    handler.close()
+    assert [mail.get_content() for mail in server.mails if "Traceback" not in mail.get_content()] == []
 
 
 class Chatty(logging.Filter):
@@ -275,6 +375,7 @@ def test_many_threads(server: MailServer, logger: logging.Logger) -> None:
 
 _PROGRAM = """
 import logging, os, sys
+from outgate.mailer.digest import Digest
 from outgate.mailer.logging_handler import MailHandler
 import json
 options = json.loads(sys.argv[2])

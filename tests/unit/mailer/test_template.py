@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from outgate.mailer import Template, TemplateError
+from outgate.mailer import MessageError, Template, TemplateError
 from outgate.mailer.html_text import plain_text
 from outgate.mailer.template import charset_from
 from outgate.mailer.values import ConfigError
@@ -67,6 +67,80 @@ def test_the_variables_of_a_template() -> None:
         ("d", 4, 1),
         ("a", 5, 2),
     ]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"${n}" <fix@x.test>',
+        "${n} <fix@x.test>",
+        '"a\\${n}" <fix@x.test>',
+        '\\"${n}" <fix@x.test>',
+        "a (${n}) <fix@x.test>",
+        "(a\\${n}) fix@x.test",
+        '(") ${n} <fix@x.test>',
+        "(<) ${n} <fix@x.test>",
+        "fix@x.test (${n})",
+        "A <a@x.test>, ${n} <fix@x.test>",
+        "fix@x.test,\n ${n}",
+        "<fix@x.test> ${n}",
+        '"a" ${n} "b" <fix@x.test>',
+    ],
+)
+def test_no_value_takes_the_place_of_a_recipient(field: str) -> None:
+    """Whatever a name is: the mail goes to those whom the template names, and to one whom the value names at most where
+    it stands alone."""
+    template = Template(f"From: f@x.test\nTo: {field}\n\n")
+    evil = "evil@y.test"
+    signs = ['"', "<", ">", "(", ")", "\\", ",", ";", ":", " ", "x"]
+    pairs = [f"{a}{b}" for a in signs for b in ('"', ")", "")]
+    values = [f"{pair} <{evil}>{c} {d}" for pair in pairs for c in ('"', "(", ",", ";", "") for d in ("(", '"x')]
+    for value in (*values, evil, f"{evil} {evil}", f"{evil}; z@y.test", f") {evil} (", "Anna"):
+        try:
+            recipients = letter(template.message({"n": value}), "").recipients
+        except TemplateError:
+            continue
+        assert "fix@x.test" in recipients, value
+        allowed = {"fix@x.test", "a@x.test"} | ({evil} if "\n" in field else set())
+        assert allowed.issuperset(recipients), value
+
+
+@pytest.mark.parametrize("list_", ["a@x.test b@x.test", "a@x.test; b@x.test", "a@x.test:b@x.test", "Anna a@x.test"])
+def test_a_list_that_is_none_loses_nobody(list_: str) -> None:
+    """The `email` package reads the first of them, or another address, and says nothing."""
+    for template, value in ((f"To: {list_}\n\n", ""), ("To: ${a}\n\n", list_), ("To: ${a}\n\n", [list_])):
+        with pytest.raises(TemplateError, match="they are written name@domain"):
+            Template(template).message({"a": value})
+
+
+@pytest.mark.parametrize("name", ["Message-ID", "In-Reply-To", "Resent-To", "Date", "Content-ID", "Content-Language"])
+@pytest.mark.parametrize("value", ["<a@[", "<", "<@", '"', "(" * 40, "=?", "9" * 5000, "a@", "<" * 3000])
+def test_a_field_that_python_stumbles_over(name: str, value: str) -> None:
+    try:
+        message = Template(f"To: a@x.test\n{name}: ${{v}}\n\n").message({"v": value})
+        letter(message, "f@x.test").wire({})
+    except (TemplateError, MessageError) as error:
+        assert value in ("<", '"') or value not in str(error)
+
+
+def test_a_continued_list() -> None:
+    message = Template("To: ${a},\n ${b},\n\t${c}\n\n").message(
+        {"a": "a@x.test", "b": ["b@x.test", "B <c@x.test>"]} | {"c": ""}
+    )
+    assert letter(message, "f@x.test").recipients == ("a@x.test", "b@x.test", "c@x.test")
+
+
+def test_what_says_how_it_is_written_in_html_is_asked() -> None:
+    class Link:
+        def __str__(self) -> str:
+            return "<script>"
+
+        def __html__(self) -> str:
+            return "<b>safe</b>"
+
+    template = Template("To: a@x.test\n\n${link}")
+    assert body(template.message({"link": Link()}, kind="html"), "html") == "<b>safe</b>\n"
+    assert body(template.message({"link": Link()}), "plain") == "<script>\n"
 
 
 def test_what_is_html_already_is_not_escaped() -> None:
@@ -187,6 +261,8 @@ class TestLimits:
         ('<a href="mailto:a@x.test">Anna</a>', "Anna <a@x.test>\n"),
         ("</p></a></pre></script>x", "x\n"),
         ("<!-- a --><![CDATA[b]]><!DOCTYPE html>c", "c\n"),
+        (f"&#{'0' * 5000}65;&#65&#0;&#;&#x{'0' * 5000}42;", "A" + "A\ufffd&#;B\n"),
+        (f"<img alt='&#{'1' * 5000};'>x&#{'1' * 5000};y", "\ufffdx\ufffdy\n"),  # Python raises ValueError for these
     ],
 )
 def test_plain_text_beside_html(html: str, text: str) -> None:
@@ -201,3 +277,19 @@ def test_time_grows_with_the_length_only(piece: str) -> None:
         before = time.process_time()
         plain_text(text)
         assert time.process_time() - before < 2.0  # the square of it takes many
+
+
+def test_links_within_links_take_linear_time() -> None:
+    before = time.process_time()
+    plain_text("<a href=x>" * 40_000 + "y" * 4_000_000 + "<b>x</b>" + "</a>" * 40_000)
+    assert time.process_time() - before < 4.0
+
+
+def test_a_field_of_many_lines_takes_linear_time() -> None:
+    lines = ("X-{}: b\n" + " \n" * 19_900).format
+    before = time.process_time()
+    Template("".join(map(lines, range(20))) + "\n")
+    template = Template("To: " + "${a}" * 4900 + "\n\n")
+    with pytest.raises(TemplateError):
+        template.message({"a": "a"})
+    assert time.process_time() - before < 4.0

@@ -191,15 +191,15 @@ class TestRotation:
         assert [form["refresh_token"] for form in server.forms] == [first, told[0]]
         assert told[1] == server.refresh_token
         assert not any(secret in log.getvalue() for secret in (first, *told, *server.issued))
-        assert log.getvalue().count("oauth.refresh_rotated") == 2
+        assert log.getvalue().count("gave a new refresh token") == 2
 
     def test_without_a_callback_a_warning_says_so(self, server: TokenServer, cafile: Path) -> None:
         server.rotates = True
         with logged() as log:
             Tokens(config(server), cafile=cafile, env={}).token()
         line = json.loads(log.getvalue())
-        assert (line["level"], line["event"]) == ("warning", "oauth.refresh_rotated")
-        assert "on_rotated" in line["remedy"] and server.refresh_token not in log.getvalue()
+        assert line["level"] == "warning" and "gave a new refresh token" in line["event"]
+        assert "store it (Tokens(on_rotated=" in line["event"] and server.refresh_token not in log.getvalue()
 
     def test_a_callback_that_fails_does_not_stop_the_mail(self, server: TokenServer, cafile: Path) -> None:
         server.rotates = True
@@ -209,7 +209,7 @@ class TestRotation:
 
         with logged() as log:
             assert Tokens(config(server), cafile=cafile, env={}, on_rotated=fails).token() in server.issued
-        assert "oauth.rotation_not_stored" in log.getvalue() and server.refresh_token not in log.getvalue()
+        assert "is not stored: on_rotated raised " in log.getvalue() and server.refresh_token not in log.getvalue()
 
     def test_a_callback_may_ask_for_a_token(self, server: TokenServer, cafile: Path) -> None:
         server.rotates = True
@@ -423,7 +423,7 @@ class TestProxies:
         own = {"AEM_PROXY_HOST": "127.0.0.1", "AEM_HTTPS_PROXY_PORT": str(closed)}
         with logged() as log:
             assert Tokens(made, cafile=cafile, env=own).token() in server.issued
-        assert "oauth.proxy_unused" in log.getvalue()
+        assert "is asked without the environment's proxy: " in log.getvalue()
         named = {"HTTPS_PROXY": f"127.0.0.1:{closed}"}
         error = refused(Tokens(made, cafile=cafile, env=named))
         assert f"the proxy 127.0.0.1:{closed} cannot be reached: Connection refused" in str(error)

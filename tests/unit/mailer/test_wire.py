@@ -265,3 +265,37 @@ class TestOctets:
 
 def test_a_letter_is_what_a_message_says() -> None:
     assert isinstance(letter(mail(), ""), Letter)
+
+
+@pytest.mark.parametrize("name", ["To", "Cc", "Bcc"])
+@pytest.mark.parametrize("value", ["a@x.test; b@x.test", "a@x.test b@x.test", "a@x.test (b@x.test", "Anna a@x.test"])
+def test_a_list_of_addresses_that_is_none_loses_nobody(name: str, value: str) -> None:
+    """The `email` package reads the first of them, or another address, and says nothing."""
+    message = EmailMessage()
+    message["From"] = "f@x.test"
+    message[name] = value
+    with pytest.raises(MessageError, match=f"{name} is no list of addresses"):
+        letter(message, "")
+    assert letter(message, "", recipients=["c@x.test"]).recipients == ("c@x.test",)
+
+
+def test_an_old_spelling_of_addresses_is_a_list() -> None:
+    message = EmailMessage()
+    message["To"] = "Dr. Anna B. <a@x.test>, , c . d@x.test (Carl), käse@x.test, friends: e@x.test;"
+    assert letter(message, "f@x.test").recipients == ("a@x.test", "c.d@x.test", "käse@x.test", "e@x.test")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "=?utf-8?q?a?=",
+        '"=?utf-8?q?a?="',
+        "=?utf-8?b?w6Q?= ",
+        "=?utf-8?q?a b?= ",
+        "=?nothing?q?=E4?= ",
+        "=?utf-8?q?=E4?= ",
+    ],
+)
+def test_a_name_that_is_encoded_wrongly_keeps_no_mail(name: str) -> None:
+    message = email.message_from_string(f"From: f@x.test\nTo: {name}<a@x.test>, b@x.test\n\nx\n", policy=policy.SMTP)
+    assert letter(message, "").recipients == ("a@x.test", "b@x.test")
