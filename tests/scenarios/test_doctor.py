@@ -7,15 +7,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from outgate.doctor.report import Hop
-from support.clinic import HOST, OAUTH_PID, PID, SECOND, Clinic, clinic
+from support.clinic import FIRST, HOST, LIMIT, OAUTH_PID, PID, SECOND, Clinic, clinic
 from support.extras import with_only
 from support.mail_peers import closed_port
 from support.running import wait_for
@@ -173,7 +175,12 @@ def trap_oauth_sample(it: Clinic) -> Outcome:
 @case
 def file_none(it: Clinic) -> Outcome:
     it.configure(pid="org.example.Other")
-    return it.doctor(*it.trust_relay)
+    outcome = it.doctor(*it.trust_relay)
+    # What it prints is run as it stands there, and the file is there.
+    command = outcome[1].partition("\n\n    ")[2]
+    subprocess.run(["sh", "-c", command], cwd=it.directory, check=True)
+    assert it.doctor(*it.trust_relay)[0] not in range(10, 14)
+    return outcome
 
 
 @case
@@ -213,6 +220,12 @@ def variables_secret_in_clear(it: Clinic) -> Outcome:
 
 
 @case
+def variables_missing(it: Clinic) -> Outcome:
+    it.configure(smtp_password="$[secret:NOT_SET_ANYWHERE]")
+    return it.doctor(*it.trust_relay)
+
+
+@case
 def variables_other_service(it: Clinic) -> Outcome:
     it.configure(smtp_user="$[env:OF_PUBLISH]")
     return it.doctor(*it.trust_relay)
@@ -237,7 +250,13 @@ def forward_unknown_here(it: Clinic) -> Outcome:
     secrets.mkdir(exist_ok=True)
     (secrets / "PW_FILE").write_text("hushhush\n")
     tunnel = it.running.dev["tunnel_address"]
-    return it.doctor(*it.trust, env={"AEM_PROXY_HOST": tunnel, "OUTGATE_SECRETS": str(secrets)})
+    server = it.scripts["foreign"]
+    server.seen.clear()
+    outcome = it.doctor(
+        *it.trust, "--send-to", "guest@customer.test", env={"AEM_PROXY_HOST": tunnel, "OUTGATE_SECRETS": str(secrets)}
+    )
+    assert [line[:4] for line in server.seen] == [b"EHLO", b"QUIT"]
+    return outcome
 
 
 @case
@@ -249,6 +268,20 @@ def tunnel_client_network(it: Clinic) -> Outcome:
     place.settled()
     it.configure()
     return it.doctor(*it.trust_relay, *place.arguments)
+
+
+@case
+def tunnel_full(it: Clinic) -> Outcome:
+    place = it.another("full")
+    silent = next(each["portDest"] for each in it.forwards() if each["portOrig"] == it.ports["silent"])
+    place.forwards((FIRST, HOST, silent))
+    it.configure()
+    tunnel = place.tunnel()
+    with ExitStack() as stack:
+        for _ in range(LIMIT):
+            stack.enter_context(socket.create_connection((tunnel, FIRST)))
+        wait_for(lambda: it.open_in(place), lambda found: found == LIMIT)
+        return it.doctor(*it.trust_relay, *place.arguments)
 
 
 @case
@@ -300,7 +333,9 @@ CASES |= {
     "ehlo-no-login": through("no login"),
     "auth-swapped": through("refuses login", smtp_user="$[env:EMAIL_USERNAME]", smtp_password="$[secret:SWAPPED]"),
     "auth-default-user": through("refuses login", smtp_user="$[env:NOBODY_SET_IT;default=myApiKey]"),
+    "auth-misspelt-user": through("refuses login", smtp_user="$[env:EMAIL_USERNAM;default=myApiKey]"),
     "sender-refused": through("refuses sender"),
+    "sender-no-answer": through("forgets the sender", timeout="0.5"),
     "sender-without-domain": through("foreign", from_address="noreply@gone.test"),
     "sender-spf-twice": through("foreign starttls", implicit=False, from_address="noreply@twice.test"),
     "delivery-refused": through("refuses mail"),
@@ -346,6 +381,23 @@ def delivery_bounced(it: Clinic) -> Outcome:
     api.call("PUT", api.sandbox("inbox/behaviour"), bounce)
     it.configure()
     return it.doctor(*it.trust_relay, "--send-to", "gone@customer.test")
+
+
+@case
+def delivery_deferred(it: Clinic) -> Outcome:
+    api = it.running.api
+    later = [{"recipient": "busy@*", "at": "rcpt", "reply": "451 4.7.1 try again in five minutes"}]
+    api.call("PUT", api.sandbox("inbox/behaviour"), later)
+    it.configure()
+    return it.doctor(*it.trust_relay, "--send-to", "busy@customer.test")
+
+
+@case
+def delivery_suppressed(it: Clinic) -> Outcome:
+    api = it.running.api
+    api.call("POST", api.suppressions(), {"suppressions": [{"address": "never@customer.test"}]})
+    it.configure()
+    return it.doctor(*it.trust_relay, "--send-to", "never@customer.test")
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -406,6 +458,10 @@ def test_the_command_is_used_rightly_or_says_how(made: Clinic) -> None:
         ("--config", ""),
         ("osgiconfig",),
         ("--lint", "nothing-there"),
+        ("--send-to", "x@"),
+        ("--send-to", "ann"),
+        ("--send-to", "a@customer.test, b@customer.test"),
+        ("--send-to", "a@customer.test\r\nBcc: b@customer.test"),
     ):
         code, text = made.doctor(*arguments)
         expected = 0 if arguments == ("--program", "1") else 2
@@ -414,6 +470,11 @@ def test_the_command_is_used_rightly_or_says_how(made: Clinic) -> None:
     assert made.doctor("--program", "1", "--environment", "2")[0] == 3
     code, text = made.doctor(*made.trust_relay, "--json")
     assert code == 0 and [hop["hop"] for hop in json.loads(text)["hops"]] == [hop.value for hop in Hop]
+    # What is to be run asks the Outgate that was asked.
+    made.configure(smtp_user="$[env:NOT_SET_ANYWHERE]")
+    data = str(made.running.data)
+    code, text = made.doctor("--data", data, env={"OUTGATE_DATA": str(made.directory / "nowhere")})
+    assert code == 12 and f"\n    OUTGATE_DATA={data} outgate cloudmanager:set" in text
 
 
 def test_an_interruption_ends_it_without_a_trace(made: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:

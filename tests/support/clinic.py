@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dns.resolver
 from typer.testing import CliRunner
@@ -24,6 +25,8 @@ PID = "com.day.cq.mailer.DefaultMailService"
 OAUTH_PID = "com.day.cq.mailer.oauth.impl.OAuthConfigurationProviderImpl"
 HOST = "smtp.mymail.com"
 FIRST, SECOND = 30465, 30587
+LIMIT = 24
+"""Connections that an environment may have: more than any case needs."""
 _CLEARED = ("OUTGATE_FORWARDS", "OUTGATE_SECRETS", "AEM_PROXY_HOST", "SSL_CERT_FILE", "NO_COLOR", "AIO_CONFIG_FILE")
 GOOD: dict[str, object] = {
     "smtp.host": "$[env:AEM_PROXY_HOST;default=proxy.tunnel]",
@@ -62,6 +65,11 @@ class Place:
 
     def settled(self) -> None:
         wait_for(lambda: self.clinic.running.api.call("GET", self.url()), lambda it: it["status"] == "ready")
+
+    def tunnel(self) -> str:
+        """Return the tunnel's address."""
+        found = self.clinic.running.api.call("POST", self.url("runtime"), {"service": "author"})
+        return str(found["tunnelAddress"])
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -102,6 +110,16 @@ class Clinic:
         place.settled()
         place.variables(*self.credentials())
         return place
+
+    def forwards(self) -> list[dict[str, Any]]:
+        """Return the forwards of the first environment."""
+        found = self.running.api.call("GET", self.place.url("advancedNetworking"))
+        return list(found["_embedded"]["networkingConfigurations"][0]["portForwards"])
+
+    def open_in(self, place: Place) -> int:
+        """Return how many connections of an environment the egress carries."""
+        found = self.running.api.call("GET", self.running.api.operations("egress/status"))
+        return next((each["open"] for each in found["environments"] if each["environment"] == place.id), 0)
 
     def credentials(self) -> list[dict[str, str]]:
         dev = self.running.dev
@@ -175,7 +193,7 @@ def clinic(directory: Path) -> Iterator[Clinic]:
     tunnel = re.sub(r"\d+$", "10", tunnel_address())
     network = tunnel_address().rpartition(".")[0]
     settings = f'[dev]\ntunnel_address = "{tunnel}"\n[egress]\ntunnel_network = "{network}.0/24"\n'
-    settings += f'mail_targets = ["{HOST}"]\n'
+    settings += f'mail_targets = ["{HOST}"]\nconnections_per_environment = {LIMIT}\n'
     authority = Authority(directory)
     with ExitStack() as stack:
         running = Running(directory / "data", settings).start()
@@ -240,6 +258,7 @@ def _scripts(authority: Authority, directory: Path) -> dict[str, Script]:
         "no login": Script(good, implicit=True, offers=("SIZE 1000",)),
         "refuses login": Script(good, implicit=True, replies={"AUTH": b"535 5.7.8 no\r\n"}),
         "refuses sender": Script(good, implicit=True, replies={"MAIL": b"553 5.7.1 not your address\r\n"}),
+        "forgets the sender": Script(good, implicit=True, replies={"MAIL": b""}),
         "refuses starttls": Script(good, replies={"STARTTLS": b"454 4.7.0 not now\r\n"}),
         "refuses mail": Script(good, implicit=True, replies={"RCPT": b"550 5.1.1 nobody of that name\r\n"}),
     }

@@ -94,8 +94,17 @@ def doctor(
         tell("")
         fail("interrupted", INTERRUPTED)
     tell("")
-    _print(asked, report, as_json)
+    _print(asked, _of_data(report, data), as_json)
     raise typer.Exit(report.exit_code)
+
+
+def _of_data(report: Report, data: Path | None) -> Report:
+    """Return the report with commands that ask the same `outgate dev` as we did."""
+    from outgate.doctor.commands import for_data
+    from outgate.doctor.report import Report
+
+    place = str(data) if data is not None else ""
+    return Report([replace(each, change=for_data(each.change, place)) for each in report.findings])
 
 
 def _print(asked: Asked, report: Report, as_json: bool) -> None:
@@ -175,8 +184,9 @@ def _asked(
     tell: Callable[[str], None],
 ) -> Asked:
     """Return what the walk is to look at, or exit."""
-    from outgate.doctor.contact import Patience, Trust
+    from outgate.doctor.contact import Trust
     from outgate.doctor.facts import Asked
+    from outgate.doctor.reaching import Patience
     from outgate.doctor.surroundings import SERVICES
     from outgate.doctor.witnesses import Outgate
 
@@ -190,6 +200,8 @@ def _asked(
     ):
         if text is not None:
             given(text, what)
+    if send_to is not None and not _is_address(send_to):
+        fail(f"--send-to {send_to!r} is not one address, such as ann@example.com", WRONG_USE)
     around, chosen, dev = _around(program, environment, service, data, tell)
     modes = [mode.strip() for mode in (run_modes or "").split(",") if mode.strip()]
     return Asked(
@@ -203,6 +215,15 @@ def _asked(
         patience=Patience(timeout),
         tell=tell,
     )
+
+
+def _is_address(text: str) -> bool:
+    from outgate.smtp import grammar
+
+    try:
+        return bool(grammar.mailbox(text.encode("utf-8")).domain)
+    except (grammar.BadSyntax, UnicodeError):
+        return False
 
 
 def _here() -> str:

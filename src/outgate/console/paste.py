@@ -169,7 +169,8 @@ SSL_CERT_FILE={shlex.quote(dev["ca_file"])} \\
     return Recipe(
         "AEM",
         "The application's configuration, then the environment's variables and port forward, then a mail sent as the "
-        "application would: through its tunnel.",
+        "application would: through its tunnel. If it does not arrive, outgate doctor names the step that is broken, "
+        "and the one thing to change.",
         (Block(CONFIG_NAME, config), Block("Shell: variables and port forward", calls), Block("Shell: send", run)),
     )
 

@@ -13,10 +13,11 @@ import json
 import re
 import shlex
 from collections.abc import Iterable
+from pathlib import PurePath
 from urllib.parse import quote
 
 from outgate.doctor.surroundings import Surroundings
-from outgate.mailer.config import Forward
+from outgate.mailer.config import Forward, Forwards
 
 UNKNOWN_SERVER = "smtp.example.com"
 """Stands for a server that nobody has told."""
@@ -44,8 +45,27 @@ def delete_variable(around: Surroundings, name: str) -> str:
     return f"outgate cloudmanager:set-environment-variables --programId={program} {environment} --delete {name}"
 
 
-def put_networking(around: Surroundings, wanted: Iterable[Forward]) -> str:
-    """Return the PUT with everything that there is, and the forwards `wanted`."""
+def write_configuration(where: PurePath, forwards: Forwards | None) -> str:
+    """Return the command that writes a mail service's configuration, for the first forward to a mail server's port."""
+    by_port = forwards.by_port.values() if forwards is not None else ()
+    found = next((each for each in by_port if each.destination in (465, 587)), None)
+    ssl = found is None or found.destination == 465
+    body: dict[str, object] = {
+        "smtp.host": "$[env:AEM_PROXY_HOST;default=proxy.tunnel]",
+        "smtp.port": str(found.port if found is not None else 30465),
+        "smtp.user": "$[env:EMAIL_USERNAME]",
+        "smtp.password": "$[secret:EMAIL_PASSWORD]",
+        "from.address": "noreply@example.com",
+        "smtp.ssl": ssl,
+        "smtp.starttls": not ssl,
+        "smtp.requiretls": not ssl,
+    }
+    # One quoted text, and no document for the shell: what is copied has spaces in front.
+    return f"mkdir -p {shlex.quote(str(where.parent))}\necho {shlex.quote(_layout(body))} > {shlex.quote(str(where))}"
+
+
+def put_networking(around: Surroundings, wanted: Iterable[Forward], note: str = "") -> str:
+    """Return the PUT with everything that there is, and the forwards `wanted`, below a `note` of one line."""
     networking = around.networking
     kept = dict(networking.forwards.by_port) if networking and networking.enabled else {}
     kept |= {each.port: each for each in wanted}
@@ -60,8 +80,8 @@ def put_networking(around: Surroundings, wanted: Iterable[Forward]) -> str:
     program, environment = quote(around.program, safe=""), quote(around.environment, safe="")
     path = f"/api/program/{program}/environment/{environment}/advancedNetworking"
     unknown = any(each.name == UNKNOWN_SERVER for each in kept.values())
-    note = f"# put the name of your mail server in the place of {UNKNOWN_SERVER}\n" if unknown else ""
-    return note + _curl("PUT", around.url + path, body, vendor=True)
+    note = f"put the name of your mail server in the place of {UNKNOWN_SERVER}" if unknown else note
+    return (f"# {note}\n" if note else "") + _curl("PUT", around.url + path, body, vendor=True)
 
 
 def post_infrastructure(around: Surroundings) -> str:
@@ -74,6 +94,26 @@ def post_infrastructure(around: Surroundings) -> str:
 def post_domain(url: str, domain: str) -> str:
     """Return the POST that adds a domain to a relay."""
     return _curl("POST", url, {"name": domain, "domain": domain}, vendor=False)
+
+
+def add_client(environment: str, have: Iterable[str], host: str) -> str:
+    """Return the command that adds an address to an environment's client networks: it names all the others too."""
+    wanted = [*have, f"{host}/{128 if ':' in host else 32}"]
+    options = " ".join(f"--client-network {shlex.quote(each)}" for each in wanted)
+    return f"outgate egress environment set {shlex.quote(environment)} {options}"
+
+
+def unsuppress(address: str) -> str:
+    """Return the command that takes an address off the list of suppressed ones."""
+    return f"outgate suppression remove {shlex.quote(address)}"
+
+
+def for_data(change: str, data: str) -> str:
+    """Return commands that ask the `outgate dev` of a data directory; "" is the usual one."""
+    if not data:
+        return change
+    place = f"OUTGATE_DATA={shlex.quote(data)} "
+    return "\n".join(place + line if line.startswith("outgate ") else line for line in change.split("\n"))
 
 
 def show_message(queue_id: str) -> str:
@@ -91,9 +131,11 @@ def zone_line(name: str, value: str) -> str:
 def _curl(method: str, url: str, body: dict[str, object], *, vendor: bool) -> str:
     headers = '  -H "Authorization: Bearer $TOKEN"'
     if vendor:
-        headers += ' -H "x-api-key: $CLIENT_ID" -H "x-gw-ims-org-id: $ORG_ID"'
+        headers += ' -H "x-api-key: $API_KEY" -H "x-gw-ims-org-id: $ORG_ID"'
+    # No quotes and no brackets: not every shell takes this for a comment.
+    told = "TOKEN, API_KEY and ORG_ID are token, api_key and org_id" if vendor else "TOKEN is token"
     lines = [
-        f"curl -X {method} {shlex.quote(url)}",
+        f"# of outgate dev, {told} in its dev.json\ncurl -X {method} {shlex.quote(url)}",
         headers,
         f"  -H 'Content-Type: application/json' -d {shlex.quote(_layout(body))}",
     ]

@@ -13,14 +13,14 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from outgate.doctor import traps, tree_traps
-from outgate.doctor.commands import delete_variable, set_variable
+from outgate.doctor.commands import delete_variable, set_variable, write_configuration
 from outgate.doctor.facts import Facts
 from outgate.doctor.look import Look
 from outgate.doctor.report import Finding, Hop, State
 from outgate.doctor.rules import RULES
 from outgate.doctor.surroundings import PROXY_HOST, Variable
 from outgate.mailer import oauth
-from outgate.mailer.config import FILE_NAME, PID, settle
+from outgate.mailer.config import FILE_NAME, PID, Forwards, settle
 from outgate.mailer.folders import Configurations, open_configurations
 from outgate.mailer.interpolate import Explained, Lookup, explain
 from outgate.mailer.osgi import OsgiError
@@ -45,12 +45,12 @@ def file(facts: Facts) -> Iterator[Finding]:
         facts.configurations = found = open_configurations(asked.where, PID)
     except ConfigError as error:
         remedy = "name the folder with the config folders, or the file, with --config"
-        yield _of_error(Hop.FILE, "no-file", error, remedy, f"outgate doctor --config {shlex.quote(asked.where)}/…")
+        yield _of_error(Hop.FILE, "no-file", error, remedy, f"find . -name {shlex.quote(FILE_NAME)}")
         return
     try:
         chosen = found.resolve(PID, asked.run_modes)
     except ConfigError as error:
-        yield _not_chosen(found, asked.run_modes, error)
+        yield _not_chosen(found, asked.run_modes, facts.around.forwards, error)
         return
     try:
         properties = chosen.parse()
@@ -85,7 +85,9 @@ def _provider(facts: Facts, found: Configurations) -> Finding | None:
     return None
 
 
-def _not_chosen(found: Configurations, run_modes: tuple[str, ...], error: ConfigError) -> Finding:
+def _not_chosen(
+    found: Configurations, run_modes: tuple[str, ...], forwards: Forwards | None, error: ConfigError
+) -> Finding:
     """Say why no file counts: there is none, none for these run modes, or two that tie."""
     matching = found.candidates(PID, run_modes)
     trapped = [each for each in tree_traps.of(tree_traps.Tree(found.files)) if each.state is State.BROKEN]
@@ -100,8 +102,8 @@ def _not_chosen(found: Configurations, run_modes: tuple[str, ...], error: Config
             return each
     if not others:
         where = PurePath(found.where) / "config" / FILE_NAME
-        remedy = f"add the mail service's file: {where}"
-        return _of_error(Hop.FILE, "no-file", error, remedy, f"mkdir -p {shlex.quote(str(where.parent))}")
+        remedy = f"add the mail service's file, {where}, with your own sender as from.address"
+        return _of_error(Hop.FILE, "no-file", error, remedy, write_configuration(where, forwards))
     have = "; ".join(f"{each.where} is for {', '.join(each.run_modes) or 'all'}" for each in others[:4])
     remedy = f"look with the run modes that the service has, or add a file for these ({have})"
     modes = ",".join(others[0].run_modes)
@@ -236,23 +238,22 @@ def _judge(facts: Facts, name: str, lookup: Lookup) -> Iterator[Finding]:
             Hop.VARIABLES, "variable-moving", text, "wait until its status is ready", at=name, warning=True
         )
     elif not effective and not lookup.found and not lookup.defaulted and not around.named(lookup.written):
-        text = f"nothing is set for $[{lookup.source}:{lookup.written}], which {name} reads: it stays as it is written"
-        remedy = "set it in the environment, or give the placeholder a default"
-        if not around.environment and around.variables is None:
-            remedy = (
-                "start the doctor with what the environment gives (outgate environment run), or name the environment"
-            )
-            change = "outgate environment run PROGRAM ENVIRONMENT -- outgate doctor"
-            yield facts.broken(Hop.VARIABLES, "variable-missing", text, remedy, change, at=name)
-        else:
-            yield facts.broken(
-                Hop.VARIABLES,
-                "variable-missing",
-                text,
-                remedy,
-                set_variable(around, lookup.written, secret=secret),
-                at=name,
-            )
+        yield _not_set(facts, name, lookup)
+
+
+def _not_set(facts: Facts, name: str, lookup: Lookup) -> Finding:
+    around, secret = facts.around, _KINDS[lookup.source]
+    text = f"nothing is set for $[{lookup.source}:{lookup.written}], which {name} reads: it stays as it is written"
+    remedy = "set it in the environment, or give the placeholder a default"
+    change = set_variable(around, lookup.written, secret=secret)
+    if not around.environment and around.variables is None:
+        remedy = "start the doctor with what the environment gives (outgate environment run), or name the environment"
+        change = "outgate environment run PROGRAM ENVIRONMENT -- outgate doctor"
+    elif like := around.like(lookup.written, secret=secret):
+        text += f"; {like.name} is set"
+        remedy = f"read {like.name}, if that is meant; else set {lookup.written} too"
+        change = facts.reading(name, lookup, like) or change
+    return facts.broken(Hop.VARIABLES, "variable-missing", text, remedy, change, at=name)
 
 
 def _not_in_force(facts: Facts, name: str, lookup: Lookup, found: Variable) -> Finding:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from email.message import EmailMessage
 
-from outgate.doctor.commands import show_message
+from outgate.doctor.commands import show_message, unsuppress
 from outgate.doctor.facts import Facts
 from outgate.doctor.report import Finding, Hop, State
 from outgate.doctor.witnesses import Fate
@@ -37,7 +37,7 @@ def delivery(facts: Facts) -> Iterator[Finding]:
         yield from trapped
         return
     assert facts.contact is not None
-    if facts.contact.connection is None or facts.direct or facts.blind:
+    if facts.contact.connection is None or facts.direct or facts.blind or facts.nameless:
         yield facts.seen(Hop.DELIVERY, State.UNKNOWN, "no mail was sent: the way could not be followed from here")
         return
     facts.contact.close()
@@ -48,7 +48,8 @@ def delivery(facts: Facts) -> Iterator[Finding]:
         yield facts.broken(Hop.DELIVERY, "message", f"no mail could be made: {error}", "give another address")
         return
     except SendFailed as error:
-        yield facts.broken(Hop.DELIVERY, "send-failed", str(error), "start the doctor again: it got further before")
+        remedy = "start the doctor again; if it stays so, look at the server's log: up to here it answered"
+        yield facts.broken(Hop.DELIVERY, "send-failed", str(error), remedy)
         return
     if not result.accepted:
         text = f"the server did not take the mail to {asked.send_to}: {result.reply}"
@@ -67,8 +68,8 @@ def _send(facts: Facts) -> SendResult:
         message["To"] = asked.send_to
         message["Subject"] = _SUBJECT
         message["Auto-Submitted"] = "auto-generated"
-    except (ValueError, IndexError) as error:
-        raise MessageError(f"{asked.send_to!r} cannot be an address: {error}") from None
+    except (ValueError, IndexError):
+        raise MessageError(f"{asked.send_to!r} cannot be an address") from None
     message.set_content(
         "This mail was sent by `outgate doctor`, to see whether mail gets from an application to you.\n"
         "Nothing is to be done about it.\n"
@@ -79,7 +80,6 @@ def _send(facts: Facts) -> SendResult:
         tunnel_names=(facts.around.env.get("AEM_PROXY_HOST") or "",),
         cafile=asked.trust.file or None,
         tokens=facts.tokens,
-        tls_names="chain-only" if facts.nameless else "forward",
         timeouts=asked.patience.timeouts,
         limits=Limits(send=asked.patience.answer * 6),
     ) as service:
@@ -112,7 +112,8 @@ def _followed(facts: Facts, result: SendResult) -> Iterator[Finding]:
     else:
         text = f"the mail to {asked.send_to} is {fate.status}{named}: {fate.said}"
         remedy = _REMEDIES.get(fate.status, "read what the record says of it")
-        yield facts.broken(Hop.DELIVERY, f"mail-{fate.status}", text, remedy, show)
+        change = unsuppress(asked.send_to) if fate.status == "suppressed" else show
+        yield facts.broken(Hop.DELIVERY, f"mail-{fate.status}", text, remedy, change)
 
 
 _REMEDIES = {

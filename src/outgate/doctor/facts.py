@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from outgate.doctor.contact import Contact, Patience, Trust
+from outgate.doctor.contact import Trust
 from outgate.doctor.look import Look
+from outgate.doctor.reaching import Contact, Patience
 from outgate.doctor.report import Finding, Hop, State
-from outgate.doctor.surroundings import Surroundings
+from outgate.doctor.surroundings import Surroundings, Variable
 from outgate.doctor.witnesses import Outgate
 from outgate.mailer.config import MailConfig
 from outgate.mailer.folders import Configurations
-from outgate.mailer.interpolate import Explained
+from outgate.mailer.interpolate import Explained, Lookup
 from outgate.mailer.oauth import Tokens
 from outgate.mailer.osgi import Property
 from outgate.mailer.target import Target
@@ -65,13 +66,27 @@ class Facts:
         return self.target is not None and self.target.through_tunnel and self.target.forward is None
 
     @property
+    def place(self) -> str:
+        """Return what says where the server is, in words."""
+        through = self.target is not None and self.target.through_tunnel
+        return "name and portDest of the forward" if through else "smtp.host and smtp.port"
+
+    @property
+    def lead(self) -> str:
+        """Return how another port of the server is taken, in words that the port follows."""
+        through = self.target is not None and self.target.through_tunnel
+        return "lead the forward to the server's port" if through else "set smtp.port to the server's port"
+
+    @property
     def around(self) -> Surroundings:
         """Return what is known of the environment."""
         return self.asked.around
 
     def secrets(self) -> list[str]:
         """Return the secrets that may have been told to a server."""
-        found = [self.config.password] if self.config is not None else []
+        # What stands for a password that is not known is no secret: it is a word.
+        blind = "smtp.password" in self.blind
+        found = [self.config.password] if self.config is not None and not blind else []
         for explained in self.explained.values():
             names = [each.name for each in explained.lookups if each.source == "secret" and each.found]
             found += [self.around.secrets.get(name) or "" for name in names]
@@ -102,6 +117,16 @@ class Facts:
             return Finding(hop, state, text, rule, remedy, change)
         place = written.value_at
         return Finding(hop, state, text, rule, remedy, change, self.look.file.where, place.line, place.column)
+
+    def reading(self, name: str, lookup: Lookup, variable: Variable) -> str:
+        """Return the line with a placeholder that reads another variable, "" if it cannot be written."""
+        written = self.property(name)
+        if written is None or not isinstance(written.value.value, str):
+            return ""
+        before = f"$[{lookup.source}:{lookup.written}"
+        after = f"$[{'secret' if variable.secret else 'env'}:{variable.name}"
+        said = written.value.value
+        return self.line(name, said.replace(before, after, 1)) if before in said else ""
 
     def line(self, name: str, value: object) -> str:
         """Return the line to write in place of a property, or to add if it is not there."""

@@ -18,7 +18,8 @@ from outgate.doctor.surroundings import Infrastructure, Networking
 from outgate.mailer.config import Forward, Forwards
 from outgate.mailer.target import target_of
 
-_MAIL_PORTS = (465, 587, 2525, 25)
+_MAIL_PORTS = (465, 587, 25)
+_PORTS = range(30000, 31001)
 _MOVING = ("creating", "updating", "deleting")
 
 
@@ -70,7 +71,7 @@ def _closed(facts: Facts, networking: Networking) -> Finding | None:
             return facts.broken(Hop.FORWARD, "no-infrastructure", text, remedy, post_infrastructure(around))
         text = "advanced networking is off for this environment: its tunnel is closed"
         remedy = "enable it, with the forward that the configuration needs"
-        return facts.broken(Hop.FORWARD, "networking-off", text, remedy, put_networking(around, [_wanted(facts)]))
+        return facts.broken(Hop.FORWARD, "networking-off", text, remedy, _put(facts))
     ready = [each for each in around.infrastructures or () if each.status == "ready"]
     if around.infrastructures and not ready:
         return _not_ready(facts, around.infrastructures[0])
@@ -109,7 +110,7 @@ def _missing(facts: Facts, trapped: list[Finding]) -> Finding:
         )
         text = f"no forward of the environment has port {config.port} (there are: {there or 'none'})"
         remedy = "add the forward; a PUT replaces all forwards, so this one names all the others too"
-        change = put_networking(around, [_wanted(facts)]) if around.environment else ""
+        change = _put(facts) if around.environment else ""
         finding = facts.broken(Hop.FORWARD, "port-no-forward", text, remedy, change, at="smtp.port")
     if static is not None and static.rule == finding.rule and not finding.change:
         return replace(finding, change=static.change)
@@ -123,12 +124,22 @@ def _port_line(facts: Facts, port: int) -> str:
     return facts.line("smtp.port", str(port) if as_text else port)
 
 
-def _wanted(facts: Facts) -> Forward:
-    """Return the forward that the configuration needs, as far as anything tells where it is to lead."""
-    config = facts.config
+def _put(facts: Facts) -> str:
+    """Return the PUT with the forward that the configuration needs, as far as anything tells where it is to lead."""
+    around, config, outgate = facts.around, facts.config, facts.asked.outgate
     assert config is not None
-    before = facts.asked.outgate.led_to(config.port)
+    before = outgate.led_to(config.port)
     if before is not None:
-        return Forward(config.port, *before)
-    echoed = next((port for port in _MAIL_PORTS if 30000 <= config.port <= 31000 and config.port - 30000 == port), None)
-    return Forward(config.port, UNKNOWN_SERVER, echoed or (465 if config.ssl else 587))
+        return put_networking(around, [Forward(config.port, *before)])
+    usual = 465 if config.ssl else 587
+    if config.port in _PORTS:
+        port, destination = config.port, config.port - _PORTS.start
+    else:
+        # It is the server's own, and no PUT may name it: the next walk tells of it.
+        port, destination = _PORTS.start + (config.port if config.port in _MAIL_PORTS else usual), config.port
+    relay = outgate.relay(ssl=config.ssl)
+    if relay is not None:
+        note = "it leads to the relay of outgate dev: write your own mail server there, if that is meant"
+        return put_networking(around, [Forward(port, *relay)], note)
+    destination = destination if destination in _MAIL_PORTS else usual
+    return put_networking(around, [Forward(port, UNKNOWN_SERVER, destination)])

@@ -11,8 +11,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from outgate.doctor.contact import Contact, dial
+from outgate.doctor.commands import add_client
+from outgate.doctor.contact import dial
 from outgate.doctor.facts import Facts
+from outgate.doctor.reaching import Contact
 from outgate.doctor.report import Finding, Hop, State
 from outgate.doctor.witnesses import Denial, Reach
 from outgate.mailer.target import TUNNEL, Target
@@ -123,8 +125,8 @@ def _mending(facts: Facts, denial: Denial, contact: Contact) -> str:
     environment, target = facts.around.environment, facts.target
     host = contact.local.rpartition(":")[0].strip("[]")
     if denial.kind == "client-network" and environment:
-        width = 128 if ":" in host else 32
-        return f"outgate egress environment set {shlex.quote(environment)} --client-network {host}/{width}"
+        have = facts.asked.outgate.client_networks(environment)
+        return add_client(environment, have, host) if have is not None else ""
     if denial.kind == "guard" and target and target.forward:
         scope = f" --environment {shlex.quote(environment)}" if environment else ""
         return f"outgate egress exceptions add {shlex.quote(target.forward.name)}{scope} --reason 'the mail server'"

@@ -57,10 +57,12 @@ def _block(state: str, hop: str, text: str, width: int, colour: str) -> Iterator
 
 
 def _whole(report: Report, width: int) -> list[str]:
-    unknown = [hop.value for hop in Hop if any(e.hop is hop and e.state is State.UNKNOWN for e in report.findings)]
-    if unknown:
-        return _wrapped(f"Nothing is broken, as far as could be seen. Not known: {', '.join(unknown)}.", width)
-    return ["The way is whole."]
+    unknown, warned = (
+        ", ".join(hop.value for hop in Hop if any(e.hop is hop and e.state is state for e in report.findings))
+        for state in (State.UNKNOWN, State.WARNING)
+    )
+    said = f"Nothing is broken, as far as could be seen. Not known: {unknown}." if unknown else "The way is whole."
+    return _wrapped(f"{said} Look at the warnings: {warned}." if warned else said, width)
 
 
 def _change(broken: Finding, width: int) -> Iterator[str]:

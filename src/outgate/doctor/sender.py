@@ -38,6 +38,9 @@ def sender(facts: Facts) -> Iterator[Finding]:
     domain = _domain(config.from_address)
     standing = _standing(facts, domain) if domain else None
     answer = _asked(facts, config.from_address)
+    if isinstance(answer, Finding):
+        yield answer
+        return
     if isinstance(answer, Reply) and not answer.ok:
         yield _refused(facts, domain, answer, standing)
         return
@@ -63,20 +66,24 @@ def _domain(address: str) -> str:
         return ""
 
 
-def _asked(facts: Facts, address: str) -> Reply | str:
-    """Return the server's answer to MAIL; or say why there is none."""
-    contact = facts.contact
-    assert contact is not None
+def _asked(facts: Facts, address: str) -> Reply | Finding | str:
+    """Return the server's answer to MAIL, or that it gives none; or say why it was not asked."""
+    contact, config = facts.contact, facts.config
+    assert contact is not None and config is not None
     if contact.connection is None or contact.connection.closed:
         return "there is no session to ask in"
-    if facts.blind & {"smtp.user", "smtp.password"}:
+    if facts.blind & {"smtp.user", "smtp.password"} or (facts.nameless and (config.user or config.oauth)):
         return "without a login the server cannot be asked"
     facts.asked.tell("asking whether the server takes the sender")
     try:
         result = contact.connection.ask_sender(address)
     except LocalProtocolError as error:
         return str(error)
-    return result.mail or f"the server did not answer MAIL: {result.error}"
+    if result.mail is None:
+        text = f"the server lets the application in and does not answer MAIL: {result.error}"
+        remedy = "look at the server's log, or ask its operator"
+        return facts.broken(Hop.SENDER, "sender-no-answer", text, remedy)
+    return result.mail
 
 
 # -- a relay of Outgate ----------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Hops 9 and 10: what the server says of itself and offers, and whether it lets the application in.
 
 Standards: RFC 5321 (greeting, EHLO), RFC 1870 (SIZE), RFC 4954 (AUTH and its replies), XOAUTH2.
-Promises: a password or token goes to the server inside TLS whose certificate was accepted, once, and into no text.
+Promises: a password or token goes to the server inside TLS, whose certificate was accepted and is for the name of the
+    forward or host, once, and into no text.
 Dangers: a failed login may count against the user at the server: it is tried once. A refresh token is used as by the
     mailer; a server that gives a new one with each access token has given one then.
 Not here: how the connection came about (`doctor.contact`), fetching tokens (`mailer.oauth`).
@@ -46,7 +47,7 @@ def hello(facts: Facts) -> Iterator[Finding]:
         yield facts.seen(Hop.EHLO, State.OK, f"{name} offers {', '.join(told) or 'nothing'}")
         if config.user and not facts.blind & {"smtp.user"} and "AUTH" not in offers:
             text = "the server offers no login (AUTH), and the configuration has a user"
-            remedy = "lead the forward to the server's port for submission (465 or 587); 25 is for other servers"
+            remedy = f"{facts.lead} for submission (465 or 587); 25 is for other servers"
             yield facts.broken(Hop.EHLO, "auth-not-offered", text, remedy, at="smtp.user")
     yield from trapped
 
@@ -62,13 +63,13 @@ def _no_hello(facts: Facts) -> Finding:
         return facts.broken(Hop.EHLO, "hello-failed", text, "look at the server's log, or ask its operator")
     if contact.silent:
         text = f"the server takes the connection and says nothing, in clear text or in TLS{facts.noticed()}"
-        remedy = "look whether name and portDest of the forward are those of a mail server"
+        remedy = f"look whether {facts.place} are those of a mail server"
         return facts.broken(Hop.EHLO, "no-greeting", text, remedy)
     if contact.closed:
         text = f"the server closed the connection before it greeted: {contact.error}{facts.noticed()}"
         return facts.broken(Hop.EHLO, "closed", text, *_who_may(facts))
     text = f"what answers is no mail server: {contact.error}{facts.noticed()}"
-    remedy = "look whether name and portDest of the forward are those of a mail server (465 or 587)"
+    remedy = f"look whether {facts.place} are those of a mail server (465 or 587)"
     return facts.broken(Hop.EHLO, "not-smtp", text, remedy)
 
 
@@ -110,10 +111,13 @@ def login(facts: Facts) -> Iterator[Finding]:
     if unseen:
         why = facts.around.secrets_unknown or "the values are not known here"
         yield facts.seen(Hop.AUTH, State.UNKNOWN, f"{' and '.join(sorted(unseen))}: {why}")
+    elif not config.user and not config.oauth:
+        yield facts.seen(Hop.AUTH, State.OK, "no login is configured")
+    elif facts.nameless:
+        text = "no login was tried: a secret is for the right server only, and its name could not be checked"
+        yield facts.seen(Hop.AUTH, State.UNKNOWN, text)
     elif config.oauth:
         yield from _with_token(facts, config)
-    elif not config.user:
-        yield facts.seen(Hop.AUTH, State.OK, "no login is configured")
     else:
         yield from _with_password(facts, config)
     yield from trapped
@@ -164,10 +168,8 @@ def _meaning(facts: Facts, config: MailConfig, answer: Reply) -> Finding:
     if config.password.strip().lower() == "apikey" or config.user.startswith("SG."):
         remedy = "smtp.user and smtp.password are exchanged: the user is the word, the password is the key"
         return facts.broken(Hop.AUTH, "login-swapped", text, remedy, at="smtp.user")
-    user = _default_of(facts, "smtp.user")
-    if user:
-        remedy = f"set {user}: nothing is set for it, so the default in the file was sent as the user"
-        return facts.broken(Hop.AUTH, "login-default-user", text, remedy, _setting(facts, user), at="smtp.user")
+    if user := _default_of(facts, "smtp.user"):
+        return _of_default(facts, text, user)
     for name in ("smtp.password", "smtp.user"):
         if cut := _cut_secret(facts, name):
             remedy = (
@@ -193,8 +195,19 @@ def _lookups(facts: Facts, name: str) -> tuple[Lookup, ...]:
     return explained.lookups if explained else ()
 
 
-def _default_of(facts: Facts, name: str) -> str:
-    return next((each.written for each in _lookups(facts, name) if each.defaulted and not each.nested), "")
+def _default_of(facts: Facts, name: str) -> Lookup | None:
+    return next((each for each in _lookups(facts, name) if each.defaulted and not each.nested), None)
+
+
+def _of_default(facts: Facts, text: str, user: Lookup) -> Finding:
+    """Say that the user was the file's default, for its variable is not set, or is misspelt."""
+    said = f"nothing is set for {user.written}, so the default in the file was sent as the user"
+    like = facts.around.like(user.written, secret=user.source == "secret")
+    if like is not None and (line := facts.reading("smtp.user", user, like)):
+        remedy = f"read {like.name}, if that is meant: {said}"
+        return facts.broken(Hop.AUTH, "login-default-user", text, remedy, line, at="smtp.user")
+    remedy = f"set {user.written}: {said.replace(user.written, 'it')}"
+    return facts.broken(Hop.AUTH, "login-default-user", text, remedy, _setting(facts, user.written), at="smtp.user")
 
 
 def _setting(facts: Facts, name: str, secret: bool = False) -> str:
@@ -243,17 +256,32 @@ def _provider(facts: Facts, error: ConfigError) -> Finding:
     """Say what is wrong with the provider's file, as the rules on files do if they know it."""
     assert facts.configurations is not None
     found = facts.configurations.candidates(oauth.PID, facts.asked.run_modes)
+    if not found and not error.file:
+        remedy = (
+            f"add {oauth.PID}.cfg.json with the provider beside the mail service's file, or set oauth.flow to false"
+        )
+        line = facts.line("oauth.flow", False)
+        return facts.broken(Hop.AUTH, "oauth-configuration", error.text, remedy, line, at="oauth.flow")
     try:
         told = [each for file in found[:1] for each in traps.of(file, file.parse(), facts.around.known)]
     except ConfigError:
         told = []
-    wrong = next((each for each in told if each.state is State.BROKEN), None)
+    # Of all that the rules have found, what the error is about: the others may be less.
+    place = (error.line, error.column)
+    wrong = next(
+        (
+            each
+            for each in told
+            if each.state is State.BROKEN
+            and ((each.line, each.column) == place if error.line else error.name in each.text)
+        ),
+        None,
+    )
     if wrong is not None:
         return replace(wrong, hop=Hop.AUTH)
     text = f"{error.name}: {error.text}" if error.name else error.text
     remedy = "correct the OAuth provider's file, or the variable that it reads"
-    place = (error.file, error.line, error.column)
-    return Finding(Hop.AUTH, State.BROKEN, text, "oauth-configuration", remedy, "", *place)
+    return Finding(Hop.AUTH, State.BROKEN, text, "oauth-configuration", remedy, "", error.file, *place)
 
 
 _TOKEN_REMEDIES = {

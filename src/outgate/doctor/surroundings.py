@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, cast
 
 from outgate.doctor.look import Known
@@ -20,6 +21,8 @@ SERVICES = ("author", "publish", "preview")
 TYPES = ("dev", "stage", "prod", "rde")
 STRING, SECRET = "string", "secretString"
 PROXY_HOST = "AEM_PROXY_HOST"
+_ALIKE = 0.85
+"""As close as EMAIL_PASWORD is to EMAIL_PASSWORD, and EMAIL_PORT is not to EMAIL_HOST."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,12 @@ class Surroundings:
     def named(self, name: str) -> list[Variable]:
         """Return the variables of a name, whatever service they are for."""
         return [each for each in self.variables or () if each.name == name]
+
+    def like(self, name: str, *, secret: bool) -> Variable | None:
+        """Return the variable that a misspelt name most likely means, one of the same kind first."""
+        have = {each.name: each for each in self.variables or () if each.in_force and each.serves(self.service)}
+        near = [have[found] for found in get_close_matches(name, have, 3, _ALIKE)]
+        return next((each for each in near if each.secret == secret), near[0] if near else None)
 
 
 # Documents of the API

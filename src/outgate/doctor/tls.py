@@ -4,7 +4,7 @@ Standards: RFC 8314 and 3207 (how TLS begins), RFC 9525 (names), RFC 5280 (chain
 Promises: what is told of a certificate is what the server showed; a mismatch is named only if it was seen: the server
     spoke in clear where TLS was begun, or began TLS where it should have greeted.
 Dangers: a name in a certificate is a stranger's word until the chain is trusted.
-Not here: dialling and looking (`doctor.contact`).
+Not here: dialling (`doctor.contact`), looking closer (`doctor.looking`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,22 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from outgate.doctor.commands import put_networking
-from outgate.doctor.contact import Certificate, Contact, begins_tls, chains_to, glance, look_at_certificate
 from outgate.doctor.facts import Facts
+from outgate.doctor.looking import Certificate, begins_tls, chains_to, glance, look_at_certificate
+from outgate.doctor.reaching import Contact
 from outgate.doctor.report import Finding, Hop, State
 
 _EXPIRED, _NOT_YET = 10, 9
 _NAMES = (62, 64)
 _SELF_SIGNED = (18,)
 _UNKNOWN_ISSUER = (2, 19, 20, 21)
+_NO_TLS = (
+    "WRONG_VERSION_NUMBER",
+    "RECORD_LAYER_FAILURE",
+    "HTTP_REQUEST",
+    "HTTPS_PROXY_REQUEST",
+    "PACKET_LENGTH_TOO_LONG",
+)
 _TOO_OLD = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "NO_PROTOCOLS_AVAILABLE")
 
 
@@ -107,9 +115,7 @@ def _clear_to_implicit(facts: Facts, contact: Contact) -> Finding:
         "smtp.ssl is false, and the server begins TLS with the first octet"
         f" ({contact.early_tls}): both wait for the other"
     )
-    remedy = (
-        "set smtp.ssl to true and smtp.starttls to false, or lead the forward to the server's port for STARTTLS (587)"
-    )
+    remedy = f"set smtp.ssl to true and smtp.starttls to false, or {facts.lead} for STARTTLS (587)"
     change = _flags(facts, ssl=True)
     return facts.broken(Hop.TLS, "clear-to-implicit-tls", text, remedy, change, at="smtp.ssl")
 
@@ -132,8 +138,16 @@ def _handshake(facts: Facts, contact: Contact) -> Finding:
     elif "does not offer STARTTLS" in contact.error:
         return _not_offered(facts)
     elif "refused STARTTLS" in contact.error:
-        remedy = "try again later, or lead the forward to the server's port for implicit TLS (465) with smtp.ssl true"
+        remedy = f"try again later, or {facts.lead} for implicit TLS (465) with smtp.ssl true"
         return facts.broken(Hop.TLS, "starttls-refused", contact.error, remedy)
+    if config.ssl and contact.silent:
+        text = f"the server takes the connection and says nothing, in TLS or in clear text{facts.noticed()}"
+        remedy = f"look whether {facts.place} are those of a mail server (465)"
+        return facts.broken(Hop.TLS, "tls-silent", text, remedy)
+    if contact.reason in _NO_TLS:
+        text = f"what answers does not speak TLS{facts.noticed()}"
+        remedy = f"look whether {facts.place} are those of a mail server"
+        return facts.broken(Hop.TLS, "not-tls", text, remedy)
     text = f"the TLS handshake failed: {contact.error}{facts.noticed()}"
     return facts.broken(Hop.TLS, "handshake-failed", text, "ask the server's operator what it expects of TLS")
 
@@ -141,10 +155,10 @@ def _handshake(facts: Facts, contact: Contact) -> Finding:
 def _implicit_to_clear(facts: Facts, offered: bool) -> Finding:
     text = "smtp.ssl is true, and the server greets in clear text: TLS cannot begin with the first octet there"
     if offered:
-        remedy = "set smtp.ssl to false and smtp.starttls to true, or lead the forward to the server's port 465"
+        remedy = f"set smtp.ssl to false and smtp.starttls to true, or {facts.lead} 465"
         change = _flags(facts, ssl=False)
         return facts.broken(Hop.TLS, "tls-to-starttls", f"{text}; it offers STARTTLS", remedy, change, at="smtp.ssl")
-    remedy = "lead the forward to a port of the server that speaks TLS: 465, or 587 with STARTTLS"
+    remedy = f"{facts.lead} that speaks TLS: 465, or 587 with STARTTLS"
     return facts.broken(Hop.TLS, "no-tls-there", f"{text}; it does not offer STARTTLS either", remedy, at="smtp.ssl")
 
 
@@ -161,7 +175,7 @@ def _closed(facts: Facts, contact: Contact) -> Finding:
 
 def _not_offered(facts: Facts) -> Finding:
     text = "the server does not offer STARTTLS there"
-    remedy = "lead the forward to the server's port for implicit TLS (465) and set smtp.ssl to true"
+    remedy = f"{facts.lead} for implicit TLS (465) and set smtp.ssl to true"
     return facts.broken(Hop.TLS, "starttls-not-offered", text, remedy, at="smtp.requiretls")
 
 

@@ -89,6 +89,13 @@ class Outgate:
         """Say whether an Outgate on this machine can be asked."""
         return self._dev is not None
 
+    def relay(self, *, ssl: bool) -> tuple[str, int] | None:
+        """Return name and port of the relay on this machine, None if there is none to send to."""
+        dev = self._dev.dev if self._dev is not None else {}
+        name, place = dev.get("smtp_host_name"), dev.get("submissions" if ssl else "submission")
+        port = place.rpartition(":")[2] if isinstance(place, str) else ""
+        return (name, int(port)) if isinstance(name, str) and port.isascii() and port.isdigit() else None
+
     def reach(self, host: str, port: int) -> Reach | str:
         """Have a host and port tested from where the environment's traffic leaves; or say why not."""
         if self._api is None or not self._environment:
@@ -126,6 +133,21 @@ class Outgate:
         lines = entries(found.get("lines")) if not isinstance(found, str) else []
         told = next((line for line in lines if line.get("event") == "notice"), {})
         return f"{text(told, 'code')}: {text(told, 'reason')}" if told else ""
+
+    def client_networks(self, environment: str) -> list[str] | None:
+        """Return the networks that an environment's applications dial from, None if nobody tells."""
+        for page in range(_PAGES if self._dev is not None else 0):
+            query = f"egress/environments?limit=100&offset={page * 100}"
+            found = self._local("GET", lambda api, query=query: api.operations(query))
+            listed = entries(found.get("environments")) if not isinstance(found, str) else []
+            for each in listed:
+                if text(each, "id") == environment:
+                    networks = each.get("clientNetworks")
+                    told = cast("list[object]", networks) if isinstance(networks, list) else []
+                    return [one for one in told if isinstance(one, str)]
+            if isinstance(found, str) or "next" not in found or not listed:
+                break
+        return None
 
     def led_to(self, port: int) -> tuple[str, int] | None:
         """Return where a port of the environment's tunnel led to before, None if the audit does not tell."""

@@ -15,13 +15,14 @@ import pytest
 from outgate.cloud_manager import CloudManager
 from outgate.doctor import commands, printing
 from outgate.doctor.asking import of_environment, of_process
-from outgate.doctor.contact import Patience, Trust
+from outgate.doctor.contact import Trust
 from outgate.doctor.facts import Asked
 from outgate.doctor.names import MAIL, OAUTH
+from outgate.doctor.reaching import Patience
 from outgate.doctor.report import Finding, Hop, Report, State
 from outgate.doctor.surroundings import Surroundings
 from outgate.doctor.walk import HOPS, walk
-from outgate.doctor.witnesses import Outgate
+from outgate.doctor.witnesses import Outgate, Record, Standing
 from support.mail_peers import Authority, Script, serving
 
 FILE = {
@@ -149,6 +150,51 @@ def test_a_target_that_is_not_reached_from_here_proves_nothing(tmp_path: Path, a
     assert states(report, Hop.TCP) == states(report, Hop.TLS) == states(report, Hop.EHLO) == [State.UNKNOWN]
 
 
+def test_what_stands_for_a_password_that_is_not_known_is_no_secret(tmp_path: Path, authority: Authority) -> None:
+    script = Script(greeting=b"554 5.7.1 unknown client host\r\n")
+    with serving(script) as port:
+        report = walked(tmp_path, authority, Vendor(port), **{"smtp.ssl": False})
+    assert report.broken is not None and "554 5.7.1 unknown client host" in report.broken.text
+
+
+def test_without_a_tunnel_nothing_is_said_of_forwards(tmp_path: Path, authority: Authority) -> None:
+    file = tmp_path / "mail.cfg.json"
+    (tmp_path / "PW").write_text("hush-hush")
+    for script, ssl in ((Script(first=b"HTTP/1.1 400 No\r\n"), False), (Script(), True), (Script(), False)):
+        with serving(script) as port:
+            file.write_text(
+                json.dumps(
+                    {"smtp.host": "localhost", "smtp.port": port, "smtp.user": "me"}
+                    | {"smtp.password": "$[secret:PW]", "smtp.ssl": ssl, "smtp.requiretls": not ssl}
+                )
+            )
+            around = of_process({"OUTGATE_SECRETS": str(tmp_path)}, "author")
+            asked = Asked(str(file), ("author",), around, Outgate(None, None, "", ""), Trust(), patience=Patience(1.0))
+            broken = walk(asked).broken
+        assert broken is not None and broken.hop in (Hop.TLS, Hop.EHLO)
+        assert "smtp.port" in broken.remedy and "forward" not in broken.remedy
+
+
+@pytest.mark.parametrize(
+    ("written", "have", "line"),
+    [
+        ("$[secret:EMAIL_PASWORD]", "EMAIL_PASSWORD", '"smtp.password": "$[secret:EMAIL_PASSWORD]",'),
+        (
+            "$[secret:EMAIL_PASWORD;type=String]",
+            "EMAIL_PASSWORD",
+            '"smtp.password": "$[secret:EMAIL_PASSWORD;type=String]",',
+        ),
+        ("$[secret:MAIL_KEY]", "EMAIL_PASSWORD", ' --secret MAIL_KEY "$MAIL_KEY"'),
+    ],
+)
+def test_a_misspelt_variable_is_known_again(
+    tmp_path: Path, authority: Authority, written: str, have: str, line: str
+) -> None:
+    broken = walked(tmp_path, authority, Vendor(9), **{"smtp.password": written}).broken
+    assert broken is not None and broken.rule == "variable-missing" and broken.change.endswith(line), broken
+    assert (f"{have} is set" in broken.text) == line.startswith('"')
+
+
 def test_a_wrong_certificate_is_told_from_here_too(tmp_path: Path, authority: Authority) -> None:
     with serving(Script(authority.context("mail.example"), implicit=True)) as port:
         broken = walked(tmp_path, authority, Vendor(port)).broken
@@ -194,6 +240,22 @@ def test_what_the_environment_lacks_is_told(
     assert report.exit_code in (12, 13)
     if rule == "tunnel-variable-set":
         assert report.broken.change.endswith("--delete AEM_PROXY_HOST")
+
+
+@pytest.mark.parametrize(
+    ("port", "forward"),
+    [
+        (30587, '"portDest": 587, "portOrig": 30587'),
+        (30001, '"portDest": 465, "portOrig": 30001'),
+        (587, '"portDest": 587, "portOrig": 30587'),
+        (41000, '"portDest": 465, "portOrig": 30465'),
+    ],
+)
+def test_a_put_has_ports_that_the_api_takes(tmp_path: Path, authority: Authority, port: int, forward: str) -> None:
+    vendor = Vendor(9)
+    vendor.networking.clear()
+    broken = walked(tmp_path, authority, vendor, **{"smtp.port": port}).broken
+    assert broken is not None and broken.rule == "networking-off" and forward in broken.change, broken
 
 
 def test_what_is_moving_is_a_warning(tmp_path: Path, authority: Authority) -> None:
@@ -299,6 +361,7 @@ GIVEN: dict[str, object] = {"access_token": ACCESS, "token_type": "Bearer", "exp
         (200, GIVEN, {}, ""),
         (200, GIVEN, {"AUTH": f"535 5.7.8 {ACCESS} is not for you\r\n".encode()}, "oauth-refused"),
         (400, {"error": "invalid_grant"}, {}, "oauth-refresh-token"),
+        (401, {"error": "a secret that nobody set"}, {}, "oauth-configuration"),
         (401, {"error": "invalid_client"}, {}, "oauth-client"),
         (200, {"token_type": "Bearer"}, {}, "oauth-answer"),
     ],
@@ -316,6 +379,8 @@ def test_a_token_is_fetched_and_what_stands_in_its_way_is_told(
         del mail["smtp.password"]
         (folder / f"{MAIL}.cfg.json").write_text(json.dumps(mail))
         provider = {"tokenUrl": url, "clientId": "the-client", "refreshToken": "$[secret:SMTP_REFRESH_TOKEN]"}
+        if rule == "oauth-configuration":
+            provider["clientSecret"] = "$[secret:SMTP_CLIENT_SECRET]"
         (folder / f"{OAUTH}.cfg.json").write_text(json.dumps(provider))
         around = of_process({"OUTGATE_SECRETS": str(tmp_path)}, "author")
         report = walk(
@@ -332,6 +397,9 @@ def test_a_token_is_fetched_and_what_stands_in_its_way_is_told(
     found = report.broken
     assert (found.rule if found else "") == rule, found
     assert found is None or (found.hop is Hop.AUTH and found.remedy)
+    assert (
+        rule != "oauth-configuration" or "nothing is set for $[secret:SMTP_CLIENT_SECRET]" in report.findings[-1].text
+    )
     text = printing.for_people(report, "")
     assert REFRESH not in text and ACCESS not in text
     if not rule:
@@ -349,3 +417,59 @@ def test_a_provider_that_lacks_something_is_told_with_its_place(tmp_path: Path, 
         report = walk(Asked(str(tmp_path), (), around, Outgate(None, None, "", ""), Trust(str(authority.file))))
     assert report.broken is not None and report.broken.hop is Hop.AUTH
     assert report.broken.file.endswith(f"{OAUTH}.cfg.json")
+
+
+def test_a_provider_that_is_not_there_is_told(tmp_path: Path, authority: Authority) -> None:
+    with serving(Script(authority.context("localhost"), offers=("AUTH XOAUTH2",))) as port:
+        mail = FILE | {"smtp.host": "localhost", "smtp.port": port, "smtp.ssl": False, "oauth.flow": True}
+        del mail["smtp.password"]
+        (tmp_path / f"{MAIL}.cfg.json").write_text(json.dumps(mail | {"smtp.user": "box@shop.test"}))
+        outgate = Outgate(None, None, "", "")
+        report = walk(Asked(str(tmp_path), (), of_process({}, "author"), outgate, Trust(str(authority.file))))
+    assert report.broken is not None and report.broken.rule == "oauth-configuration"
+    assert report.broken.change.startswith('"oauth.flow": false') and OAUTH in report.broken.remedy
+
+
+class Relay(Outgate):
+    """A relay of Outgate that tells how a domain stands, as its API would."""
+
+    def __init__(self, standing: Standing | None) -> None:
+        super().__init__(None, None, "", "")
+        self._told = standing
+
+    @property
+    def local(self) -> bool:
+        return True
+
+    def hosts(self) -> frozenset[str]:
+        return frozenset({"mail.example"})
+
+    def standing(self, domain: str) -> Standing | str | None:
+        return self._told
+
+
+@pytest.mark.parametrize(
+    ("standing", "checks", "reply", "rule", "change"),
+    [
+        ("warning", {"spf": "SUCCESSFUL", "dkim": "FAILED"}, b"", "domain-warned", 'k._domainkey.shop.test. IN TXT "v=DKIM1"'),
+        ("suspended", {"spf": "SUCCESSFUL", "dkim": "FAILED"}, b"450 4.7.1 suspended\r\n", "domain-dkim",
+         'k._domainkey.shop.test. IN TXT "v=DKIM1"'),
+        ("verified", {"spf": "SUCCESSFUL", "dkim": "SUCCESSFUL"}, b"550 5.7.1 no\r\n", "sender-not-of-user",
+         "outgate smtp show shop.test"),
+        ("pending", {"spf": "SUCCESSFUL", "dkim": "SUCCESSFUL", "en_authorization": "PENDING"}, b"550 5.7.1 no\r\n",
+         "domain-authorization", "outgate smtp show shop.test"),
+    ],
+)  # fmt: skip
+def test_how_the_domain_stands_at_an_outgate_relay(
+    tmp_path: Path, standing: str, checks: dict[str, str], reply: bytes, rule: str, change: str
+) -> None:
+    records = {"dkim": Record("k._domainkey.shop.test", "v=DKIM1")}
+    told = Standing("1", "shop.test", checks, standing, "dkim", "2026-12-01T00:00:00Z", {}, records)
+    file = tmp_path / "mail.cfg.json"
+    with serving(Script(replies={"MAIL": reply} if reply else {})) as port:
+        file.write_text(json.dumps({"smtp.host": "localhost", "smtp.port": port, "from.address": "a@shop.test"}))
+        report = walk(Asked(str(file), (), of_process({}, "author"), Relay(told), Trust(), patience=Patience(1.0)))
+    found = next(each for each in report.findings if each.hop is Hop.SENDER and each.rule)
+    assert (found.rule, found.change) == (rule, change)
+    assert (found.state is State.WARNING) == (standing == "warning")
+    assert standing != "warning" or "held from 2026-12-01T00:00:00Z on" in found.text

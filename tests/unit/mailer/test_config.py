@@ -209,7 +209,7 @@ class TestLog:
         file = tmp_path / FILE_NAME
         file.write_text('{"smtp.host": "mx.test",\n"smtp.port:Integer": [587, 25],\n"other:Byte": 200}')
         assert load(file, env={}, secrets={}).port == 587
-        (told, _) = (record.__dict__["fields"]["text"] for record in caplog.records)
+        (told, _) = (record.getMessage() for record in caplog.records)
         assert told.startswith(f"{file}: line 2, column 22: smtp.port: loses all elements but the first")
 
     def test_otherwise_nothing_is_told(self, tmp_path, caplog) -> None:
