@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from outgate.doctor import annotations, lint
-from outgate.doctor.names import MAIL
+from outgate.doctor.traps.names import MAIL
 
 FOLDERS = (
     "config",

@@ -174,7 +174,7 @@ def measure_importing(repetitions: int) -> bool:
     bare_cpu, bare = import_ms("pass", repetitions)
     cpu, wall = import_ms("import outgate.mailer", repetitions)
     _, asynchronous = import_ms("from outgate.mailer import AsyncMailService", repetitions)
-    _, whole = import_ms("import outgate.mailer.blocking, outgate.mailer.sending", repetitions)
+    _, whole = import_ms("import outgate.mailer.sending.blocking, outgate.mailer.sending.steps", repetitions)
     print(f"a bare interpreter takes {bare:.1f} ms; above that:")
     holds = told("import outgate.mailer", [wall - bare], IMPORT_MS)
     told("import outgate.mailer, CPU", [cpu - bare_cpu])

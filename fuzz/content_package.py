@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from outgate.mailer.commented_json import LONGEST
+from outgate.mailer.configuration.commented_json import LONGEST
 from outgate.mailer.folders import open_configurations
 from outgate.mailer.values import ConfigError
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 
 from outgate.doctor import annotations, lint
-from outgate.doctor.names import MAIL, OAUTH
-from outgate.doctor.rules import RULES
+from outgate.doctor.traps.names import MAIL, OAUTH
+from outgate.doctor.traps.rules import RULES
 from outgate.mailer.folders import ConfigFile, Configurations
 
 _GOOD = b"""{

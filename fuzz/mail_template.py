@@ -12,9 +12,9 @@ from email import message_from_bytes, policy
 from email.errors import MessageError
 from email.message import EmailMessage
 
-from outgate.mailer.substitution import Variable, pieces
 from outgate.mailer.template import Template, TemplateError
-from outgate.mailer.template_addresses import ADDRESS_FIELDS
+from outgate.mailer.template.addresses import ADDRESS_FIELDS
+from outgate.mailer.template.substitution import Variable, pieces
 
 SEEDS = (
     b"To: ${a}\nSubject: x ${b}\n\nDear ${a}\n\0a@x.example\0B\r\nBcc: c@x.example",
@@ -82,7 +82,7 @@ def _written(message: EmailMessage) -> None:
     try:
         data = message.as_bytes(policy=policy.SMTPUTF8)
     except (MessageError, ValueError, LookupError, TypeError):
-        return  # `mailer.wire` makes its own error of this
+        return  # `mailer.sending.wire` makes its own error of this
     read = message_from_bytes(data, policy=policy.SMTPUTF8)
     assert sorted(name.lower() for name in read) == sorted(name.lower() for name in message)
 

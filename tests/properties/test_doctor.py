@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from outgate.cli import cli
 from outgate.doctor import printing
 from outgate.doctor.asking import of_process
-from outgate.doctor.contact import Trust
-from outgate.doctor.facts import Asked
-from outgate.doctor.reaching import Patience
+from outgate.doctor.hops.contact import Trust
+from outgate.doctor.hops.facts import Asked
+from outgate.doctor.hops.reaching import Patience
 from outgate.doctor.report import Report, State
 from outgate.doctor.walk import walk
 from outgate.doctor.witnesses import Outgate

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from outgate.doctor import annotations, lint
-from outgate.doctor.names import MAIL, OAUTH
+from outgate.doctor.traps.names import MAIL, OAUTH
 from outgate.mailer.folders import ConfigFile, Configurations
 from outgate.mailer.values import ConfigError
 

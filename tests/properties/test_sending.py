@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from outgate.mailer.blocking import run
 from outgate.mailer.config import MailConfig
-from outgate.mailer.errors import MessageError, SendFailed
-from outgate.mailer.idle import Idle
-from outgate.mailer.result import SendResult
-from outgate.mailer.sending import Plan, Sender
-from outgate.mailer.target import Target
-from outgate.mailer.wire import Letter
+from outgate.mailer.sending.blocking import run
+from outgate.mailer.sending.errors import MessageError, SendFailed
+from outgate.mailer.sending.idle import Idle
+from outgate.mailer.sending.result import SendResult
+from outgate.mailer.sending.steps import Plan, Sender
+from outgate.mailer.sending.target import Target
+from outgate.mailer.sending.wire import Letter
 from outgate.smtp.client import ClientMachine, Done
 from outgate.smtp.connecting import ConnectFailed
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outgate.mailer import MessageError, Template, TemplateError
-from outgate.mailer.wire import letter
+from outgate.mailer.sending.wire import letter
 
 TEMPLATE = Template(
     'From: Shop <shop@shop.test>\nTo: "${name}" <${email}>\nSubject: To ${name}!\nX-Name: ${name}\n\n<p>${name}|${other}</p>\n'

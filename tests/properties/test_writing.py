@@ -13,8 +13,8 @@ from email.utils import parseaddr
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from outgate.mailer.errors import MessageError
-from outgate.mailer.wire import letter
+from outgate.mailer.sending.errors import MessageError
+from outgate.mailer.sending.wire import letter
 
 ALL = {"8BITMIME": "", "SMTPUTF8": ""}
 LINE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=120)

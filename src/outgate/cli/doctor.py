@@ -23,7 +23,7 @@ from outgate.connection import Api, NotReachable, default_data, read_dev_json
 
 if TYPE_CHECKING:
     from outgate.cloud_manager import Chosen
-    from outgate.doctor.facts import Asked
+    from outgate.doctor.hops.facts import Asked
     from outgate.doctor.report import Report
     from outgate.doctor.surroundings import Surroundings
 
@@ -133,7 +133,7 @@ def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
     from outgate.doctor import annotations
     from outgate.doctor.lint import examine
     from outgate.doctor.report import Finding
-    from outgate.doctor.source import Excerpt
+    from outgate.doctor.traps.source import Excerpt
     from outgate.mailer.values import ConfigError
 
     findings, excerpts, files, code = list[Finding](), dict[tuple[str, int, int], Excerpt](), 0, 0
@@ -184,9 +184,9 @@ def _asked(
     tell: Callable[[str], None],
 ) -> Asked:
     """Return what the walk is to look at, or exit."""
-    from outgate.doctor.contact import Trust
-    from outgate.doctor.facts import Asked
-    from outgate.doctor.reaching import Patience
+    from outgate.doctor.hops.contact import Trust
+    from outgate.doctor.hops.facts import Asked
+    from outgate.doctor.hops.reaching import Patience
     from outgate.doctor.surroundings import SERVICES
     from outgate.doctor.witnesses import Outgate
 

@@ -19,8 +19,8 @@ from urllib.parse import quote
 
 from outgate import __version__
 from outgate.doctor.report import Finding
-from outgate.doctor.rules import RULES, Level, level
-from outgate.doctor.source import Excerpt
+from outgate.doctor.traps.rules import RULES, Level, level
+from outgate.doctor.traps.source import Excerpt
 
 Format = Literal["text", "github", "sarif", "json"]
 _COMMANDS = {Level.ERROR: "error", Level.WARNING: "warning", Level.NOTE: "notice"}

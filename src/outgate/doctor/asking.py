@@ -27,7 +27,7 @@ from outgate.doctor.surroundings import (
     variables_in,
 )
 from outgate.mailer.config import Forwards, forwards_from, secrets_from
-from outgate.mailer.target import TUNNEL
+from outgate.mailer.sending.target import TUNNEL
 from outgate.mailer.values import ConfigError
 
 _T = TypeVar("_T")

@@ -4,7 +4,7 @@ Standards: none.
 Promises: no network, no variables; whatever the files hold, findings come back and nothing is raised; findings are
     sorted, and each is there once; what is kept of a line to show it has no secret in it.
 Dangers: a path that leads to no configuration at all is an error: a build that looks at nothing must not pass.
-Not here: the traps (`doctor.traps`, `doctor.tree_traps`), how findings are printed (`doctor.annotations`).
+Not here: the traps (`doctor.traps`, `doctor.traps.tree`), how findings are printed (`doctor.annotations`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from outgate.doctor import traps, tree_traps
-from outgate.doctor.look import Known, Look
-from outgate.doctor.names import MAIL, OAUTH
+from outgate.doctor import traps
 from outgate.doctor.report import Finding
-from outgate.doctor.rules import Level, level
-from outgate.doctor.source import Excerpt, Source
-from outgate.doctor.tree_traps import Tree
+from outgate.doctor.traps import tree as tree_traps
+from outgate.doctor.traps.look import Known, Look
+from outgate.doctor.traps.names import MAIL, OAUTH
+from outgate.doctor.traps.rules import Level, level
+from outgate.doctor.traps.source import Excerpt, Source
+from outgate.doctor.traps.tree import Tree
 from outgate.mailer.folders import SUFFIX, ConfigFile, Configurations, open_configurations
 from outgate.mailer.osgi import OsgiError, Property
 from outgate.mailer.values import ConfigError

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from outgate.doctor.report import Finding, Hop, Report, State
-from outgate.doctor.rules import RULES
+from outgate.doctor.traps.rules import RULES
 
 WIDTH = 100
 _STATE, _HOP = 8, 13

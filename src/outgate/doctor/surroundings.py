@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, cast
 
-from outgate.doctor.look import Known
+from outgate.doctor.traps.look import Known
 from outgate.mailer.config import Forward, Forwards
 from outgate.mailer.interpolate import Source
 

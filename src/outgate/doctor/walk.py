@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from outgate.doctor import configuration, delivery, forwarding, network, sender, session, tls
-from outgate.doctor.facts import Asked, Facts
+from outgate.doctor.hops import configuration, delivery, forwarding, network, sender, session, tls
+from outgate.doctor.hops.facts import Asked, Facts
 from outgate.doctor.report import Finding, Hop, Report, State
 from outgate.smtp.masks import HIDDEN, Masks
 

@@ -21,16 +21,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from outgate.mailer.client import MailService
-from outgate.mailer.errors import MessageError, SendFailed
+from outgate.mailer.sending.errors import MessageError, SendFailed
 
 if TYPE_CHECKING:
     from outgate.mailer.async_client import AsyncMailService
     from outgate.mailer.config import Forward, Forwards, MailConfig
-    from outgate.mailer.limits import Limits
     from outgate.mailer.osgi import OsgiError
-    from outgate.mailer.result import SendRefused, SendResult
-    from outgate.mailer.substitution import TemplateError
+    from outgate.mailer.sending.limits import Limits
+    from outgate.mailer.sending.result import SendRefused, SendResult
     from outgate.mailer.template import Template
+    from outgate.mailer.template.substitution import TemplateError
     from outgate.mailer.values import ConfigError
     from outgate.smtp.connecting import ClientTimeouts
 
@@ -59,13 +59,13 @@ _LATE = {
     "ConfigError": "outgate.mailer.values",
     "Forward": "outgate.mailer.config",
     "Forwards": "outgate.mailer.config",
-    "Limits": "outgate.mailer.limits",
+    "Limits": "outgate.mailer.sending.limits",
     "MailConfig": "outgate.mailer.config",
     "OsgiError": "outgate.mailer.osgi",
-    "SendRefused": "outgate.mailer.result",
-    "SendResult": "outgate.mailer.result",
+    "SendRefused": "outgate.mailer.sending.result",
+    "SendResult": "outgate.mailer.sending.result",
     "Template": "outgate.mailer.template",
-    "TemplateError": "outgate.mailer.substitution",
+    "TemplateError": "outgate.mailer.template.substitution",
 }
 
 

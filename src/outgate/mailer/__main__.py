@@ -19,8 +19,8 @@ from email.message import EmailMessage
 from pathlib import Path
 
 from outgate.mailer.client import MailService
-from outgate.mailer.errors import MessageError, SendFailed
-from outgate.mailer.result import SendResult
+from outgate.mailer.sending.errors import MessageError, SendFailed
+from outgate.mailer.sending.result import SendResult
 from outgate.mailer.values import ConfigError
 
 ACCEPTED, REFUSED, WRONG, NO_CONNECTION = range(4)

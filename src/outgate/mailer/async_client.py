@@ -4,7 +4,8 @@ Standards: RFC 6409 (submission), RFC 8314 (TLS).
 Promises: what `MailService` promises; tasks wait for one another only where all connections are in use.
 Dangers: connections belong to an event loop: close the service before its loop ends (`async with` does); in another
 loop it begins anew. One loop at a time. A `send` that is cancelled cuts its connection: the message may have arrived.
-Not here: what is done (`mailer.sending`), how it is made (`mailer.service`), the conversation (`smtp.asyncio.client`).
+Not here: what is done (`mailer.sending.steps`), how it is made (`mailer.sending.service`), the conversation
+(`smtp.asyncio.client`).
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from outgate.base.clock import SystemClock
 from outgate.mailer.config import MailConfig
-from outgate.mailer.errors import SendFailed
-from outgate.mailer.idle import Idle
-from outgate.mailer.result import SendResult
-from outgate.mailer.sending import Line, Login, Sender
-from outgate.mailer.service import Service, fetch_token, own_name
-from outgate.mailer.target import Target
+from outgate.mailer.sending.errors import SendFailed
+from outgate.mailer.sending.idle import Idle
+from outgate.mailer.sending.result import SendResult
+from outgate.mailer.sending.service import Service, fetch_token, own_name
+from outgate.mailer.sending.steps import Line, Login, Sender
+from outgate.mailer.sending.target import Target
 from outgate.smtp.asyncio.client import Connection, connect
 from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, certificate_names, why
 from outgate.smtp.transaction import Step, Transaction, TransactionResult
@@ -90,7 +91,7 @@ class AsyncMailService(Service):
 
 
 class _AsyncLine:
-    """A connection, as `mailer.sending` sees it."""
+    """A connection, as `mailer.sending.steps` sees it."""
 
     __slots__ = ("_connection",)
 

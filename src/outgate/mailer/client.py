@@ -4,21 +4,22 @@ Standards: RFC 6409 (submission), RFC 8314 (TLS).
 Promises: a refusal is a result, told per recipient; passwords go through TLS only; errors name the real
 server behind the tunnel; no error, result or `repr` shows a secret; may be shared by threads.
 Dangers: `send` blocks its thread; in tasks use `AsyncMailService`.
-Not here: what is done (`mailer.sending`), how it waits (`mailer.blocking`), how it is made (`mailer.service`).
+Not here: what is done (`mailer.sending.steps`), how it waits (`mailer.sending.blocking`), how it is made
+(`mailer.sending.service`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from outgate.mailer.service import Service
+from outgate.mailer.sending.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from email.message import Message
     from types import TracebackType
 
-    from outgate.mailer.result import SendResult
+    from outgate.mailer.sending.result import SendResult
 
 
 class MailService(Service):
@@ -32,13 +33,13 @@ class MailService(Service):
         `sender` ("" is the null sender) and `recipients` say who sends to whom if the fields shall not; octets, which
         are sent as they are, need both. Raises `MessageError`, `ConfigError` (no forward is known for the port) or
         `SendFailed`; a server that refuses is a result."""
-        from outgate.mailer.blocking import run
+        from outgate.mailer.sending.blocking import run
 
         return run(self._sender.send(self._letter(message, sender, recipients)))
 
     def close(self) -> None:
         """Say goodbye on open connections. A later `send` opens one anew."""
-        from outgate.mailer.blocking import run
+        from outgate.mailer.sending.blocking import run
 
         run(self._sender.close())
 
@@ -53,9 +54,9 @@ class MailService(Service):
     def _begin(self) -> None:
         import threading
 
-        from outgate.mailer.blocking import BlockingIo
-        from outgate.mailer.idle import Idle
-        from outgate.mailer.sending import Line, Sender
+        from outgate.mailer.sending.blocking import BlockingIo
+        from outgate.mailer.sending.idle import Idle
+        from outgate.mailer.sending.steps import Line, Sender
 
         io = BlockingIo(
             self.config,

@@ -6,7 +6,7 @@ place in the file and shows no value; a placeholder without a value never become
 Dangers: on the cloud service STARTTLS is forced when `smtp.ssl` is off; `classic` is the older behaviour. Names that
 are none of the ten are noticed and ignored, as the vendor ignores them.
 Not here: sending (`mailer.client`), the file's grammar (`mailer.osgi`), which file counts (`mailer.folders`),
-placeholders (`mailer.properties`), port forwards (`mailer.forwards`).
+placeholders (`mailer.configuration.properties`), port forwards (`mailer.configuration.forwards`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from outgate.mailer.configuration.forwards import Forward, Forwards, forwards_from
+from outgate.mailer.configuration.properties import Properties, properties_of, settled
+from outgate.mailer.configuration.secret_files import Directories, SecretFiles
 from outgate.mailer.folders import open_configurations
-from outgate.mailer.forwards import Forward, Forwards, forwards_from
 from outgate.mailer.interpolate import Source, secrets_of
-from outgate.mailer.properties import Properties, properties_of, settled
-from outgate.mailer.secret_files import Directories, SecretFiles
 from outgate.mailer.values import ConfigError, Value, shown
 
 if TYPE_CHECKING:

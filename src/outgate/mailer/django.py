@@ -35,11 +35,11 @@ from django.core.mail.backends.base import BaseEmailBackend
 
 from outgate.base.masking import masked
 from outgate.mailer.client import MailService
-from outgate.mailer.errors import MessageError, SendFailed
-from outgate.mailer.limits import Limits
-from outgate.mailer.result import SendRefused, SendResult
+from outgate.mailer.sending.errors import MessageError, SendFailed
+from outgate.mailer.sending.limits import Limits
+from outgate.mailer.sending.result import SendRefused, SendResult
+from outgate.mailer.sending.writing import address_field, faulty
 from outgate.mailer.values import ConfigError
-from outgate.mailer.writing import address_field, faulty
 from outgate.smtp.connecting import ClientTimeouts
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ Promises: the file with the most run modes that are all active counts, for the w
 not read although somebody may think so (another format, another folder) is told in `oddities`.
 Dangers: two files that match equally well have no documented order: that is an error, not a guess. A tree or package
 may be hostile: what is looked at and read is bounded, and nothing is unpacked to a path.
-Not here: what a file says (`mailer.osgi`), run modes (`mailer.run_modes`), the inside of zip files (`mailer.packages`).
+Not here: what a file says (`mailer.osgi`), run modes (`mailer.configuration.run_modes`), the inside of zip files
+(`mailer.configuration.packages`).
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from outgate.mailer import osgi
-from outgate.mailer import run_modes as modes
-from outgate.mailer.commented_json import LONGEST
-from outgate.mailer.run_modes import Active
+from outgate.mailer.configuration import run_modes as modes
+from outgate.mailer.configuration.commented_json import LONGEST
+from outgate.mailer.configuration.run_modes import Active
 from outgate.mailer.values import ConfigError, printable
 
 SUFFIX = ".cfg.json"
@@ -175,7 +176,7 @@ def open_configurations(path: str | Path, pid: str = "") -> Configurations:
         data = _bytes(place)
         return Configurations(str(place), (ConfigFile(_identity(pid) or _pid(place.name), (), str(place), data),))
     if is_file:
-        from outgate.mailer import packages  # and with it zipfile, which most who send mail do without
+        from outgate.mailer.configuration import packages  # and with it zipfile, which most who send mail do without
 
         for packed in packages.open_package(place, _wanted):
             found.take(packed.parts, packed.where, packed.needs, packed.read)

@@ -8,8 +8,8 @@ there; the result has the type that was asked for, or `InterpolationError`; no e
 what stands in one; time and memory are bounded, whatever the values are.
 Dangers: what comes out of a secret is expanded again: a password with `$[env:X]` in it changes. The first `;` ends the
 name, also one inside a placeholder in the name. What is converted to a type is not expanded any more.
-Not here: reading files (`mailer.osgi`), where secrets lie (`mailer.secret_files`), a whole configuration
-(`mailer.properties`).
+Not here: reading files (`mailer.osgi`), where secrets lie (`mailer.configuration.secret_files`), a whole configuration
+(`mailer.configuration.properties`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,16 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Protocol, cast
 
-from outgate.mailer.placeholder_grammar import START, Brackets, Done, escaped, parse_directives, split, without
-from outgate.mailer.secret_files import Directories, SecretFiles
+from outgate.mailer.configuration.placeholder_grammar import (
+    START,
+    Brackets,
+    Done,
+    escaped,
+    parse_directives,
+    split,
+    without,
+)
+from outgate.mailer.configuration.secret_files import Directories, SecretFiles
 from outgate.mailer.values import (
     ConfigError,
     ConversionError,

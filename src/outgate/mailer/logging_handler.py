@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any, cast
 from outgate.base.masking import masked
 from outgate.mailer.client import MailService
 from outgate.mailer.digest import Batch, Digest, one_line
-from outgate.mailer.errors import MessageError
+from outgate.mailer.sending.errors import MessageError
+from outgate.mailer.sending.wire import letter
 from outgate.mailer.values import ConfigError
-from outgate.mailer.wire import letter
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -33,10 +33,10 @@ from typing import Any, cast
 from urllib.parse import quote, quote_plus, urlsplit
 
 from outgate.base.clock import Clock, SystemClock
+from outgate.mailer.configuration.properties import Properties, properties_of
 from outgate.mailer.folders import ConfigFile, Configurations
 from outgate.mailer.form_post import PROXY_SHARE, Answer, NotAnswered, checked, is_loopback, post
 from outgate.mailer.interpolate import Source
-from outgate.mailer.properties import Properties, properties_of
 from outgate.mailer.values import ConfigError
 from outgate.smtp.masks import Masks
 

@@ -6,7 +6,8 @@ was written and is read again is the same; no error shows a value.
 Dangers: property names that differ only in case, or in a type, are one property: a clash is an error. Felix changes
 some values without a word (a number that is too large, a list for a single value): so does `read`, and
 `Property.changed` tells it.
-Not here: JSON (`mailer.commented_json`), types (`mailer.osgi_values`), placeholders (`mailer.interpolate`), which file
+Not here: JSON (`mailer.configuration.commented_json`), types (`mailer.configuration.osgi_values`), placeholders
+(`mailer.interpolate`), which file
 to read (`mailer.folders`).
 """
 
@@ -19,8 +20,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from outgate.mailer.commented_json import LONGEST, Array, JsonError, Lines, Member, Object, quoted, read_object
-from outgate.mailer.osgi_values import SCALARS, UNTYPED, BadElement, Changed, exists, typed, untyped
+from outgate.mailer.configuration.commented_json import (
+    LONGEST,
+    Array,
+    JsonError,
+    Lines,
+    Member,
+    Object,
+    quoted,
+    read_object,
+)
+from outgate.mailer.configuration.osgi_values import SCALARS, UNTYPED, BadElement, Changed, exists, typed, untyped
 from outgate.mailer.values import ConfigError, ConversionError, Scalar, Value, boxed
 
 MOST = 10_000  # properties

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Self
 
-from outgate.mailer import java_numbers
+from outgate.mailer.configuration import java_numbers
 
 Scalar = str | int | float | bool
 

@@ -11,7 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from outgate.cli import cli
-from outgate.doctor.names import MAIL
+from outgate.doctor.traps.names import MAIL
 
 CORPUS = Path(__file__).parents[2] / "corpora" / "lint"
 

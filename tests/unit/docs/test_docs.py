@@ -159,7 +159,7 @@ def test_every_notice_about_mail_is_on_the_page_of_the_egress() -> None:
 
 
 def test_the_table_of_lints_rules_is_the_programs() -> None:
-    from outgate.doctor.rules import RULES
+    from outgate.doctor.traps.rules import RULES
 
     def cell(text: str) -> str:
         return text.replace("|", "\\|").replace("<", "\\<")

@@ -11,9 +11,9 @@ import jsonschema_rs
 import pytest
 
 from outgate.doctor import annotations, lint
-from outgate.doctor.names import MAIL
 from outgate.doctor.report import Finding, Hop, State
-from outgate.doctor.rules import RULES
+from outgate.doctor.traps.names import MAIL
+from outgate.doctor.traps.rules import RULES
 from support.npm import sarif_schema
 
 CORPUS = Path(__file__).parents[2] / "corpora" / "lint"

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from outgate.doctor import lint, tree_traps
-from outgate.doctor.names import MAIL, OAUTH
+from outgate.doctor import lint
 from outgate.doctor.report import Finding
-from outgate.doctor.source import Source
+from outgate.doctor.traps import tree as tree_traps
+from outgate.doctor.traps.names import MAIL, OAUTH
+from outgate.doctor.traps.source import Source
 from outgate.mailer.folders import ConfigFile, Configurations
 from outgate.mailer.osgi import OsgiError, parse
 

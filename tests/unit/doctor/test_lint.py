@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from outgate.doctor import annotations, lint
-from outgate.doctor.names import MAIL, OAUTH
+from outgate.doctor.traps.names import MAIL, OAUTH
 from outgate.mailer.values import ConfigError
 
 ROOT = Path(__file__).parents[3]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from outgate.doctor import annotations, lint
-from outgate.doctor.rules import RULES
 from outgate.doctor.traps import Known
+from outgate.doctor.traps.rules import RULES
 from outgate.mailer.config import forwards_from
 
 CORPUS = Path(__file__).parents[2] / "corpora" / "lint"

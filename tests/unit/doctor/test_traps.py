@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from outgate.doctor import lint, traps
-from outgate.doctor.names import MAIL, OAUTH
 from outgate.doctor.report import State
 from outgate.doctor.traps import Known
+from outgate.doctor.traps.names import MAIL, OAUTH
 from outgate.mailer.config import Forward, Forwards
 from outgate.mailer.folders import ConfigFile, Configurations
 

@@ -15,12 +15,12 @@ import pytest
 from outgate.cloud_manager import CloudManager
 from outgate.doctor import commands, printing
 from outgate.doctor.asking import of_environment, of_process
-from outgate.doctor.contact import Trust
-from outgate.doctor.facts import Asked
-from outgate.doctor.names import MAIL, OAUTH
-from outgate.doctor.reaching import Patience
+from outgate.doctor.hops.contact import Trust
+from outgate.doctor.hops.facts import Asked
+from outgate.doctor.hops.reaching import Patience
 from outgate.doctor.report import Finding, Hop, Report, State
 from outgate.doctor.surroundings import Surroundings
+from outgate.doctor.traps.names import MAIL, OAUTH
 from outgate.doctor.walk import HOPS, walk
 from outgate.doctor.witnesses import Outgate, Record, Standing
 from support.mail_peers import Authority, Script, serving

@@ -19,8 +19,9 @@ from dataclasses import replace
 import pytest
 import trustme
 
-from outgate.mailer import ConfigError, Limits, MailService, MessageError, SendFailed, SendRefused, sending
+from outgate.mailer import ConfigError, Limits, MailService, MessageError, SendFailed, SendRefused
 from outgate.mailer.oauth import PID, TokenError
+from outgate.mailer.sending import steps as sending
 from outgate.smtp.connecting import ClientTimeouts
 from support.mail_service import BOTH, PASSWORD, TIMEOUTS, Place, Twin, mail, place
 from support.scripted_peer import OFFER, Peer
@@ -811,7 +812,7 @@ class TestWhatErrorsRemember:
 
 def test_nothing_of_the_password_in_repr() -> None:
     from outgate.mailer.config import MailConfig
-    from outgate.mailer.sending import Login
+    from outgate.mailer.sending.steps import Login
 
     config = MailConfig("h", 25, "user", PASSWORD, "", True, False, False, False, False)
     assert PASSWORD not in repr(config) + repr(Login("password", "user", PASSWORD))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from outgate.mailer.forwards import Forward, Forwards, forwards_from
+from outgate.mailer.configuration.forwards import Forward, Forwards, forwards_from
 from outgate.mailer.values import ConfigError
 
 ENTRY = {"name": "smtp.mymail.com", "portDest": 465, "portOrig": 30465}

@@ -30,7 +30,7 @@ LATE = {
 }
 NEVER = {"asyncio", "http", "http.client", "urllib.request", "zipfile", "concurrent", "multiprocessing"}
 IMPORT = "import outgate.mailer"
-SERVICE = "import outgate.mailer.blocking, outgate.mailer.sending, outgate.mailer.config; from outgate.mailer import *"
+SERVICE = "import outgate.mailer.sending.blocking, outgate.mailer.sending.steps, outgate.mailer.config; from outgate.mailer import *"
 
 
 def loaded(statement: str) -> set[str]:
@@ -54,7 +54,13 @@ def test_the_import_alone() -> None:
     assert tops(modules) - set(sys.stdlib_module_names) <= {"outgate", "idna"}
     assert not modules & LATE
     ours = {name for name in modules if name.startswith("outgate.")}
-    assert ours == {"outgate.mailer", "outgate.mailer.client", "outgate.mailer.errors", "outgate.mailer.service"}
+    assert ours == {
+        "outgate.mailer",
+        "outgate.mailer.client",
+        "outgate.mailer.sending",
+        "outgate.mailer.sending.errors",
+        "outgate.mailer.sending.service",
+    }
 
 
 @pytest.mark.parametrize(

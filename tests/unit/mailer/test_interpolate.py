@@ -2,8 +2,8 @@
 
 import pytest
 
+from outgate.mailer.configuration.secret_files import SecretFiles
 from outgate.mailer.interpolate import InterpolationError, Lookup, explain, interpolate
-from outgate.mailer.secret_files import SecretFiles
 from outgate.mailer.values import Value
 
 

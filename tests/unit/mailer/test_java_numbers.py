@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from outgate.mailer.java_numbers import floating, trimmed, whole, written
+from outgate.mailer.configuration.java_numbers import floating, trimmed, whole, written
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from outgate.mailer import packages
 from outgate.mailer.config import load
+from outgate.mailer.configuration import packages
 from outgate.mailer.folders import open_configurations
 from outgate.mailer.values import ConfigError
 

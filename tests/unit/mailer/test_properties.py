@@ -2,9 +2,9 @@
 
 import pytest
 
+from outgate.mailer.configuration.properties import Properties, properties_of
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.osgi import OsgiError
-from outgate.mailer.properties import Properties, properties_of
 from outgate.mailer.values import ConfigError, Value
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from outgate.mailer.config import secrets_from
+from outgate.mailer.configuration.secret_files import LONGEST, SecretFiles
 from outgate.mailer.interpolate import explain, interpolate
-from outgate.mailer.secret_files import LONGEST, SecretFiles
 from outgate.mailer.values import ConfigError
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from outgate.mailer.config import settle
-from outgate.mailer.forwards import Forward, forwards_from
-from outgate.mailer.target import Target, target_of
+from outgate.mailer.configuration.forwards import Forward, forwards_from
+from outgate.mailer.sending.target import Target, target_of
 from outgate.mailer.values import Value
 
 FORWARD = Forward(30465, "smtp.mymail.com", 465)

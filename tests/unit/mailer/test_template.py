@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from outgate.mailer import MessageError, Template, TemplateError
-from outgate.mailer.html_text import plain_text
+from outgate.mailer.sending.wire import letter
 from outgate.mailer.template import charset_from
+from outgate.mailer.template.html_text import plain_text
 from outgate.mailer.values import ConfigError
-from outgate.mailer.wire import letter
 
 CASES: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[2] / "corpora" / "templates.json").read_text("utf-8"),

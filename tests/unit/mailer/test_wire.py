@@ -11,7 +11,7 @@ from email.mime.text import MIMEText
 
 import pytest
 
-from outgate.mailer.wire import Letter, MessageError, letter
+from outgate.mailer.sending.wire import Letter, MessageError, letter
 
 ALL = {"8BITMIME": "", "SMTPUTF8": "", "SIZE": "1000000"}
 

@@ -1,0 +1,33 @@
+"""The names of the mail service and its OAuth provider: PIDs, properties, and how their secrets are read.
+
+Standards: the vendor's `com.day.cq.mailer.DefaultMailService` and `OAuthConfigurationProviderImpl`.
+Promises: pure.
+Not here: what the values must be (`doctor.traps.mail`, `doctor.traps.oauth`).
+"""
+
+from outgate.mailer.config import PID
+from outgate.mailer.sending.target import TUNNEL
+
+MAIL = PID
+OAUTH = "com.day.cq.mailer.oauth.impl.OAuthConfigurationProviderImpl"
+
+MAIL_SWITCHES = ("smtp.ssl", "smtp.starttls", "smtp.requiretls", "debug.email", "oauth.flow")
+MAIL_PROPERTIES = ("smtp.host", "smtp.port", "smtp.user", "smtp.password", "from.address", *MAIL_SWITCHES)
+OAUTH_PROPERTIES = (
+    "authUrl",
+    "tokenUrl",
+    "clientId",
+    "clientSecret",
+    "scopes",
+    "authCodeRedirectUrl",
+    "refreshUrl",
+    "refreshToken",
+)
+
+TUNNEL_VARIABLE = "AEM_PROXY_HOST"
+HOST = f"$[env:{TUNNEL_VARIABLE};default={TUNNEL}]"
+SECRETS = {
+    "smtp.password": "$[secret:EMAIL_PASSWORD]",
+    "clientSecret": "$[secret:SECRET_SMTP_OAUTH_CLIENT_SECRET]",
+    "refreshToken": "$[secret:SECRET_SMTP_OAUTH_REFRESH_TOKEN]",
+}
