@@ -107,6 +107,7 @@ def _checked(document: dict[str, Any]) -> dict[str, Any]:
     try:
         tables = [document[name] for name in ("variables", "secrets", "reserved")]
         sound = all(_is_table(table) for table in tables) and isinstance(document["portForwards"], list)
+        sound = sound and all(_NAME.fullmatch(mode) for mode in map(str, document.setdefault("runModes", [])))
         _ = document["tunnelAddress"]
     except (ValueError, LookupError, TypeError):
         raise wrong from None
@@ -215,6 +216,7 @@ def _variables(document: dict[str, Any], vault: _Vault) -> dict[str, str]:
         **document["reserved"],
         "OUTGATE_SECRETS": str(vault.path / "secrets"),
         "OUTGATE_FORWARDS": str(file),
+        "OUTGATE_RUN_MODES": ",".join(document["runModes"]),
     }
 
 

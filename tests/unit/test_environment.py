@@ -25,6 +25,7 @@ DOCUMENT = {
     "reserved": {"AEM_PROXY_HOST": "127.1.0.1", "AEM_HTTP_PROXY_PORT": "3128", "AEM_HTTPS_PROXY_PORT": "3128"},
     "tunnelAddress": "127.1.0.1",
     "portForwards": [{"name": "smtp.mymail.com", "portDest": 465, "portOrig": 30465}],
+    "runModes": ["author", "stage"],
 }
 
 
@@ -103,7 +104,7 @@ import json, os, pathlib, stat, sys
 secrets = pathlib.Path(os.environ["OUTGATE_SECRETS"])
 mode = lambda path: stat.S_IMODE(path.stat().st_mode)
 json.dump({
-    "environ": {name: os.environ.get(name) for name in ("EMAIL_USERNAME", "AEM_PROXY_HOST", "HOME", "EMAIL_PASSWORD", "KEPT")},
+    "environ": {name: os.environ.get(name) for name in ("EMAIL_USERNAME", "AEM_PROXY_HOST", "HOME", "EMAIL_PASSWORD", "KEPT", "OUTGATE_RUN_MODES")},
     "secrets": {file.name: file.read_bytes().decode() for file in secrets.iterdir()},
     "modes": [mode(secrets.parent), mode(secrets), *sorted({mode(file) for file in secrets.iterdir()})],
     "forwards": json.loads(pathlib.Path(os.environ["OUTGATE_FORWARDS"]).read_text()),
@@ -126,6 +127,7 @@ def test_the_command_gets_everything_and_nothing_is_left(
         "HOME": "/theirs",
         "EMAIL_PASSWORD": None,
         "KEPT": "from outside",
+        "OUTGATE_RUN_MODES": "author,stage",
     }
     assert found["secrets"] == DOCUMENT["secrets"]
     assert found["modes"] == [0o700, 0o700, 0o600]
@@ -246,6 +248,8 @@ def test_an_address_that_would_leak_is_refused(url: str, word: str, capsys: pyte
         {"variables": {"HALF": "\ud800"}},
         {"secrets": {"HALF": "s3cr3t\udcff"}},
         {"portForwards": {}},
+        {"runModes": ["author,prod"]},
+        {"runModes": [7]},
         None,
     ],
 )

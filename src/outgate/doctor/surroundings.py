@@ -118,7 +118,10 @@ class Surroundings:
 
     @property
     def run_modes(self) -> tuple[str, ...]:
-        """Return the run modes that follow from service and type."""
+        """Return the run modes that the process was given (OUTGATE_RUN_MODES), else those that follow from service and
+        type."""
+        if named := self.env.get("OUTGATE_RUN_MODES"):
+            return tuple(mode.strip() for mode in named.split(",") if mode.strip())
         return (self.service, self.type) if self.type in TYPES else (self.service,)
 
     def named(self, name: str) -> list[Variable]:

@@ -18,11 +18,12 @@ SERVICES = ("author", "publish", "preview")
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Everything that one service of an environment starts with."""
+    """Everything that one service of an environment starts with; `run_modes`: its name, the environment's type."""
 
     variables: dict[str, str]
     secrets: dict[str, str] = field(repr=False)
     reserved: dict[str, str]
+    run_modes: tuple[str, ...]
     tunnel_address: str
     port_forwards: tuple[PortForward, ...]
 
@@ -42,6 +43,7 @@ def runtime(
             "AEM_HTTP_PROXY_PORT": str(http_proxy_port),
             "AEM_HTTPS_PROXY_PORT": str(http_proxy_port),
         },
+        run_modes=(service, environment.type),
         tunnel_address=environment.tunnel_address,
         port_forwards=() if networking is None else networking.port_forwards,
     )

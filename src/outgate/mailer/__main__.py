@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = _message(given)
         with MailService.load(
             given.config,
-            given.run_modes.split(","),
+            given.run_modes,
             tls_names="chain-only" if given.chain_only else "forward",
             cafile=given.cafile,
             classic=given.classic,
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = send.add_argument
     add("--config", required=True, metavar="PATH", help="the cfg.json file, or a folder with config[.modes] folders")
-    add("--run-modes", default="", metavar="A,B", help="active run modes, for example author,dev")
+    add("--run-modes", metavar="A,B", help="active run modes, for example author,dev (default: OUTGATE_RUN_MODES)")
     add("--to", required=True, action="append", metavar="ADDRESS", help="a recipient; may be given again")
     add("--cc", default=[], action="append", metavar="ADDRESS", help="a recipient of a copy; may be given again")
     add("--bcc", default=[], action="append", metavar="ADDRESS", help="one whom nobody else sees; may be given again")

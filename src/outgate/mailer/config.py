@@ -132,6 +132,13 @@ def load(
     return config
 
 
+def run_modes_from(given: Iterable[str] | None, env: Source) -> str | tuple[str, ...]:
+    """Return the run modes as given, else (None) the text that OUTGATE_RUN_MODES is."""
+    if given is None:
+        return env.get("OUTGATE_RUN_MODES") or ""
+    return given if isinstance(given, str) else tuple(given)
+
+
 def settle(
     raw: Mapping[str, Value], *, env: Source, secrets: Source | Directories | None, classic: bool = False
 ) -> MailConfig:

@@ -323,7 +323,7 @@ def _service(options: dict[str, Any]) -> MailService:
 def _load(options: dict[str, Any]) -> MailService:
     given = dict(options)
     path = given.pop("path")
-    modes = given.pop("run_modes", None) or ()
+    modes = given.pop("run_modes", None)
     for name, kind in (("timeouts", ClientTimeouts), ("limits", Limits)):
         if given.get(name) is not None:
             given[name] = _made(name, kind, given[name])

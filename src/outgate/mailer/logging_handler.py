@@ -45,7 +45,7 @@ class MailHandler(logging.Handler):
     def __init__(
         self,
         path: str | Path | None = None,
-        run_modes: Iterable[str] = (),
+        run_modes: Iterable[str] | None = None,
         *,
         to: str | Iterable[str],
         sender: str = "",

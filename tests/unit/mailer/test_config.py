@@ -217,6 +217,17 @@ class TestLog:
         assert not caplog.records
 
 
+class TestRunModesOfTheProcess:
+    def test_those_of_the_environment_unless_others_are_given(self, tmp_path) -> None:
+        put(tmp_path / "config", smtp_host="all.test")
+        put(tmp_path / "config.author.stage", smtp_host="stage.test")
+        env = {"OUTGATE_RUN_MODES": "author,stage"}
+        assert MailService.load(tmp_path, env=env).config.host == "stage.test"
+        assert MailService.load(tmp_path, (), env=env).config.host == "all.test"
+        assert MailService.load(tmp_path, "publish", env=env).config.host == "all.test"
+        assert MailService.load(tmp_path, env={}).config.host == "all.test"
+
+
 class TestSecrets:
     def test_directories_from_the_environment(self, tmp_path) -> None:
         (tmp_path / "P").write_text("p\n")

@@ -246,6 +246,7 @@ def runtime(entry: Runtime) -> Json:
         "variables": entry.variables,
         "secrets": entry.secrets,
         "reserved": entry.reserved,
+        "runModes": list(entry.run_modes),
         "tunnelAddress": entry.tunnel_address,
         "portForwards": [port_forward(each) for each in entry.port_forwards],
     }

@@ -88,7 +88,7 @@ class Service:
     def load(
         cls,
         path: str | Path,
-        run_modes: Iterable[str] = (),
+        run_modes: Iterable[str] | None = None,
         *,
         env: Source | None = None,
         secrets: Source | Directories | None = None,
@@ -103,19 +103,19 @@ class Service:
     ) -> Self:
         """Read the configuration in a file, or in a folder with `config[.modes]` folders. Raises `ConfigError`.
 
-        `run_modes` may be a text with commas between. `env` is the process's environment if None; `secrets` the
-        directories in its OUTGATE_SECRETS; `forwards` the file in its OUTGATE_FORWARDS; `cafile` the certificates in
-        its SSL_CERT_FILE, else the system's. `classic` does not force STARTTLS when `smtp.ssl` is off; `debug` is
-        `debug.email`. With `oauth.flow` the provider's configuration is read from the same place (of a file: its
-        folder), for the same run modes; `tokens` stand in for what it says, for whoever stores refresh tokens that
-        change. `timeouts` are seconds for each wait (60 to connect and for a reply, 600 for the reply to the
-        content)."""
+        `run_modes` may be a text with commas between. `env` is the process's environment if None; `run_modes` those in
+        its OUTGATE_RUN_MODES; `secrets` the directories in its OUTGATE_SECRETS; `forwards` the file in its
+        OUTGATE_FORWARDS; `cafile` the certificates in its SSL_CERT_FILE, else the system's. `classic` does not force
+        STARTTLS when `smtp.ssl` is off; `debug` is `debug.email`. With `oauth.flow` the provider's configuration is
+        read from the same place (of a file: its folder), for the same run modes; `tokens` stand in for what it says,
+        for whoever stores refresh tokens that change. `timeouts` are seconds for each wait (60 to connect and for a
+        reply, 600 for the reply to the content)."""
         from dataclasses import replace
 
         from outgate.mailer import config as configuration
 
         source = os.environ if env is None else env
-        modes = run_modes if isinstance(run_modes, str) else tuple(run_modes)
+        modes = configuration.run_modes_from(run_modes, source)
         kept = configuration.secrets_from(secrets, source)
         config = configuration.load(path, modes, env=source, secrets=kept, classic=classic)
         if debug:

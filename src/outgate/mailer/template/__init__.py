@@ -26,7 +26,7 @@ from email.policy import SMTPUTF8
 from pathlib import Path
 from typing import Literal
 
-from outgate.mailer.config import secrets_from
+from outgate.mailer.config import run_modes_from, secrets_from
 from outgate.mailer.configuration.properties import properties_of
 from outgate.mailer.folders import open_configurations
 from outgate.mailer.interpolate import Source
@@ -235,19 +235,20 @@ class _Filling:
 
 def charset_from(
     path: str | Path,
-    run_modes: Iterable[str] = (),
+    run_modes: Iterable[str] | None = None,
     *,
     env: Source | None = None,
     secrets: Source | str | Path | None = None,
 ) -> str:
     """Return `mailer.email.charset` from the configuration at `path`, "utf-8" where it is not set.
 
-    `env` and `secrets` are as for `MailService.load`. Raises `ConfigError`."""
+    `run_modes`, `env` and `secrets` are as for `MailService.load`. Raises `ConfigError`."""
     place = open_configurations(path, PID)
-    if not place.candidates(PID, run_modes):
-        return "utf-8"
     source = os.environ if env is None else env
-    known = properties_of(place.resolve(PID, run_modes), env=source, secrets=secrets_from(secrets, source))
+    modes = run_modes_from(run_modes, source)
+    if not place.candidates(PID, modes):
+        return "utf-8"
+    known = properties_of(place.resolve(PID, modes), env=source, secrets=secrets_from(secrets, source))
     name = known.text(CHARSET_PROPERTY).strip() or "utf-8"
     try:
         _charset(name)

@@ -476,6 +476,7 @@ class TestRuntime:
         assert answer.json() == {
             "variables": {"USER_NAME": "for author"},
             "secrets": {"PASSWORD": "one"},
+            "runModes": ["author", "prod"],
             "reserved": {
                 "AEM_PROXY_HOST": "127.1.0.1",
                 "AEM_HTTP_PROXY_PORT": "3128",
