@@ -169,6 +169,7 @@ _RUNTIME: dict[str, object] = {
     "variables": {"EMAIL_USERNAME": "myApiKey"},
     "secrets": {},
     "reserved": {"AEM_PROXY_HOST": "127.1.0.1", "AEM_HTTP_PROXY_PORT": "3128", "AEM_HTTPS_PROXY_PORT": "3128"},
+    "runModes": ["author", "dev"],
     "tunnelAddress": "127.1.0.1",
     "portForwards": [{"name": "smtp.mymail.com", "portDest": 465, "portOrig": 30465}],
 }
