@@ -320,6 +320,7 @@ class RuntimeShown(Hal):
     variables: dict[str, str]
     secrets: dict[str, str]
     reserved: dict[str, str]
+    run_modes: list[str]
     tunnel_address: str
     port_forwards: list[Forwarded]
 
