@@ -5,24 +5,16 @@ Promises: pure.
 Not here: what the values must be (`doctor.traps.mail`, `doctor.traps.oauth`).
 """
 
+from outgate.mailer import oauth
 from outgate.mailer.config import PID
 from outgate.mailer.sending.target import TUNNEL
 
 MAIL = PID
-OAUTH = "com.day.cq.mailer.oauth.impl.OAuthConfigurationProviderImpl"
+OAUTH = oauth.PID
 
 MAIL_SWITCHES = ("smtp.ssl", "smtp.starttls", "smtp.requiretls", "debug.email", "oauth.flow")
 MAIL_PROPERTIES = ("smtp.host", "smtp.port", "smtp.user", "smtp.password", "from.address", *MAIL_SWITCHES)
-OAUTH_PROPERTIES = (
-    "authUrl",
-    "tokenUrl",
-    "clientId",
-    "clientSecret",
-    "scopes",
-    "authCodeRedirectUrl",
-    "refreshUrl",
-    "refreshToken",
-)
+OAUTH_PROPERTIES = oauth.PROPERTIES
 
 TUNNEL_VARIABLE = "AEM_PROXY_HOST"
 HOST = f"$[env:{TUNNEL_VARIABLE};default={TUNNEL}]"
