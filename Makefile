@@ -12,7 +12,7 @@ dev: $(VENV)/.runtime
 	$(BIN)/outgate dev
 
 test: $(VENV)/.dev packages
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 # Each harness under Atheris, with its seeds; RUNS=1000000 for a night, `python fuzz/NAME.py CORPUS` for one.
 RUNS ?= 10000

@@ -22,7 +22,7 @@ def smart_host(running: Running) -> Iterator[SmartHost]:
     server = SmartHost(DOMAIN, NAME)
     try:
         server.start()
-        zone(running, NAME, "A", "127.0.0.1")
+        zone(running, NAME, "A", server.address)
         yield server
     finally:
         server.stop()

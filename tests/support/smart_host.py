@@ -10,6 +10,7 @@ import threading
 
 import trustme
 
+from support.egress_peers import tunnel_address
 from support.receiving import ReceivingPostfix
 from support.running import wait_for
 
@@ -42,7 +43,9 @@ class SmartHost(ReceivingPostfix):
         self._logins.daemon_threads = True
         self._thread = threading.Thread(target=self._logins.serve_forever, name="logins")
         self._thread.start()
-        with socket.create_server(("127.0.0.1", 0)) as free:
+        # An address of its own: while it is halted, nobody else must be given its port.
+        address = tunnel_address()
+        with socket.create_server((address, 0)) as free:
             port: int = free.getsockname()[1]
         settings = f"""\
 smtpd_tls_security_level = encrypt
@@ -54,7 +57,7 @@ smtpd_relay_restrictions = permit_sasl_authenticated, reject
 smtpd_recipient_restrictions = permit_sasl_authenticated, reject
 smtpd_peername_lookup = no
 """
-        super().__init__(domain, "127.0.0.1", port, settings)
+        super().__init__(domain, address, port, settings)
         authority = trustme.CA()
         authority.issue_cert(*names).private_key_and_cert_chain_pem.write_to_path(str(self.directory / "tls.pem"))
         self.pem = authority.cert_pem.bytes().decode()
