@@ -102,7 +102,9 @@ def settings_of(url: str) -> dict[str, str | None]:
         "AIO_CLOUDMANAGER_BASE__URL": url,
         "AIO_CLOUDMANAGER__ORGID": "org",
         "AIO_IMS_CONTEXTS_CLI_ACCESS__TOKEN_TOKEN": f"x.{claims}.x",
-        **dict.fromkeys(("OUTGATE_FORWARDS", "OUTGATE_SECRETS", "AEM_PROXY_HOST", "SSL_CERT_FILE"), None),
+        **dict.fromkeys(
+            ("OUTGATE_FORWARDS", "OUTGATE_SECRETS", "OUTGATE_RUN_MODES", "AEM_PROXY_HOST", "SSL_CERT_FILE"), None
+        ),
     }
 
 

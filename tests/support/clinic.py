@@ -27,7 +27,9 @@ HOST = "smtp.mymail.com"
 FIRST, SECOND = 30465, 30587
 LIMIT = 24
 """Connections that an environment may have: more than any case needs."""
-_CLEARED = ("OUTGATE_FORWARDS", "OUTGATE_SECRETS", "AEM_PROXY_HOST", "SSL_CERT_FILE", "NO_COLOR", "AIO_CONFIG_FILE")
+_CLEARED = (
+    "OUTGATE_FORWARDS", "OUTGATE_SECRETS", "OUTGATE_RUN_MODES", "AEM_PROXY_HOST", "SSL_CERT_FILE", "NO_COLOR", "AIO_CONFIG_FILE",
+)  # fmt: skip
 GOOD: dict[str, object] = {
     "smtp.host": "$[env:AEM_PROXY_HOST;default=proxy.tunnel]",
     "smtp.port": str(FIRST),
