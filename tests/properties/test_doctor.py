@@ -5,11 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import ssl
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,6 +22,7 @@ from outgate.doctor.hops.reaching import Patience
 from outgate.doctor.report import Report, State
 from outgate.doctor.walk import walk
 from outgate.doctor.witnesses import Outgate
+from support.answering import answering
 from support.mail_peers import Authority, Script, serving
 
 CODES = {0, 2, 3, *range(10, 22)}
@@ -70,29 +68,8 @@ class Lying:
 @pytest.fixture(scope="module")
 def lying() -> Iterator[tuple[Lying, str]]:
     state = Lying()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if length := int(self.headers.get("Content-Length") or 0):
-                self.rfile.read(length)
-            body = state.next()
-            self.send_response(state.status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_POST = do_GET
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield state, f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join(10)
+    with answering(lambda _: (state.status, state.next())) as url:
+        yield state, url
 
 
 def settings_of(url: str) -> dict[str, str | None]:

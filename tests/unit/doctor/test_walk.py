@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from outgate.doctor.surroundings import Surroundings
 from outgate.doctor.traps.names import MAIL, OAUTH
 from outgate.doctor.walk import HOPS, walk
 from outgate.doctor.witnesses import Outgate, Record, Standing
+from support.answering import answering
 from support.mail_peers import Authority, Script, serving
 
 FILE = {
@@ -73,31 +72,12 @@ class Vendor:
 
 @contextmanager
 def serve(vendor: Vendor) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if length := int(self.headers.get("Content-Length") or 0):
-                self.rfile.read(length)
-            found = vendor.answer(self.path)
-            body = json.dumps(found if found is not None else {"title": "Not Found"}).encode()
-            self.send_response(200 if found is not None else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(path: str) -> tuple[int, bytes]:
+        found = vendor.answer(path)
+        return (404, b'{"title": "Not Found"}') if found is None else (200, json.dumps(found).encode())
 
-        do_POST = do_GET
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
+    with answering(answer) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -327,28 +307,8 @@ def test_a_command_is_quoted_or_not_offered() -> None:
 
 @contextmanager
 def token_server(status: int, document: dict[str, object]) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            body = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/token"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
+    with answering(lambda _: (status, json.dumps(document).encode()), kind="application/json") as url:
+        yield f"{url}/token"
 
 
 REFRESH, ACCESS = "refresh-token-0123456789", "access-token-0123456789"
