@@ -1,6 +1,21 @@
-"""What holds for every test: its name is the same in every process that collects it."""
+"""What holds for every test: it has one name in all processes that collect it, and chance has no say in how it ends."""
 
 from __future__ import annotations
+
+import gc
+
+from hypothesis import HealthCheck, settings
+
+from outgate.store import migrations
+from support.databases import by_copy
+
+# The same examples in each run, and none is too slow: how long one takes is the machine's affair. Look for new ones by
+# `pytest --hypothesis-profile explore`, and by `make fuzz`.
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("suite", settings.get_profile("explore"), derandomize=True, database=None)
+settings.load_profile("suite")
+
+migrations._run_alembic = by_copy
 
 
 def pytest_make_parametrize_id(config: object, val: object, argname: str) -> str | None:
@@ -10,3 +25,9 @@ def pytest_make_parametrize_id(config: object, val: object, argname: str) -> str
     archive with its times, a key, a certificate) differ between them, and nobody reads them in a name.
     """
     return argname if isinstance(val, bytes) and len(val) > 64 else None
+
+
+def pytest_collection_finish(session: object) -> None:
+    """Spare every collection of garbage the look at what was collected here: it stays to the end."""
+    gc.collect()
+    gc.freeze()

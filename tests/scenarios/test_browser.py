@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import smtplib
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response, expect, sync_playwright
 
+from support.ports import forward_port
 from support.running import Running, wait_for
 
 pytestmark = [pytest.mark.scenario, pytest.mark.browser]
@@ -117,14 +117,6 @@ def pasted(page: Page, recipe: str) -> dict[str, str]:
         or ""
         for number in range(blocks.count())
     }
-
-
-def free_port_orig() -> str:
-    """Return a port that nobody listens on now, of those that a forward may have."""
-    for port in range(30_100, 31_000):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return str(port)
-    raise AssertionError("every port that a forward may have is taken")
 
 
 def run(command: list[str], **kwargs: Any) -> str:
@@ -289,7 +281,7 @@ def test_a_trail_is_found_by_queue_id(running: Running, visit: Visit, tmp_path: 
     page = visit.open("/")
     blocks = pasted(page, "AEM")
     # The one change to what is pasted: another Outgate on this machine may hold the port.
-    port = free_port_orig()
+    port = str(forward_port())
     config, calls, send = (text.replace("30465", port) for text in blocks.values())
     name = next(iter(blocks))
     json.loads(config)

@@ -19,7 +19,7 @@ import pytest
 from outgate.doctor.report import Hop
 from support.clinic import FIRST, HOST, LIMIT, OAUTH_PID, PID, SECOND, Clinic, clinic
 from support.extras import with_only
-from support.mail_peers import closed_port
+from support.ports import closed_port
 from support.running import wait_for
 
 pytestmark = pytest.mark.scenario

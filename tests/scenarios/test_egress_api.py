@@ -164,6 +164,7 @@ def world() -> Iterator[EgressWorld]:
 @pytest.fixture(scope="module")
 def gateway(world: EgressWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     service = Gateway(world, tmp_path_factory.mktemp("dev") / "data")
+    service.keep_ports()
     try:
         yield service.start()
     finally:
@@ -318,7 +319,6 @@ async def test_after_a_kill_the_same_rules_are_in_force_again(world: EgressWorld
     async with Service(world.outside, TARGET, 7306, echo) as target:
         shown = program.network(environment, forward(30001, 7306))
         before = gateway.listening()
-        gateway.keep_ports()
         gateway.ports["proxy"] = gateway.address("http_proxy")[1]
         gateway.kill()
         assert gateway.listening() == set()

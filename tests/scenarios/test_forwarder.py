@@ -20,6 +20,7 @@ from outgate.egress.plan import Forward, Proxy
 from outgate.smtp import proxy_header
 from support.egress_peers import Bench, Target, closed, dial, echo, forward, on_both_loops, tunnel_address
 from support.pollers import Verdict
+from support.ports import closed_port
 
 
 @on_both_loops
@@ -131,8 +132,7 @@ async def test_when_one_address_refuses_the_next_is_dialled(tmp_path: Path) -> N
 @on_both_loops
 async def test_a_target_that_refuses_and_a_source_that_is_not_plumbed(tmp_path: Path) -> None:
     tunnel = tunnel_address()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        dead = probe.getsockname()[1]
+    dead = closed_port()
     async with Bench(tmp_path) as bench, Target(echo) as target:
         await bench.engine.apply(
             "10",
@@ -373,8 +373,7 @@ async def test_what_is_still_being_reached_when_its_forward_goes_is_not_opened(t
 async def test_the_address_family_without_a_way_out_hides_no_other_failure(tmp_path: Path) -> None:
     tunnel = tunnel_address()
     book = {"both.example": ["127.0.0.1", "::1"], "six.example": ["::1"]}
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        dead = probe.getsockname()[1]
+    dead = closed_port()
     async with Bench(tmp_path, book) as bench:
         names = ("both.example", "six.example")
         await bench.engine.apply(

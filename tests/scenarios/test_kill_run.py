@@ -101,8 +101,8 @@ class Load:
 
 async def test_killed_twenty_times_each_recipient_ends_once(tmp_path: Path) -> None:
     running = Running(tmp_path / "data", SETTINGS)
-    await asyncio.to_thread(running.start)
     running.keep_ports()
+    await asyncio.to_thread(running.start)
     moody = Moody()
     for domain, address in SITES.items():
         moody.listen(address, running.address("inbox")[1])

@@ -15,7 +15,7 @@ import pytest
 
 from outgate.console.paste import recipes
 from support.clients import run
-from support.egress_peers import free_port
+from support.ports import forward_port
 from support.running import Running, wait_for
 
 pytestmark = pytest.mark.scenario
@@ -31,20 +31,6 @@ def blocks(heading: str) -> list[str]:
     return [re.sub(r"\.example\b", ".test", block) for block in found]
 
 
-def orig_port() -> int:
-    """Return a port that a forward may have, and nobody has."""
-    while not 30000 <= (port := 30000 + free_port() % 1001) <= 31000 or taken(port):
-        pass
-    return port
-
-
-def taken(port: int) -> bool:
-    import socket
-
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 class Application:
     """An application's folder, and an environment whose port forward leads to the relay."""
 
@@ -52,7 +38,7 @@ class Application:
         self.running = running
         self.folder = folder
         dev = running.dev
-        port = orig_port()
+        port = forward_port()
         rule = {"name": dev["smtp_host_name"], "portDest": running.address("submissions")[1], "portOrig": port}
         headers = {"x-gw-ims-org-id": dev["org_id"], "x-api-key": running.api.client_id}
         url = f"{dev['cloud_manager_url']}/api/program/{dev['program_id']}/environment/{dev['environment_id']}"

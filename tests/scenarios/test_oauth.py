@@ -9,13 +9,11 @@ import asyncio
 import json
 import os
 import re
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 import pytest
@@ -26,6 +24,7 @@ from outgate.mailer import AsyncMailService, MailService, SendFailed, oauth
 from outgate.mailer.folders import open_configurations
 from support.clients import run
 from support.dovecot import Dovecot
+from support.ports import forward_port
 from support.running import Running, wait_for
 from support.token_server import CLIENT, CLIENT_SECRET, TokenServer
 
@@ -125,21 +124,11 @@ def _open_tunnel(running: Running, port: int) -> int:
     """Have the environment forward a port of its tunnel to Dovecot; return that port."""
     dev, api = running.dev, running.api
     environment = f"{dev['cloud_manager_url']}/api/program/{dev['program_id']}/environment/{dev['environment_id']}"
-    original = _free(dev["tunnel_address"])
+    original = forward_port(dev["tunnel_address"])
     forward = {"name": NAME, "portDest": port, "portOrig": original}
     api.call("PUT", f"{environment}/advancedNetworking", {"portForwards": [forward]})
     wait_for(lambda: api.call("GET", environment)["status"], lambda status: status == "ready")
     return original
-
-
-def _free(address: str) -> int:
-    for number in SystemRandom().sample(range(30_000, 31_000), 100):
-        try:
-            with socket.create_server((address, number)):
-                return number
-        except OSError:
-            continue
-    raise AssertionError("no port is free")
 
 
 def test_two_mails_through_the_tunnel_with_one_token(world: World) -> None:

@@ -158,7 +158,6 @@ def test_a_hold_stands_over_a_restart(running: Running) -> None:
     assert running.outgate("queue", "hold", "--domain", "later.test").returncode == 0
     queue_id = send(running, "hans@later.test")
     wait_for(lambda: states(running, queue_id), lambda now: now == {"hans@later.test": "held"})
-    running.keep_ports()
     running.kill()
     running.start()
     again = send(running, "ida@later.test")

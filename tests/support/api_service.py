@@ -277,18 +277,32 @@ def serving(app: Any) -> Iterator[str]:
     port = listener.getsockname()[1]
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", loop="asyncio"))
     ready = threading.Event()
+    runner = asyncio.Runner()
+    ended = asyncio.Event()
 
     async def run() -> None:
         # Connections wait in the listener's backlog until the server accepts them, so no polling is needed.
         ready.set()
-        await server.serve(sockets=[listener])
+        served = asyncio.ensure_future(server.serve(sockets=[listener]))
+        await ended.wait()
+        # Asked to end, it would notice within a tenth of a second and take another.
+        served.cancel()
+        await asyncio.wait([served])
+        for one in server.servers:
+            one.close()
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
 
-    thread = threading.Thread(target=lambda: asyncio.run(run()), name="api-server")
+    def serve() -> None:
+        with runner:
+            runner.run(run())
+
+    thread = threading.Thread(target=serve, name="api-server")
     thread.start()
     ready.wait()
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.should_exit = True
+        runner.get_loop().call_soon_threadsafe(ended.set)
         thread.join()
         listener.close()

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from outgate.cli import cli
 from support.egress_peers import tunnel_address
-from support.mail_peers import TOO_OLD, Authority, Script, closed_port, self_signed, serving
+from support.mail_peers import TOO_OLD, Authority, Script, self_signed, serving
+from support.ports import closed_port
 from support.running import Running, wait_for
 
 PID = "com.day.cq.mailer.DefaultMailService"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trustme
 
+from support.ports import reserved_port
 from support.running import wait_for
 from support.token_server import TokenServer
 
@@ -84,8 +85,7 @@ class Dovecot:
         # Its processes give up root and must still reach it: pytest's own directories are root's alone.
         self.directory = Path(tempfile.mkdtemp(prefix="outgate-dovecot-"))
         self.directory.chmod(0o755)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = reserved_port()
         self._configure(tokens, relay_port, authority, names)
 
     def _configure(self, tokens: TokenServer, relay_port: int, authority: trustme.CA, names: tuple[str, ...]) -> None:

@@ -179,9 +179,3 @@ async def closed(reader: asyncio.StreamReader) -> bytes:
     except ConnectionError:
         pass
     return seen
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """Return a port that was free a moment ago."""
-    with socket.create_server((address, 0)) as probe:
-        return int(probe.getsockname()[1])

@@ -117,12 +117,6 @@ def serving(script: Script) -> Iterator[int]:
         thread.join(10)
 
 
-def closed_port() -> int:
-    """Return a port of loopback where nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 class Authority:
     """An authority of the tests, with its certificate in a file."""
 

@@ -6,13 +6,13 @@ import json
 import os
 import re
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from support.clients import run
 from support.documented import snippet
+from support.ports import reserved_port
 from support.running import Running, wait_for
 
 DAEMONS = ("/usr/lib/postfix/sbin", "/usr/libexec/postfix", "/usr/lib/postfix")
@@ -52,8 +52,7 @@ class Postfix:
         self.log = self.directory / "maillog"
         self._etc = self.directory / "etc"
         self._running = running
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = reserved_port()
 
     def start(self) -> Postfix:
         self.directory.chmod(0o755)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from outgate.connection import Api
+from support.ports import reserved_port
 
 
 class Running:
@@ -48,16 +49,8 @@ class Running:
         return self.data / "dev.json"
 
     def keep_ports(self) -> None:
-        """Have the next start use the same ports again."""
-        dev = self.dev
-        for name, key in (
-            ("submission", "submission"),
-            ("submissions", "submissions"),
-            ("dns", "dns"),
-            ("inbox", "inbox"),
-        ):
-            self.ports[name] = int(dev[key].rpartition(":")[2])
-        self.ports["http"] = int(dev["console_url"].rstrip("/").rpartition(":")[2])
+        """Have every start use the same ports. Call it before the first: others must not be given them in between."""
+        self.ports = {name: reserved_port() for name in ("http", "submission", "submissions", "dns", "inbox")}
 
     def kill(self) -> None:
         """SIGKILL, at once."""

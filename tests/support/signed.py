@@ -26,6 +26,8 @@ import dns.rrset
 import dns.zone
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from support.ports import reserved_port
+
 Server = socketserver.BaseServer
 _IN = dns.rdataclass.IN
 _SOA = "ns.{zone} hostmaster.{zone} 1 3600 600 86400 1"
@@ -198,7 +200,7 @@ def _on_one_port(udp: Callable[[Any], Server], tcp: Callable[[Any], Server]) -> 
 @contextlib.contextmanager
 def unbound(folder: Path, *zones: tuple[SignedZone, int], anchors: tuple[SignedZone, ...]) -> Iterator[tuple[str, int]]:
     """Run Unbound with these zones (and the ports of their servers); yield its address. It believes `anchors` alone."""
-    port = _free_port()
+    port = reserved_port()
     lines = [
         "server:", 'directory: ""', 'chroot: ""', 'username: ""', f'pidfile: "{folder / "unbound.pid"}"',
         "interface: 127.0.0.1", f"port: {port}", "do-ip6: no", "do-daemonize: no", "use-syslog: no", 'logfile: ""',
@@ -222,12 +224,6 @@ def unbound(folder: Path, *zones: tuple[SignedZone, int], anchors: tuple[SignedZ
             yield "127.0.0.1", port
         finally:
             process.terminate()
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
-import socket
 import socketserver
 import threading
 
 import trustme
 
 from support.egress_peers import tunnel_address
+from support.ports import reserved_port
 from support.receiving import ReceivingPostfix
 from support.running import wait_for
 
@@ -43,10 +43,9 @@ class SmartHost(ReceivingPostfix):
         self._logins.daemon_threads = True
         self._thread = threading.Thread(target=self._logins.serve_forever, name="logins")
         self._thread.start()
-        # An address of its own: while it is halted, nobody else must be given its port.
+        # Also while it is halted, nobody else must be given its port.
         address = tunnel_address()
-        with socket.create_server((address, 0)) as free:
-            port: int = free.getsockname()[1]
+        port = reserved_port(address)
         settings = f"""\
 smtpd_tls_security_level = encrypt
 smtpd_tls_auth_only = yes

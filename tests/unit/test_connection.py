@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from outgate.connection import Api, NotReachable, Refusal, client_id_of, default_data, read_dev_json
+from support.ports import closed_port
 
 TOKEN = "h." + base64.urlsafe_b64encode(b'{"client_id":"outgate-dev"}').decode().rstrip("=") + ".s"
 
@@ -95,11 +96,8 @@ def test_a_proxy_of_the_environment_never_sees_the_token(server: str, monkeypatc
 
 
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
     with pytest.raises(NotReachable, match="outgate dev") as caught:
-        api().call("GET", f"http://127.0.0.1:{port}/")
+        api().call("GET", f"http://127.0.0.1:{closed_port()}/")
     assert TOKEN not in str(caught.value)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from outgate import environment
+from support.ports import closed_port
 
 DOCUMENT = {
     "variables": {"EMAIL_USERNAME": "me", "AEM_PROXY_HOST": "not-this", "HOME": "/theirs"},
@@ -192,9 +193,7 @@ def test_a_redirect_is_not_followed(api: CloudManager, capsys: pytest.CaptureFix
 
 
 def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    assert run(f"http://user:pw@127.0.0.1:{port}/cloud-manager", ["true"]) == 30
+    assert run(f"http://user:pw@127.0.0.1:{closed_port()}/cloud-manager", ["true"]) == 30
     said = capsys.readouterr().err
     assert "cannot be reached" in said
     assert "pw" not in said

@@ -10,12 +10,13 @@ Not here: reading requests (`schema`), refusing (`errors`).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI
+from fastapi.encoders import jsonable_encoder
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
+from pydantic.json_schema import JsonSchemaMode
 
 from outgate import __version__
 
@@ -92,26 +93,21 @@ def described(
     error, `body_type` the media type that its body is shown as."""
     success: dict[str, Any] = {"description": "Done."}
     if answer is not None:
-        success["model"] = answer
+        success["content"] = shape(answer)
         if example is not None:
-            success["content"] = {"application/json": {"example": json.dumps(example)}}
+            success["content"]["application/json"]["example"] = json.dumps(example)
     if headers:
         success["headers"] = {name: {"schema": {"type": "string"}} for name in headers}
     responses: dict[int | str, dict[str, Any]] = {status: success}
     statuses = (*((400, 404, 503) if public else _ALWAYS), *(_WITH_BODY if body is not None else ()), *errors)
     for code in sorted(set(statuses)):
-        responses[code] = {"description": _SAID[code], "model": refusal}
+        responses[code] = {"description": _SAID[code], "content": shape(refusal)}
     extra: dict[str, Any] = {} if public else {"security": [{"bearer": []}]}
     if body is not None:
-        extra["requestBody"] = {
-            "required": not body_optional,
-            "content": {
-                body_type: {
-                    "schema": body.model_json_schema(ref_template=REF),
-                    **({} if body_example is None else {"example": json.dumps(body_example)}),
-                }
-            },
-        }
+        content = shape(body, body_type)
+        if body_example is not None:
+            content[body_type]["example"] = json.dumps(body_example)
+        extra["requestBody"] = {"required": not body_optional, "content": content}
     return {
         "operation_id": operation,
         "summary": summary,
@@ -122,13 +118,26 @@ def described(
     }
 
 
-def publish(app: FastAPI, title: str, description: str, *, also: Sequence[type[BaseModel]] = ()) -> None:
-    """Have `app` answer `GET openapi.json` with the description of its routes. `also` are models that descriptions
-    refer to by name."""
+def shape(model: type[BaseModel], media_type: str = "application/json") -> dict[str, Any]:
+    """Return the `content` of a request or an answer that has this shape.
+
+    The framework is told of no models: it would make a serializer of each for each status of each route, which nobody
+    uses; that, and making schemas which nobody asks for, took half of the time that an API needs to start."""
+    reference = f"{model.__module__}.{model.__qualname__}"
+    _shapes[reference] = model
+    return {media_type: {"schema": {"$ref": reference}}}
+
+
+_shapes: dict[str, type[BaseModel]] = {}
+"""What is referred to, by the reference that stands in descriptions until a document is made of them."""
+
+
+def publish(app: FastAPI, title: str, description: str) -> None:
+    """Have `app` answer `GET openapi.json` with the description of its routes."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app, title, description, also)
+            app.openapi_schema = _document(app, title, description)
         return app.openapi_schema
 
     app.openapi = document
@@ -136,24 +145,28 @@ def publish(app: FastAPI, title: str, description: str, *, also: Sequence[type[B
     app.setup()
 
 
-def _document(app: FastAPI, title: str, description: str, also: Sequence[type[BaseModel]]) -> dict[str, Any]:
+def _document(app: FastAPI, title: str, description: str) -> dict[str, Any]:
     made = get_openapi(title=title, version=__version__, description=description, routes=app.routes)
     components: dict[str, Any] = made.setdefault("components", {})
     schemas: dict[str, Any] = components.setdefault("schemas", {})
-    for model in also:
-        schema = model.model_json_schema(ref_template=REF)
-        schemas.update(schema.pop("$defs", {}))
-        schemas[model.__name__] = schema
+    answers: dict[str, type[BaseModel]] = {}
     for path in made.get("paths", {}).values():
         for operation in path.values():
             # Ours answers 400 in the vendor's form where the framework would say 422 in its own.
             operation["responses"].pop("422", None)
-            for media in operation.get("requestBody", {}).get("content", {}).values():
-                schemas.update(media["schema"].pop("$defs", {}))
-            for holder in (operation.get("requestBody", {}), *operation["responses"].values()):
+            request = operation.get("requestBody", {})
+            for holder in (request, *operation["responses"].values()):
                 for media in holder.get("content", {}).values():
                     if isinstance(media.get("example"), str):  # so far: the framework takes every null out of others
                         media["example"] = json.loads(media["example"])
+                    model = _shapes.get(media.get("schema", {}).get("$ref"))
+                    if model is not None and holder is request:
+                        media["schema"] = _schema(model, "validation", schemas)
+                    elif model is not None:
+                        assert answers.setdefault(model.__name__, model) is model, f"two shapes named {model.__name__}"
+                        media["schema"]["$ref"] = REF.format(model=model.__name__)
+    for name, model in answers.items():
+        schemas[name] = _schema(model, "serialization", schemas)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     components["securitySchemes"] = {
@@ -165,3 +178,11 @@ def _document(app: FastAPI, title: str, description: str, also: Sequence[type[Ba
         }
     }
     return made
+
+
+def _schema(model: type[BaseModel], mode: JsonSchemaMode, schemas: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's schema; those that it refers to go to `schemas`."""
+    # Without nulls, as the framework writes: `"default": null` would say that an answer may leave a field out.
+    schema: dict[str, Any] = jsonable_encoder(model.model_json_schema(ref_template=REF, mode=mode), exclude_none=True)
+    schemas.update(schema.pop("$defs", {}))
+    return schema

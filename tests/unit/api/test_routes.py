@@ -13,6 +13,7 @@ import pytest
 import trustme
 
 from support.api_service import Service
+from support.ports import closed_port
 
 SMART = {"name": "primary", "type": "smart_host", "host": "Smtp.Example.net.", "username": "shop", "password": "correct horse"}  # fmt: skip
 DIRECT = {"name": "direct", "type": "direct"}
@@ -160,8 +161,7 @@ def test_a_route_is_tried_step_by_step(
 
 def test_a_route_that_does_not_work_says_why(service: Service, http: httpx2.Client, url: str) -> None:
     operator = service.headers("operator")
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
+    port = closed_port()
     put(service, http, url, SMART | {"host": "127.0.0.1", "port": port})
     found = http.post(f"{url}/primary/test", json={}, headers=operator).json()
     assert (found["ok"], found["reason"]) == (False, "network") and "refused" in found["steps"][0]["reply"]

@@ -12,7 +12,7 @@ from outgate.egress.plan import Way
 from outgate.model.egress import Mode
 from outgate.net.guard import compile_exceptions
 from support.api_service import Service
-from support.egress_peers import free_port
+from support.ports import closed_port
 
 from .conftest import Outgate
 
@@ -52,7 +52,7 @@ def test_a_port_that_is_open(outgate: Outgate, rude: int) -> None:
 
 @pytest.mark.usefixtures("placed")
 def test_one_that_is_not(outgate: Outgate) -> None:
-    port = str(free_port())
+    port = str(closed_port())
     result = outgate("egress", "test", "4", "10", "127.0.0.1", port, "--json", roles=("manager",))
     assert result.exit_code == 1
     (entry,) = json.loads(result.stdout)["resolvers"]

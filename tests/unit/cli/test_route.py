@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from outgate.model.tenancy import SmtpConfiguration
 from outgate.relay.sources import Source
 from outgate.store.keys import new_dkim_key
 from support.api_service import SOURCES, Service
+from support.ports import closed_port
 
 from .conftest import Outgate, Process
 
@@ -55,8 +55,7 @@ def test_set_from_standard_input(process: Process, outgate: Outgate, configurati
 def test_test_prints_each_step_and_ends_with_1(
     outgate: Outgate, configuration: SmtpConfiguration, tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
+    port = closed_port()
     file = tmp_path / "routes.json"
     file.write_text(json.dumps(order(port)))
     outgate("route", "set", "routes.test", str(file), roles=OPERATOR)

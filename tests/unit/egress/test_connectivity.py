@@ -22,8 +22,9 @@ from outgate.model.egress import Mode
 from outgate.net.dns import Resolver
 from outgate.net.guard import compile_exceptions
 from outgate.net.tls import verified_context
-from support.egress_peers import Handler, Target, free_port, on_both_loops
+from support.egress_peers import Handler, Target, on_both_loops
 from support.names import Peer, peers
+from support.ports import closed_port
 
 HOST = "shop.example"
 SOURCE = "127.0.0.2"
@@ -182,7 +183,7 @@ async def test_tls_without_http_is_told_apart() -> None:
 @on_both_loops
 async def test_a_dead_port_and_a_silent_one() -> None:
     async with probing(peer("127.0.0.1"), times=Times(converse=0.05)) as connectivity:
-        entry = only(await connectivity.test("10", HOST, free_port()))
+        entry = only(await connectivity.test("10", HOST, closed_port()))
         assert (entry["port_open"], entry["reachability"]) == (False, "Unreachable: Port not accessible")
         assert entry["http_connectivity"]["error"] == "Connection refused"
         assert entry["dns_resolution"] == {"ips": ["127.0.0.1"]}
@@ -278,11 +279,11 @@ async def test_names_are_asked_for_afresh() -> None:
 async def test_a_denied_address_is_told_of_and_never_dialled() -> None:
     async with Target(web(OK)) as target, probing(peer("127.0.0.1"), exceptions=()) as connectivity:
         open_port = only(await connectivity.test("10", HOST, target.port))
-        closed_port = only(await connectivity.test("10", HOST, free_port()))
+        refused = only(await connectivity.test("10", HOST, closed_port()))
         literal = only(await connectivity.test("10", "127.0.0.1", target.port))
         mapped = only(await connectivity.test("10", "::ffff:127.0.0.1", target.port))
         assert target.peers == []
-    assert open_port == closed_port, "what listens there makes no difference"
+    assert open_port == refused, "what listens there makes no difference"
     assert open_port["http_connectivity"]["error"] == "Address not allowed"
     assert "loopback address" in open_port["http_connectivity"]["note"]
     assert open_port["reachability"] == "Unreachable: Port not accessible"
@@ -323,6 +324,6 @@ async def test_nothing_is_left_open() -> None:
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(5):
             await connectivity.test("10", HOST, target.port)
-            await connectivity.test("10", HOST, free_port())
+            await connectivity.test("10", HOST, closed_port())
         await asyncio.sleep(0)
         assert len(os.listdir("/proc/self/fd")) <= before

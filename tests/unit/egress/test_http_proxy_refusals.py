@@ -17,8 +17,9 @@ from outgate.egress.plan import Way
 from outgate.egress.refusal import Refused
 from outgate.model.egress import Mode
 from outgate.net.guard import compile_exceptions
-from support.egress_peers import Target, echo, free_port, on_both_loops
+from support.egress_peers import Target, echo, on_both_loops
 from support.http_proxy import RawTarget, World, answer_of, rule
+from support.ports import closed_port
 
 LOOPBACK = compile_exceptions(["127.0.0.0/8"])
 SHARED = Way(Mode.FLEXIBLE, ("127.0.0.2",), LOOPBACK)
@@ -58,7 +59,7 @@ async def test_a_refusal_says_cause_and_remedy_and_the_audit_says_it_exactly(
     async with World(tmp_path) as world:
         world.book |= {"broken.example": OSError("SERVFAIL from 10.9.9.9"), "inside.example": ["10.1.2.3"]}
         world.book["v6.example"] = ["2606:4700::1111"]
-        port = free_port()
+        port = closed_port()
         answer = (await world.say(ask(name, port))).decode()
         head, _, body = answer.partition("\r\n\r\n")
         assert status(answer.encode()) == code and f"Proxy-Status: outgate; error={error}\r\n" in head

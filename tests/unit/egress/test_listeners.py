@@ -17,6 +17,7 @@ from outgate.egress.plan import Rule
 from outgate.egress.poll import Poller
 from support.egress_peers import forward, tunnel_address
 from support.pollers import on_all_ways
+from support.ports import reserved_port
 
 
 class Collector:
@@ -108,8 +109,7 @@ async def test_many_at_once_are_all_accepted_and_nobody_waits_for_them(new_polle
 @on_all_ways
 async def test_a_listener_on_all_addresses_tells_which_one_was_dialled(new_poller: Callable[[], Poller]) -> None:
     async with Place(new_poller) as place:
-        with socket.create_server(("0.0.0.0", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = reserved_port("0.0.0.0")
         await place.listeners.apply("10", [forward("0.0.0.0", port, "a.example", 1)])
         with socket.create_connection(("127.77.1.2", port)) as client:
             await place.carrier.until(1)

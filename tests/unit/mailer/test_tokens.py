@@ -26,6 +26,7 @@ from outgate.mailer import form_post
 from outgate.mailer.oauth import OAuthConfig, TokenError, Tokens
 from outgate.mailer.values import ConfigError
 from support.http_proxy import World
+from support.ports import closed_port
 from support.token_server import CLIENT, CLIENT_SECRET, TokenServer, reply
 
 AUTHORITY = trustme.CA()
@@ -418,8 +419,7 @@ class TestProxies:
         server = server_with_name
         monkeypatch.setattr(form_post.socket, "getaddrinfo", _resolving(form_post.socket.getaddrinfo))
         made = config(server, token_url=self.URL.format(port=server.port))
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            closed = probe.getsockname()[1]
+        closed = closed_port()
         own = {"AEM_PROXY_HOST": "127.0.0.1", "AEM_HTTPS_PROXY_PORT": str(closed)}
         with logged() as log:
             assert Tokens(made, cafile=cafile, env=own).token() in server.issued

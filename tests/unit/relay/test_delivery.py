@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +37,7 @@ from outgate.smtp.asyncio.server import (
 from outgate.smtp.events import Closed, Connected, Event, MailFrom, MessageReceived, RcptTo
 from outgate.smtp.reply import Reply, reply
 from outgate.smtp.server import RECIPIENT_OK, SENDER_OK, Limits, ServerMachine
+from support.ports import closed_port
 
 SITE = "mx.other.test"
 
@@ -225,12 +225,6 @@ def desk(
     return Desk(delivery, attempts, given_back, done)
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 def statuses(attempt: Attempt) -> list[Status]:
     return [outcome.status for outcome in attempt.outcomes]
 
@@ -339,7 +333,7 @@ async def test_a_server_that_always_leaves_is_not_asked_for_ever() -> None:
 
 
 async def test_connection_refused_defers_with_the_reason() -> None:
-    d = desk(Router(free_port()))
+    d = desk(Router(closed_port()))
     attempt = await d.send("m", "b@other.test", "c@other.test")
     assert statuses(attempt) == [Status.DEFERRED] * 2
     assert attempt.outcomes[0].reason == "network"
@@ -352,7 +346,7 @@ async def test_connection_refused_defers_with_the_reason() -> None:
 
 async def test_the_second_host_is_tried_and_the_story_tells_of_the_first() -> None:
     async with Receiver().running() as r:
-        dead = free_port()
+        dead = closed_port()
         d = desk(Router(dead, r.port))
         attempt = await d.send("m")
         assert statuses(attempt) == [Status.DELIVERED]

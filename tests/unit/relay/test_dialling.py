@@ -19,6 +19,7 @@ from outgate.relay.dialling import DeliveryLimits, Dialler, NoHost, Opened
 from outgate.relay.endpoints import Endpoint
 from outgate.relay.sources import Sources
 from outgate.smtp.transaction import Step
+from support.ports import closed_port
 from support.scripted_peer import OFFER, Peer, authority, server_context
 
 PASSWORD = "correct horse"
@@ -73,8 +74,7 @@ async def test_an_address_that_does_not_answer_costs_a_moment_and_stays_in_the_t
 
 
 async def test_a_refused_address_is_followed_by_the_next_at_once() -> None:
-    with socket.create_server(("127.0.0.8", 0)) as gone:
-        port = gone.getsockname()[1]
+    port = closed_port("127.0.0.8")
     async with Peer() as peer:
         found, steps = await opening(host(port, "127.0.0.8"), host(peer), by=dialler(beside_s=3600.0))
     assert isinstance(found, Opened) and "refused" in steps[0].reply

@@ -19,7 +19,7 @@ from outgate.api.cloud_manager.connectivity import ConnectivityOperations, Tests
 from outgate.api.cloud_manager.gateway import Authenticates, Gateway, Visit
 from outgate.api.cloud_manager.infrastructures import InfrastructureOperations
 from outgate.api.cloud_manager.networking import Addresses, NetworkingOperations
-from outgate.api.cloud_manager.openapi import ABOUT, DESCRIBED, REFUSALS, TITLE, in_path
+from outgate.api.cloud_manager.openapi import ABOUT, DESCRIBED, TITLE, in_path
 from outgate.api.cloud_manager.places import PlaceOperations
 from outgate.api.cloud_manager.problems import install
 from outgate.api.cloud_manager.roles import ROLES
@@ -108,5 +108,5 @@ def build(
     route("GET", advanced, networking.networking, "getEnvironmentAdvancedNetworkingConfigurationList")
     route("PUT", advanced, networking.put_networking, "enableEnvironmentAdvancedNetworkingConfiguration")
     route("DELETE", advanced, networking.delete_networking, "disableEnvironmentAdvancedNetworkingConfiguration")
-    publish(app, TITLE, ABOUT, also=REFUSALS)
+    publish(app, TITLE, ABOUT)
     return app

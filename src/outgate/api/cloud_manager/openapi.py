@@ -31,9 +31,6 @@ _TENANT = "3b0f6d2c9a514c7c8e5d1f2a7b6c4d3e"
 REL = "http://ns.adobe.com/adobecloud/rel/"
 
 
-REFUSALS = (models.ProblemShown, models.GatewayRefusal)
-
-
 def described(
     operation: str,
     summary: str,
@@ -67,9 +64,8 @@ def described(
                 if gateway
                 else (models.ProblemShown, "application/problem+json")
             )
-            del response["model"]
             response["description"] = _SAID.get(code, response["description"])
-            response["content"] = {media: {"schema": {"$ref": openapi.REF.format(model=model.__name__)}}}
+            response["content"] = openapi.shape(model, media)
             response["headers"] = {name: {"schema": {"type": "string"}} for name in _HEADERS}
     said = [
         _parameter("header", "x-api-key", "The client that the token is for, or a key of its account.", required=True),

@@ -22,7 +22,7 @@ from outgate.api.errors import BadRequest, TooLarge, UnsupportedMedia, trace_of
 from outgate.api.identity import examples
 from outgate.api.identity.documents import PublicKeysShown, TokenRefused, TokenShown
 from outgate.api.identity.tokens import LIFETIME_S, TokenIssuer
-from outgate.api.openapi import described
+from outgate.api.openapi import described, shape
 from outgate.api.schema import read_body
 from outgate.base.clock import Clock
 from outgate.base.log import Log
@@ -121,8 +121,8 @@ def _token_described() -> dict[str, Any]:
         (413, "The body is too long."),
         (415, "The body is not a form."),
     ):
-        responses[status] = {"description": said, "model": TokenRefused}
-    responses[400]["content"] = {"application/json": {"example": examples.REFUSED}}
+        responses[status] = {"description": said, "content": shape(TokenRefused)}
+    responses[400]["content"]["application/json"]["example"] = examples.REFUSED
     example = {"grant_type": _GRANT, "apikey": "<the key's text>", "response_type": "cloud_iam"}
     form = {"application/x-www-form-urlencoded": {"schema": _FORM, "example": example}}
     return {**route, "responses": responses, "openapi_extra": {"requestBody": {"required": True, "content": form}}}
