@@ -1,5 +1,7 @@
 # Every verb a person needs. `make demo` and `make test` prepare what they use by themselves.
 PYTHON ?= python3
+# Where this is set, every program that the tests start would compile Outgate anew.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from outgate.connection import Api
+from support import databases
 from support.ports import reserved_port
 
 
@@ -33,6 +34,7 @@ class Running:
         self.dev: dict[str, Any] = {}
 
     def start(self) -> Running:
+        databases.place(self.data)
         command = [*self.command, "-m", "outgate.cli", "dev", "--data", str(self.data), "--config", str(self.config)]
         for name in ("http", "submission", "submissions", "dns", "inbox", "proxy"):
             command += [f"--{name}-port", str(self.ports.get(name, 0))]

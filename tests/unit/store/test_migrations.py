@@ -24,12 +24,18 @@ from outgate.model.flow import Status
 from outgate.store import migrations, tables
 from outgate.store.metrics import Selection
 from outgate.store.migrations import CONTROL_HEAD, QUEUE_HEAD, SchemaError, upgrade_control, upgrade_queue
+from support.databases import BY_MIGRATIONS
 from support.queue_mail import NOW, Desk, accepted, attempt
 
 LINES = [
     pytest.param(upgrade_control, tables.control, "control", CONTROL_HEAD, id="control"),
     pytest.param(upgrade_queue, tables.queue, "queue", QUEUE_HEAD, id="queue"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def by_migrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "_run_alembic", BY_MIGRATIONS)
 
 
 def schema(path: Path) -> dict[str, Any]:
