@@ -148,13 +148,11 @@ async def _asking(peer: Peer, timeout: float = 30.0) -> AsyncIterator[Resolver]:
 @pytest.mark.parametrize("fault", ["servfail", "refused", "drop", "truncated-no-tcp", "wrong-id", "malformed"])
 async def test_servers_that_fail_lie_or_keep_silent_are_a_deferral(fault: str) -> None:
     peer = Peer(zone(mx_x="10 mx.example.", a_mx="192.0.2.1"), fault)
-    silent = fault in ("drop", "truncated-no-tcp", "wrong-id")
+    silent = fault in ("drop", "truncated-no-tcp", "wrong-id", "malformed")  # the last is as good as no answer
     async with _asking(peer, 0.2 if silent else 30.0) as resolver:
         error = await failure(resolver, "x.example")
         assert (error.permanent, error.reason) == (False, "dns")
-        if silent:  # so short a time may be too short for an answer
-            return
-        peer.fault = ""
+        peer.fault, resolver._timeout = "", 30.0
         assert await hosts(resolver, "x.example") == [("mx.example", "192.0.2.1")]  # a failure is not remembered
 
 
