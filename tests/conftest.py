@@ -6,7 +6,8 @@ import gc
 
 from hypothesis import HealthCheck, settings
 
-from outgate.store import migrations
+from outgate.store import keys, migrations
+from support import rsa_keys
 from support.databases import by_copy
 
 # The same examples in each run, and none is too slow: how long one takes is the machine's affair. Look for new ones by
@@ -16,6 +17,7 @@ settings.register_profile("suite", settings.get_profile("explore"), derandomize=
 settings.load_profile("suite")
 
 migrations._run_alembic = by_copy
+keys.rsa = rsa_keys
 
 
 def pytest_make_parametrize_id(config: object, val: object, argname: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -169,7 +170,8 @@ def application(
     clock: Clock,
     egress: EgressSide,
 ) -> Mounts:
-    notifications = event_notifications.build(
+    notifications = Lazily(
+        event_notifications.build,
         store=store,
         authenticator=authenticator,
         verifier=verifier,
@@ -183,13 +185,16 @@ def application(
         probe=prober(store, clock),
     )
     status = WaysOut(transports(store, clock), SOURCES, clock)
-    tokens_api = identity.build(store=store, tokens=tokens, authenticator=authenticator, clock=clock)
+    tokens_api = Lazily(identity.build, store=store, tokens=tokens, authenticator=authenticator, clock=clock)
     return Mounts(
         {
             "/event-notifications": notifications,
-            "/context-based-restrictions": restrictions.build(store=store, authenticator=authenticator, clock=clock),
+            "/context-based-restrictions": Lazily(
+                restrictions.build, store=store, authenticator=authenticator, clock=clock
+            ),
             "/iam": tokens_api,
-            "/cloud-manager": cloud_manager.build(
+            "/cloud-manager": Lazily(
+                cloud_manager.build,
                 store=store.egress,
                 places=store.places,
                 grounds=GROUNDS,
@@ -203,7 +208,8 @@ def application(
                     resolvers=[Resolver([("127.0.0.1", 9)], clock)], ways=egress.way, times=Times(converse=0.05)
                 ),
             ),
-            "/operations/v1": operations.build(
+            "/operations/v1": Lazily(
+                operations.build,
                 operators=Operators(history.verbs, NothingUnderWay(), clock, released=nothing),
                 status=status,
                 egress=egress.parts,
@@ -212,7 +218,8 @@ def application(
                 configured=lambda smtp_config_id: store.tenancy.instance_of(smtp_config_id) is not None,
                 instanced=lambda instance_id: store.tenancy.instance(instance_id) is not None,
             ),
-            "/vpc/v1": vpc.build(
+            "/vpc/v1": Lazily(
+                vpc.build,
                 store=store,
                 authenticator=authenticator,
                 clock=clock,
@@ -223,6 +230,16 @@ def application(
         },
         tokens_api,
     )
+
+
+class Lazily:
+    """An application that is made when it is first asked for: most tests ask one API of six."""
+
+    def __init__(self, build: Callable[..., Any], **parts: Any) -> None:
+        self._build: Callable[[], Any] = functools.cache(lambda: build(**parts))
+
+    async def __call__(self, *request: Any) -> None:
+        await self._build()(*request)
 
 
 HOME = Endpoint("lo", (), "smtp.test", "private.smtp.test", ("127.0.0.1",), ("127.0.0.1", "::1"), "out.test")
