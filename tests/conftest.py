@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -15,6 +16,10 @@ from support.databases import by_copy
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("suite", settings.get_profile("explore"), derandomize=True, database=None)
 settings.load_profile("suite")
+
+# A shell that runs the tests in the background has them ignore this, and the programs that they start would inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 migrations._run_alembic = by_copy
 keys.rsa = rsa_keys
@@ -29,7 +34,11 @@ def pytest_make_parametrize_id(config: object, val: object, argname: str) -> str
     return argname if isinstance(val, bytes) and len(val) > 64 else None
 
 
+# Not while there is only more and more, and never again over what has come together then: it stays to the end.
+gc.disable()
+
+
 def pytest_collection_finish(session: object) -> None:
-    """Spare every collection of garbage the look at what was collected here: it stays to the end."""
     gc.collect()
     gc.freeze()
+    gc.enable()
