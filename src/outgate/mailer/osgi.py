@@ -128,7 +128,7 @@ def write(properties: Mapping[str, Value]) -> str:
         key = name if _goes_without_type(value) else f"{name}:{value.type}"
         items = value.value if isinstance(value.value, tuple) else (value.value,)
         finite = all(not isinstance(item, float) or math.isfinite(item) for item in items)
-        written = ", ".join(json.dumps(item, ensure_ascii=False) if finite else f'"{_java(item)}"' for item in items)
+        written = ", ".join(_json(item) if finite else f'"{_java(item)}"' for item in items)
         lines.append(f"  {json.dumps(key, ensure_ascii=False)}: {f'[{written}]' if items is value.value else written}")
     text = "{\n" + ",\n".join(lines) + "\n}\n" if lines else "{}\n"
     try:
@@ -150,6 +150,12 @@ def _goes_without_type(value: Value) -> bool:
     return (bool(items) or value.type == "String[]") and all(
         not isinstance(item, float) or math.isfinite(item) for item in items
     )
+
+
+def _json(item: Scalar) -> str:
+    """Return a scalar as JSON. A Double is not written so that Java takes it for a whole number, as 1.5e1."""
+    whole = isinstance(item, float) and 1e16 <= abs(item) < 1e17
+    return f"{item:.1f}" if whole else json.dumps(item, ensure_ascii=False)
 
 
 def _java(number: Scalar) -> str:

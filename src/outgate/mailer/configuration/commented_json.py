@@ -2,7 +2,7 @@
 
 Standards: RFC 8259, with `//` and `/* */` comments wherever white space may be; nothing else of JSON5.
 Promises: any text gives an object (or list) or `JsonError`, in time linear in its length; a number keeps its digits, so
-that its JSON text can be given again; an error says what was expected, what was found and what to write instead.
+that its JSON text can be given as Java does; an error says what was expected, what was found and what to write instead.
 Dangers: what stands at a value's place may be a secret: an error describes it, and never shows it. Names are shown.
 Not here: what the names and values mean (`mailer.osgi`).
 """
@@ -56,7 +56,7 @@ class JsonError(Exception):
 
 
 class Number(NamedTuple):
-    """A number as it was written."""
+    """A number as it was written, but a whole one without its exponent."""
 
     text: str
     integral: bool
@@ -116,16 +116,36 @@ def read_document(text: str) -> Object | Array:
 
 
 def json_text(value: Json) -> str:
-    """Return a value as JSON without white space, numbers as they were written."""
+    """Return a value as JSON without white space, numbers as Java's BigDecimal writes them."""
     match value:
         case Number():
-            return value.text
+            return value.text if value.integral else _decimal_text(value.text)
         case Array():
             return "[" + ",".join(map(json_text, value.items)) + "]"
         case Object():
             return "{" + ",".join(f"{json_text(each.name)}:{json_text(each.value)}" for each in value.members) + "}"
         case _:
             return json.dumps(value, ensure_ascii=False)
+
+
+def _as_java(text: str, more: str) -> Number:
+    """Return a number with decimals or an exponent: if the one is as long as the other moves the point, as in 1.50e2,
+    Java takes it for a whole one."""
+    decimals, _, power = more.lower().partition("e")
+    if not power or len(power) > 1000 or int(power) != len(decimals[1:]):
+        return Number(text, False)
+    digits = text[: -len(more)] + decimals[1:]
+    sign = "-" if digits.startswith("-") else ""
+    return Number(sign + (digits.lstrip("-0") or "0"), True)
+
+
+def _decimal_text(text: str) -> str:
+    from decimal import Decimal, InvalidOperation  # only lists and objects that become text need it
+
+    try:
+        return str(Decimal(text))
+    except InvalidOperation:  # an exponent beyond any number
+        return text
 
 
 def quoted(name: str) -> str:
@@ -275,7 +295,7 @@ class _Reader:
         if number is None:
             self._no_value(sign)
         self._at = number.end()
-        return Number(number[0], not number["more"])
+        return _as_java(number[0], number["more"]) if number["more"] else Number(number[0], True)
 
     def _string(self) -> str:
         start = self._at
