@@ -214,16 +214,8 @@ def _password(properties: Properties) -> str:
         raise _absent(properties, "smtp.password", "a password is needed for smtp.user")
     if "\0" in text:
         raise properties.error("smtp.password", "expected a password without NUL characters")
-    found = properties.get("smtp.password")
-    lookups = found.explained.lookups if found else ()
-    if _LITERAL.fullmatch(text) or any(
-        each.stayed and each.nested and each.source in ("env", "secret", "prop") for each in lookups
-    ):
-        raise properties.error(
-            "smtp.password",
-            "its value has a placeholder in it that nothing is set for, and would be sent as it stands: set that,"
-            " or write a backslash before its $[ if it is a part of the password",
-        )
+    if _LITERAL.fullmatch(text):
+        raise properties.error("smtp.password", "its value has a placeholder that a backslash keeps: take that away")
     return text
 
 

@@ -189,7 +189,8 @@ def explain(
     conf: Mapping[str, object] | None = None,
     budget: Budget | None = None,
 ) -> Explained:
-    """Do as `interpolate`; tell also what was looked up. What is missing in a default that is not used is not told.
+    """Do as `interpolate`; tell also what was looked up. What is missing in a part of a placeholder that is replaced, and
+    so is not in the result, is not told.
 
     Who explains many values that others write shares one `budget` between them."""
     if isinstance(value, str):
@@ -305,10 +306,12 @@ def _replace(key: str, context: _Context, within: _Within) -> tuple[Value, _With
     if not found:
         value = None if (source, name) in within.chain else directives.get("default")
     defaulted = not found and value is not None
-    if defaulted:
-        context.lookups += for_default
-    elif not found:  # what is in it is looked up once more
+    if value is None:  # what is in it is looked up once more
         del context.lookups[before:]
+    else:  # what stayed in it is gone with it, if it is not in the default
+        context.lookups[before:] = _replaced(context.lookups[before:])
+    if defaulted:
+        context.lookups += for_default if START in str(value) else _replaced(for_default)
     lookup = Lookup(
         source="…" if hidden and source not in _SOURCES else source,
         written=written,
@@ -330,6 +333,10 @@ def _replace(key: str, context: _Context, within: _Within) -> tuple[Value, _With
     except ConversionError as error:
         raise InterpolationError(f"the value of {label} {error}") from None
     return result, _Within((*within.chain, (source, name)), label)
+
+
+def _replaced(lookups: list[Lookup]) -> list[Lookup]:
+    return [each for each in lookups if not each.stayed]
 
 
 def _look_up(source: str, name: str, label: str, context: _Context, within: _Within) -> tuple[str | None, str]:

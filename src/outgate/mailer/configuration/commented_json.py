@@ -165,7 +165,7 @@ class _Reader:
         self._twice = 1  # the depth up to which names may come twice
         self._values = 0
         self._behind = 0  # where the value before ends
-        self._halves = "\\u" in text or not _encodable(text)
+        self._halves = "\\u" in text or not encodable(text)
 
     def document(self) -> Object | Array:
         self._twice = 0
@@ -304,7 +304,7 @@ class _Reader:
         except json.JSONDecodeError as error:
             kind = next(kind for kind in _BAD_STRING if error.msg.startswith(kind))
             raise JsonError(_BAD_STRING[kind], min(error.pos, len(self._text))) from None
-        if self._halves and not _encodable(value):
+        if self._halves and not encodable(value):
             raise JsonError(r"expected whole characters, found half of a surrogate pair (\ud800 to \udfff)", start)
         return value
 
@@ -410,7 +410,8 @@ def _about_number(text: str) -> str:
     return "put double quotes around it if it is text"
 
 
-def _encodable(text: str) -> bool:
+def encodable(text: str) -> bool:
+    """Say whether a text has no half of a surrogate pair, which stands for an octet that is no text in what Python reads."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -6,7 +6,7 @@ Whoever needs the properties of a PID (the mail service, OAuth, the doctor) says
 
 Standards: Apache Felix's Configuration Admin (names are not case-sensitive, `service.pid` is a property).
 Promises: pure; every error is a `ConfigError` with property, file, line and column as far as there are any, and shows
-no value; what still holds a placeholder that nothing is set for is never given out as text.
+no value; what still holds a placeholder that nothing is set for, or no text, is never given out as text.
 Dangers: one placeholder that cannot be replaced makes the whole configuration of no use, as in the vendor's.
 Not here: which file counts (`mailer.folders`), what a placeholder means (`mailer.interpolate`), which properties there
 are (`mailer.config`, `mailer.oauth`).
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from outgate.mailer.configuration.commented_json import encodable
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.interpolate import Budget, Explained, Lookup, Source, explain
 from outgate.mailer.osgi import NOWHERE, Place, Property
@@ -93,14 +94,24 @@ class Properties:
         return ConfigError(text, name=shown, file=self.where, line=place.line, column=place.column)
 
     def _complete(self, settled: Settled) -> None:
-        stayed = [each for each in settled.explained.lookups if each.stayed and not each.nested]
-        if stayed:
-            secret = all(each.source == "secret" for each in stayed)
+        stayed = [each for each in settled.explained.lookups if each.stayed]
+        own = [each for each in stayed if not each.nested]
+        if own:
+            secret = all(each.source == "secret" for each in own)
             raise self.error(
                 settled.name,
-                f"nothing is set for {', '.join(map(_told, stayed))}: set it"
+                f"nothing is set for {', '.join(map(_told, own))}: set it"
                 f"{' as a secret' if secret else ' in the environment'}, or give the placeholder a default",
             )
+        led_to = next((each for each in stayed if each.source in ("env", "secret", "prop")), None)
+        if led_to is not None:
+            raise self.error(
+                settled.name,
+                f"its value has a placeholder in it that nothing is set for, {_told(led_to)}, and would be used as it"
+                " stands: set that, or write a backslash before its $[ if it is a part of the value",
+            )
+        if not all(map(encodable, settled.value.texts)):
+            raise self.error(settled.name, "expected text: a variable that it comes from has octets that are not UTF-8")
 
 
 def _told(lookup: Lookup) -> str:
