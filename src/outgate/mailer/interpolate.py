@@ -189,8 +189,8 @@ def explain(
     conf: Mapping[str, object] | None = None,
     budget: Budget | None = None,
 ) -> Explained:
-    """Do as `interpolate`; tell also what was looked up. What is missing in a part of a placeholder that is replaced, and
-    so is not in the result, is not told.
+    """Do as `interpolate`; tell also what was looked up. What is missing in a part of a placeholder that is replaced,
+    and so not in the result, is not told.
 
     Who explains many values that others write shares one `budget` between them."""
     if isinstance(value, str):

@@ -411,7 +411,7 @@ def _about_number(text: str) -> str:
 
 
 def encodable(text: str) -> bool:
-    """Say whether a text has no half of a surrogate pair, which stands for an octet that is no text in what Python reads."""
+    """Say whether a text has no half of a surrogate pair, as which Python reads an octet that is no text."""
     try:
         text.encode()
     except UnicodeEncodeError:
