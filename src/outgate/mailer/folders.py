@@ -299,7 +299,8 @@ class _Gathering:
 
 def _walk(root: Path) -> Iterator[tuple[tuple[str, ...], Path]]:
     """Go through what may be configuration files below `root`: path and its parts. Each folder is visited once,
-    so that links that lead back end there; a folder that cannot be read is passed over if none is in it by its name."""
+    so that links that lead back end there; a folder that cannot be read is passed over if none is in it by its name.
+    An editor's lock (`.#…`) is a link to nothing."""
     above = root.absolute().parts
     waiting: deque[tuple[str, ...]] = deque([()])
     links: deque[tuple[str, ...]] = deque()  # the last, so that a folder is known by its own name
@@ -328,7 +329,7 @@ def _walk(root: Path) -> Iterator[tuple[tuple[str, ...], Path]]:
                     (links if entry.is_symlink() else waiting).append((*parts, entry.name))
             elif _wanted(entry.name) and _is(entry, folder=False):
                 yield (*parts, entry.name), folder / entry.name
-            elif entry.is_symlink() and _counts(above, (*parts, entry.name)):
+            elif entry.is_symlink() and _counts(above, (*parts, entry.name)) and not entry.name.startswith(".#"):
                 raise ConfigError(f"{printable(entry.path)} is a link that leads to nothing: mend it, or remove it")
 
 
