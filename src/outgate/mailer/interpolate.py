@@ -347,7 +347,10 @@ def _look_up(source: str, name: str, label: str, context: _Context, within: _Wit
         return _of_configuration(name, context.conf, label), ""
     values = context.sources.get(source)
     if values is None:
-        return None, "" if source in _SOURCES else "there are the sources env, secret, prop and conf"
+        return (
+            None,
+            "no properties are given" if source == "prop" else "there are the sources env, secret, prop and conf",
+        )
     try:
         value = values.get(name)
     except ValueError:  # a process's environment says so of a name that none can have

@@ -97,11 +97,9 @@ class Properties:
         stayed = [each for each in settled.explained.lookups if each.stayed]
         own = [each for each in stayed if not each.nested]
         if own:
-            secret = all(each.source == "secret" for each in own)
             raise self.error(
                 settled.name,
-                f"nothing is set for {', '.join(map(_told, own))}: set it"
-                f"{' as a secret' if secret else ' in the environment'}, or give the placeholder a default",
+                f"nothing is set for {', '.join(map(_told, own))}: {_remedy(own)}, or give the placeholder a default",
             )
         led_to = next((each for each in stayed if each.source in ("env", "secret", "prop")), None)
         if led_to is not None:
@@ -112,6 +110,13 @@ class Properties:
             )
         if not all(map(encodable, settled.value.texts)):
             raise self.error(settled.name, "expected text: a variable that it comes from has octets that are not UTF-8")
+
+
+def _remedy(stayed: list[Lookup]) -> str:
+    sources = {each.source for each in stayed}
+    if "env" in sources:
+        return "set it in the environment"
+    return "set it as a secret" if sources == {"secret"} else "take it from env or secret"
 
 
 def _told(lookup: Lookup) -> str:
