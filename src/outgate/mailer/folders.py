@@ -173,7 +173,7 @@ def open_configurations(path: str | Path, pid: str = "") -> Configurations:
         raise ConfigError(f"{shown} cannot be read: {error.strerror}") from None
     if is_file and not _is_package(place):
         data = _bytes(place)
-        return Configurations(str(place), (ConfigFile(_identity(pid) or _pid(place.name), (), str(place), data),))
+        return Configurations(shown, (ConfigFile(_identity(pid) or printable(_pid(place.name)), (), shown, data),))
     found = _Gathering(place.absolute().parts if is_folder else ())
     if is_file:
         from outgate.mailer.configuration import packages  # and with it zipfile, which most who send mail do without

@@ -157,6 +157,7 @@ class TestPlaces:
         (tmp_path / odd).write_text("{", "utf-8")
         (only,) = open_configurations(tmp_path).files
         assert only.pid.isprintable() and only.where.isprintable()
+        assert open_configurations(tmp_path / odd).files == (only,)
         with pytest.raises(OsgiError) as caught:
             only.parse()
         str(caught.value).encode("utf-8")

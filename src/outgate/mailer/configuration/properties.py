@@ -94,20 +94,24 @@ class Properties:
         return ConfigError(text, name=shown, file=self.where, line=place.line, column=place.column)
 
     def _complete(self, settled: Settled) -> None:
-        stayed = [each for each in settled.explained.lookups if each.stayed]
-        own = [each for each in stayed if not each.nested]
+        lookups = settled.explained.lookups
+        own = [each for each in lookups if each.stayed and not each.nested]
         if own:
             raise self.error(
                 settled.name,
                 f"nothing is set for {', '.join(map(_told, own))}: {_remedy(own)}, or give the placeholder a default",
             )
-        led_to = next((each for each in stayed if each.source in ("env", "secret", "prop")), None)
-        if led_to is not None:
-            raise self.error(
-                settled.name,
-                f"its value has a placeholder in it that nothing is set for, {_told(led_to)}, and would be used as it"
-                " stands: set that, or write a backslash before its $[ if it is a part of the value",
-            )
+        begun_by = ""
+        for each in lookups:
+            if not each.nested:
+                begun_by = each.label
+            elif each.stayed and each.source in ("env", "secret", "prop"):  # its name may be a part of a password
+                told = f" ({each.reason})" if each.reason else ""
+                raise self.error(
+                    settled.name,
+                    f"the value of {begun_by} has a placeholder in it that nothing is set for{told}, and would be used"
+                    " as it stands: set that, or write a backslash before its $[ if it is a part of the value",
+                )
         if not all(map(encodable, settled.value.texts)):
             raise self.error(settled.name, "expected text: a variable that it comes from has octets that are not UTF-8")
 
