@@ -170,7 +170,7 @@ def interpolate(
     `secrets` is a mapping, or the directories where each is a file (a path, several with commas between, or any number
     of paths), whose `encoding` is used for nothing else. `props` are framework and system properties, `conf` the
     properties of the same configuration, as read. Raises `ConfigError`: nearly always `InterpolationError`."""
-    return explain(value, env=env, secrets=secrets_of(secrets, encoding), props=props, conf=conf).value
+    return explain(value, env=env, secrets=secrets_of(secrets, encoding), props=props, conf=conf_of(conf or {})).value
 
 
 def secrets_of(given: Source | Directories | None, encoding: str = "utf-8") -> Source:
@@ -178,6 +178,12 @@ def secrets_of(given: Source | Directories | None, encoding: str = "utf-8") -> S
     if given is None:
         return {}
     return cast("Source", given) if hasattr(given, "get") else SecretFiles(cast("Directories", given), encoding)
+
+
+def conf_of(properties: Mapping[str, object], pid: str = "") -> Mapping[str, object]:
+    """Return the properties that `$[conf:…]` may name, as Configuration Admin has them: in any case."""
+    by_name = {name.lower(): value for name, value in properties.items()}
+    return {"service.pid": pid} | by_name if pid else by_name
 
 
 def explain(
@@ -192,7 +198,7 @@ def explain(
     """Do as `interpolate`; tell also what was looked up. What is missing in a part of a placeholder that is replaced,
     and so not in the result, is not told.
 
-    Who explains many values that others write shares one `budget` between them."""
+    `conf` is as `conf_of` gives it. Who explains many values that others write shares one `budget` between them."""
     if isinstance(value, str):
         value = Value("String", value)
     elif not isinstance(value, Value):
@@ -363,7 +369,7 @@ def _look_up(source: str, name: str, label: str, context: _Context, within: _Wit
 
 
 def _of_configuration(name: str, conf: Mapping[str, object], label: str) -> str:
-    other = conf.get(name)
+    other = conf.get(name.lower())
     if other is None:
         raise InterpolationError(f"{label} leads to a property that this configuration does not have")
     if isinstance(other, Value):

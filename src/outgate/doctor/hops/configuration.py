@@ -22,8 +22,9 @@ from outgate.doctor.traps.look import Look
 from outgate.doctor.traps.rules import RULES
 from outgate.mailer import oauth
 from outgate.mailer.config import FILE_NAME, PID, Forwards, settle
+from outgate.mailer.configuration.properties import settled
 from outgate.mailer.folders import Configurations, open_configurations
-from outgate.mailer.interpolate import Explained, Lookup, explain
+from outgate.mailer.interpolate import Explained, Lookup
 from outgate.mailer.osgi import OsgiError
 from outgate.mailer.values import ConfigError, Value
 
@@ -118,15 +119,15 @@ def _not_chosen(
 def placeholders(facts: Facts) -> Iterator[Finding]:
     """Replace every placeholder of the file; say what came of each."""
     assert facts.look is not None
-    raw: dict[str, Value] = {each.name: each.value for each in facts.look.properties.values()}
-    explained: dict[str, Explained] = {}
-    for name, value in raw.items():
-        try:
-            explained[name.lower()] = explain(value, env=facts.around.env, secrets=facts.around.secrets, conf=raw)
-        except ConfigError as error:
-            remedy = "correct the value that is set, or the type: the whole configuration is left out like this"
-            yield facts.broken(Hop.PLACEHOLDERS, "does-not-convert", f"{name}: {error.text}", remedy, at=name.lower())
-            return
+    raw = {each.name: each.value for each in facts.look.properties.values()}
+    try:
+        properties = settled(raw, env=facts.around.env, secrets=facts.around.secrets, pid=PID)
+    except ConfigError as error:
+        remedy = "correct the value that is set, or the type: the whole configuration is left out like this"
+        text = f"{error.name}: {error.text}"
+        yield facts.broken(Hop.PLACEHOLDERS, "does-not-convert", text, remedy, at=error.name.lower())
+        return
+    explained = {each.name.lower(): each.explained for each in properties}
     facts.explained = explained
     found = list(_trapped(facts, Hop.PLACEHOLDERS))
     literal = [(name, each) for name in _USED for each in _literal(explained.get(name)) if each.source not in _KINDS]

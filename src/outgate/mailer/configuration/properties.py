@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from outgate.mailer.configuration.commented_json import encodable
 from outgate.mailer.folders import ConfigFile
-from outgate.mailer.interpolate import Budget, Explained, Lookup, Source, explain
+from outgate.mailer.interpolate import Budget, Explained, Lookup, Source, conf_of, explain
 from outgate.mailer.osgi import NOWHERE, Place, Property
 from outgate.mailer.values import ConfigError, Value
 
@@ -155,7 +155,7 @@ def settled(
     places: Mapping[str, Property] | None = None,
 ) -> Properties:
     """Replace the placeholders of properties that have been read. Raises `ConfigError`."""
-    conf, budget = _Conf(raw, pid), Budget()
+    conf, budget = conf_of(raw, pid), Budget()
     found: dict[str, Settled] = {}
     for name, value in raw.items():
         place = places.get(name) if places else None
@@ -167,21 +167,3 @@ def settled(
             raise error.at(name=name, file=where, line=value_at.line, column=value_at.column) from None
         found[name.lower()] = Settled(name, value, explained, key_at, value_at, changed, changed_at)
     return Properties(where, found)
-
-
-class _Conf(Mapping[str, Value]):
-    """The properties that `$[conf:…]` may name, as Configuration Admin has them."""
-
-    def __init__(self, raw: Mapping[str, Value], pid: str) -> None:
-        self._by_name = {name.lower(): value for name, value in raw.items()}
-        if pid:
-            self._by_name.setdefault("service.pid", Value("String", pid))
-
-    def __getitem__(self, name: str) -> Value:
-        return self._by_name[name.lower()]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._by_name)
-
-    def __len__(self) -> int:
-        return len(self._by_name)
