@@ -335,7 +335,7 @@ def _replace(key: str, context: _Context, within: _Within) -> tuple[Value, _With
     if value is None:
         return None
     try:
-        result = _typed(value, directives)
+        result = typed(value, directives)
     except ConversionError as error:
         raise InterpolationError(f"the value of {label} {error}") from None
     return result, _Within((*within.chain, (source, name)), label)
@@ -390,8 +390,8 @@ def _meant(directives: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(near for name in unknown[:10] for near in get_close_matches(name[:20], _DIRECTIVES, 1))
 
 
-def _typed(text: str, directives: Mapping[str, str]) -> Value:
-    """Return a value with the type that is asked for. Raises `ConversionError`."""
+def typed(text: str, directives: Mapping[str, str]) -> Value:
+    """Return a value with the type that the directives `type` and `delimiter` ask for. Raises `ConversionError`."""
     type_name, delimiter = directives.get("type"), directives.get("delimiter")
     if type_name is None or not known(type_name):
         return Value("String", text)

@@ -209,6 +209,7 @@ INNOCENT = {
     "org.apache.sling.scripting.Thing": {
         "mapping": "${placeholder} #{el} $(shell) $1 {name} [a] ${sys:user.home} ${property.name} {config} ${env.BUILD} ${secret.x}", "re": "^/c(/.*)?$",
         "list": "$[env:LIST;type=String[];delimiter=,;default=a,b]", "escaped": "\\$[env:X]", "conf": "$[conf:re]",
+        "sign": "$[env:SIGN;type=char;default=::]", "signs": "$[env:SIGNS;type=char[];default=abc]",
         "numbers": "$[env:NUMBER;type=Integer;default=5]", "ports:Integer[]": [1, 2], "other": "$[vault:thing]",
     },
 }  # fmt: skip
