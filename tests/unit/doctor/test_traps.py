@@ -64,6 +64,11 @@ def test_what_the_service_reads_is_looked_at(text: str, found: bool) -> None:
     assert ("conf-missing" in rules(pid="org.example.Thing", text=text)) is found
 
 
+def test_a_switch_with_a_space_is_off() -> None:
+    (found,) = look(smtp_ssl="true ")
+    assert (found.rule, found.change) == ("flag-not-boolean", '"smtp.ssl": true,')
+
+
 @pytest.mark.parametrize("host", ["Proxy.Tunnel", "proxy.tunnel.", "$[env:AEM_PROXY_HOST;default=PROXY.tunnel]"])
 def test_the_tunnel_is_known_however_its_name_is_written(host: str) -> None:
     assert rules(smtp_host=host) == []

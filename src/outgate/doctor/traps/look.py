@@ -82,7 +82,7 @@ class Look:
         setting = self.setting(name)
         if setting is None:
             return False
-        return None if setting.text is None else _FLAGS.get(setting.text.strip().lower())
+        return None if setting.text is None else _FLAGS.get(setting.text.lower())
 
     def _settled(self, name: str) -> Setting | None:
         written = self.properties.get(name)
