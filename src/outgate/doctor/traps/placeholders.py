@@ -42,6 +42,9 @@ def of(look: Look, *, every: bool) -> Iterator[Finding]:
             yield look.find(
                 "placeholder-in-name", "a name is not searched for placeholders: it stays as it is", at=each
             )
+        if each.value.type.startswith("Collection"):
+            yield from _in_collection(look, each)
+            continue
         for at, text in _texts(each):
             scanned = scan(text) if "$[" in text else []
             if every or "$" in text or text.startswith("{"):
@@ -53,6 +56,14 @@ def of(look: Look, *, every: bool) -> Iterator[Finding]:
                 elif written.source in SOURCES and written.closed:
                     for trap in TRAPS:
                         yield from trap(look, at, text, written)
+
+
+def _in_collection(look: Look, each: Property) -> Iterator[Finding]:
+    for at, text in _texts(each):
+        for written in _read(text, scan(text)):
+            if written.source in SOURCES and written.closed and not written.escaped:
+                said = f"{at.name}: {written.shown} stands in a collection, and is not replaced"
+                yield look.find("placeholder-in-collection", said, at=at, near=_raw(text, written))
 
 
 def _texts(each: Property) -> Iterator[tuple[Property, str]]:
