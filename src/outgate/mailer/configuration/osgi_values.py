@@ -243,5 +243,5 @@ def _character(value: Scalar, changed: Changed) -> str:
 def _refuse_placeholder(type_name: str) -> NoReturn:
     raise ConversionError(
         f"is a placeholder, but the type {type_name} applies before placeholders are replaced:"
-        f" take :{type_name} away from the name and write ;type={type_name} inside the placeholder instead"
+        f" take the type away from the name and write ;type={type_name} inside the placeholder instead"
     )
