@@ -112,6 +112,9 @@ class Properties:
                     f"the value of {begun_by} has a placeholder in it that nothing is set for{told}, and would be used"
                     " as it stands: set that, or write a backslash before its $[ if it is a part of the value",
                 )
+        if settled.value.type.startswith("Collection") and any("$[" in text for text in settled.value.texts):
+            text = "in a collection placeholders are not replaced: write :String[] behind the name, or no type"
+            raise self.error(settled.name, text)
         if not all(map(encodable, settled.value.texts)):
             raise self.error(settled.name, "expected text: a variable that it comes from has octets that are not UTF-8")
 
