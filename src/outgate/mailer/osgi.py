@@ -33,8 +33,6 @@ from outgate.mailer.configuration.commented_json import (
 from outgate.mailer.configuration.osgi_values import SCALARS, UNTYPED, BadElement, Changed, exists, typed, untyped
 from outgate.mailer.values import ConfigError, ConversionError, Scalar, Value, boxed
 
-MOST = 10_000  # properties
-
 _RESOURCE = ":configurator:resource-version", ":configurator:symbolic-name", ":configurator:version"
 _CONFIGURATOR = (*_RESOURCE, ":configurator:ranking", ":configurator:policy")
 _OTHER_NAMES = {
@@ -174,8 +172,6 @@ class _Properties:
         self._seen: dict[str, tuple[str, int]] = {}
 
     def all_of(self, document: Object) -> dict[str, Property]:
-        if len(document.members) > MOST:
-            raise JsonError(f"expected at most {MOST} properties, found more", document.members[MOST].name_at)
         self._one_configuration(document)
         found: dict[str, Property] = {}
         for member in document.members:

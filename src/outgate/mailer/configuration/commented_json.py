@@ -18,6 +18,7 @@ from outgate.mailer.values import shown
 LONGEST = 1 << 20  # signs; the largest configurations that people write have a tenth of that
 DEEPEST = 50
 MOST = 100_000  # values, those within lists and objects too
+MOST_PROPERTIES = 10_000  # of a configuration
 
 _SPACE = re.compile(r"(?:[ \t\r\n]+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<more>(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(?![\w.+-])")
@@ -209,6 +210,8 @@ class _Reader:
         while (sign := self._next()) != "}" or members:
             if sign != '"':
                 self._no_name(sign)
+            if len(members) == MOST_PROPERTIES and self._depth == self._twice:
+                raise JsonError(f"expected at most {MOST_PROPERTIES} properties, found more", self._at)
             name_at = self._at
             name = self._string()
             if self._depth > self._twice and names.setdefault(name, name_at) != name_at:
