@@ -236,10 +236,10 @@ class Lazily:
     """An application that is made when it is first asked for: most tests ask one API of six."""
 
     def __init__(self, build: Callable[..., Any], **parts: Any) -> None:
-        self._build: Callable[[], Any] = functools.cache(lambda: build(**parts))
+        self.made: Callable[[], Any] = functools.cache(lambda: build(**parts))
 
     async def __call__(self, *request: Any) -> None:
-        await self._build()(*request)
+        await self.made()(*request)
 
 
 HOME = Endpoint("lo", (), "smtp.test", "private.smtp.test", ("127.0.0.1",), ("127.0.0.1", "::1"), "out.test")

@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from outgate.api import cloud_manager, event_notifications, identity, operations, restrictions, vpc
 from outgate.api.identity.roles import ALL_ROLES, covered
 from support import api_service
-from support.api_service import Service
+from support.api_service import Lazily, Service
 
 NOWHERE = "00000000-0000-0000-0000-000000000000"
 READ = {"reader", "writer", "manager", "authorizer", "operator"}
@@ -250,8 +250,8 @@ class Apis:
 def apis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apis]:
     apps: dict[str, FastAPI] = {}
 
-    def kept(prefixes: dict[str, FastAPI], _otherwise: FastAPI) -> None:
-        apps.update({prefix.strip("/"): app for prefix, app in prefixes.items()})
+    def kept(prefixes: dict[str, Lazily], _otherwise: Lazily) -> None:
+        apps.update({prefix.strip("/"): app.made() for prefix, app in prefixes.items()})
 
     @contextmanager
     def unserved(_app: None) -> Iterator[str]:
