@@ -80,7 +80,7 @@ def routes(store: ControlStore, tokens: TokenIssuer, clock: Clock) -> APIRouter:
         if key is None or lifetime < 1:
             _log.warning("identity.refused", client=request.client.host if request.client else "")
             raise IamError("BXNIM0415E", "Provided API key could not be found.")
-        access = tokens.issue(key.subject, key.account_id, key.roles, _client_id(request), lifetime)
+        access = tokens.issue(key.subject, key.account_id, key.roles, _client_id(request), lifetime, now)
         answer = {
             "access_token": access,
             "refresh_token": "not_supported",

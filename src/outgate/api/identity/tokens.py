@@ -60,10 +60,11 @@ class TokenIssuer:
         roles: Iterable[str],
         client_id: str,
         lifetime_s: float | None = LIFETIME_S,
+        at: int | None = None,
     ) -> str:
-        """Return a signed token; it expires after `lifetime_s` seconds, or in 100 years if None."""
+        """Return a signed token; it expires `lifetime_s` seconds after `at` (None: now), or in 100 years if None."""
         key = self._store.identity.token_keys()[0]
-        now = int(self._clock.now())
+        now = int(self._clock.now()) if at is None else at
         claims: dict[str, Any] = {
             "iat": now,
             "exp": now + int(_NEVER_S if lifetime_s is None else lifetime_s),
