@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import socket
@@ -20,6 +21,11 @@ from outgate.egress.plan import Forward, Proxy
 from outgate.smtp import proxy_header
 from support.egress_peers import Bench, Target, closed, dial, echo, forward, on_both_loops, tunnel_address
 from support.pollers import Verdict
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 @on_both_loops
@@ -370,6 +376,43 @@ async def test_what_is_still_being_reached_when_its_forward_goes_is_not_opened(t
 
 
 @on_both_loops
+async def test_a_client_that_goes_while_its_target_is_being_reached_gives_its_place_back(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+
+    async def never(_name: str) -> list[str]:
+        await asyncio.Event().wait()
+        return []
+
+    with socket.socket() as full, contextlib.ExitStack() as fillers:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        place = full.getsockname()
+        for _ in range(4):
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(place)
+        async with Bench(tmp_path, limits=Limits(connect_timeout_s=2.0)) as bench:
+            bench.reach._resolve = never
+            rules = [forward(tunnel, 30000, "target.example", 1), forward(tunnel, 30001, "127.0.0.1", place[1])]
+            proxy = Proxy("10", "4", tunnel, 30002, rules[0].way, ("127.0.0.0/8",))
+            await bench.engine.apply("10", [*rules, proxy])
+            clients = [(await dial(tunnel, port))[1] for port in (30000, 30001, 30001, 30002)]
+            clients[2].write(b"QUIT\r\n")
+            clients[2].write_eof()
+            clients[3].write(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (place[1], place[1]))
+            while bench.engine.connections("10") < 4:
+                await asyncio.sleep(0)
+            for number in (0, 1, 3):
+                _reset(clients[number])
+            while bench.engine.connections("10"):
+                await asyncio.sleep(0.01)
+            lines = bench.lines("decision")
+            assert [line["refusal"] for line in lines] == ["withdrawn"] * 3 + ["timeout"]
+            assert lines[-1]["reason"] == "127.0.0.1: no connection within 0.4 s of the client's end"
+            clients[2].close()
+
+
+@on_both_loops
 async def test_the_address_family_without_a_way_out_hides_no_other_failure(tmp_path: Path) -> None:
     tunnel = tunnel_address()
     book = {"both.example": ["127.0.0.1", "::1"], "six.example": ["::1"]}
@@ -523,9 +566,7 @@ async def test_a_reset_by_the_target_ends_the_client_after_what_was_sent(tmp_pat
         writer.write(b"bye")
         await writer.drain()
         await reader.readexactly(1)
-        opened = writer.get_extra_info("socket")
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        _reset(writer)
 
     async with Bench(tmp_path) as bench, Target(reset) as target:
         await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port)])

@@ -20,11 +20,11 @@ from outgate.base.log import Log
 from outgate.egress.audit import Connection, endpoint
 from outgate.egress.gate import Gate, Limits
 from outgate.egress.ledger import Ledger
-from outgate.egress.listeners import Key, plain
 from outgate.egress.plan import Forward, Rule
 from outgate.egress.pump import Ended, Flow, Pump, Watch
 from outgate.egress.reach import Dial, Reach, Reached, Route
 from outgate.egress.refusal import Refused
+from outgate.egress.sockets import Key, plain
 from outgate.smtp.proxy_header import encode_v2
 
 _log = Log("outgate.egress")
@@ -103,7 +103,7 @@ class Forwarder:
             call.refuse(refused)
             return
         served.calls.add(call)
-        call.dial = self.reach.dial(served.route, call.reached)
+        call.begin()
 
     def withdrawn(self, rules: Collection[Rule]) -> None:
         """Let the connections of these forwards finish, for `drain_s`."""
@@ -155,8 +155,8 @@ class _Call:
     """One accepted connection."""
 
     __slots__ = (
-        "_address", "_client", "_dialled", "_flow", "_forwarder", "_id", "_known", "_served", "_sock", "_source",
-        "dial",
+        "_address", "_client", "_dial", "_dialled", "_flow", "_forwarder", "_id", "_known", "_served", "_sock",
+        "_source",
     )  # fmt: skip
 
     def __init__(self, forwarder: Forwarder, served: _Served, sock: socket.socket, client: Key, dialled: Key) -> None:
@@ -169,7 +169,7 @@ class _Call:
         self._known: Connection | None = None
         self._source = self._address = ""
         self._flow: Flow | None = None
-        self.dial: Dial | None = None
+        self._dial: Dial | None = None
 
     @property
     def up(self) -> int:
@@ -180,6 +180,10 @@ class _Call:
     def down(self) -> int:
         """Return how many octets have come from the target so far."""
         return 0 if self._flow is None else self._flow.down
+
+    def begin(self) -> None:
+        """Begin to reach the target."""
+        self._dial = self._forwarder.reach.dial(self._served.route, self.reached, self._sock)
 
     def refuse(self, refused: Refused) -> None:
         """Reset the client and say why where that is written down."""
@@ -195,8 +199,8 @@ class _Call:
         if self._flow is not None:
             self._flow.abort(reason)
             return
-        if self.dial is not None:
-            self.dial.cancel()
+        if self._dial is not None:
+            self._dial.cancel()
         self.reached(Refused("withdrawn", f"it was not opened yet ({reason})"))
 
     def move(self, now: _Served) -> None:
@@ -212,9 +216,9 @@ class _Call:
         self._served = now
         now.calls.add(self)
         if self._flow is None:
-            if self.dial is not None:
-                self.dial.cancel()
-            self.dial = forwarder.reach.dial(now.route, self.reached)
+            if self._dial is not None:
+                self._dial.cancel()
+            self.begin()
 
     def reached(self, how: Reached | Refused) -> None:
         """Join the two sides, or refuse."""

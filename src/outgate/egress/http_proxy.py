@@ -29,7 +29,6 @@ from outgate.egress.audit import Connection, endpoint
 from outgate.egress.forwarder import Live
 from outgate.egress.gate import Gate, Limits
 from outgate.egress.ledger import Ledger
-from outgate.egress.listeners import Key, plain
 from outgate.egress.non_proxy_hosts import spared
 from outgate.egress.plan import WEB_PORTS, Proxy, Rule, Way
 from outgate.egress.proxy_exchange import Exchange, Result
@@ -37,6 +36,7 @@ from outgate.egress.proxy_request import Asked, BadRequest, Kind
 from outgate.egress.pump import Ended, Flow, Pump
 from outgate.egress.reach import Reach
 from outgate.egress.refusal import Refused
+from outgate.egress.sockets import Key, plain
 
 _PIECE = 64 * 1024
 # How long, and for how many octets, a client that has been answered may go on sending before it is cut off.
@@ -237,7 +237,7 @@ class _Session:
             way = self._way(asked)
             if asked.port not in WEB_PORTS:
                 self._enter(self._proxy.gate.enter, self._proxy.gate.leave)
-            reached = await self._proxy.reach.connect(asked.name, asked.port, way)
+            reached = await self._proxy.reach.connect(asked.name, asked.port, way, self._sock)
         except Refused as refused:
             self._leave(1)
             await self._refuse(connection, refused)
