@@ -21,7 +21,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 from outgate.base.tasks import spawn
 from outgate.egress import poll, sockets
@@ -29,7 +29,7 @@ from outgate.egress.audit import endpoint
 from outgate.egress.budget import Budget, Counted, Ports
 from outgate.egress.plan import Way
 from outgate.egress.refusal import Refused
-from outgate.net import guard
+from outgate.net import addresses, guard
 
 _ADDRESSES_TRIED = 4
 _JUDGED = 256
@@ -81,8 +81,8 @@ class Route:
 
     def _judge(self, answer: str) -> _Judged:
         # A mapped address is the IPv4 address: it leaves from one, and is in the tunnel where that is.
-        address = str(guard.place(ip_address(answer)))
-        if any(ip_address(address) in ip_network(network, strict=False) for network in self.way.tunnel):
+        address = str(addresses.place(ip_address(answer)))
+        if any(ip_address(address) in addresses.network(network) for network in self.way.tunnel):
             # Until something carries it there: by any other way it would leak.
             return _Judged(address, (), "", Refused("closed", f"{self._means(address)}: only the VPN leads there"))
         verdict = guard.check(address, exceptions=self.way.exceptions, name=self.name)

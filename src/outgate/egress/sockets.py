@@ -12,7 +12,7 @@ import sys
 from ipaddress import ip_address
 from typing import Any
 
-from outgate.net import guard
+from outgate.net import addresses
 
 CLOSED, CLOSE_WAIT = 7, 8
 """States of TCP, as Linux numbers them: the peer has reset the connection; it has closed its side."""
@@ -29,7 +29,7 @@ def plain(name: tuple[Any, ...]) -> Key:
     """Return address and port of a socket's name."""
     address: str = name[0]
     # Nearly all are IPv4 ones, which need no reading.
-    return str(guard.place(ip_address(address))) if address.startswith("::ffff:") else address, name[1]
+    return str(addresses.place(ip_address(address))) if address.startswith("::ffff:") else address, name[1]
 
 
 def tune(sock: socket.socket, keepalive_s: int) -> None:
