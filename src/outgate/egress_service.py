@@ -16,7 +16,7 @@ from typing import Protocol
 
 from outgate.base.clock import Clock
 from outgate.egress import connectivity_socket, status_socket
-from outgate.egress.audit import Audit, Connection
+from outgate.egress.audit import Audit, Connection, endpoint
 from outgate.egress.connectivity import Connectivity, Json
 from outgate.egress.engine import Engine
 from outgate.egress.figures import Figures
@@ -33,6 +33,7 @@ from outgate.egress.pump import Pump
 from outgate.egress.reach import Reach
 from outgate.egress.reconcile import Names, Reconciler
 from outgate.egress.status import Document, Standing, Status
+from outgate.egress.targets import Targets
 from outgate.egress.wanted import Wanted
 from outgate.model.egress import Mode
 from outgate.net.dns import Resolver
@@ -261,11 +262,19 @@ def _engine(
             noticed=lambda code, reason: ledger.noticed(known, code=code, reason=reason),
         )
 
+    listed = Targets(egress.proxy_protocol_targets)
+
+    def header(name: str, port: int, address: str) -> bool:
+        # Also by where it leads: other names lead there too.
+        return listed.has(name, port) or listed.has(address, port) or endpoint(address, port) in header_to
+
     forwarder = Forwarder(
-        reach=reach, gate=gate, ledger=ledger, limits=limits, pump=pump, header_to=header_to, watch_for=watch_for
+        reach=reach, gate=gate, ledger=ledger, limits=limits, pump=pump, header_to=header, watch_for=watch_for
     )
     patience = Patience(egress.proxy_head_bytes, egress.proxy_head_timeout_s, egress.proxy_keepalive_s)
-    proxy = HttpProxy(reach=reach, gate=gate, ledger=ledger, limits=limits, pump=pump, patience=patience)
+    proxy = HttpProxy(
+        reach=reach, gate=gate, ledger=ledger, limits=limits, pump=pump, header_to=header, patience=patience
+    )
     return Engine(forwarder, proxy=proxy, keepalive_s=egress.keepalive_s)
 
 

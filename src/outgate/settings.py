@@ -392,7 +392,9 @@ class EgressSettings(_Section):
     vpn_address: _Address = Field("127.0.0.4", description="The VPN's local end.")
     guard_exceptions: list[_Exception] = Field([], description="Networks or names the guard lets through, audited.")
     proxy_protocol_targets: list[str] = Field(
-        [], description="name:port of targets that get a PROXY v2 header; a bare name means any port."
+        [],
+        description="name:port or address:port of targets that get a PROXY v2 header, an address under whatever name;"
+        " without a port: any.",
     )
     http_proxy_port: int = Field(3128, ge=1, le=65535, description="Port of each environment's HTTP(S) proxy.")
     tunnel_network: _Network = Field(

@@ -413,6 +413,34 @@ async def test_a_client_that_goes_while_its_target_is_being_reached_gives_its_pl
 
 
 @on_both_loops
+async def test_a_target_that_believes_headers_gets_one_by_the_proxy_too(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n\0\r\nQUIT\n") + await reader.readuntil(b"\r\n\r\n"))
+
+    async with Bench(tmp_path) as bench, Target(listen) as target:
+        bench.proxy.header_to = lambda _name, port, address: (address, port) == ("127.0.0.1", target.port)
+        way = forward(tunnel, 1, "target.example", 1).way
+        await bench.engine.apply("10", [Proxy("10", "4", tunnel, 30002, way, ("127.0.0.0/8",))])
+        host = f"alias.example:{target.port}"
+        bench.book["alias.example"] = ["127.0.0.1"]
+        ways = f"CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\nearly", f"GET http://{host}/ HTTP/1.1\r\nHost: {host}"
+        for number, request in enumerate(ways):
+            reader, writer = await dial(tunnel, 30002)
+            client = writer.get_extra_info("sockname")
+            writer.write(request.encode() + b"\r\n\r\n")
+            await closed(reader)
+            writer.close()
+            header = proxy_header.encode_v2(client, (tunnel, 30002))
+            assert heard[number].startswith(header + (b"early\r\n", b"GET / HTTP/1.1\r\n")[number])
+        assert [line["proxy_header"] for line in bench.lines("close")] == [True, True]
+        # Early octets are the client's, the header is not.
+        assert bench.lines("close")[0]["bytes_up"] == len(b"early\r\n\r\n")
+
+
+@on_both_loops
 async def test_the_address_family_without_a_way_out_hides_no_other_failure(tmp_path: Path) -> None:
     tunnel = tunnel_address()
     book = {"both.example": ["127.0.0.1", "::1"], "six.example": ["::1"]}
@@ -440,7 +468,7 @@ async def test_an_address_that_gets_the_header_under_any_name(tmp_path: Path) ->
         saw.set_result(await reader.read())
 
     async with Bench(tmp_path) as bench, Target(record) as target:
-        bench.forwarder.header_to = frozenset({f"127.0.0.1:{target.port}"})
+        bench.forwarder.header_to = lambda _name, port, address: (address, port) == ("127.0.0.1", target.port)
         await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
         _, writer = await dial(tunnel, 30000)
         writer.write_eof()

@@ -30,6 +30,14 @@ from outgate.smtp.proxy_header import encode_v2
 _log = Log("outgate.egress")
 
 WatchFor = Callable[[Connection], Watch | None]
+HeaderTo = Callable[[str, int, str], bool]
+"""Says by name, port and checked address whether a target gets a PROXY header. It believes one that comes from here: no
+client may be the one to write it."""
+
+
+def nobody(_name: str, _port: int, _address: str) -> bool:
+    """Have no target that gets a PROXY header."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +74,11 @@ class Forwarder:
         ledger: Ledger,
         limits: Limits,
         pump: Pump,
-        header_to: Collection[str] = (),
+        header_to: HeaderTo = nobody,
         watch_for: WatchFor | None = None,
     ) -> None:
-        """`header_to` are checked addresses (`address:port`) that get a PROXY header under whatever name; it may change
-        meanwhile. `watch_for` returns what looks into an opened connection that is known to carry mail."""
+        """`header_to` tells who gets a PROXY header beside those that the plan marks; `watch_for` returns what looks
+        into an opened connection that is known to carry mail."""
         self.reach = reach
         self.gate = gate
         self.ledger = ledger
@@ -237,7 +245,7 @@ class _Call:
         self._address = how.address
         source = endpoint(self._source, port)
         target = endpoint(how.address, forward.port)
-        header = forward.proxy_header or target in forwarder.header_to
+        header = forward.proxy_header or forwarder.header_to(forward.name, forward.port, how.address)
         client = endpoint(*self._client)
         self._known = known = Connection(
             self._id, forward, client, forward.name, forward.port, "", header, target, source, how.exception
