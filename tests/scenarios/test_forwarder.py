@@ -441,6 +441,23 @@ async def test_a_target_that_believes_headers_gets_one_by_the_proxy_too(tmp_path
 
 
 @on_both_loops
+async def test_a_shared_address_that_is_not_there_leaves_its_work_to_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+        sources = ("192.0.2.1", "127.0.0.2")
+        await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port, sources=sources)])
+        for _ in range(3):
+            reader, writer = await dial(tunnel, 30000)
+            writer.write(b"x")
+            assert await reader.readexactly(1) == b"x"
+            writer.close()
+    assert {peer[0] for peer in target.peers} == {"127.0.0.2"}
+    assert sum("egress.source_missing" in record.message for record in caplog.records) == 1
+
+
+@on_both_loops
 async def test_the_address_family_without_a_way_out_hides_no_other_failure(tmp_path: Path) -> None:
     tunnel = tunnel_address()
     book = {"both.example": ["127.0.0.1", "::1"], "six.example": ["::1"]}

@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from outgate.base.log import Log
 from outgate.base.tasks import spawn
 from outgate.egress import poll, sockets
 from outgate.egress.audit import endpoint
@@ -31,6 +32,7 @@ from outgate.egress.plan import Way
 from outgate.egress.refusal import Refused
 from outgate.net import addresses, guard
 
+_log = Log("outgate.egress")
 _ADDRESSES_TRIED = 4
 _JUDGED = 256
 # Of the time to connect, what is left once the client has closed its side.
@@ -129,6 +131,7 @@ class Reach:
         self.ports = Ports(alert=port_budget_alert)
         self._turn = 0
         self._dials: set[Dial] = set()
+        self._missing: set[str] = set()
         self._sweep: asyncio.TimerHandle | None = None
 
     def budget(self) -> list[Budget]:
@@ -199,6 +202,13 @@ class Reach:
         self._dials.add(dial)
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(self._period_s, self._end_late)
+
+    def missing(self, source: str, error: OSError) -> None:
+        """Say once that this host cannot leave from an address: others of the way may do its work unseen."""
+        if source not in self._missing:
+            self._missing.add(source)
+            remedy = "give this host the address (`ip address add`), or take it out of the settings"
+            _log.warning("egress.source_missing", source=source, error=error.strerror, remedy=remedy)
 
     def done(self, dial: Dial) -> None:
         """Take note that it is no longer."""
@@ -346,8 +356,8 @@ class Dial:
                 number = self._start(judged.address, source)
                 if number in _DONE or number in _UNDER_WAY:
                     return
-                # A source whose ports are used up has no say about the others.
-                if number != errno.EADDRNOTAVAIL:
+                # A source that is not there, or whose ports are used up, has no say about the others.
+                if number not in (errno.ENODEV, errno.EADDRNOTAVAIL):
                     break
             self._at += 1
         assert self._failure is not None
@@ -370,6 +380,7 @@ class Dial:
             sock.bind((source, 0))
         except OSError as error:
             sock.close()
+            reach.missing(source, error)
             self._note(Refused("source", f"this host cannot leave from {source}: {error.strerror}"))
             return errno.ENODEV
         number = sock.connect_ex((address, self.route.port))
