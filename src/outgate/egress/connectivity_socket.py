@@ -39,7 +39,7 @@ async def serve(directory: Path, tests: Tests) -> local_socket.Server:
             found: dict[str, object] = {"found": await tests.test(str(environment_id), str(host), int(port))}
         except Refused as refused:
             found = {"refused": str(refused), "kind": refused.kind}
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return  # no question of ours: who asks sees the end
         writer.write(json.dumps(found, ensure_ascii=True).encode("ascii") + b"\n")
 
