@@ -16,12 +16,13 @@ from typing import Protocol
 
 from outgate.base.clock import Clock
 from outgate.egress import connectivity_socket, status_socket
-from outgate.egress.audit import Audit, Connection, endpoint
+from outgate.egress.audit import Audit, Connection
 from outgate.egress.connectivity import Connectivity, Json
 from outgate.egress.engine import Engine
 from outgate.egress.figures import Figures
-from outgate.egress.forwarder import Forwarder
+from outgate.egress.forwarder import Forwarder, HeaderTo
 from outgate.egress.gate import Gate, Limits
+from outgate.egress.header_targets import HeaderTargets
 from outgate.egress.http_proxy import HttpProxy, Patience
 from outgate.egress.ledger import Ledger
 from outgate.egress.mail_watch import MailWatch
@@ -33,7 +34,6 @@ from outgate.egress.pump import Pump
 from outgate.egress.reach import Reach
 from outgate.egress.reconcile import Names, Reconciler
 from outgate.egress.status import Document, Standing, Status
-from outgate.egress.targets import Targets
 from outgate.egress.wanted import Wanted
 from outgate.model.egress import Mode
 from outgate.net.dns import Resolver
@@ -91,6 +91,7 @@ class EgressService:
     status: Status
     proving: Proving
     connectivity: Connectivity
+    headers: HeaderTargets
     drain_s: float
 
     def poke(self) -> None:
@@ -127,6 +128,7 @@ class EgressService:
     async def stop(self) -> None:
         """Stop changing rules, end the connections, close the audit."""
         await self.reconciler.close()
+        await self.headers.close()
         await self.engine.close()
         self.audit.close()
 
@@ -215,7 +217,9 @@ async def egress_service(
         egress.proxy_connections_per_environment,
     )
     ledger = Ledger(audit, clock, figures)
-    engine = _engine(egress, limits, ledger, resolver, header_to)
+    headers = HeaderTargets(egress.proxy_protocol_targets, resolver.addresses, others=header_to)
+    await headers.start()
+    engine = _engine(egress, limits, ledger, resolver, headers.wants)
     proof = Proof(witness=egress.witness, resolve=resolver.addresses)
     proving = Proving(proof.of, clock, interval_s=egress.proof_interval_s)
     reconciler = Reconciler(
@@ -238,12 +242,10 @@ async def egress_service(
     )
     await reconciler.start()
     connectivity = Connectivity(resolvers=[resolver], ways=reconciler.way)
-    return EgressService(audit, engine, reconciler, status, proving, connectivity, limits.drain_s)
+    return EgressService(audit, engine, reconciler, status, proving, connectivity, headers, limits.drain_s)
 
 
-def _engine(
-    egress: EgressSettings, limits: Limits, ledger: Ledger, resolver: Resolver, header_to: Collection[str]
-) -> Engine:
+def _engine(egress: EgressSettings, limits: Limits, ledger: Ledger, resolver: Resolver, header_to: HeaderTo) -> Engine:
     polling = poller(asyncio.get_running_loop())
     reach = Reach(
         resolver.addresses,
@@ -262,18 +264,12 @@ def _engine(
             noticed=lambda code, reason: ledger.noticed(known, code=code, reason=reason),
         )
 
-    listed = Targets(egress.proxy_protocol_targets)
-
-    def header(name: str, port: int, address: str) -> bool:
-        # Also by where it leads: other names lead there too.
-        return listed.has(name, port) or listed.has(address, port) or endpoint(address, port) in header_to
-
     forwarder = Forwarder(
-        reach=reach, gate=gate, ledger=ledger, limits=limits, pump=pump, header_to=header, watch_for=watch_for
+        reach=reach, gate=gate, ledger=ledger, limits=limits, pump=pump, header_to=header_to, watch_for=watch_for
     )
     patience = Patience(egress.proxy_head_bytes, egress.proxy_head_timeout_s, egress.proxy_keepalive_s)
     proxy = HttpProxy(
-        reach=reach, gate=gate, ledger=ledger, limits=limits, pump=pump, header_to=header, patience=patience
+        reach=reach, gate=gate, ledger=ledger, limits=limits, pump=pump, header_to=header_to, patience=patience
     )
     return Engine(forwarder, proxy=proxy, keepalive_s=egress.keepalive_s)
 
