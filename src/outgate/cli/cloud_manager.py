@@ -13,7 +13,6 @@ Not here: which server and token (`outgate.cloud_manager`), reading arguments an
 from __future__ import annotations
 
 import getpass
-import os
 import re
 import sys
 import time
@@ -26,34 +25,17 @@ import typer
 
 from outgate.cli import variable_options as options
 from outgate.cli.calling import WRONG_USE, Data, complain, fail, print_fields, print_json, print_table
+from outgate.cli.choosing import chosen
 from outgate.cli.variable_documents import OCTETS_LIMIT, read_json, read_yaml, text_of
 from outgate.cli.variable_options import VALIDATION
-from outgate.cli.variable_plan import SECRET, STRING, Unfit, Wish, is_name, plan, together
-from outgate.cloud_manager import (
-    BadToken,
-    Chosen,
-    CloudManager,
-    Misconfigured,
-    NotReachable,
-    Refused,
-    from_dev_json,
-    from_environment,
-)
-from outgate.connection import default_data, read_dev_json
+from outgate.cli.variable_plan import SECRET, STRING, Unfit, Wish, is_name, option, plan, together
+from outgate.cloud_manager import CloudManager, NotReachable, Refused
 
 GENERIC, TOKEN, API = 1, 10, 30
 _COLUMNS = ("name", "type", "value", "service", "status")
 _MASK = "****"
 _UNDER_WAY = frozenset({"creating", "updating", "deleting"})
 _POLL_S = 5.0
-_REMEDIES = {
-    400: "Correct that and try again",
-    401: "Get a new token",
-    403: "The token needs the role for it (Deployment Manager), and must belong to the organization and the client",
-    404: "Check the numbers of program and environment",
-    409: "Try again when that is over",
-}
-
 commands = typer.Typer()
 
 # The commands
@@ -61,55 +43,36 @@ commands = typer.Typer()
 
 @commands.command("cloudmanager:set-environment-variables", cls=options.WithPairs)
 @commands.command("cloudmanager:environment:set-variables", cls=options.WithPairs, hidden=True)
+@options.with_pairs
 def set_variables(
     environment_id: options.Environment = "",
     program_id: options.Program = "",
-    variable: options.Variable = None,
-    secret: options.Secret = None,
-    secret_file: options.SecretFile = None,
-    delete: options.Delete = None,
     strict: options.Strict = False,
     wait: options.Wait = 0,
     as_json: options.Json = False,
     as_yaml: options.Yaml = False,
     context: options.Context = "",
     data: Data = None,
-    author_variable: options.AuthorVariable = None,
-    author_secret: options.AuthorSecret = None,
-    author_secret_file: options.AuthorSecretFile = None,
-    author_delete: options.AuthorDelete = None,
-    publish_variable: options.PublishVariable = None,
-    publish_secret: options.PublishSecret = None,
-    publish_secret_file: options.PublishSecretFile = None,
-    publish_delete: options.PublishDelete = None,
-    preview_variable: options.PreviewVariable = None,
-    preview_secret: options.PreviewSecret = None,
-    preview_secret_file: options.PreviewSecretFile = None,
-    preview_delete: options.PreviewDelete = None,
     json_stdin: options.JsonStdin = False,
     json_file: options.JsonFile = None,
     yaml_stdin: options.YamlStdin = False,
     yaml_file: options.YamlFile = None,
+    *,
+    pairs: options.Pairs,
 ) -> None:
     """Set and delete an environment's variables, and show those it has then. What is not named stays as it is.
 
     For instance: --programId=4 10 --variable EMAIL_USERNAME me --secretFile EMAIL_PASSWORD pw.txt --delete OLD_ONE
 
     It asks the running `outgate dev`, or the Cloud Manager that the vendor's AIO_ variables name."""
-    given = {
-        "": (variable, secret, secret_file, delete),
-        "author": (author_variable, author_secret, author_secret_file, author_delete),
-        "publish": (publish_variable, publish_secret, publish_secret_file, publish_delete),
-        "preview": (preview_variable, preview_secret, preview_secret_file, preview_delete),
-    }
     documents = {"--jsonStdin": json_stdin, "--jsonFile": json_file, "--yamlStdin": yaml_stdin, "--yamlFile": yaml_file}
     _one_form(as_json, as_yaml)
     with _told():
         inputs = _Inputs()
-        wishes = together(_wishes(given, inputs), _document(documents, inputs))
+        wishes = together(_wishes(pairs, inputs), _document(documents, inputs))
     place = _Place(environment_id, program_id, data, context)
     with _told():
-        planned = plan(place.variables(), wishes, strict=strict)
+        planned = plan(place.variables(), wishes, strict=strict or place.strict)
         for each in planned.warnings:
             complain(f"warning: {each}")
         if planned.changes:
@@ -210,37 +173,33 @@ class _Inputs:
             fail(f"{what} cannot be read: {reason}", WRONG_USE)
 
 
-def _wishes(given: Mapping[str, Sequence[options.Texts]], inputs: _Inputs) -> list[Wish]:
+def _wishes(given: options.Pairs, inputs: _Inputs) -> list[Wish]:
     """Return what the options want, in the order of the vendor's client. Raises `Unfit`."""
     wishes: list[Wish] = []
-    for service, (variables, secrets, files, deletions) in given.items():
-        for kind, word, texts in (
-            (STRING, "variable", variables),
-            (SECRET, "secret", secrets),
-            (SECRET, "secretFile", files),
-        ):
-            option = f"--{service}{word[0].upper()}{word[1:]}" if service else f"--{word}"
-            for name, text in zip((texts or [])[::2], (texts or [])[1::2], strict=True):
-                value = inputs.secret(name, text, option) if word == "secretFile" else text
-                if not value:
-                    raise Unfit([f"{option}: a value is empty: give one, or delete the variable with --delete"])
-                wishes.append(Wish(name, value, kind, service, option))
-        option = f"--{service}Delete" if service else "--delete"
-        wishes += [Wish(name, "", "", service, option) for name in deletions or []]
+    for (service, word), texts in given.items():
+        where = option(word, service)
+        if word == "delete":
+            wishes += [Wish(name, "", "", service, where) for name in texts]
+            continue
+        for name, text in zip(texts[::2], texts[1::2], strict=True):
+            value = inputs.secret(name, text, where) if word == "secretFile" else text
+            if not value:
+                raise Unfit([f"{where}: a value is empty: give one, or delete the variable with --delete"])
+            wishes.append(Wish(name, value, STRING if word == "variable" else SECRET, service, where))
     return wishes
 
 
 def _document(given: Mapping[str, bool | str | None], inputs: _Inputs) -> list[Wish]:
     """Return what the document wants, if there is one. Raises `Unfit`."""
-    chosen = [(option, value) for option, value in given.items() if value not in (False, None)]
-    if len(chosen) > 1:
-        fail(f"{' and '.join(option for option, _ in chosen)} exclude each other", WRONG_USE)
-    for option, value in chosen:
+    wanted = [(where, value) for where, value in given.items() if value not in (False, None)]
+    if len(wanted) > 1:
+        fail(f"{' and '.join(where for where, _ in wanted)} exclude each other", WRONG_USE)
+    for where, value in wanted:
         if value == "":
-            fail(f"{option} needs a path", WRONG_USE)
+            fail(f"{where} needs a path", WRONG_USE)
         path = value if isinstance(value, str) else ""
-        read = read_json if option.startswith("--json") else read_yaml
-        return read(inputs.document(path, option), path or "standard input")
+        read = read_json if where.startswith("--json") else read_yaml
+        return read(inputs.document(path, where), path or "standard input")
     return []
 
 
@@ -251,10 +210,12 @@ class _Place:
     """An environment of a Cloud Manager, or the end of the command: nothing to ask, or none that is meant."""
 
     def __init__(self, environment: str, program: str, data: Path | None, context: str) -> None:
-        chosen = _chosen(data, context)
-        self.api = chosen.api
-        self.program = _number(program or chosen.program, "program", "--programId", "")
-        self.environment = _number(environment or chosen.environment, "environment", "ENVIRONMENT_ID", "e")
+        if data is not None and context:
+            fail("--data and --imsContextName exclude each other", WRONG_USE)
+        found = chosen(data, context, token=TOKEN, nobody=WRONG_USE)
+        self.api, self.strict = found.api, found.strict
+        self.program = _number(program or found.program, "program", "--programId", "")
+        self.environment = _number(environment or found.environment, "environment", "ENVIRONMENT_ID", "e")
 
     def variables(self) -> list[dict[str, Any]]:
         return self.api.variables(self.program, self.environment)
@@ -265,24 +226,6 @@ class _Place:
         except NotReachable as error:
             listing = f"outgate cloudmanager:list-environment-variables {self.environment} --programId={self.program}"
             _stop([f"{error}. Whether anything was changed is not known: `{listing}` shows it"], API)
-
-
-def _chosen(data: Path | None, context: str) -> Chosen:
-    if data is not None and context:
-        fail("--data and --imsContextName exclude each other", WRONG_USE)
-    try:
-        if data is not None:
-            return from_dev_json(read_dev_json(data))
-        chosen = from_environment(os.environ, lambda: read_dev_json(default_data()), context=context)
-    except BadToken as error:
-        fail(str(error), TOKEN)
-    except Misconfigured as error:
-        fail(str(error), WRONG_USE)
-    except NotReachable as error:
-        fail(f"{error}; or name another Cloud Manager by the vendor's AIO_ variables", WRONG_USE)
-    if chosen.of_vendor and (default_data() / "dev.json").exists():
-        complain(f"asks {chosen.api.where}, which {chosen.source} name; --data asks the outgate dev that is there too")
-    return chosen
 
 
 def _number(text: str, what: str, option: str, prefix: str) -> str:
@@ -306,7 +249,7 @@ def _told(before: str = "") -> Generator[None]:
     except Unfit as error:
         _stop([*error.reasons, "nothing was sent"], VALIDATION)
     except Refused as error:
-        _stop([f"{before}{error}. {_REMEDIES.get(error.status, 'Try again later')}"], API)
+        _stop([f"{before}{error}. {error.remedy('Deployment Manager')}"], API)
     except NotReachable as error:
         _stop([f"{before}{error}"], API)
 

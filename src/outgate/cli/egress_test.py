@@ -1,6 +1,6 @@
 """`outgate egress test`: whether an environment's connections get to a host and port.
 
-Standards: none.
+Standards: exit codes as every command.
 Promises: `--json` prints the answer as it came; a port that no resolver leads to ends with 1.
 Dangers: what servers say is printed without what would steer a terminal, and is still a stranger's word.
 Not here: the test (`egress.connectivity`), the call (`api.cloud_manager.connectivity`).
@@ -9,11 +9,12 @@ Not here: the test (`egress.connectivity`), the call (`api.cloud_manager.connect
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
-from outgate.cli.calling import NOT_AS_WANTED, Data, Json, call, given, print_fields, print_json, reach
+from outgate.cli.calling import NOT_AS_WANTED, UNREACHABLE, Data, Json, fail, given, print_fields, print_json
+from outgate.cli.choosing import chosen
+from outgate.cloud_manager import NotReachable, Refused
 
 
 def test(
@@ -24,13 +25,17 @@ def test(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Test a host and port from where the environment's traffic leaves (roles writer, manager, operator)."""
-    places = [
-        quote(given(text, what), safe="") for text, what in ((program, "program"), (environment_id, "environment"))
-    ]
-    api = reach(data)
-    url = "{}/api/program/{}/environment/{}/connectivityTest".format(api.dev["cloud_manager_url"], *places)
-    found = call(api, "POST", url, {"host": given(host, "the host"), "port": port})
+    """Test a host and port from where the environment's traffic leaves (roles writer, manager, operator).
+
+    It asks the running `outgate dev`, or the Outgate that the vendor's AIO_ variables name."""
+    for text, what in ((program, "the program"), (environment_id, "the environment"), (host, "the host")):
+        given(text, what)
+    try:
+        found = chosen(data).api.connectivity_test(program, environment_id, host, port)
+    except Refused as error:
+        fail(f"{error}. {error.remedy('writer, manager or operator', ours=True)}", NOT_AS_WANTED)
+    except NotReachable as error:
+        fail(str(error), UNREACHABLE)
     entries: list[dict[str, Any]] = found.get("resolvers", [])
     if as_json:
         print_json(found)

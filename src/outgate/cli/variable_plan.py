@@ -110,6 +110,11 @@ def plan(current: Iterable[Mapping[str, Any]], wishes: Sequence[Wish], *, strict
     return Plan(tuple(changes), tuple(warnings))
 
 
+def option(word: str, service: str) -> str:
+    """Return the option that does something for a service, or for all if that is ""."""
+    return f"--{service}{word[0].upper()}{word[1:]}" if service else f"--{word}"
+
+
 def is_name(text: str) -> bool:
     """Say whether a text may be a variable's name. One that may not may be anything, also a secret."""
     return _NAME.fullmatch(text) is not None and 2 <= len(text) <= 100
@@ -131,8 +136,7 @@ def _wrong(wish: Wish, now: str | None) -> str:
         return ""
     kind = wish.type or now or STRING
     if now not in (None, kind):
-        option = "--" + _option("delete", wish.service)
-        remedy = f"delete it first ({option} {wish.name}), then set it"
+        remedy = f"delete it first ({option('delete', wish.service)} {wish.name}), then set it"
         return f"{wish.shown} is a {now}, and a type cannot be changed: {remedy}"
     if kind == SECRET and wish.value == _MASK:
         return f"{wish.shown}: the value is the mask that stands for a secret in lists, not the secret"
@@ -141,10 +145,6 @@ def _wrong(wish: Wish, now: str | None) -> str:
     if "\0" in wish.value or any("\ud800" <= sign <= "\udfff" for sign in wish.value):
         return f"{wish.shown}: the value is not UTF-8 text without NUL"
     return ""
-
-
-def _option(kind: str, service: str) -> str:
-    return f"{service}{kind.capitalize()}" if service else kind
 
 
 def _reserved(wish: Wish) -> str:
@@ -166,7 +166,7 @@ def _unwise(wish: Wish, kind: str) -> str:
     """Return why it should rather be of the other type, "" if it is well as it is."""
     words = wish.name.upper()
     if kind == STRING and _SECRET_NAMES.fullmatch(words):
-        remedy = f"set it with --{_option('secret', wish.service)}"
+        remedy = f"set it with {option('secret', wish.service)}"
         return f"{wish.shown} looks like a secret, and who lists variables reads a plain one: {remedy}"
     if kind == SECRET and _PUBLIC_ENDS.fullmatch(words):
         return f"{wish.shown} is a secret: $[env:{wish.name}] does not see it, only $[secret:{wish.name}] does"
@@ -178,6 +178,6 @@ def _unwise(wish: Wish, kind: str) -> str:
 def _not_there(wish: Wish, types: Mapping[tuple[str, str], str]) -> str:
     """Return what to say of a deletion of nothing; whether the name is there for other services."""
     others = sorted(service for name, service in types if name == wish.name)
-    options = " or ".join(f"--{_option('delete', service)}" for service in others)
+    options = " or ".join(option("delete", service) for service in others)
     hint = f"; it is there otherwise: {options} {wish.name}" if others else ""
     return f"{wish.shown} is not there and will not be deleted{hint}"

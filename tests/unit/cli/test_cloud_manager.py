@@ -250,6 +250,12 @@ def test_program_and_environment_from_the_settings(run: Run, server: Vendor, mon
     assert server.calls() == [GET, PATCH, GET]
 
 
+def test_names_are_taken_strictly_by_a_setting(run: Run, server: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIO_CLOUDMANAGER_ENVIRONMENTVARIABLES_STRICTVALIDATION", "true")
+    result = run(SET, "10", "-p", "4", "-v", "INTERNAL_A", "x")
+    assert result.exit_code == 3 and "INTERNAL_ are reserved" in told(result) and server.bodies() == []
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
