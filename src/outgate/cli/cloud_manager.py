@@ -32,6 +32,7 @@ from outgate.cli.variable_plan import SECRET, STRING, Unfit, Wish, is_name, opti
 from outgate.cloud_manager import CloudManager, NotReachable, Refused
 
 GENERIC, TOKEN, API = 1, 10, 30
+CONFLICT = 409
 _COLUMNS = ("name", "type", "value", "service", "status")
 _MASK = "****"
 _UNDER_WAY = frozenset({"creating", "updating", "deleting"})
@@ -71,17 +72,18 @@ def set_variables(
         inputs = _Inputs()
         wishes = together(_wishes(pairs, inputs), _document(documents, inputs))
     place = _Place(environment_id, program_id, data, context)
+    left = 0.0
     with _told():
         planned = plan(place.variables(), wishes, strict=strict or place.strict)
         for each in planned.warnings:
             complain(f"warning: {each}")
         if planned.changes:
-            place.change(planned.changes)
+            left = place.change(planned.changes, wait)
         else:
             print("No variables to set or delete.", file=sys.stderr)
     with _told("the variables were sent, but " if planned.changes else ""):
         if wait and planned.changes:
-            settle(place.api, place.program, place.environment, wait)
+            settle(place.api, place.program, place.environment, left)
         _show(place.variables(), as_json, as_yaml)
 
 
@@ -220,9 +222,10 @@ class _Place:
     def variables(self) -> list[dict[str, Any]]:
         return self.api.variables(self.program, self.environment)
 
-    def change(self, changes: Sequence[Mapping[str, str]]) -> None:
+    def change(self, changes: Sequence[Mapping[str, str]], seconds: float) -> float:
+        """Make changes once nothing else is under way, which may take `seconds`; return how many are left."""
         try:
-            self.api.set_variables(self.program, self.environment, changes)
+            return when_free(lambda: self.api.set_variables(self.program, self.environment, changes), seconds)
         except NotReachable as error:
             listing = f"outgate cloudmanager:list-environment-variables {self.environment} --programId={self.program}"
             _stop([f"{error}. Whether anything was changed is not known: `{listing}` shows it"], API)
@@ -280,6 +283,31 @@ def _show(variables: Sequence[Mapping[str, Any]], as_json: bool, as_yaml: bool) 
         print_table(_COLUMNS, [list(row.values()) for row in rows])
 
 
+def when_free(
+    change: Callable[[], None],
+    seconds: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> float:
+    """Make a change; again, for `seconds`, as long as it is refused because another is under way. Return how many are
+    left. Raises what the change raises."""
+    until = clock() + seconds
+    told = False
+    while True:
+        try:
+            change()
+        except Refused as error:
+            if error.status != CONFLICT or clock() >= until:
+                raise
+            if not told:
+                complain(f"{error.text}; waiting")
+            told = True
+            sleep(_POLL_S)
+        else:
+            return max(0.0, until - clock())
+
+
 def settle(
     api: CloudManager,
     program: str,
@@ -306,6 +334,6 @@ def settle(
         if clock() >= until:
             _stop([f"{told}, after {seconds:.0f} seconds still"], GENERIC)
         if told != before:
-            print(f"outgate: {told}", file=sys.stderr, flush=True)
+            complain(told)
         before = told
         sleep(_POLL_S)

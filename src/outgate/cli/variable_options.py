@@ -56,7 +56,8 @@ YamlFile = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse names that are reserved, instead of a warning.")]
 Wait = Annotated[
-    int, typer.Option("--wait", metavar="SECONDS", min=0, help="Wait until the environment has them, at most so long.")
+    int,
+    typer.Option("--wait", metavar="SECONDS", min=0, help="Wait until the environment can take and has them, so long."),
 ]
 
 

@@ -16,6 +16,8 @@ from typing import Any
 STRING, SECRET = "string", "secretString"
 SERVICES = ("author", "publish", "preview")
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z_0-9]*")
+_WORDS = {STRING: "variable", SECRET: "secret"}
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _VALUE_LIMIT = {STRING: 2048, SECRET: 499}
 _VARIABLES_LIMIT = 200
 _IGNORED = ("INTERNAL_", "ADOBE_", "CONST_")
@@ -170,6 +172,8 @@ def _unwise(wish: Wish, kind: str) -> str:
         return f"{wish.shown} looks like a secret, and who lists variables reads a plain one: {remedy}"
     if kind == SECRET and _PUBLIC_ENDS.fullmatch(words):
         return f"{wish.shown} is a secret: $[env:{wish.name}] does not see it, only $[secret:{wish.name}] does"
+    if wish.where == option(_WORDS[kind], wish.service) and _QUOTED.fullmatch(wish.value):
+        return f"{wish.shown}: the quotes at its ends are a part of the value; the vendor's client takes them off"
     if kind == SECRET and wish.value != wish.value.strip():
         return f"{wish.shown} begins or ends with white space, which applications do not get"
     return ""

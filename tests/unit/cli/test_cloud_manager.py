@@ -387,6 +387,20 @@ def test_waiting_until_the_environment_has_them(run: Run, server: Vendor) -> Non
     assert result.stdout.split()[-1] == "ready"
 
 
+def test_waiting_until_the_environment_takes_them(run: Run, server: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloud_manager, "_POLL_S", 0.0)
+    moving = Answer(409, {"errors": [{"code": "moving", "message": "the environment is \x1bupdating"}]})
+    server.answers = [None, moving, moving]
+    result = run(SET, "10", "-p", "4", "-v", "AB", "1", "--wait", "60")
+    assert result.exit_code == 0 and server.calls() == [GET, PATCH, PATCH, PATCH, ("GET", BASE), GET, GET]
+    assert told(result) == "outgate: the environment is \N{REPLACEMENT CHARACTER}updating; waiting\n"
+    # Nothing else is tried again, and not for ever.
+    for answer, wait in ((moving, ("--wait", "0")), (Answer(503, {}), ("--wait", "60"))):
+        server.requests, server.answers = [], [None, answer]
+        result = run(SET, "10", "-p", "4", "-v", "AB", "1", *wait)
+        assert result.exit_code == 30 and server.calls() == [GET, PATCH]
+
+
 class Slept:
     """A clock that only sleeping moves."""
 

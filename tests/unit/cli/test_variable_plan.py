@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from outgate.cli.variable_plan import Plan, Unfit, Wish, plan, together
@@ -162,6 +164,9 @@ def test_a_secret_that_an_application_will_not_find_or_not_as_it_is() -> None:
         said == "EMAIL_USERNAME is a secret: $[env:EMAIL_USERNAME] does not see it, only $[secret:EMAIL_USERNAME] does"
     )
     assert "white space" in warned(wish("EMAIL_PASSWORD", "s3cr3t\n", "secretString"))
+    quoted = Wish("EMAIL_PASSWORD", '"s3cr3t"', "secretString", "author", "--authorSecret")
+    assert "the quotes at its ends are a part of the value" in warned(quoted)
+    assert plan(NOW, [replace(quoted, where="vars.json: line 1")]).warnings == ()
 
 
 def test_options_count_more_than_a_document() -> None:
