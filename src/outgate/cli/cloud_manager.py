@@ -32,7 +32,7 @@ from outgate.cli.variable_plan import SECRET, STRING, Unfit, Wish, is_name, opti
 from outgate.cloud_manager import CloudManager, NotReachable, Refused
 
 GENERIC, TOKEN, API = 1, 10, 30
-CONFLICT = 409
+CONFLICT, INTERRUPTED = 409, 130
 _COLUMNS = ("name", "type", "value", "service", "status")
 _MASK = "****"
 _UNDER_WAY = frozenset({"creating", "updating", "deleting"})
@@ -226,9 +226,10 @@ class _Place:
         """Make changes once nothing else is under way, which may take `seconds`; return how many are left."""
         try:
             return when_free(lambda: self.api.set_variables(self.program, self.environment, changes), seconds)
-        except NotReachable as error:
+        except (NotReachable, KeyboardInterrupt) as error:
             listing = f"outgate cloudmanager:list-environment-variables {self.environment} --programId={self.program}"
-            _stop([f"{error}. Whether anything was changed is not known: `{listing}` shows it"], API)
+            told, code = (f"{error}", API) if isinstance(error, NotReachable) else ("interrupted", INTERRUPTED)
+            _stop([f"{told}. Whether anything was changed is not known: `{listing}` shows it"], code)
 
 
 def _number(text: str, what: str, option: str, prefix: str) -> str:
@@ -255,6 +256,8 @@ def _told(before: str = "") -> Generator[None]:
         _stop([f"{before}{error}. {error.remedy('Deployment Manager')}"], API)
     except NotReachable as error:
         _stop([f"{before}{error}"], API)
+    except KeyboardInterrupt:
+        _stop([f"{before}this was interrupted"], INTERRUPTED)
 
 
 def _stop(reasons: Sequence[str], code: int) -> NoReturn:

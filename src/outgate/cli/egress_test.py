@@ -30,33 +30,37 @@ def test(
     It asks the running `outgate dev`, or the Outgate that the vendor's AIO_ variables name."""
     for text, what in ((program, "the program"), (environment_id, "the environment"), (host, "the host")):
         given(text, what)
+    api = chosen(data).api
     try:
-        found = chosen(data).api.connectivity_test(program, environment_id, host, port)
+        found = api.connectivity_test(program, environment_id, host, port)
     except Refused as error:
         fail(f"{error}. {error.remedy('writer, manager or operator', ours=True)}", NOT_AS_WANTED)
     except NotReachable as error:
         fail(str(error), UNREACHABLE)
-    entries: list[dict[str, Any]] = found.get("resolvers", [])
+    try:
+        entries: list[dict[str, Any]] = found.get("resolvers", [])
+        told = [_lines(entry) for entry in entries] or [[("result", found["error"])]]
+        reached = any(entry["port_open"] for entry in entries)
+    except (LookupError, TypeError, AttributeError):
+        fail(f"what answered at {api.where} is no test of a connection: is that an Outgate?", UNREACHABLE)
     if as_json:
         print_json(found)
-    elif not entries:
-        print_fields([("result", found["error"])])
-    for entry in [] if as_json else entries:
-        _print(entry)
-    if not any(entry["port_open"] for entry in entries):
+    else:
+        for lines in told:
+            print_fields(lines)
+    if not reached:
         raise typer.Exit(NOT_AS_WANTED)
 
 
-def _print(entry: dict[str, Any]) -> None:
+def _lines(entry: dict[str, Any]) -> list[tuple[str, object]]:
+    """Return what is told of what one resolver led to. Raises anything for an answer of another kind."""
     names, http = entry["dns_resolution"], entry["http_connectivity"]
     said = http.get("error") or f"{http['protocol']} {http['status_code']} {http['reason']}"
-    print_fields(
-        [
-            ("resolver", entry["name"]),
-            ("addresses", ", ".join(names.get("ips", ())) or names.get("error")),
-            ("port", "open" if entry["port_open"] else "not open"),
-            ("HTTP", said),
-            ("note", http.get("note")),
-            ("result", entry["reachability"]),
-        ]
-    )
+    return [
+        ("resolver", entry["name"]),
+        ("addresses", ", ".join(names.get("ips", ())) or names.get("error")),
+        ("port", "open" if entry["port_open"] else "not open"),
+        ("HTTP", said),
+        ("note", http.get("note")),
+        ("result", entry["reachability"]),
+    ]

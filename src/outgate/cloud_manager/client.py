@@ -102,6 +102,12 @@ class CloudManager:
     def networking(self, program: str, environment: str) -> dict[str, Any]:
         """Return what an environment has of advanced networking; {} if it has none."""
         found = self._list(_place(program, environment) + "/advancedNetworking", "networkingConfigurations")
+        for name, kind in (("portForwards", dict), ("nonProxyHosts", str)) if found else ():
+            several = found[0].get(name) or []
+            if not isinstance(several, list) or not all(
+                isinstance(each, kind) for each in cast("list[object]", several)
+            ):
+                raise _no_api(self.where)
         return found[0] if found else {}
 
     # What can be done

@@ -401,6 +401,20 @@ def test_waiting_until_the_environment_takes_them(run: Run, server: Vendor, monk
         assert result.exit_code == 30 and server.calls() == [GET, PATCH]
 
 
+def test_an_interruption_says_what_is_known_of_the_change(
+    run: Run, server: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cloud_manager, "settle", interrupted)
+    result = run(SET, "10", "-p", "4", "-v", "AB", "1", "--wait", "60")
+    assert (result.exit_code, told(result)) == (130, "outgate: the variables were sent, but this was interrupted\n")
+    monkeypatch.setattr(CloudManager, "set_variables", interrupted)
+    result = run(SET, "10", "-p", "4", "-v", "AB", "1")
+    assert result.exit_code == 130 and "interrupted. Whether anything was changed is not known: " in told(result)
+
+
 class Slept:
     """A clock that only sleeping moves."""
 

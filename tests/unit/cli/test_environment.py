@@ -45,7 +45,10 @@ def test_whom_the_settings_name(outgate: Outgate, tmp_path: Path, monkeypatch: p
         assert "\N{REPLACEMENT CHARACTER}[2JNot Found" in result.stderr
         result = outgate("egress", "test", "4", "10", "a.example", "443")
         assert result.exit_code == 1 and result.stdout == "result  Late\n"
-        assert server.calls() == [*[("POST", f"{BASE}/runtime")] * 2, ("POST", f"{BASE}/connectivityTest")]
+        server.answers = [Answer(200, {"resolvers": [{"name": "default"}]})]
+        result = outgate("egress", "test", "4", "10", "a.example", "443")
+        assert result.exit_code == 3 and "is no test of a connection: is that an Outgate?" in result.stderr
+        assert server.calls() == [*[("POST", f"{BASE}/runtime")] * 2, *[("POST", f"{BASE}/connectivityTest")] * 2]
         # A directory that is named counts more, also for the doctor.
         there = json.loads((tmp_path / "dev.json").read_text()) | {"cloud_manager_url": "http://127.0.0.1:1"}
         (tmp_path / "other").mkdir()
@@ -54,4 +57,4 @@ def test_whom_the_settings_name(outgate: Outgate, tmp_path: Path, monkeypatch: p
             rest = {"environment": ("4", "10", "true"), "egress": ("4", "10", "a.example", "443"), "doctor": ()}
             result = outgate(*command, "--data", str(tmp_path / "other"), *rest[command[0]])
             assert "Cloud Manager at http://127.0.0.1:1 cannot be reached" in result.stderr
-        assert len(server.requests) == 3
+        assert len(server.requests) == 4

@@ -349,3 +349,6 @@ def test_what_a_program_has_of_networks(server: Vendor) -> None:
     assert json.dumps(server.calls()[0]) == '["GET", "/api/program/4/networkInfrastructures"]'
     server.answers = [Answer(200, {"_totalNumberOfItems": 0})]
     assert api.networking("4", "10") == {}
+    server.networking = [{"portForwards": [5]}]
+    with pytest.raises(NotReachable, match="is not a Cloud Manager API"):
+        api.networking("4", "10")
