@@ -48,7 +48,7 @@ class Refused(Exception):
             401: "Get a new token",
             403: f"The token needs the role for it ({role}), and must belong to the organization and the client",
             404: f"Check the numbers of program and environment, and the address{', which must be Outgate' * ours}",
-            409: "Try again when that is over",
+            409: "Try again once that has changed",
         }.get(self.status, "Try again later")
 
     def without(self, values: Iterable[str]) -> Refused:

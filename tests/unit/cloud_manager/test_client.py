@@ -20,10 +20,15 @@ from outgate.cloud_manager import client as module
 from support.vendor_cloud_manager import BASE, CLIENT, ORG, TOKEN, Answer, Vendor, vendor
 
 
-@pytest.fixture(params=["", "/cloud-manager"])
-def server(request: pytest.FixtureRequest) -> Iterator[Vendor]:
-    """One at the root and one below a path."""
-    with vendor(request.param) as running:
+@pytest.fixture
+def place() -> str:
+    """Below which path the API is."""
+    return "/cloud-manager"
+
+
+@pytest.fixture
+def server(place: str) -> Iterator[Vendor]:
+    with vendor(place) as running:
         yield running
 
 
@@ -32,6 +37,7 @@ def client(server: Vendor, **other: Any) -> CloudManager:
     return CloudManager(**{**values, **other})
 
 
+@pytest.mark.parametrize("place", ["", "/cloud-manager"])
 def test_each_call_is_one_request_with_the_vendors_headers(server: Vendor) -> None:
     server.networking = [{"portForwards": [{"name": "smtp.a.example", "portDest": 465, "portOrig": 30465}]}]
     api = client(server)
@@ -54,11 +60,13 @@ def test_each_call_is_one_request_with_the_vendors_headers(server: Vendor) -> No
         assert headers.get("content-type") == ("application/json" if method == "PATCH" else None)
 
 
+@pytest.mark.parametrize("place", ["", "/cloud-manager"])
 def test_a_slash_behind_the_base_url_is_not_doubled(server: Vendor) -> None:
     client(server, base_url=server.url + "/").environment("4", "10")
     assert server.calls() == [("GET", BASE)]
 
 
+@pytest.mark.parametrize("place", ["", "/cloud-manager"])
 def test_a_list_is_read_page_after_page(server: Vendor) -> None:
     server.variables = [{"name": f"V_{n}", "type": "string", "value": "x"} for n in range(5)]
     server.page = 2
