@@ -21,7 +21,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, InvalidURL
+from http.client import (
+    BadStatusLine,
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+    InvalidURL,
+    RemoteDisconnected,
+    UnknownProtocol,
+)
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
@@ -194,6 +203,9 @@ class CloudManager:
             remedy = "Check the address; an authority of your own goes into SSL_CERT_FILE"
         elif isinstance(reason, ssl.SSLError):
             remedy = "Check the address, and that it speaks TLS"
+        elif isinstance(reason, BadStatusLine | UnknownProtocol) and not isinstance(reason, RemoteDisconnected):
+            # Its words may be what it was sent.
+            reason = "what answers there does not speak HTTP"
         elif self._proxy:
             way, remedy = f" through the proxy that {self._proxy} names", f"{remedy}; no_proxy names hosts without"
             if isinstance(reason, ValueError | InvalidURL) and not isinstance(reason, UnicodeError):

@@ -169,12 +169,17 @@ def test_a_server_that_repeats_all_it_got_tells_nobody(server: Vendor) -> None:
     with pytest.raises(Refused) as refused:
         client(server).set_variables("4", "10", [{"name": "AB", "value": "s3cr3t"}])
     assert refused.value.text == "Bearer **** and ****" and "s3cr3t" not in str(refused.value)
+
+
+@pytest.mark.parametrize("line", [b"", b"HTTP/1.1 99 s3cr3t\r\n\r\n", b"HTTP/s3cr3t 200 OK\r\n\r\n", b"s3cr3t\r\n"])
+def test_one_that_does_not_even_speak_http_neither(server: Vendor, line: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def echo() -> None:
             peer, _ = listening.accept()
             with peer:
-                peer.sendall(peer.recv(65_536))
+                asked = peer.recv(65_536)
+                peer.sendall(line or asked)
 
         thread = threading.Thread(target=echo)
         thread.start()
