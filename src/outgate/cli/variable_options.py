@@ -57,7 +57,9 @@ YamlFile = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse names that are reserved, instead of a warning.")]
 Wait = Annotated[
     int,
-    typer.Option("--wait", metavar="SECONDS", min=0, help="Wait until the environment can take and has them, so long."),
+    typer.Option(
+        "--wait", metavar="SECONDS", min=0, help="Wait until the environment takes and has them, at most so long."
+    ),
 ]
 
 

@@ -159,13 +159,14 @@ def _reserved(wish: Wish) -> str:
             f"{_TUNNEL} is set by the environment's tunnel and must not be set by hand: name it in the configuration "
             f"as $[env:{_TUNNEL};default=proxy.tunnel]"
         )
-    if wish.name.startswith("AEM_"):
-        return f"{wish.shown}: names that begin with AEM_ are the product's: choose another if it is not one of them"
     return ""
 
 
 def _unwise(wish: Wish, kind: str) -> str:
     """Return why it should rather be of the other type, "" if it is well as it is."""
+    if wish.name.startswith("AEM_") and wish.name != _TUNNEL:
+        # Customers may set those that the product defines.
+        return f"{wish.shown}: names that begin with AEM_ are the product's: choose another if it is not one of them"
     words = wish.name.upper()
     if kind == STRING and _SECRET_NAMES.fullmatch(words):
         remedy = f"set it with {option('secret', wish.service)}"

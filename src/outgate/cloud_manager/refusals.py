@@ -52,7 +52,7 @@ class Refused(Exception):
         }.get(self.status, "Try again later")
 
     def without(self, values: Iterable[str]) -> Refused:
-        """Return this refusal with a mask in place of each of `values`, however the server wrote it."""
+        """Return this refusal with a mask in place of each of `values`, as it is or as JSON writes it."""
         spellings = {
             " ".join(written.split())
             for value in values
