@@ -35,6 +35,6 @@ def chosen(data: Path | None, context: str = "", *, token: int = WRONG_USE, nobo
     except NotReachable as error:
         hint = "; or name another Cloud Manager by the vendor's AIO_ variables" if data is None else ""
         fail(f"{error}{hint}", nobody)
-    if found.of_vendor and (default_data() / "dev.json").exists():
+    if found.of_vendor and os.path.exists(default_data() / "dev.json"):
         complain(f"asks {found.api.where}, which {found.source} name; --data asks the outgate dev that is there too")
     return found

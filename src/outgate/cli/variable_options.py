@@ -82,7 +82,7 @@ def _parameter(service: str, word: str) -> Parameter:
     spellings = [option(word, service)] + ([short] if short and not service else [])
     said = f"{does}, for {service} only." if service else f"{does}.{note}"
     panel = "For one service only" if service else None
-    kind = typer.Option(*spellings, metavar=metavar, help=said, rich_help_panel=panel)
+    kind = typer.Option(*spellings, metavar=metavar, help=said, rich_help_panel=panel, show_default=False)
     annotation = Annotated[list[str] | None, kind]
     return Parameter(f"{service}_{word}", Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
