@@ -29,7 +29,16 @@ def vendor_settings(env: Mapping[str, str]) -> dict[str, str]:
             above = {key[: at.start()] for at in re.finditer(r"\.", key)}
             found = {old: kept for old, kept in found.items() if old not in above and not old.startswith(f"{key}.")}
             found[key] = text
-    return found
+    whole = found.pop("cloudmanager", "")
+    # That one is also taken as a text in JSON.
+    return {f"cloudmanager.{key}": text for key, text in _of_text(whole).items()} | found if whole else found
+
+
+def _of_text(text: str) -> dict[str, str]:
+    try:
+        return settings_of(text)
+    except BadHjson as error:
+        raise Misconfigured(f"the setting cloudmanager (AIO_CLOUDMANAGER) is not an object in JSON ({error})") from None
 
 
 def _of_file(name: str) -> dict[str, str]:

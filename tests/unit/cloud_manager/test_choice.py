@@ -62,6 +62,15 @@ def test_a_persons_token() -> None:
     assert sent(chosen)["authorization"] == f"Bearer {TOKEN}"
 
 
+def test_a_base_url_in_an_object() -> None:
+    env = {name: text for name, text in CLI.items() if "BASE__URL" not in name}
+    assert (
+        choose({**env, "AIO_CLOUDMANAGER": '{"base_url": "https://in.example"}'}).api.base_url == "https://in.example"
+    )
+    with pytest.raises(Misconfigured, match=r"AIO_CLOUDMANAGER\) is not an object in JSON \(line 1, column 1\)"):
+        choose({**env, "AIO_CLOUDMANAGER": "https://in.example"})
+
+
 def test_without_a_base_url_it_is_the_vendors() -> None:
     env = {name: text for name, text in CLI.items() if "BASE__URL" not in name}
     assert choose(env).api.base_url == "https://cloudmanager.adobe.io"
