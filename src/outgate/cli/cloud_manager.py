@@ -24,7 +24,17 @@ from typing import Any, NoReturn
 import typer
 
 from outgate.cli import variable_options as options
-from outgate.cli.calling import WRONG_USE, Data, complain, fail, print_fields, print_json, print_table
+from outgate.cli.calling import (
+    WRONG_USE,
+    Data,
+    columns,
+    complain,
+    fail,
+    print_fields,
+    print_json,
+    print_table,
+    shortened,
+)
 from outgate.cli.choosing import chosen
 from outgate.cli.variable_documents import OCTETS_LIMIT, read_json, read_yaml, text_of
 from outgate.cli.variable_options import VALIDATION
@@ -34,6 +44,7 @@ from outgate.cloud_manager import CloudManager, NotReachable, Refused
 GENERIC, TOKEN, API = 1, 10, 30
 CONFLICT, INTERRUPTED = 409, 130
 _COLUMNS = ("name", "type", "value", "service", "status")
+_HEADS = {column: column for column in _COLUMNS}
 _MASK = "****"
 _UNDER_WAY = frozenset({"creating", "updating", "deleting"})
 _POLL_S = 5.0
@@ -283,6 +294,14 @@ def _show(variables: Sequence[Mapping[str, Any]], as_json: bool, as_yaml: bool) 
 
         print(yaml.safe_dump(rows, sort_keys=False, allow_unicode=False, width=10_000), end="")
     else:
+        room = columns()
+        if room is not None:
+            # One long value would push the other columns off the terminal.
+            others = sum(
+                max(len(row[column]) for row in [*rows, _HEADS]) + 2 for column in _COLUMNS if column != "value"
+            )
+            for row in rows:
+                row["value"] = shortened(row["value"], max(20, room - others))
         print_table(_COLUMNS, [list(row.values()) for row in rows])
 
 

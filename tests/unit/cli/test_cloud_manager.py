@@ -174,6 +174,19 @@ def test_lists(run: Run, server: Vendor, name: str) -> None:
     assert back.exit_code == 3 and "CD: the value is the mask" in told(back)
 
 
+def test_a_long_value_on_a_terminal(run: Run, server: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.variables = [
+        {"name": name, "type": "string", "value": value, "status": "ready"}
+        for name, value in (("AB", "x" * 2048), ("CD", "1"))
+    ]
+    assert len(run(LIST, "10", "-p", "4").stdout.splitlines()[1]) > 2048
+    monkeypatch.setattr(cloud_manager, "columns", lambda: 80)
+    lines = run(LIST, "10", "-p", "4").stdout.splitlines()
+    assert [len(line) for line in lines] == [80, 79, 79] and lines[1].endswith(
+        "x\N{HORIZONTAL ELLIPSIS}           ready"
+    )
+
+
 def test_networking(run: Run, server: Vendor) -> None:
     forward = {"name": "smtp.a.example", "portDest": 465, "portOrig": 30465}
     server.networking = [
