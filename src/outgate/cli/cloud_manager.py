@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import getpass
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -229,6 +230,9 @@ class _Place:
         self.api, self.strict = found.api, found.strict
         self.program = _number(program or found.program, "program", "--programId", "")
         self.environment = _number(environment or found.environment, "environment", "ENVIRONMENT_ID", "e")
+        asked = [self.environment, f"--programId={self.program}"]
+        asked += [f"--data={data}"] if data is not None else [f"--imsContextName={context}"] if context else []
+        self.listing = shlex.join(["outgate", "cloudmanager:list-environment-variables", *asked])
 
     def variables(self) -> list[dict[str, Any]]:
         return self.api.variables(self.program, self.environment)
@@ -238,9 +242,8 @@ class _Place:
         try:
             return when_free(lambda: self.api.set_variables(self.program, self.environment, changes), seconds)
         except (NotReachable, KeyboardInterrupt) as error:
-            listing = f"outgate cloudmanager:list-environment-variables {self.environment} --programId={self.program}"
             told, code = (f"{error}", API) if isinstance(error, NotReachable) else ("interrupted", INTERRUPTED)
-            _stop([f"{told}. Whether anything was changed is not known: `{listing}` shows it"], code)
+            _stop([f"{told}. Whether anything was changed is not known: `{self.listing}` shows it"], code)
 
 
 def _number(text: str, what: str, option: str, prefix: str) -> str:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
@@ -26,7 +25,7 @@ from outgate.cli.variable_documents import read_json
 from outgate.cli.variable_options import VALIDATION
 from outgate.cloud_manager import CloudManager
 from support.api_service import Service
-from support.vendor_cloud_manager import BASE, CLIENT, ORG, TOKEN, Answer, Vendor, jwt, vendor
+from support.vendor_cloud_manager import BASE, CLIENT, ORG, TOKEN, Answer, Vendor, vendor
 
 from .conftest import Outgate
 
@@ -65,6 +64,13 @@ def run(settings: dict[str, str]) -> Run:
         return CliRunner().invoke(cloud_manager.commands, list(arguments), input=typed)
 
     return made
+
+
+def dev_json(folder: Path, url: str) -> None:
+    """Write what a running `outgate dev` would, with its Cloud Manager at `url`."""
+    names = ("account_id", "instance_id", "event_notifications_url", "restrictions_url", "identity_url", "sandbox_url")
+    dev = dict.fromkeys(names, "x") | {"token": TOKEN, "org_id": ORG, "cloud_manager_url": url}
+    (folder / "dev.json").write_text(json.dumps(dev))
 
 
 def told(result: Result) -> str:
@@ -415,7 +421,7 @@ def test_waiting_until_the_environment_takes_them(run: Run, server: Vendor, monk
 
 
 def test_an_interruption_says_what_is_known_of_the_change(
-    run: Run, server: Vendor, monkeypatch: pytest.MonkeyPatch
+    run: Run, server: Vendor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -424,8 +430,13 @@ def test_an_interruption_says_what_is_known_of_the_change(
     result = run(SET, "10", "-p", "4", "-v", "AB", "1", "--wait", "60")
     assert (result.exit_code, told(result)) == (130, "outgate: the variables were sent, but this was interrupted\n")
     monkeypatch.setattr(CloudManager, "set_variables", interrupted)
-    result = run(SET, "10", "-p", "4", "-v", "AB", "1")
-    assert result.exit_code == 130 and "interrupted. Whether anything was changed is not known: " in told(result)
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    dev_json(folder, server.url)
+    result = run(SET, "e10", "-p", "4", "-v", "AB", "1", "--data", str(folder))
+    command = f"outgate {LIST} 10 --programId=4 '--data={folder}'"
+    assert result.exit_code == 130
+    assert f"interrupted. Whether anything was changed is not known: `{command}` shows it" in told(result)
 
 
 class Slept:
@@ -560,11 +571,7 @@ def test_both_are_there_and_one_is_said(
 def test_the_token_of_another_is_not_sent_to_the_other(
     run: Run, server: Vendor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    dev: dict[str, Any] = dict.fromkeys(
-        ("account_id", "instance_id", "event_notifications_url", "restrictions_url", "identity_url", "sandbox_url"), "x"
-    )
-    dev |= {"token": jwt(client_id="outgate-dev"), "org_id": "DEV@AdobeOrg", "cloud_manager_url": "http://127.0.0.1:1"}
-    (tmp_path / "dev.json").write_text(json.dumps(dev))
+    dev_json(tmp_path, "http://127.0.0.1:1")
     monkeypatch.setenv("OUTGATE_DATA", str(tmp_path))
     monkeypatch.delenv("AIO_IMS_CONTEXTS_CLI_ACCESS__TOKEN_TOKEN")
     result = run(LIST, "10", "-p", "4")
