@@ -217,6 +217,25 @@ class TestFields:
         with pytest.raises(MessageError, match="cannot be written"):
             wire(whole)
 
+    @pytest.mark.parametrize("made", [EmailMessage, lambda: MIMEText("body")], ids=["new", "old"])
+    def test_a_word_too_long_for_a_line_stays_one(self, made) -> None:
+        """Ids and addresses are not decoded: an encoded one is nobody's, and no click on it unsubscribes."""
+        one, other = f"<{'a1B2' * 24}@x.test>", f"<https://x.test/?token={'a1B2' * 40}>"
+        values = {"In-Reply-To": one, "References": f"<s@x.test> {one}\t{one}", "List-Unsubscribe": f"{other}, {one}"}
+        values |= {"Content-ID": one, "Message-ID": one, "Subject": f"see  {other}  =?x"}
+        message = made()
+        for name, value in ({"From": "a@x.test", "To": "a@x.test"} | values).items():
+            message[name] = value
+        head = wire(message).partition(b"\r\n\r\n")[0].decode().replace("\r\n ", " ").replace("\r\n\t", "\t")
+        assert {f"{name}: {value}" for name, value in values.items()} <= set(head.split("\r\n"))
+        message.replace_header("Subject", "x" * 2000)
+        assert read(wire(message))["Subject"] == "x" * 2000
+
+    def test_what_was_folded_elsewhere_stays_so(self) -> None:
+        raw = f"From: a@x.test\r\nTo: a@x.test\r\nDate: x\r\nMessage-ID: <x@x.test>\r\nX-A: =?utf-8?q?{'x' * 90}?=\r\n\tb\r\n"
+        for rules in (policy.default, policy.compat32):
+            assert wire(email.message_from_string(f"{raw}\r\n", policy=rules)) == f"{raw}\r\n".encode()
+
     def test_what_other_packages_make(self) -> None:
         message = MIMEMultipart("alternative")
         message["From"] = "Jürgen <shop@shop.test>"

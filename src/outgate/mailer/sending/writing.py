@@ -33,10 +33,14 @@ _PRIVATE = frozenset({"bcc", "resent-bcc", "return-path"})
 ADDRESS_FIELDS = frozenset(
     {"from", "sender", "reply-to", "to", "cc", "resent-from", "resent-sender", "resent-to", "resent-cc"}
 )
+_WITH_PARAMETERS = frozenset({"content-type", "content-disposition"})
+_LONGEST = 998  # octets of a line
 _LINE = 78  # signs of a line, where it can be broken
 _ENCODED = 75  # signs of a line of an encoded name: most are one word then, which every reader joins right
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*")
-_INJECTED = re.compile(r"(?:\r\n|\r|\n)(?![ \t]+\S)")
+_INJECTED = re.compile(r"(?:\r\n?+|\n)(?![ \t]+\S)")
+_WORDS = re.compile(r"[ \t]*[^ \t]+")
+_ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[^?\s]\?")
 _OTHER_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")  # line ends to the `email` package, and to nobody else
 _BROKEN = re.compile(rb"\r?\n(?!\Z|[ \t])|\r(?!\n)")
 _NO_FAULTS = (
@@ -117,23 +121,50 @@ def _field(name: str, value: object, utf8: bool, rules: EmailPolicy[Any]) -> byt
     short = len(name) + len(text) <= _LINE - 2 and text.isascii() and text.isprintable()
     if short and "=?" not in text and not ("*" in text and name.lower().startswith("content-")):
         return f"{name}: {text}\r\n".encode("ascii")
-    if not hasattr(value, "name"):  # as it was read from elsewhere, or an old message's
-        line = _one_line(name, text)
-        if isinstance(value, Header) or not (text.isascii() or _SURROGATE.search(text)):
-            value = _registry(name, line)
-        else:
-            value = _OTHER_ENDS.sub(" ", text)
+    made = hasattr(value, "name") or isinstance(
+        value, Header
+    )  # else: as it was read from elsewhere, or an old message's
+    lines = _lines(name, text)
+    if not made and len(lines) > 1 and text.isascii() and max(map(len, lines)) <= _LONGEST:
+        return (f"{name}: " + "\r\n".join(lines) + "\r\n").encode("ascii")
+    line = "".join(lines)
+    if name.lower() not in _WITH_PARAMETERS and _SURROGATE.search(text) is None:
+        return _text(name, line, utf8, made=made).encode("utf-8" if utf8 else "ascii")
+    if not hasattr(value, "name"):
+        binary = isinstance(value, str) and (text.isascii() or _SURROGATE.search(text))
+        value = _OTHER_ENDS.sub(" ", text) if binary else _registry(name, line)
     written = rules.fold_binary(name, cast("str", value))
     if _BROKEN.search(written):  # an encoded word may stand for line ends, and the package writes it decoded
         raise _holds_line_end(name)
     return written
 
 
-def _one_line(name: str, text: str) -> str:
-    """Return a folded value as one line. Raises `MessageError` if it would begin another field."""
+def _text(name: str, line: str, utf8: bool, *, made: bool) -> str:
+    """Write a field of text, broken where it has spaces; encoded, if it has to be. `made`: what looks like an encoded
+    word is none.
+
+    The package encodes each word that is too long for a line, also an address or an id, and may lose the spaces, or
+    halve a sign, between words that it encodes."""
+    encoded = _ENCODED_WORD.search(line) is not None
+    if (utf8 or line.isascii()) and line.replace("\t", " ").isprintable() and not (made and encoded):
+        first, *others = _WORDS.findall(line.strip(" \t")) or [""]
+        lines = [f"{name}: {first}"]
+        for word in others:
+            if len(lines[-1]) + len(word) > _LINE:
+                lines.append(word)
+            else:
+                lines[-1] += word
+        if encoded or len(max(lines, key=len).encode()) <= _LONGEST:
+            return "\r\n".join(lines) + "\r\n"
+    value = Header(line, "utf-8", maxlinelen=_ENCODED, header_name=name).encode(linesep="\r\n")
+    return f"{name}: {value}\r\n"
+
+
+def _lines(name: str, text: str) -> list[str]:
+    """Return the lines of a folded value. Raises `MessageError` if one of them would begin another field."""
     if _INJECTED.search(text):
         raise _holds_line_end(name)
-    return "".join(_OTHER_ENDS.sub(" ", text).splitlines())
+    return _OTHER_ENDS.sub(" ", text).splitlines()
 
 
 def _holds_line_end(name: str) -> MessageError:
@@ -155,7 +186,7 @@ def faulty(header: AddressHeader) -> bool:
 def address_field(name: str, value: object) -> AddressHeader:
     """Return what a field of addresses holds; `value` may be text. Raises `MessageError` if it has line ends."""
     if not hasattr(value, "groups"):
-        text = _one_line(name, str(value))
+        text = "".join(_lines(name, str(value)))
         try:
             value = _registry(name, text)
         except CANNOT:
