@@ -80,6 +80,10 @@ class Line:
         world.lines.append(self)
 
     @property
+    def session(self) -> Line:
+        return self
+
+    @property
     def extensions(self) -> dict[str, str]:
         return self.machine.extensions
 
@@ -140,6 +144,9 @@ class Io:
 
     def free(self) -> None:
         self.world.taken -= 1
+
+    async def composed(self, letter: Letter, extensions: dict[str, str]) -> bytes:
+        return letter.wire(extensions)
 
     async def dial(self, login: object, *, check_name: bool, seconds: float) -> Line:
         how = self.world.dials.pop(0) if self.world.dials else "fine"

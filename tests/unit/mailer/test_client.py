@@ -22,6 +22,7 @@ import trustme
 from outgate.mailer import ConfigError, Limits, MailService, MessageError, SendFailed, SendRefused
 from outgate.mailer.oauth import PID, TokenError
 from outgate.mailer.sending import steps as sending
+from outgate.mailer.sending.wire import Letter
 from outgate.smtp.connecting import ClientTimeouts
 from support.mail_service import BOTH, PASSWORD, TIMEOUTS, Place, Twin, mail, place
 from support.scripted_peer import OFFER, Peer
@@ -345,6 +346,18 @@ class TestLoops:
                     await asyncio.to_thread(whole)
                 gc.collect()
             assert not [str(each.message) for each in seen if "unclosed" in str(each.message)]
+
+    async def test_a_large_message_is_written_beside_the_loop(self, tmp_path, monkeypatch) -> None:
+        threads = []
+        written = Letter.wire
+        monkeypatch.setattr(
+            Letter, "wire", lambda *given: threads.append(threading.current_thread()) or written(*given)
+        )
+        large = mail()
+        large.add_attachment(bytes(300_000), maintype="application", subtype="pdf")
+        async with place(tmp_path) as there:
+            await BOTH[1].send(there.service(BOTH[1]), large, mail())
+        assert threads[0] is not threading.current_thread() and threads[1] is threading.current_thread()
 
     async def test_a_cancelled_send_leaves_no_connection(self, tmp_path) -> None:
         async with place(tmp_path, silent_at="dot") as there:

@@ -91,6 +91,7 @@ class TestEnvelope:
 class TestFields:
     def test_bcc_never_leaves_and_the_message_is_not_changed(self) -> None:
         message = mail(Bcc="secret@x.test")
+        message.add_alternative("<p>text</p>", subtype="html")
         message["Resent-Bcc"] = "secret@x.test"
         message["Return-Path"] = "<x@x.test>"
         message.add_attachment(b"PDF", maintype="application", subtype="pdf")
@@ -98,6 +99,7 @@ class TestFields:
         data = wire(message)
         assert b"secret" not in data and b"bcc" not in data.lower() and b"Return-Path" not in data
         assert list(message.items()) == before and text
+        assert {part.get_boundary() for part in message.walk()} == {None}, "another thread may write it too"
         assert [part.get_content_type() for part in read(data).iter_attachments()] == ["application/pdf"]
 
     def test_from_of_the_configuration(self) -> None:

@@ -37,6 +37,11 @@ class Letter:
     utf8: bool
     added: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def size(self) -> int:
+        """Return about how many octets it has, without writing it."""
+        return len(self.message) if isinstance(self.message, bytes) else writing.size(self.message)
+
     def wire(self, extensions: Mapping[str, str]) -> bytes:
         """Return the content in wire form (dot-stuffed, CR LF, without the final dot) for a server with `extensions`.
 

@@ -11,6 +11,7 @@ Not here: who gets it (`mailer.sending.wire`).
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Iterable, Sequence
 from email import errors, policy
@@ -63,15 +64,37 @@ def octets(message: Message, added: Fields, *, utf8: bool, eight_bit: bool) -> b
         if body is None:
             body = ""
         if isinstance(body, str) and body.isascii():
-            if "\r" in body:
-                body = body.replace("\r\n", "\n").replace("\r", "\n")
-            head = b"".join(_head(message, added, utf8, eight_bit, whole=True))
-            return head + b"\r\n" + body.replace("\n", "\r\n").encode("ascii")
-    else:
-        message = copy.copy(message)  # writing gives it a boundary
+            return b"".join(_head(message, added, utf8, eight_bit, whole=True)) + b"\r\n" + _crlf(body)
     out = BytesIO()
-    _Writer(out, added, utf8=utf8, eight_bit=eight_bit).flatten(message)
+    _Writer(out, added, utf8=utf8, eight_bit=eight_bit).flatten(_framed(message))
     return out.getvalue()
+
+
+def size(message: Message) -> int:
+    """Return about how many octets a message has, 0 for one that cannot be written."""
+    try:
+        bodies = [cast("object", part.get_payload()) for part in message.walk() if not part.is_multipart()]
+    except CANNOT:
+        return 0
+    return sum(len(body) for body in bodies if isinstance(body, (str, bytes)))
+
+
+def _framed(message: Message) -> Message:
+    """Return a copy of the frame of a message, whose parts all have boundaries: the package would give the caller's
+    parts some, under the hands of other threads that send the same message."""
+    if not message.is_multipart():
+        return message
+    framed = copy.copy(message)
+    framed.set_payload([_framed(part) for part in cast("list[Message]", message.get_payload())])
+    if framed.get_content_maintype() == "multipart" and framed.get_boundary() is None:
+        framed.set_boundary(f"=={os.urandom(16).hex()}==")
+    return framed
+
+
+def _crlf(text: str) -> bytes:
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\n", "\r\n").encode("ascii", "surrogateescape")
 
 
 class _Writer(BytesGenerator):
@@ -86,6 +109,11 @@ class _Writer(BytesGenerator):
     def clone(self, fp: Any) -> Self:
         utf8, eight_bit = self._how
         return type(self)(fp, (), utf8=utf8, eight_bit=eight_bit, whole=False)
+
+    def _write_lines(self, lines: str) -> None:
+        # As the package does it, but not line by line.
+        out: BytesIO = cast("Any", self)._fp
+        out.write(_crlf(lines))
 
     def _write_headers(self, msg: Message) -> None:
         utf8, eight_bit = self._how

@@ -42,7 +42,7 @@ from outgate.smtp.client import (
     Transaction,
     TransactionResult,
 )
-from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, why
+from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, certificate_names, why
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError, SpokeEarly
 from outgate.smtp.login import choose
 from outgate.smtp.masks import Masks
@@ -251,6 +251,12 @@ class Connection(asyncio.Protocol):
     def ssl_object(self) -> ssl.SSLObject | None:
         """Return the TLS session, which knows the peer's certificate; None without TLS."""
         return None if self._transport is None else self._transport.get_extra_info("ssl_object")
+
+    @property
+    def certificate_names(self) -> tuple[str, ...]:
+        """Return the names in the peer's certificate; empty without TLS or without a checked chain."""
+        session = self.ssl_object
+        return () if session is None else certificate_names(session.getpeercert())
 
     @property
     def greeting_steps(self) -> tuple[Step, ...]:
