@@ -347,6 +347,21 @@ class TestLoops:
                 gc.collect()
             assert not [str(each.message) for each in seen if "unclosed" in str(each.message)]
 
+    async def test_a_send_that_is_cancelled_while_it_connects_is_not_told_as_an_error(self, tmp_path) -> None:
+        told = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+        async with place(tmp_path) as there, there.service(BOTH[1], limits=Limits(connections=1)) as service:
+            for turns in range(4, 12):
+                sending = asyncio.ensure_future(service.send(mail()))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                sending.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await sending
+            assert (await service.send(mail())).accepted
+        gc.collect()
+        assert told == []
+
     async def test_a_large_message_is_written_beside_the_loop(self, tmp_path, monkeypatch) -> None:
         threads = []
         written = Letter.wire

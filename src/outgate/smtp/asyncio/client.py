@@ -364,6 +364,10 @@ class Connection(asyncio.Protocol):
                 self.greeting_steps,
                 certificate=isinstance(error, ssl.SSLCertVerificationError),
             ) from None
+        except asyncio.CancelledError:
+            if not self._opened.cancel():  # it has failed already, and nobody asks for that any more
+                self._opened.exception()
+            raise
         try:
             await self._opened
         except BaseException:
