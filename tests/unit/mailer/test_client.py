@@ -15,6 +15,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import trustme
@@ -396,6 +397,7 @@ class TestRefusals:
             ({"RCPT": b"450 4.2.1 later\r\n", "DATA": b"554 x\r\n"}, 450, "envelope"),
             ({"dot": b"554 5.7.1 attachments are not allowed\r\n"}, 554, "content"),
             ({"AUTH": b"535 5.7.8 no\r\n"}, 535, "auth"),
+            ({"AUTH": b"454 4.7.0 not now\r\n"}, 454, "auth"),
             ({"greeting": b"554 5.7.1 stranger\r\n"}, 554, "greeting"),
         ],
     )
@@ -409,6 +411,7 @@ class TestRefusals:
                 result.raise_for_refusal()
             assert caught.value.result is result
             assert ("smtp.password" in str(caught.value)) == (code == 535)
+            assert ("tried again later" in str(caught.value)) == (code < 500)
 
     async def test_of_some_recipients(self, tmp_path, twin: Twin) -> None:
         async with place(tmp_path, answers={"RCPT TO:<b@x.test>": b"550 5.1.1 nobody here\r\n"}) as there:
@@ -442,6 +445,13 @@ class TestFailures:
             trustme.CA().cert_pem.write_to_path(there.cafile)
             text = await self.fails(there, twin, stage="tls")
             assert "certificate was not accepted" in text and "SSL_CERT_FILE" in text
+
+    async def test_an_expired_certificate(self, tmp_path, twin: Twin) -> None:
+        async with place(tmp_path) as there:
+            expired = there.ca.issue_cert("smtp.mymail.com", not_after=datetime.now(UTC) - timedelta(days=1))
+            expired.configure_cert(there.peer.context)
+            text = await self.fails(there, twin, stage="tls")
+            assert "has expired" in text and "renew it" in text and "cafile" not in text
 
     @pytest.mark.parametrize("implicit", [True, False])
     async def test_a_tunnel_port_without_a_forward_lists_the_names(self, tmp_path, twin: Twin, implicit: bool) -> None:
