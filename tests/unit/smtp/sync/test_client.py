@@ -23,6 +23,24 @@ def dial(peer: Peer, *, timeouts: ClientTimeouts = QUICK, **options: object) -> 
     return connect("127.0.0.1", peer.port, ehlo_name="me.test", timeouts=timeouts, **({"tls": "none"} | options))
 
 
+def test_all_addresses_of_a_name_share_the_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, given = [0.0], []
+
+    class Unanswered(socket.socket):
+        def connect(self, _) -> None:
+            given.append(self.gettimeout())
+            now[0] += given[-1]
+            raise TimeoutError
+
+    place = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [place] * 4)
+    monkeypatch.setattr(socket, "socket", Unanswered)
+    monkeypatch.setattr("outgate.smtp.sync.client.time", SimpleNamespace(monotonic=lambda: now[0]))
+    with pytest.raises(ConnectFailed, match="timeout"):
+        connect("mx.test", 25, ehlo_name="me.test", tls="none", timeouts=QUICK, seconds=8)
+    assert given == [2.0, 2.0, 2.0, 2.0]
+
+
 async def test_several_messages_on_one_connection() -> None:
     async with Peer() as peer:
 
