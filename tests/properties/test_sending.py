@@ -30,6 +30,7 @@ ANSWERS = st.sampled_from(
         b"421 4.3.2 bye\r\n",
         b"550 5.7.1 no\r\n",
         b"451 4.3.0 later\r\n",
+        b"530 5.7.0 log in\r\n",
         b"what\r\n",
         b"",
     ]

@@ -169,6 +169,15 @@ class TestConnections:
             (result,) = await twin.send(service)
             assert result.accepted and there.peer.connections == 2 and len(there.peer.messages) == 2
 
+    async def test_a_login_that_has_ended_is_made_again(self, tmp_path, twin: Twin) -> None:
+        """The token it was made with has expired, or somebody has changed the password."""
+        async with place(tmp_path, forgiving=True) as there:
+            service = there.service(twin)
+            await twin.keep(service)
+            there.peer.answers = {"MAIL": b"530 5.7.0 log in\r\n", "RCPT": b"503 no\r\n", "DATA": b"503 no\r\n"}
+            (result,) = await twin.send(service)
+            assert result.accepted and there.peer.connections == 2 and len(there.peer.messages) == 2
+
     async def test_a_421_to_a_new_connection_is_one(self, tmp_path, twin: Twin) -> None:
         async with place(tmp_path, answers={"MAIL": CLOSING}) as there:
             (result,) = await twin.send(there.service(twin))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["password", "token"]
 _BAD_LOGIN = 535
+_LOGGED_OUT = frozenset({530, 535})
 _GOODBYE = 1.0  # seconds for the answer to a QUIT that a `send` waits for
 _GOODBYES = 10.0  # for those of a `close`
 
@@ -229,7 +230,7 @@ class Sender:
             raise
         # Behind this it may be in use again: `result` is all that counts.
         held.messages += 1
-        if line.session.closed:
+        if line.session.closed or _logged_out(result):
             line.close()  # the session is over: its socket goes too
         elif not self._idle.keep(held, self._io.now()):
             # The message has its answer: whoever waits for it does not wait long for a farewell.
@@ -329,5 +330,12 @@ def _unseen(result: TransactionResult) -> bool:
     """Say whether a connection that was kept has failed before it could have the message: another may have it then."""
     if result.sent_all or result.broken:
         return False
+    if _logged_out(result):
+        return True
     replies = (result.mail, result.data, *result.recipients)
     return bool(result.error) or any(reply is not None and reply.code == 421 for reply in replies)
+
+
+def _logged_out(result: TransactionResult) -> bool:
+    """Say whether the server wants a login, or another: on a connection that was kept, the one it had has ended."""
+    return result.mail is not None and result.mail.code in _LOGGED_OUT
