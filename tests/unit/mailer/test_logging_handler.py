@@ -8,6 +8,7 @@ import logging.config
 import logging.handlers
 import math
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -155,10 +156,13 @@ def test_what_a_child_of_multiprocessing_logs_is_mailed(server: MailServer) -> N
 def test_a_mail_that_fails_is_told_also_where_nobody_else_listens(tmp_path: Path) -> None:
     """The handler takes no record of its own, and as the only one it keeps Python from printing them."""
     config = tmp_path / "com.day.cq.mailer.DefaultMailService.cfg.json"
-    config.write_text('{"smtp.host": "127.0.0.1", "smtp.port": "30465", "from.address": "a@x.test"}')
     for more in ((), ("listens",)):
-        command = [sys.executable, "-c", _ALONE, str(config), *more]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        with socket.socket() as deaf:
+            deaf.bind(("127.0.0.1", 0))
+            port = deaf.getsockname()[1]
+            config.write_text(f'{{"smtp.host": "127.0.0.1", "smtp.port": "{port}", "from.address": "a@x.test"}}')
+            command = [sys.executable, "-c", _ALONE, str(config), *more]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         told, other = (done.stdout, done.stderr) if more else (done.stderr, done.stdout)
         assert told.startswith("1 log records could not be mailed, they are lost: smtp.port: no port forward is known")
         assert (told.count("\n"), other) == (1, "")
