@@ -104,6 +104,9 @@ class _AsyncLine:
         return self.session.ready and self.session.in_flight == 0
 
     async def transact(self, transaction: Transaction, seconds: float) -> TransactionResult:
+        if not self.usable():  # it has ended while the message was written
+            error = self.session.error or "the server closed the session"
+            return TransactionResult(transaction, recipients=(None,) * len(transaction.recipients), error=error)
         loop = asyncio.get_running_loop()
         found: asyncio.Future[TransactionResult] = loop.create_future()
 

@@ -373,16 +373,32 @@ class TestLoops:
         assert told == []
 
     async def test_a_large_message_is_written_beside_the_loop(self, tmp_path, monkeypatch) -> None:
-        threads = []
-        written = Letter.wire
-        monkeypatch.setattr(
-            Letter, "wire", lambda *given: threads.append(threading.current_thread()) or written(*given)
-        )
+        """Meanwhile its connection may end."""
+        threads, lines = [], []
+        written, loop = Letter.wire, asyncio.get_running_loop()
+
+        async def hang_up() -> None:
+            for writer in there.peer._writers:
+                writer.transport.abort()
+            while not all(line.session.closed for line in lines):
+                await asyncio.sleep(0)
+
+        def wire(*given) -> bytes:
+            threads.append(threading.current_thread())
+            if threads[-1] is not threading.main_thread() and lines:
+                asyncio.run_coroutine_threadsafe(hang_up(), loop).result()
+                lines.clear()
+            return written(*given)
+
+        monkeypatch.setattr(Letter, "wire", wire)
         large = mail()
         large.add_attachment(bytes(300_000), maintype="application", subtype="pdf")
-        async with place(tmp_path) as there:
-            await BOTH[1].send(there.service(BOTH[1]), large, mail())
-        assert threads[0] is not threading.current_thread() and threads[1] is threading.current_thread()
+        async with place(tmp_path) as there, there.service(BOTH[1]) as service:
+            assert (await service.send(mail())).accepted
+            lines += [held.line for held in service._idle._held]
+            assert (await service.send(large)).accepted
+            assert there.peer.connections == 2 and len(there.peer.messages) == 2
+        assert [thread is threading.main_thread() for thread in threads] == [True, False, False]
 
     async def test_a_cancelled_send_leaves_no_connection(self, tmp_path) -> None:
         async with place(tmp_path, silent_at="dot") as there:
