@@ -3,7 +3,8 @@
 Standards: RFC 5322 (fields, folding), RFC 2047 (encoded words), RFC 6532 (UTF-8 in fields), RFC 6152 (8BITMIME).
 Promises: the message object is not changed; a field is written so that a reader finds in it what the object says: the
 commas between addresses stay commas (the package's own folding may encode them), a domain beyond ASCII is written in
-A-labels; no value begins a field of its own. ASCII fields and bodies take the short way.
+A-labels, an id of any length stays one word; no value begins a field of its own. ASCII fields and bodies take the
+short way.
 Dangers: a message that came from elsewhere is rewritten by this: its signature would break. Send its octets instead.
 Not here: who gets it (`mailer.sending.wire`).
 """
