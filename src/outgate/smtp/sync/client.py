@@ -310,10 +310,11 @@ class Connection:
 
     def _until_end(self) -> None:
         """Let the server finish: closing with its last octets unread would reset the connection."""
+        until = time.monotonic() + self._allowed(1.0)
         with contextlib.suppress(OSError):
-            self._socket.settimeout(self._allowed(1.0))
-            for _ in range(16):
-                if not self._socket.recv(4096):
+            while (left := until - time.monotonic()) > 0:
+                self._socket.settimeout(left)
+                if not self._socket.recv(_PIECE):
                     break
 
     def close(self) -> None:
