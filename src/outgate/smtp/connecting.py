@@ -107,3 +107,10 @@ def why(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
+
+
+def unfit(file: object, error: OSError) -> str:
+    """Say why a file of authorities could not be loaded (`ssl`'s own words name neither file nor purpose)."""
+    if type(error).__module__ == "builtins":
+        return f"{file} cannot be read: {why(error)}"
+    return f"{file} is not a file of CA certificates (PEM)"
