@@ -44,11 +44,13 @@ class Form(StrEnum):
 def doctor(
     config: Annotated[
         str | None,
-        typer.Option("--config", metavar="FOLDER", help="Where the configuration is; here, if nothing is given."),
+        typer.Option("--config", metavar="FOLDER", help="Where the configuration is (default: osgiconfig, else here)."),
     ] = None,
     run_modes: Annotated[
         str | None,
-        typer.Option("--run-modes", metavar="A,B", help="Active run modes; those of service and environment."),
+        typer.Option(
+            "--run-modes", metavar="A,B", help="Active run modes (default: those of service and environment)."
+        ),
     ] = None,
     program: Annotated[str | None, typer.Option("--program", metavar="ID", help="Program id.")] = None,
     environment: Annotated[str | None, typer.Option("--environment", metavar="ID", help="Environment id.")] = None,
@@ -58,14 +60,16 @@ def doctor(
     ] = None,
     ca_file: Annotated[
         str | None,
-        typer.Option("--ca-file", metavar="FILE", help="Authorities to trust; SSL_CERT_FILE, else the system's."),
+        typer.Option(
+            "--ca-file", metavar="FILE", help="Authorities to trust (default: SSL_CERT_FILE, else the system's)."
+        ),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, max=120, help="Seconds to wait for one answer.")] = 10.0,
     lint: Annotated[
         list[Path] | None,
         typer.Option("--lint", metavar="FOLDER", help="Check files only, offline; may be given again."),
     ] = None,
-    more: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="More for --lint.")] = None,
+    more: Annotated[list[Path] | None, typer.Argument(metavar="FOLDER", help="More for --lint.")] = None,
     form: Annotated[
         Form | None, typer.Option("--format", help="Of --lint: text, github, sarif or json.", show_default=False)
     ] = None,
@@ -75,8 +79,9 @@ def doctor(
 ) -> None:
     """Walk from the mail configuration to the recipient, and name the one thing to change.
 
-    Exit codes: 0 nothing is broken, 10 to 21 the first broken hop (file, placeholders, variables, forward, tunnel,
-    target DNS, TCP, TLS, EHLO, AUTH, sender, delivery), 2 wrong use, 3 not reachable."""
+    Exit codes: 0 nothing is broken, 1 --lint found an error, 2 wrong use, 3 not reachable, 130 interrupted; broken:
+
+    10 to 21 file, placeholders, variables, forward, tunnel, target DNS, TCP, TLS, EHLO, AUTH, sender, delivery."""
     walking = (config, run_modes, program, environment, send_to, ca_file)
     if lint:
         if any(each is not None for each in walking):

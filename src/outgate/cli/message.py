@@ -18,7 +18,11 @@ commands = typer.Typer(no_args_is_help=True, help="Messages and what became of t
 
 
 @commands.command("show")
-def show(queue_id: str, data: Data = None, as_json: Json = False) -> None:
+def show(
+    queue_id: Annotated[str, typer.Argument(metavar="QUEUE_ID", help="As the reply to the message has it.")],
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """Show one message by its queue id: every hop, every attempt with its conversation."""
     wanted = given(queue_id, "the queue id")
     api = reach(data)
@@ -38,7 +42,7 @@ def listed(
     status: Annotated[
         str | None, typer.Option(help="Only messages with a recipient in this state.", show_default=False)
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many at most.")] = 20,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
