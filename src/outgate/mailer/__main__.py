@@ -25,7 +25,7 @@ from typing import TextIO
 
 from outgate.mailer.client import MailService
 from outgate.mailer.sending.errors import MessageError, SendFailed
-from outgate.mailer.sending.result import SendResult
+from outgate.mailer.sending.result import SendRefused, SendResult
 from outgate.mailer.values import ConfigError
 
 ACCEPTED, REFUSED, WRONG, NO_CONNECTION = range(4)
@@ -75,7 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, BrokenPipeError):  # who reads no further, as `head` does, need not be told
             _say(f"the result cannot be written ({error.strerror}), the exit status has it")
         _give_up(sys.stdout)
-    return ACCEPTED if result.accepted else REFUSED
+    try:
+        result.raise_for_refusal()
+    except SendRefused as error:  # who it is that refuses, at which step, and what may help
+        return _complain(error, REFUSED)
+    return ACCEPTED
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -73,10 +73,11 @@ class TestCommand:
 
     async def test_refused(self, tmp_path) -> None:
         async with place(tmp_path, answers={"dot": b"554 5.7.1 no attachments\r\n"}) as there:
-            status, out, _ = await self.run(
+            status, out, err = await self.run(
                 there, "--config", str(tmp_path / "mail.cfg.json"), "--to", "a@x.test", "--body", "b"
             )
             assert (status, out) == (1, "554 5.7.1 no attachments\n")
+            assert err.startswith("outgate.mailer: smtp.mymail.com:465 via 127.0.0.1:") and "refused: 554 5.7.1" in err
 
     async def test_wrong_configuration(self, tmp_path) -> None:
         async with place(tmp_path) as there:

@@ -119,7 +119,7 @@ def test_who_logs_does_not_wait_for_a_server_that_is_silent(tmp_path: Path, logg
 _ALONE = """
 import logging, sys
 from outgate.mailer.logging_handler import MailHandler
-logging.getLogger().addHandler(MailHandler(sys.argv[1], to=["a@x.test"], options={"env": {"AEM_PROXY_HOST": "127.0.0.1"}}))
+logging.getLogger().addHandler(MailHandler(sys.argv[1], to=["a@x.test"], options={"env": {"AEM_PROXY_HOST": "127.66.0.9"}}))
 if sys.argv[2:]:
     logging.getLogger("outgate").addHandler(logging.StreamHandler(sys.stdout))
 logging.getLogger("shop").error("order failed")
@@ -154,7 +154,7 @@ def test_what_a_child_of_multiprocessing_logs_is_mailed(server: MailServer) -> N
 def test_a_mail_that_fails_is_told_also_where_nobody_else_listens(tmp_path: Path) -> None:
     """The handler takes no record of its own, and as the only one it keeps Python from printing them."""
     config = tmp_path / "com.day.cq.mailer.DefaultMailService.cfg.json"
-    config.write_text('{"smtp.host": "127.0.0.1", "smtp.port": "30465", "from.address": "a@x.test"}')
+    config.write_text('{"smtp.host": "127.66.0.9", "smtp.port": "30465", "from.address": "a@x.test"}')
     for more in ((), ("listens",)):
         command = [sys.executable, "-c", _ALONE, str(config), *more]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
