@@ -100,7 +100,7 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
         port = sock.getsockname()[1]
     with pytest.raises(NotReachable, match="outgate dev") as caught:
         api().call("GET", f"http://127.0.0.1:{port}/")
-    assert TOKEN not in str(caught.value)
+    assert TOKEN not in str(caught.value) and "Errno" not in str(caught.value)
 
 
 def test_somebody_else_there() -> None:
@@ -129,7 +129,7 @@ def test_dev_json(tmp_path: Path) -> None:
         (tmp_path / "dev.json").write_text(short)
         with pytest.raises(NotReachable, match=r"lacks .*org_id.*: start `outgate dev"):
             read_dev_json(tmp_path)
-    with pytest.raises(NotReachable, match="is not there"):
+    with pytest.raises(NotReachable, match="cannot be read: Not a directory"):
         read_dev_json(tmp_path / "dev.json")
     (tmp_path / "dev.json").write_text("[" * 100_000)
     with pytest.raises(NotReachable, match="cannot be read"):
