@@ -9,6 +9,7 @@ Not here: the walk (`doctor.walk`), what is printed (`doctor.printing`), lint (`
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outgate.cli.calling import UNREACHABLE, WRONG_USE, Data, Json, fail, given, print_json
+from outgate.cli.calling import UNREACHABLE, WRONG_USE, Data, Json, columns, fail, given, print_json
 from outgate.connection import Api, NotReachable, default_data, read_dev_json
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from outgate.doctor.surroundings import Surroundings
 
 INTERRUPTED = 130
+_NARROWEST = 60
 _OUTGATE_S = 10.0
 """How long a step of asking the Outgate on this machine may take."""
 
@@ -129,7 +131,8 @@ def _print(asked: Asked, report: Report, as_json: bool) -> None:
         kind = f" ({around.type})" if around.type else ""
         heading = f"{around.label}{kind}, service {around.service}"
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        print(printing.for_people(report, heading, colour=colour), end="")
+        width = min(max(columns() or printing.WIDTH, _NARROWEST), printing.WIDTH)
+        print(printing.for_people(report, heading, colour=colour, width=width), end="")
 
 
 def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
@@ -295,6 +298,7 @@ def _teller() -> Callable[[str], None]:
     def tell(said: str) -> None:
         from outgate.doctor.printing import clean
 
-        print(f"\r\x1b[K{clean(said)[:78]}", end="", file=sys.stderr, flush=True)
+        room = shutil.get_terminal_size().columns - 2  # a line that wraps cannot be wiped
+        print(f"\r\x1b[K{clean(said)[:room]}", end="", file=sys.stderr, flush=True)
 
     return tell

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import typer
 
-from outgate.cli.calling import Data, Json, call, clean, filters, given, print_json, reach
+from outgate.cli.calling import Data, Json, call, clean, columns, filters, given, print_json, reach, shortened
 
 commands = typer.Typer(no_args_is_help=True, help="Messages and what became of them.")
 
@@ -53,8 +53,9 @@ def listed(
     if as_json:
         print_json(found)
         return
+    room = columns()
     for item in found["messages"]:
         states = ", ".join(f"{r['mailbox']} {r['status']}" for r in item["recipients"])
         line = f"{item['queue_id']}  {item['accepted_at']}  {item['header_from']}  {states}  {item['subject']}"
-        print(clean(line))
+        print(clean(line) if room is None else shortened(clean(line), room))
     print(f"{len(found['messages'])} of {found['total_count']}")

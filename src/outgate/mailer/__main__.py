@@ -119,6 +119,8 @@ def _parser() -> argparse.ArgumentParser:
 def _message(given: argparse.Namespace) -> EmailMessage:
     message = EmailMessage()
     try:
+        for each in (given.sender or "", given.subject, *given.to, *given.cc, *given.bcc, *given.header):
+            each.encode()  # a field would name an encoding that there is none of
         if given.sender:
             message["From"] = given.sender
         for name in ("to", "cc", "bcc"):

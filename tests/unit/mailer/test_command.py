@@ -156,6 +156,7 @@ TEXT = ["--to", "a@x.test", "--body", "b"]
         ([*TEXT, "--from", "Junk <"], None, "is not complete"),
         (["--to", "a@x.test"], None, "give --body"),
         (["--to", "a@x.test"], b"price: \x80 5", "octets that are no text"),
+        ([*TEXT, "--subject", "gr\udcfcn"], None, "octets that are no text"),
         ([*TEXT, "--cafile", "/nowhere"], None, "/nowhere cannot be read: No such file or directory"),
         ([*TEXT, "--cafile", "{folder}"], None, " cannot be read: Is a directory"),
     ],
