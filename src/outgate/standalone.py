@@ -133,7 +133,8 @@ async def _serve(place: Place, egress: EgressSettings, source: _Source) -> None:
         server = await status_socket.serve(place.state, lambda: source.about() | service.status.document())
         try:
             settle_memory()
-            print(f"ready {len(service.reconciler.states())} environments ({place.rules or place.state})", flush=True)
+            count = len(service.reconciler.states())
+            print(f"ready {count} environment{'s'[: count != 1]} ({place.rules or place.state})", flush=True)
             await stop.wait()
             await service.drain(enough)
         finally:
