@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outgate.cli.calling import UNREACHABLE, WRONG_USE, Data, Json, columns, fail, given, print_json
+from outgate.cli.calling import UNREACHABLE, WRONG_USE, Data, Json, columns, fail, given, one_of, print_json
 from outgate.connection import Api, NotReachable, default_data, read_dev_json
 
 if TYPE_CHECKING:
@@ -73,7 +73,14 @@ def doctor(
     ] = None,
     more: Annotated[list[Path] | None, typer.Argument(metavar="FOLDER", help="More for --lint.")] = None,
     form: Annotated[
-        Form | None, typer.Option("--format", help="Of --lint: text, github, sarif or json.", show_default=False)
+        Form | None,
+        typer.Option(
+            "--format",
+            parser=one_of(Form),
+            metavar="FORM",
+            help="Of --lint: text, github, sarif or json.",
+            show_default=False,
+        ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Of --lint: warnings fail too.")] = False,
     data: Data = None,
@@ -197,6 +204,7 @@ def _asked(
     from outgate.doctor.hops.reaching import Patience
     from outgate.doctor.surroundings import SERVICES
     from outgate.doctor.witnesses import Outgate
+    from outgate.mailer.values import ConfigError
 
     if service not in SERVICES:
         fail(f"--service {service!r} is not one of {', '.join(SERVICES)}", WRONG_USE)
@@ -210,6 +218,11 @@ def _asked(
             given(text, what)
     if send_to is not None and not _is_address(send_to):
         fail(f"--send-to {send_to!r} is not one address, such as ann@example.com", WRONG_USE)
+    trust = Trust(ca_file or os.environ.get("SSL_CERT_FILE", ""))
+    try:
+        trust.context(check_name=True)
+    except ConfigError as error:
+        fail(f"{'--ca-file' if ca_file else 'SSL_CERT_FILE'}: {error}", WRONG_USE)
     around, chosen, dev = _around(program, environment, service, data, tell)
     modes = [mode.strip() for mode in (run_modes or "").split(",") if mode.strip()]
     return Asked(
@@ -217,7 +230,7 @@ def _asked(
         run_modes=tuple(modes) if run_modes is not None else around.run_modes,
         around=around,
         outgate=Outgate(chosen.api if chosen else None, dev, around.program, around.environment),
-        trust=Trust(ca_file or os.environ.get("SSL_CERT_FILE", "")),
+        trust=trust,
         sandbox_ca=str(dev.dev.get("ca_file", "")) if dev else "",
         send_to=send_to or "",
         patience=Patience(timeout),

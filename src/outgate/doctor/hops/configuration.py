@@ -46,6 +46,8 @@ def file(facts: Facts) -> Iterator[Finding]:
         facts.configurations = found = open_configurations(asked.where, PID)
     except ConfigError as error:
         remedy = "name the folder with the config folders, or the file, with --config"
+        if "Permission denied" in error.text:
+            remedy = "let this user read it, or name another with --config"
         yield _of_error(Hop.FILE, "no-file", error, remedy, f"find . -name {shlex.quote(FILE_NAME)}")
         return
     try:
