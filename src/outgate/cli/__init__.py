@@ -92,7 +92,10 @@ def _missing(error: Exception) -> str:
     name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if name in ("", "outgate"):
         return ""
-    extra = "doctor" if name == "dns" else "sandbox"
+    if sys.argv[1:2] == ["egress"]:
+        extra = "egress"
+    else:
+        extra = "doctor" if name == "dns" else "sandbox"
     return f"this needs {name}, which is not installed here: pip install 'outgate[{extra}]'"
 
 
