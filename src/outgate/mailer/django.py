@@ -116,7 +116,8 @@ class EmailBackend(BaseEmailBackend):
         """`options` stand in the place of those in OUTGATE_MAILER, and are what `MailService.load` takes; `timeouts`
         and `limits` may be dictionaries. `alias` is the name in Django's MAILERS (from 6.1 on). Raises
         `ImproperlyConfigured`, unless `fail_silently`."""
-        super().__init__(**({} if alias is None else {"alias": alias}))
+        named: dict[str, Any] = {} if alias is None else {"alias": alias}
+        super().__init__(**named)
         self.fail_silently = fail_silently  # Django's own class forgets it in 2028
         options.pop("_ignore_unknown_kwargs", None)
         self._service: MailService | None = None
