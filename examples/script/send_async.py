@@ -29,6 +29,6 @@ async def main(config, run_modes, *addresses):
 
 if __name__ == "__main__":
     try:
-        sys.exit(asyncio.run(main(*sys.argv[1:])))
+        sys.exit(asyncio.run(main(*sys.argv[1:])) if len(sys.argv) > 3 else __doc__)
     except (ConfigError, MessageError) as error:  # a template's errors, too
         sys.exit(str(error))

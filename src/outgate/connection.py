@@ -61,7 +61,7 @@ def read_dev_json(data: Path) -> dict[str, Any]:
     again = f"start `outgate dev --data {shlex.quote(str(data))}`, which writes it"
     try:
         found: object = json.loads(file.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise NotReachable(f"{file} is not there: {again}") from None
     except OSError as error:
         raise NotReachable(f"{file} cannot be read: {error.strerror}") from None
@@ -81,8 +81,13 @@ def _parts(request: urllib.request.Request) -> Iterator[bytes]:
     except urllib.error.HTTPError as error:
         raise Refusal(error.code, error.read().decode("utf-8", "replace")) from None
     except (OSError, HTTPException, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise NotReachable(f"{request.full_url} does not answer ({reason}): is `outgate dev` running?") from None
+        raise _silent(request.full_url, error) from None
+
+
+def _silent(url: str, error: Exception) -> NotReachable:
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    said = (isinstance(reason, OSError) and reason.strerror) or reason
+    return NotReachable(f"{url.partition('?')[0]} does not answer ({said}): is `outgate dev` running?")
 
 
 class Api:
@@ -122,8 +127,7 @@ class Api:
         except urllib.error.HTTPError as error:
             raise Refusal(error.code, error.read().decode("utf-8", "replace")) from None
         except (OSError, HTTPException, ValueError) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            raise NotReachable(f"{url} does not answer ({reason}): is `outgate dev` running?") from None
+            raise _silent(url, error) from None
         if not text:
             return None, found
         try:

@@ -137,7 +137,8 @@ async def _serve(place: Place, egress: EgressSettings, source: _Source) -> None:
             tests = await connectivity_socket.serve(place.state, service)
             sockets.push_async_callback(tests.stop)
             settle_memory()
-            print(f"ready {len(service.reconciler.states())} environments ({place.rules or place.state})", flush=True)
+            count = len(service.reconciler.states())
+            print(f"ready {count} environment{'s'[: count != 1]} ({place.rules or place.state})", flush=True)
             await stop.wait()
             await service.drain(enough)
     finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from outgate.mailer.config import PID
 from support.running import Running, wait_for
 
 pytestmark = pytest.mark.scenario
@@ -80,6 +81,10 @@ def test_nothing_else_is_installed(plain: Plain) -> None:
     command = [str(plain.python), "-m", "pip", "list", "--format", "json"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True)
     assert {item["name"] for item in json.loads(listed.stdout)} <= {"outgate", "idna", "pip", "setuptools"}
+
+
+def test_the_demo_has_its_configuration_without_a_checkout(plain: Plain) -> None:
+    assert len(list(plain.folder.glob(f"venv/lib/*/site-packages/outgate/sandbox/wknd/{PID}.cfg.json"))) == 1
 
 
 def test_the_command_of_an_extra_says_which(plain: Plain) -> None:

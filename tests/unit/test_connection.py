@@ -98,7 +98,7 @@ def test_a_proxy_of_the_environment_never_sees_the_token(server: str, monkeypatc
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotReachable, match="outgate dev") as caught:
         api().call("GET", f"http://127.0.0.1:{closed_port()}/")
-    assert TOKEN not in str(caught.value)
+    assert TOKEN not in str(caught.value) and "Errno" not in str(caught.value)
 
 
 def test_somebody_else_there() -> None:
@@ -127,7 +127,7 @@ def test_dev_json(tmp_path: Path) -> None:
         (tmp_path / "dev.json").write_text(short)
         with pytest.raises(NotReachable, match=r"lacks .*org_id.*: start `outgate dev"):
             read_dev_json(tmp_path)
-    with pytest.raises(NotReachable, match="is not there"):
+    with pytest.raises(NotReachable, match="cannot be read: Not a directory"):
         read_dev_json(tmp_path / "dev.json")
     (tmp_path / "dev.json").write_text("[" * 100_000)
     with pytest.raises(NotReachable, match="cannot be read"):

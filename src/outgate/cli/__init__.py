@@ -15,27 +15,31 @@ from typing import Annotated
 
 try:
     import typer
-except ModuleNotFoundError:  # plain `outgate` is the mailer, and yet its command is on the path
+
+    from outgate import __version__
+    from outgate.cli import (
+        access,
+        cloud_manager,
+        dev,
+        doctor,
+        egress,
+        environment,
+        key,
+        message,
+        queue,
+        route,
+        smtp,
+        suppression,
+    )
+    from outgate.cli.calling import NOT_AS_WANTED, complain
+except ModuleNotFoundError as error:  # plain `outgate` is the mailer, and yet its command is on the path
+    if error.name != "typer":
+        raise
     sys.exit(
         "outgate: the command is not installed: pip install 'outgate[cli]' (the mailer's own: python -m outgate.mailer)"
     )
-
-from outgate import __version__
-from outgate.cli import (
-    access,
-    cloud_manager,
-    dev,
-    doctor,
-    egress,
-    environment,
-    key,
-    message,
-    queue,
-    route,
-    smtp,
-    suppression,
-)
-from outgate.cli.calling import NOT_AS_WANTED, complain
+except KeyboardInterrupt:  # somebody is quicker than the imports
+    sys.exit(130)
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -92,7 +96,10 @@ def _missing(error: Exception) -> str:
     name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if name in ("", "outgate"):
         return ""
-    extra = "doctor" if name == "dns" else "sandbox"
+    if sys.argv[1:2] == ["egress"]:
+        extra = "egress"
+    else:
+        extra = "doctor" if name == "dns" else "sandbox"
     return f"this needs {name}, which is not installed here: pip install 'outgate[{extra}]'"
 
 

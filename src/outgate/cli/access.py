@@ -42,7 +42,7 @@ class Endpoint(StrEnum):
 
 @commands.command("explain")
 def explain(
-    address: Annotated[str, typer.Argument(help="IPv4 or IPv6 address of a client.")],
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="IPv4 or IPv6 address of a client.")],
     endpoint: Annotated[
         Endpoint | None,
         typer.Option(

@@ -78,7 +78,7 @@ def show(
 def replace(
     networks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NETWORK]...", help="192.0.2.1, 192.0.2.0/24 or first-last.", show_default="as it is"),
+        typer.Argument(metavar="NETWORK", help="192.0.2.1, 192.0.2.0/24 or first-last.", show_default="as it is"),
     ] = None,
     until: Until = None,
     note: Note = None,

@@ -114,6 +114,8 @@ def tagged(
     except Refusal as error:
         if optional and error.status == 404:
             return None, ""
+        if error.status == 401:  # a dev.json is left behind, and the next `outgate dev` may have the same ports
+            fail(f"{words(error)}: another `outgate dev` than that of dev.json answers; name its --data", NOT_AS_WANTED)
         fail(words(error), NOT_AS_WANTED)
 
 

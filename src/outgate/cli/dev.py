@@ -8,7 +8,7 @@ Not here: what they do (`laptop`, `sandbox.demo`).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,20 +17,22 @@ from outgate.connection import default_data
 
 commands = typer.Typer()
 
-_Port = Annotated[int, typer.Option(min=0, max=65535)]
+
+def _port(of: str) -> Any:
+    return typer.Option(min=0, max=65535, help=f"Port of {of}.")
 
 
 @commands.command()
 def dev(
     data: Data = None,
-    http_port: _Port = 8025,
-    submission_port: _Port = 2587,
-    submissions_port: _Port = 2465,
-    dns_port: _Port = 2053,
-    inbox_port: _Port = 2525,
+    http_port: Annotated[int, _port("the page and the APIs")] = 8025,
+    submission_port: Annotated[int, _port("submission with STARTTLS")] = 2587,
+    submissions_port: Annotated[int, _port("submission in TLS")] = 2465,
+    dns_port: Annotated[int, _port("the DNS zone")] = 2053,
+    inbox_port: Annotated[int, _port("the inbox, which stands for all receiving servers")] = 2525,
     proxy_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Default: egress.http_proxy_port (3128).", show_default=False),
+        typer.Option(min=0, max=65535, help="Port of the HTTP(S) proxy.", show_default="egress.http_proxy_port, 3128"),
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings (TOML).", show_default=False)] = None,
 ) -> None:

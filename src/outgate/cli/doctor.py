@@ -9,6 +9,7 @@ Not here: the walk (`doctor.walk`), what is printed (`doctor.printing`), lint (`
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outgate.cli.calling import UNREACHABLE, WRONG_USE, Data, Json, fail, given, print_json
+from outgate.cli.calling import UNREACHABLE, WRONG_USE, Data, Json, columns, fail, given, one_of, print_json
 from outgate.connection import Api, NotReachable, default_data, read_dev_json
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from outgate.doctor.surroundings import Surroundings
 
 INTERRUPTED = 130
+_NARROWEST = 60
 _OUTGATE_S = 10.0
 """How long a step of asking the Outgate on this machine may take."""
 
@@ -44,11 +46,13 @@ class Form(StrEnum):
 def doctor(
     config: Annotated[
         str | None,
-        typer.Option("--config", metavar="FOLDER", help="Where the configuration is; here, if nothing is given."),
+        typer.Option("--config", metavar="FOLDER", help="Where the configuration is (default: osgiconfig, else here)."),
     ] = None,
     run_modes: Annotated[
         str | None,
-        typer.Option("--run-modes", metavar="A,B", help="Active run modes; those of service and environment."),
+        typer.Option(
+            "--run-modes", metavar="A,B", help="Active run modes (default: those of service and environment)."
+        ),
     ] = None,
     program: Annotated[str | None, typer.Option("--program", metavar="ID", help="Program id.")] = None,
     environment: Annotated[str | None, typer.Option("--environment", metavar="ID", help="Environment id.")] = None,
@@ -58,16 +62,25 @@ def doctor(
     ] = None,
     ca_file: Annotated[
         str | None,
-        typer.Option("--ca-file", metavar="FILE", help="Authorities to trust; SSL_CERT_FILE, else the system's."),
+        typer.Option(
+            "--ca-file", metavar="FILE", help="Authorities to trust (default: SSL_CERT_FILE, else the system's)."
+        ),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, max=120, help="Seconds to wait for one answer.")] = 10.0,
     lint: Annotated[
         list[Path] | None,
         typer.Option("--lint", metavar="FOLDER", help="Check files only, offline; may be given again."),
     ] = None,
-    more: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="More for --lint.")] = None,
+    more: Annotated[list[Path] | None, typer.Argument(metavar="FOLDER", help="More for --lint.")] = None,
     form: Annotated[
-        Form | None, typer.Option("--format", help="Of --lint: text, github, sarif or json.", show_default=False)
+        Form | None,
+        typer.Option(
+            "--format",
+            parser=one_of(Form),
+            metavar="FORM",
+            help="Of --lint: text, github, sarif or json.",
+            show_default=False,
+        ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Of --lint: warnings fail too.")] = False,
     data: Data = None,
@@ -75,8 +88,9 @@ def doctor(
 ) -> None:
     """Walk from the mail configuration to the recipient, and name the one thing to change.
 
-    Exit codes: 0 nothing is broken, 10 to 21 the first broken hop (file, placeholders, variables, forward, tunnel,
-    target DNS, TCP, TLS, EHLO, AUTH, sender, delivery), 2 wrong use, 3 not reachable."""
+    Exit codes: 0 nothing is broken, 1 --lint found an error, 2 wrong use, 3 not reachable, 130 interrupted; broken:
+
+    10 to 21 file, placeholders, variables, forward, tunnel, target DNS, TCP, TLS, EHLO, AUTH, sender, delivery."""
     walking = (config, run_modes, program, environment, send_to, ca_file)
     if lint:
         if any(each is not None for each in walking):
@@ -124,7 +138,8 @@ def _print(asked: Asked, report: Report, as_json: bool) -> None:
         kind = f" ({around.type})" if around.type else ""
         heading = f"{around.label}{kind}, service {around.service}"
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        print(printing.for_people(report, heading, colour=colour), end="")
+        width = min(max(columns() or printing.WIDTH, _NARROWEST), printing.WIDTH)
+        print(printing.for_people(report, heading, colour=colour, width=width), end="")
 
 
 def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
@@ -189,6 +204,7 @@ def _asked(
     from outgate.doctor.hops.reaching import Patience
     from outgate.doctor.surroundings import SERVICES
     from outgate.doctor.witnesses import Outgate
+    from outgate.mailer.values import ConfigError
 
     if service not in SERVICES:
         fail(f"--service {service!r} is not one of {', '.join(SERVICES)}", WRONG_USE)
@@ -202,6 +218,11 @@ def _asked(
             given(text, what)
     if send_to is not None and not _is_address(send_to):
         fail(f"--send-to {send_to!r} is not one address, such as ann@example.com", WRONG_USE)
+    trust = Trust(ca_file or os.environ.get("SSL_CERT_FILE", ""))
+    try:
+        trust.context(check_name=True)
+    except ConfigError as error:
+        fail(f"{'--ca-file' if ca_file else 'SSL_CERT_FILE'}: {error}", WRONG_USE)
     around, chosen, dev = _around(program, environment, service, data, tell)
     modes = [mode.strip() for mode in (run_modes or "").split(",") if mode.strip()]
     return Asked(
@@ -209,7 +230,7 @@ def _asked(
         run_modes=tuple(modes) if run_modes is not None else around.run_modes,
         around=around,
         outgate=Outgate(chosen.api if chosen else None, dev, around.program, around.environment),
-        trust=Trust(ca_file or os.environ.get("SSL_CERT_FILE", "")),
+        trust=trust,
         sandbox_ca=str(dev.dev.get("ca_file", "")) if dev else "",
         send_to=send_to or "",
         patience=Patience(timeout),
@@ -291,6 +312,7 @@ def _teller() -> Callable[[str], None]:
     def tell(said: str) -> None:
         from outgate.doctor.printing import clean
 
-        print(f"\r\x1b[K{clean(said)[:78]}", end="", file=sys.stderr, flush=True)
+        room = shutil.get_terminal_size().columns - 2  # a line that wraps cannot be wiped
+        print(f"\r\x1b[K{clean(said)[:room]}", end="", file=sys.stderr, flush=True)
 
     return tell

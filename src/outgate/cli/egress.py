@@ -154,7 +154,9 @@ def exceptions_list(data: Data = None, as_json: Json = False) -> None:
 
 @_exceptions.command("add")
 def exceptions_add(
-    entry: Annotated[str, typer.Argument(help="An address, a network, a name, or '*.domain' for names below it.")],
+    entry: Annotated[
+        str, typer.Argument(metavar="ENTRY", help="An address, a network, a name, or '*.domain' for names below it.")
+    ],
     environment: Annotated[
         str, typer.Option("--environment", metavar="ID", help="Only for this one.", show_default=False)
     ] = "",

@@ -18,10 +18,10 @@ from outgate.cloud_manager import NotReachable, Refused
 
 
 def test(
-    program: Annotated[str, typer.Argument(help="Program id.")],
+    program: Annotated[str, typer.Argument(metavar="PROGRAM", help="Program id.")],
     environment_id: Annotated[str, typer.Argument(metavar="ENVIRONMENT", help="Environment id.")],
-    host: Annotated[str, typer.Argument(help="A host name or an address.")],
-    port: Annotated[int, typer.Argument(min=1, max=65535, help="A port.")],
+    host: Annotated[str, typer.Argument(metavar="HOST", help="A host name or an address.")],
+    port: Annotated[int, typer.Argument(metavar="PORT", min=1, max=65535, help="A port.")],
     data: Data = None,
     as_json: Json = False,
 ) -> None:

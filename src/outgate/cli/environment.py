@@ -19,7 +19,7 @@ commands = typer.Typer(no_args_is_help=True, help="Environments and what runs in
 
 @commands.command("run")
 def run(
-    program: Annotated[str, typer.Argument(help="Program id.")],
+    program: Annotated[str, typer.Argument(metavar="PROGRAM", help="Program id.")],
     environment_id: Annotated[str, typer.Argument(metavar="ENVIRONMENT", help="Environment id.")],
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="What to run, behind a `--`.")],
     service: Annotated[str, typer.Option(help="author, publish or preview.")] = "author",

@@ -48,7 +48,7 @@ class Role(StrEnum):
 
 @commands.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="What it is for; names need not differ.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for; names need not differ.")],
     role: Annotated[
         list[Role] | None,
         typer.Option(help="A role; give it again for more.", show_default="reader", parser=one_of(Role)),
@@ -107,7 +107,11 @@ def listed(data: Data = None, as_json: Json = False) -> None:
 
 
 @commands.command("show")
-def show(key_id: Annotated[str, typer.Argument(metavar="ID")], data: Data = None, as_json: Json = False) -> None:
+def show(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `outgate key list` shows it.")],
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """Show an API key, without its text."""
     path = _path(key_id)
     api = reach(data)
@@ -123,7 +127,9 @@ def show(key_id: Annotated[str, typer.Argument(metavar="ID")], data: Data = None
 
 
 @commands.command("delete")
-def delete(key_id: Annotated[str, typer.Argument(metavar="ID")], data: Data = None) -> None:
+def delete(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `outgate key list` shows it.")], data: Data = None
+) -> None:
     """Delete an API key; its tokens and logins are void at once."""
     path = _path(key_id)
     api = reach(data)

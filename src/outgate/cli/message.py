@@ -12,13 +12,17 @@ from urllib.parse import urlencode
 
 import typer
 
-from outgate.cli.calling import Data, Json, call, clean, filters, given, print_json, reach
+from outgate.cli.calling import Data, Json, call, clean, columns, filters, given, print_json, reach, shortened
 
 commands = typer.Typer(no_args_is_help=True, help="Messages and what became of them.")
 
 
 @commands.command("show")
-def show(queue_id: str, data: Data = None, as_json: Json = False) -> None:
+def show(
+    queue_id: Annotated[str, typer.Argument(metavar="QUEUE_ID", help="As the reply to the message has it.")],
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """Show one message by its queue id: every hop, every attempt with its conversation."""
     wanted = given(queue_id, "the queue id")
     api = reach(data)
@@ -38,7 +42,7 @@ def listed(
     status: Annotated[
         str | None, typer.Option(help="Only messages with a recipient in this state.", show_default=False)
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many at most.")] = 20,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -49,8 +53,9 @@ def listed(
     if as_json:
         print_json(found)
         return
+    room = columns()
     for item in found["messages"]:
         states = ", ".join(f"{r['mailbox']} {r['status']}" for r in item["recipients"])
         line = f"{item['queue_id']}  {item['accepted_at']}  {item['header_from']}  {states}  {item['subject']}"
-        print(clean(line))
+        print(clean(line) if room is None else shortened(clean(line), room))
     print(f"{len(found['messages'])} of {found['total_count']}")

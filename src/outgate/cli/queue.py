@@ -113,7 +113,7 @@ def messages(
     site: Site = None,
     domain: Domain = None,
     instance: Instance = None,
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many at most.")] = 20,
     data: Data = None,
     as_json: Json = False,
 ) -> None:

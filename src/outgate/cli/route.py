@@ -50,7 +50,7 @@ def replace(
     file: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FILE|-]",
+            metavar="FILE|-",
             help='JSON: {"routes": [...]}, or the list alone, as `list --json` prints it; -: standard input.',
             show_default=False,
         ),

@@ -84,7 +84,12 @@ def html(
     config: Configuration,
     check: Annotated[
         HtmlCheck | None,
-        typer.Argument(parser=one_of(HtmlCheck), metavar="[off|warn|refuse]", show_default=False),
+        typer.Argument(
+            parser=one_of(HtmlCheck),
+            metavar="off|warn|refuse",
+            help="Without it the rule is shown.",
+            show_default=False,
+        ),
     ] = None,
     data: Data = None,
     as_json: Json = False,
@@ -97,7 +102,12 @@ def marketing(
     config: Configuration,
     counts: Annotated[
         Marketing | None,
-        typer.Argument(parser=one_of(Marketing), metavar="[yes|no|form]", show_default=False),
+        typer.Argument(
+            parser=one_of(Marketing),
+            metavar="yes|no|form",
+            help="form: as the authorisation form answers. Without it the rule is shown.",
+            show_default=False,
+        ),
     ] = None,
     data: Data = None,
     as_json: Json = False,
@@ -109,7 +119,9 @@ def marketing(
 def attachments(
     may: Annotated[
         Attachments | None,
-        typer.Argument(parser=one_of(Attachments), metavar="[allow|refuse]", show_default=False),
+        typer.Argument(
+            parser=one_of(Attachments), metavar="allow|refuse", help="Without it the rule is shown.", show_default=False
+        ),
     ] = None,
     data: Data = None,
     as_json: Json = False,

@@ -57,7 +57,10 @@ def cancel(config: Configuration, data: Data = None, as_json: Json = False) -> N
 @commands.command("ed25519")
 def ed25519(
     config: Configuration,
-    switch: Annotated[Switch, typer.Argument(parser=one_of(Switch), metavar="on|off", show_default=False)],
+    switch: Annotated[
+        Switch,
+        typer.Argument(parser=one_of(Switch), metavar="on|off", help="Whether such a key is used.", show_default=False),
+    ],
     data: Data = None,
     as_json: Json = False,
 ) -> None:

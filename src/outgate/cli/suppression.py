@@ -37,7 +37,7 @@ from outgate.connection import NotReachable, Refusal
 
 commands = typer.Typer(no_args_is_help=True, help="Addresses that mail is not sent to.")
 
-Address = Annotated[str, typer.Argument(help="A whole mailbox such as ann@example.com.")]
+Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="A whole mailbox such as ann@example.com.")]
 
 
 @commands.command("list")
@@ -81,8 +81,10 @@ def show(address: Address, data: Data = None, as_json: Json = False) -> None:
 
 @commands.command("add")
 def add(
-    address: Annotated[list[str], typer.Argument(help="Whole mailboxes; one or more.")],
-    reason: Annotated[str, typer.Option(help="One word: manual, unsubscribe, complaint, …")] = "manual",
+    address: Annotated[list[str], typer.Argument(metavar="ADDRESS", help="Whole mailboxes; one or more.")],
+    reason: Annotated[
+        str, typer.Option(help="One word: manual, unsubscribe, complaint, hard_bounce, or one of your own.")
+    ] = "manual",
     detail: Annotated[str, typer.Option(help="More about it.", show_default=False)] = "",
     expires: Annotated[
         str | None, typer.Option(help="90d, 2027-01-31 (to its end, UTC) or a time.", show_default="never")
@@ -115,7 +117,9 @@ def remove(address: Address, data: Data = None) -> None:
 
 @commands.command("import")
 def load(
-    file: Annotated[str, typer.Argument(help="A CSV file whose first line names the columns; - for standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A CSV file whose first line names the columns; - for standard input.")
+    ],
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -138,7 +142,8 @@ def load(
 
 @commands.command("export")
 def give(
-    file: Annotated[str, typer.Argument(help="Where to write; - for standard output.")] = "-", data: Data = None
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write; - for standard output.")] = "-",
+    data: Data = None,
 ) -> None:
     """Write all suppressed addresses as CSV, which `import` reads again."""
     given(file, "the file")

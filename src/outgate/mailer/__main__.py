@@ -2,7 +2,8 @@
 
 Standards: none.
 Promises: prints the server's reply and the queue id; exit 0 accepted, 1 refused by the server, 2 the
-configuration or the message is wrong, 3 no connection, or it broke; no stack trace, no secret.
+configuration or the message is wrong, 3 no connection, or it broke, 130 interrupted; no stack trace, no secret. Output
+that cannot be written changes none of these: who sees a failure sends again.
 Dangers: none of its own.
 Not here: everything that is done (`mailer.client`).
 """
@@ -10,33 +11,42 @@ Not here: everything that is done (`mailer.client`).
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import mimetypes
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from email.message import EmailMessage
 from pathlib import Path
+from typing import TextIO
 
 from outgate.mailer.client import MailService
 from outgate.mailer.sending.errors import MessageError, SendFailed
-from outgate.mailer.sending.result import SendResult
+from outgate.mailer.sending.result import SendRefused, SendResult
 from outgate.mailer.values import ConfigError
 
 ACCEPTED, REFUSED, WRONG, NO_CONNECTION = range(4)
+INTERRUPTED = 130
 _EXAMPLES = """\
 examples:
   python -m outgate.mailer send --config osgiconfig --run-modes author,dev --to you@customer.example --body "It works."
   python -m outgate.mailer send --config osgiconfig --to you@customer.example --attach report.pdf --body "As you asked."
   python -m outgate.mailer send --config osgiconfig --to you@customer.example --body Hello --debug
 
-exit status: 0 accepted, 1 refused by the server, 2 configuration or message wrong, 3 no connection, or it broke
+exit status: 0 accepted, 1 refused by the server, 2 configuration or message wrong, 3 no connection, or it broke,
+130 interrupted
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a sign that the terminal lacks is written as its number
     given = _parser().parse_args(arguments)
+    may_have_left = False
     try:
         message = _message(given)
         with MailService.load(
@@ -49,15 +59,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ) as service:
             if service.config.debug:
                 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+            may_have_left = True
             result = service.send(message)
     except (ConfigError, MessageError) as error:
         return _complain(error, WRONG)
     except SendFailed as error:
         return _complain(error, NO_CONNECTION)
     except KeyboardInterrupt:
-        return _complain("interrupted", NO_CONNECTION)
-    _show(result, as_json=given.json)
-    return ACCEPTED if result.accepted else REFUSED
+        return _complain("interrupted" + may_have_left * ": the mail may have arrived, or not", INTERRUPTED)
+    try:
+        _show(result, as_json=given.json)
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # who reads no further, as `head` does, need not be told
+            _say(f"the result cannot be written ({error.strerror}), the exit status has it")
+        _give_up(sys.stdout)
+    try:
+        result.raise_for_refusal()
+    except SendRefused as error:  # who it is that refuses, at which step, and what may help
+        return _complain(error, REFUSED)
+    return ACCEPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,7 +93,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = send.add_argument
-    add("--config", required=True, metavar="PATH", help="the cfg.json file, or a folder with config[.modes] folders")
+    add(
+        "--config",
+        required=True,
+        metavar="PATH",
+        help="a cfg.json file, a folder of config[.modes] folders, or a project",
+    )
     add("--run-modes", metavar="A,B", help="active run modes, for example author,dev (default: OUTGATE_RUN_MODES)")
     add("--to", required=True, action="append", metavar="ADDRESS", help="a recipient; may be given again")
     add("--cc", default=[], action="append", metavar="ADDRESS", help="a recipient of a copy; may be given again")
@@ -92,6 +119,8 @@ def _parser() -> argparse.ArgumentParser:
 def _message(given: argparse.Namespace) -> EmailMessage:
     message = EmailMessage()
     try:
+        for each in (given.sender or "", given.subject, *given.to, *given.cc, *given.bcc, *given.header):
+            each.encode()  # a field would name an encoding that there is none of
         if given.sender:
             message["From"] = given.sender
         for name in ("to", "cc", "bcc"):
@@ -105,14 +134,25 @@ def _message(given: argparse.Namespace) -> EmailMessage:
             if name.strip().lower().startswith(("content-", "mime-")):
                 raise MessageError(f"{name.strip()} follows from --body and --attach: --header cannot set it")
             message[name.strip()] = value.strip()
-        message.set_content(sys.stdin.read() if given.body is None else given.body)
+        message.set_content(_read() if given.body is None else given.body)
     except IndexError:  # the email package has met the end of a value where it expected more
         raise MessageError("the message cannot be made: a field or an address is not complete") from None
+    except UnicodeError:
+        raise MessageError("the message cannot be made: the text or an argument has octets that are no text") from None
     except ValueError as error:  # what it says about line ends in a field, and such
         raise MessageError(f"the message cannot be made: {error}") from None
     for name in given.attach:
         _attach(message, Path(name))
     return message
+
+
+def _read() -> str:
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]: it is closed
+        raise MessageError("there is no standard input to read the text from: give --body")
+    try:
+        return sys.stdin.read()
+    except OSError as error:
+        raise MessageError(f"the text cannot be read from standard input: {error.strerror}") from None
 
 
 def _attach(message: EmailMessage, path: Path) -> None:
@@ -137,7 +177,7 @@ def _show(result: SendResult, *, as_json: bool) -> None:
             "queue_id": result.queue_id,
             "recipients": {address: str(reply) for address, reply in result.recipients.items()},
         }
-        print(json.dumps(document, ensure_ascii=False))
+        print(json.dumps(document))
         return
     print(result.reply)
     if result.queue_id:
@@ -148,8 +188,21 @@ def _show(result: SendResult, *, as_json: bool) -> None:
 
 
 def _complain(error: object, status: int) -> int:
-    print(f"outgate.mailer: {error}", file=sys.stderr)
+    _say(error)
     return status
+
+
+def _say(error: object) -> None:
+    try:
+        print(f"outgate.mailer: {error}", file=sys.stderr, flush=True)
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def _give_up(stream: TextIO) -> None:
+    """Lose what is left to write: the interpreter would try it once more at its end, complain, and end with 120."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

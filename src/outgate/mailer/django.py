@@ -112,10 +112,14 @@ class MessageRefused(  # pyright: ignore[reportIncompatibleVariableOverride]
 class EmailBackend(BaseEmailBackend):
     """Sends Django's mail as the application's configuration says."""
 
-    def __init__(self, fail_silently: bool = False, **options: Any) -> None:
+    def __init__(self, fail_silently: bool = False, *, alias: str | None = None, **options: Any) -> None:
         """`options` stand in the place of those in OUTGATE_MAILER, and are what `MailService.load` takes; `timeouts`
-        and `limits` may be dictionaries. Raises `ImproperlyConfigured`, unless `fail_silently`."""
-        super().__init__(fail_silently=fail_silently)
+        and `limits` may be dictionaries. `alias` is the name in Django's MAILERS (from 6.1 on). Raises
+        `ImproperlyConfigured`, unless `fail_silently`."""
+        named: dict[str, Any] = {} if alias is None else {"alias": alias}
+        super().__init__(**named)
+        self.fail_silently = fail_silently  # Django's own class forgets it in 2028
+        options.pop("_ignore_unknown_kwargs", None)
         self._service: MailService | None = None
         self._opened = False
         try:

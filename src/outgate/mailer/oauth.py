@@ -38,6 +38,7 @@ from outgate.mailer.folders import ConfigFile, Configurations
 from outgate.mailer.form_post import PROXY_SHARE, Answer, NotAnswered, checked, is_loopback, post
 from outgate.mailer.interpolate import Source
 from outgate.mailer.values import ConfigError
+from outgate.smtp.connecting import unfit
 from outgate.smtp.masks import Masks
 
 PID = "com.day.cq.mailer.oauth.impl.OAuthConfigurationProviderImpl"
@@ -401,8 +402,8 @@ def _context(cafile: str | Path | None) -> ssl.SSLContext:
     if cafile:
         try:
             context.load_verify_locations(cafile)
-        except (OSError, ssl.SSLError):
-            raise ConfigError(f"{cafile} is not a file of CA certificates (PEM)") from None
+        except OSError as error:
+            raise ConfigError(unfit(cafile, error)) from None
     return context
 
 

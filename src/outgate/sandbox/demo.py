@@ -301,7 +301,11 @@ def main(*, keep: Path | None = None) -> int:
     """Run the demonstration; return the exit code. With `keep` its data stays in that directory."""
     with tempfile.TemporaryDirectory(prefix="outgate-demo-") as temporary:
         data = keep or Path(temporary)
-        data.mkdir(parents=True, exist_ok=True)
+        try:
+            data.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            print(f"outgate: {data} cannot be used: {error.strerror}; choose another with --keep DIR", file=sys.stderr)
+            return 2
         demo = Demo(data, example_config())
         try:
             demo.run()

@@ -9,6 +9,7 @@ Not here: the shells (`smtp.asyncio.client`, `smtp.sync.client`), what a login s
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -18,6 +19,8 @@ from outgate.smtp.reply import Reply
 from outgate.smtp.transaction import Step
 
 TlsMode = Literal["none", "opportunistic", "required", "implicit"]
+
+_WHERE = re.compile(r"^\[[^\]]*\] | \(_ssl\.c:\d+\)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +105,19 @@ def certificate_names(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
 
 
 def why(error: BaseException) -> str:
-    """Say what an operating system's or TLS's error was, in its own words."""
+    """Say what an operating system's or TLS's error was, in its own words (without the places in OpenSSL)."""
     refused: str = getattr(error, "verify_message", "")  # `ssl.SSLCertVerificationError` alone has one
     if refused:
-        return f"the certificate was not accepted: {refused}"
+        return f"the certificate was not accepted: {refused.removesuffix('.')}"
     if type(error).__module__ == "builtins" and isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)  # event loops put their own words into `strerror`
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return _WHERE.sub("", error.strerror) or error.strerror
     return str(error) or type(error).__name__
+
+
+def unfit(file: object, error: OSError) -> str:
+    """Say why a file of authorities could not be loaded (`ssl`'s own words name neither file nor purpose)."""
+    if type(error).__module__ == "builtins":
+        return f"{file} cannot be read: {why(error)}"
+    return f"{file} is not a file of CA certificates (PEM)"

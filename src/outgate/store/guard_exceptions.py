@@ -85,10 +85,12 @@ class GuardExceptionQueries:
 def spelt(entry: str) -> str:
     """Return an entry in its one spelling: `10.1.2.3/16` is `10.1.0.0/16`, names are lower case.
 
-    Raises `ValueError` if the guard cannot read it."""
+    Raises `ValueError` if the guard cannot read it, or it is an address with a slip: as a name nobody has it."""
     text = entry.strip().lower().rstrip(".")
     guard.compile_exceptions((text,))
     try:
         return str(addresses.network(text))
     except ValueError:
+        if text.rpartition(".")[2].isdigit():
+            raise ValueError(f"{entry!r} is not an address: write 10.1.2.3, 10.1.2.0/24 or a name") from None
         return text

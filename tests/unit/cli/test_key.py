@@ -143,3 +143,8 @@ def test_nobody_is_there(tmp_path: Path) -> None:
 def test_the_api_is_not_there(outgate: Outgate, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "base", "http://127.0.0.1:1")
     failed(outgate("key", "list"), 3, "does not answer", "outgate dev")
+
+
+def test_the_dev_json_of_another(outgate: Outgate, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "token", lambda *_: "a.b.c")
+    failed(outgate("key", "list"), 1, "not one of ours: another `outgate dev` than that of dev.json answers", "--data")

@@ -87,11 +87,17 @@ def test_without_any_output(process: Process) -> None:
     assert broken(**closed(1, 2)).returncode == 1
 
 
-@pytest.mark.parametrize(("module", "extra"), [("dns.resolver", "doctor"), ("pydantic_settings", "sandbox")])
-def test_what_is_not_installed_is_told_with_the_extra_that_brings_it(module: str, extra: str) -> None:
-    program = BROKEN.replace(
-        "    raise ", f"    import sys; sys.modules[{module!r}] = None; import {module}\n    raise "
-    )
+@pytest.mark.parametrize(
+    ("verb", "module", "extra"),
+    [
+        ("doctor", "dns.resolver", "doctor"),
+        ("dev", "pydantic_settings", "sandbox"),
+        ("egress", "dns.resolver", "egress"),
+    ],
+)
+def test_what_is_not_installed_is_told_with_the_extra_that_brings_it(verb: str, module: str, extra: str) -> None:
+    lacking = f"    import sys; sys.argv[1] = {verb!r}; sys.modules[{module!r}] = None; import {module}\n    raise "
+    program = BROKEN.replace("    raise ", lacking)
     command = [sys.executable, "-c", program, "broken"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
     name = module.partition(".")[0]

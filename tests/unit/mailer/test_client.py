@@ -616,7 +616,7 @@ class TestFailures:
     async def fails_at_tls(self, there: Place, twin: Twin) -> None:
         with pytest.raises(SendFailed, match="ostname mismatch") as caught:
             await twin.send(there.service(twin))
-        assert caught.value.stage == "tls"
+        assert caught.value.stage == "tls" and ".." not in str(caught.value)
 
     async def test_a_bad_ca_file(self, tmp_path, twin: Twin) -> None:
         async with place(tmp_path) as there:

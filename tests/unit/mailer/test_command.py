@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import shlex
 import sys
 
+import pytest
+
+from outgate.mailer.__main__ import main
 from outgate.mailer.config import PID
 from support.mail_service import PASSWORD, Place, place
 
 
 class TestCommand:
-    async def run(self, there: Place, *arguments: str, stdin: str = "", cwd: str | None = None) -> tuple[int, str, str]:
+    async def run(
+        self,
+        there: Place,
+        *arguments: str,
+        stdin: str = "",
+        cwd: str | None = None,
+        stdout: int = asyncio.subprocess.PIPE,
+    ) -> tuple[int, str, str]:
         there.service()  # writes the file
         (there.folder / "secrets").mkdir(exist_ok=True)
         (there.folder / "secrets" / "EMAIL_PASSWORD").write_text(PASSWORD + "\n")
@@ -26,13 +37,14 @@ class TestCommand:
         }
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "outgate.mailer", "send", *arguments,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=env, cwd=cwd,
+            stdin=asyncio.subprocess.PIPE, stdout=stdout, stderr=asyncio.subprocess.PIPE, env=env, cwd=cwd,
         )  # fmt: skip
         out, err = await process.communicate(stdin.encode())
         text = err.decode()
-        assert "Traceback" not in text and PASSWORD not in text + out.decode()
+        told = (out or b"").decode()
+        assert "Traceback" not in text and PASSWORD not in text + told
         assert process.returncode is not None
-        return process.returncode, out.decode(), text
+        return process.returncode, told, text
 
     async def test_accepted(self, tmp_path) -> None:
         async with place(tmp_path) as there:
@@ -61,10 +73,11 @@ class TestCommand:
 
     async def test_refused(self, tmp_path) -> None:
         async with place(tmp_path, answers={"dot": b"554 5.7.1 no attachments\r\n"}) as there:
-            status, out, _ = await self.run(
+            status, out, err = await self.run(
                 there, "--config", str(tmp_path / "mail.cfg.json"), "--to", "a@x.test", "--body", "b"
             )
             assert (status, out) == (1, "554 5.7.1 no attachments\n")
+            assert err.startswith("outgate.mailer: smtp.mymail.com:465 via 127.0.0.1:") and "refused: 554 5.7.1" in err
 
     async def test_wrong_configuration(self, tmp_path) -> None:
         async with place(tmp_path) as there:
@@ -74,28 +87,18 @@ class TestCommand:
             )
             assert status == 2 and "bad.cfg.json: line 2, column 16: expected a value" in err
 
-    async def test_wrong_message(self, tmp_path) -> None:
-        odd = tmp_path / os.fsdecode(b"price-\xff.txt")
-        odd.write_text("a name that is no text")
-        async with place(tmp_path) as there:
-            for arguments in (
-                ["--to", "nobody"],
-                ["--to", "a@x.test", "--attach", "/nowhere"],
-                ["--to", "a@x.test", "--subject", "a\nb"],
-                ["--to", "a@x.test", "--header", "no colon"],
-                ["--to", "a@x.test", "--header", "To: b@x.test"],
-                ["--to", "a@x.test", "--header", "X: a\nBcc: b@x.test"],
-                ["--to", "a@x.test", "--header", "Content-Type: multipart/mixed"],
-                ["--to", "a@x.test", "--header", "content-type: text/html"],
-                ["--to", "a@x.test", "--header", "MIME-Version: 1.0"],
-                ["--to", "a@x.test", "--header", "Message-ID: <"],
-                ["--to", "a@x.test", "--from", "Junk <"],
-                ["--to", "a@x.test", "--attach", str(odd)],
-            ):
-                status, _, err = await self.run(
-                    there, "--config", str(tmp_path / "mail.cfg.json"), "--body", "b", *arguments
-                )
-                assert status == 2 and err.startswith("outgate.mailer: ") and "index" not in err
+    async def test_output_that_cannot_be_written(self, tmp_path) -> None:
+        """What was accepted is not sent again because its queue id has nowhere to go."""
+        async with place(tmp_path, answers={"dot": "250 2.0.0 gr\u00fcn\r\n".encode()}) as there:
+            mail = ("--config", str(tmp_path / "mail.cfg.json"), "--to", "a@x.test")
+            there.env["PYTHONIOENCODING"] = "ascii"
+            assert await self.run(there, *mail, "--body", "b") == (0, "250 2.0.0 gr\\xfcn\n", "")
+            with open("/dev/full", "w") as full:
+                status, _, err = await self.run(there, *mail, "--body", "b", stdout=full.fileno())
+            assert (status, err) == (
+                0, "outgate.mailer: the result cannot be written (No space left on device), the exit status has it\n"
+            )  # fmt: skip
+            assert len(there.peer.messages) == 2
 
     async def test_the_examples_in_the_help_are_commands(self, tmp_path) -> None:
         async with place(tmp_path) as there:
@@ -131,3 +134,43 @@ class TestCommand:
             there, "--config", str(tmp_path / "mail.cfg.json"), "--to", "a@x.test", "--body", "b"
         )
         assert status == 3 and "smtp.mymail.com:465 via 127.0.0.1" in err
+
+
+TEXT = ["--to", "a@x.test", "--body", "b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "said"),
+    [
+        (["--to", "nobody", "--body", "b"], None, "an address in To is not valid"),
+        ([*TEXT, "--attach", "/nowhere"], None, "/nowhere cannot be read: No such file or directory"),
+        ([*TEXT, "--attach", "{folder}/price-\udcff.txt"], None, "give the file another"),
+        ([*TEXT, "--subject", "a\nb"], None, "linefeed"),
+        ([*TEXT, "--header", "no colon"], None, 'expected --header "Name: value"'),
+        ([*TEXT, "--header", "To: b@x.test"], None, "at most 1 To"),
+        ([*TEXT, "--header", "X: a\nBcc: b@x.test"], None, "linefeed"),
+        ([*TEXT, "--header", "Content-Type: multipart/mixed"], None, "--header cannot set it"),
+        ([*TEXT, "--header", "content-type: text/html"], None, "--header cannot set it"),
+        ([*TEXT, "--header", "MIME-Version: 1.0"], None, "--header cannot set it"),
+        ([*TEXT, "--header", "Message-ID: <"], None, "is not complete"),
+        ([*TEXT, "--from", "Junk <"], None, "is not complete"),
+        (["--to", "a@x.test"], None, "give --body"),
+        (["--to", "a@x.test"], b"price: \x80 5", "octets that are no text"),
+        ([*TEXT, "--subject", "gr\udcfcn"], None, "octets that are no text"),
+        ([*TEXT, "--cafile", "/nowhere"], None, "/nowhere cannot be read: No such file or directory"),
+        ([*TEXT, "--cafile", "{folder}"], None, " cannot be read: Is a directory"),
+    ],
+)
+def test_what_is_wrong_is_a_line(tmp_path, monkeypatch, capsys, arguments, stdin: bytes | None, said: str) -> None:
+    """Before a server is asked: there is none."""
+    (tmp_path / "mail.cfg.json").write_text(
+        '{"smtp.host": "127.0.0.1", "smtp.port": "25", "smtp.ssl": true, "from.address": "me@x.test"}'
+    )
+    (tmp_path / os.fsdecode(b"price-\xff.txt")).write_text("a name that is no text")
+    given = [each.format(folder=tmp_path) for each in arguments]
+    read = None if stdin is None else io.TextIOWrapper(io.BytesIO(stdin), "utf-8", "surrogateescape")
+    monkeypatch.setattr(sys, "stdin", read)
+    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # as a process has it
+    assert main(["send", "--config", str(tmp_path / "mail.cfg.json"), *given]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("outgate.mailer: ") and said in err and err.count("\n") == 1 and "index" not in err

@@ -137,6 +137,11 @@ class TestApi:
         assert EmailMessage("s", "3", to=["a@x.test"], connection=connection).send() == 1
         assert server.peer.connections == 1
 
+    def test_one_of_django_6_1s_mailers(self, server: MailServer) -> None:
+        """As MAILERS make it: with its alias, and with the names of what is not an option of theirs."""
+        made = backend.EmailBackend(alias="orders", _ignore_unknown_kwargs={"fail_silently"}, fail_silently=True)
+        assert made.fail_silently and made.send_messages([EmailMessage("s", "x", to=["a@x.test"])]) == 1
+
 
 class TestMessages:
     def test_everything_at_once(self, server: MailServer) -> None:

@@ -97,6 +97,15 @@ class TestWhatIsNone:
         assert SecretFiles(tmp_path).get("T") is None
         assert SecretFiles(tmp_path).reason("T") == f"its file in {tmp_path} is longer than 1 MiB"
 
+    def test_a_directory_that_may_not_be_looked_into(self, tmp_path, monkeypatch) -> None:
+        def refuse(*_: object) -> os.stat_result:
+            raise PermissionError(13, "Permission denied")
+
+        secrets = SecretFiles(tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "stat", refuse)  # root may look into everything
+            assert secrets.reason("S") == f"{tmp_path} may not be looked into: Permission denied"
+
     def test_a_file_that_cannot_be_opened(self, tmp_path, monkeypatch) -> None:
         put(tmp_path, "S")
 

@@ -375,7 +375,7 @@ class TestHostileServers:
         with TokenServer() as clear:
             address = clear.url.replace("http:", "https:")
             error = refused(Tokens(config(clear, token_url=address), cafile=cafile, env={}, seconds=5))
-            assert ": TLS: " in str(error) and clear.forms == []
+            assert ": TLS: " in str(error) and "_ssl" not in str(error) and clear.forms == []
 
     def test_silence_in_the_handshake(self, cafile: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent, TokenServer() as server:

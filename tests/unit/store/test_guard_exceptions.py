@@ -52,6 +52,9 @@ def test_what_cannot_be_an_exception_changes_nothing(place: World, monkeypatch: 
     for entry in ("", "a b", "10.0.0.0/33", "http://x", "*.", "exämple"):
         with pytest.raises(ValueError, match="is not a network, a name or"):
             store.add(entry, environment_id="", note="", actor="ann")
+    for entry in ("300.1.1.1", "10.1.2", "*.1"):
+        with pytest.raises(ValueError, match="is not an address"):
+            store.add(entry, environment_id="", note="", actor="ann")
     with pytest.raises(Conflict, match=r"\*\.corp\.example is let through for environment 10 already"):
         store.add("*.CORP.example", environment_id="10", note="", actor="ann")
     with pytest.raises(LookupError):

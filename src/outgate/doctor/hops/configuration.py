@@ -43,6 +43,8 @@ def file(facts: Facts) -> Iterator[Finding]:
         facts.configurations = found = open_configurations(asked.where, PID)
     except ConfigError as error:
         remedy = "name the folder with the config folders, or the file, with --config"
+        if "Permission denied" in error.text:
+            remedy = "let this user read it, or name another with --config"
         yield _of_error(Hop.FILE, "no-file", error, remedy, f"find . -name {shlex.quote(FILE_NAME)}")
         return
     try:
@@ -272,10 +274,11 @@ def _not_in_force(facts: Facts, name: str, lookup: Lookup, found: Variable) -> F
 def _overview(facts: Facts) -> Finding:
     """Say which variables are read, and that no more is wrong with them."""
     told = list[str]()
+    read = [each for _, each in _read(facts)]
     for source, what in (("env", ""), ("secret", "secrets: ")):
-        names = [each.written for _, each in _read(facts) if each.source == source]
+        names = [each.written for each in read if each.source == source and not each.defaulted]
         told += [f"{what}{', '.join(names)}"] if names else []
-    return facts.seen(Hop.VARIABLES, State.OK, "; ".join(told) or "none are read")
+    return facts.seen(Hop.VARIABLES, State.OK, "; ".join(told) or ("none is set" if read else "none is read"))
 
 
 def _blind(facts: Facts) -> frozenset[str]:

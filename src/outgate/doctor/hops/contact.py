@@ -17,7 +17,7 @@ from outgate.doctor.hops.looking import begins_tls
 from outgate.doctor.hops.reaching import Contact, Patience, hears, own_name, reach
 from outgate.mailer.values import ConfigError
 from outgate.smtp.client import ClientMachine
-from outgate.smtp.connecting import ConnectFailed, TlsMode
+from outgate.smtp.connecting import ConnectFailed, TlsMode, unfit
 from outgate.smtp.sync.client import Connection
 
 _ENDED = ("the peer closed the connection", "the connection was lost")
@@ -33,8 +33,8 @@ class Trust:
         """Return what checks the chain, and the name if that is known. Raises `ConfigError`."""
         try:
             context = ssl.create_default_context(cafile=self.file or None)
-        except (OSError, ssl.SSLError):
-            raise ConfigError(f"{self.file} is not a file of CA certificates (PEM)") from None
+        except OSError as error:
+            raise ConfigError(unfit(self.file, error)) from None
         context.check_hostname = check_name
         return context
 

@@ -53,16 +53,21 @@ class SecretFiles:
             return None, "no directory with secrets is given"
         if ".." in key:
             return None, "a secret's name may not have .. in it"
+        closed = ""
         for directory in self.directories:
             # A name that begins with / lies in the directory all the same.
             place = f"{directory}/{key}"
             try:
                 status = os.stat(place)
-            except (OSError, ValueError):  # ValueError: a NUL, or a character that no file name has
+            except (OSError, ValueError) as error:  # ValueError: a NUL, or a character that no file name has
+                if isinstance(error, PermissionError):
+                    closed = f"{directory} may not be looked into: {error.strerror}"
                 continue
             if not stat.S_ISREG(status.st_mode):
                 return None, f"what {directory} has of that name is no regular file"
             return _contents(place, directory)
+        if closed:
+            return None, closed
         missing = self.missing
         if missing:
             return (

@@ -166,13 +166,14 @@ class Service:
         import ssl
 
         from outgate.mailer.values import ConfigError
+        from outgate.smtp.connecting import unfit
 
         context = self._contexts.get(check_name)
         if context is None:
             try:
                 context = ssl.create_default_context(cafile=self._cafile or None)
-            except (OSError, ssl.SSLError):
-                raise ConfigError(f"{self._cafile} is not a file of CA certificates (PEM)") from None
+            except OSError as error:
+                raise ConfigError(unfit(self._cafile, error)) from None
             context.check_hostname = check_name
             self._contexts[check_name] = context
         return context
