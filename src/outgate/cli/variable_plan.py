@@ -3,7 +3,8 @@
 Standards: the vendor's OpenAPI on Variable (name 2 to 100 characters, value up to 2048, a secret's below 500, 200 for
     an environment, a type never changes); its client's bodies: a deletion has the current type and an empty value.
 Promises: pure; all that the server would refuse is found before anything is sent; no text has a value in it.
-Not here: where wishes come from (`variable_arguments`, `variable_documents`), asking (`cloud_manager`).
+Not here: which names are those of secrets (`base.secret_names`), where wishes come from (`variable_arguments`,
+    `variable_documents`), asking (`cloud_manager`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from outgate.base.secret_names import named_secret
+
 STRING, SECRET = "string", "secretString"
 SERVICES = ("author", "publish", "preview")
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z_0-9]*")
@@ -21,10 +24,6 @@ _VARIABLES_LIMIT = 200
 _IGNORED = ("INTERNAL_", "ADOBE_", "CONST_")
 _TUNNEL = "AEM_PROXY_HOST"
 _MASK = "****"
-_SECRET_NAMES = re.compile(
-    r"(.*_)?(.*PASSW(OR)?DS?|PASS|PASSPHRASE|PWD|SECRETS?|TOKENS?|CREDENTIALS?|"
-    r"(API|PRIVATE|SIGNING|ACCESS|CLIENT)_?KEYS?)(_.*)?"
-)
 _PUBLIC_ENDS = re.compile(r"(.*_)?(USER(_?NAME)?|HOST(_?NAME)?|PORT|FROM|SENDER)")
 
 
@@ -164,11 +163,10 @@ def _reserved(wish: Wish) -> str:
 
 def _unwise(wish: Wish, kind: str) -> str:
     """Return why it should rather be of the other type, "" if it is well as it is."""
-    words = wish.name.upper()
-    if kind == STRING and _SECRET_NAMES.fullmatch(words):
+    if kind == STRING and named_secret(wish.name):
         remedy = f"set it with --{_option('secret', wish.service)}"
         return f"{wish.shown} looks like a secret, and who lists variables reads a plain one: {remedy}"
-    if kind == SECRET and _PUBLIC_ENDS.fullmatch(words):
+    if kind == SECRET and _PUBLIC_ENDS.fullmatch(wish.name.upper()):
         return f"{wish.shown} is a secret: $[env:{wish.name}] does not see it, only $[secret:{wish.name}] does"
     if kind == SECRET and wish.value != wish.value.strip():
         return f"{wish.shown} begins or ends with white space, which applications do not get"

@@ -55,7 +55,7 @@ def _one(finding: Finding, excerpt: Excerpt | None, root: str | PurePath) -> str
 
 
 def _verb(finding: Finding) -> str:
-    return "run" if finding.change.startswith(("git ", "outgate ", "mkdir ")) else "write"
+    return "run" if finding.change.startswith(("mv ", "outgate ", "mkdir ")) else "write"
 
 
 def _sum(findings: Sequence[Finding], files: int | None) -> str:

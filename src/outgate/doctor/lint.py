@@ -26,6 +26,7 @@ from outgate.mailer.osgi import OsgiError, Property
 from outgate.mailer.values import ConfigError
 
 _IN_DEBUG = "debug-in-production"
+_OF_THE_TUNNEL = frozenset({"host-not-tunnel", "host-default", "host-variable"})
 _NAMED = (SUFFIX, ".zip", ".jar")
 _NOTHING_KNOWN = Known()
 
@@ -83,7 +84,9 @@ def of(configurations: Configurations, known: Known = _NOTHING_KNOWN, *, alone: 
         meant = replace(file, pid=tree_traps.meant_pid(file.pid) or file.pid)
         if meant.pid in (MAIL, OAUTH):
             looks[file.where] = Look(meant, properties, known)
-        found += traps.of(meant, properties, known)
+        told = traps.of(meant, properties, known)
+        at_home = not alone and tree_traps.only_local(file)
+        found += [each for each in told if not (at_home and each.rule in _OF_THE_TUNNEL)]
     tree = Tree(files, configurations.old, configurations.oddities, looks)
     if alone:
         found += tree_traps.wrong_pids(tree)

@@ -12,10 +12,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from outgate.base.secret_names import like_a_secret
 from outgate.doctor.report import Finding
 from outgate.doctor.traps.names import TUNNEL_VARIABLE
 from outgate.doctor.traps.rules import RULES, STATES
-from outgate.doctor.traps.source import Source, like_a_secret, named_secret
+from outgate.doctor.traps.source import Source
 from outgate.mailer.config import Forward, Forwards
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.interpolate import explain
@@ -160,7 +161,7 @@ class Look:
 
     def renamed(self, at: Property, name: str) -> str:
         """Return the line with another name; "" if its value must not be shown."""
-        if like_a_secret(at.name) or named_secret(name):
+        if like_a_secret(at.name) or like_a_secret(name):
             return ""
         value = list(at.value.value) if isinstance(at.value.value, tuple) else at.value.value
         return self.line_of(at, name, value)
@@ -172,6 +173,6 @@ class Look:
     def replaced(self, at: Property, part: str, by: str) -> str:
         """Return the line with a piece of a text value replaced; "" if the value must not be shown."""
         value = at.value.value
-        if not isinstance(value, str) or (named_secret(at.name) and value != part):
+        if not isinstance(value, str) or (like_a_secret(at.name) and value != part):
             return ""
         return self.line(at, value.replace(part, by, 1))
