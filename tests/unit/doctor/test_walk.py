@@ -155,6 +155,24 @@ def test_without_a_tunnel_nothing_is_said_of_forwards(tmp_path: Path, authority:
         assert "smtp.port" in broken.remedy and "forward" not in broken.remedy
 
 
+def test_what_is_set_counts_and_not_the_default_that_it_replaces(tmp_path: Path, authority: Authority) -> None:
+    vendor = Vendor(9)
+    for name, value in (("PORT", "30465"), ("SSL", "true"), ("SENDER", "a@shop.test"), ("PASSWORD", "")):
+        kind = "string" if value else "secretString"
+        vendor.variables.append({"name": f"MAIL_{name}", "type": kind, "value": value, "status": "ready"})
+    written = {
+        "smtp.port": "$[env:MAIL_PORT;default=465]",
+        "smtp.ssl": "$[env:MAIL_SSL;default=off]",
+        "from.address": "$[env:MAIL_SENDER;default=nobody]",
+        "smtp.password": "$[secret:MAIL_PASSWORD;default=]",
+    }
+    report = walked(tmp_path, authority, vendor, **written)
+    assert {each.rule for each in report.findings} <= {"", "domain-missing"}
+    vendor.variables[2]["value"] = "465"
+    broken = walked(tmp_path, authority, vendor, **written).broken
+    assert broken is not None and (broken.hop, broken.rule) == (Hop.FORWARD, "port-real")
+
+
 @pytest.mark.parametrize(
     ("written", "have", "line"),
     [

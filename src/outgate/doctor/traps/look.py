@@ -32,17 +32,23 @@ _FLAGS = {"true": True, "false": False, "": False}
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of the environment: its variables' types ("string" or "secretString") by name, and its forwards.
+    """What is known of the environment: its variables' types ("string" or "secretString") by name, its forwards, and
+    what its plain variables hold.
 
-    None: not known, as in a build; rules that need it use what the file itself tells."""
+    None: not known, as in a build; rules that need it use what the file itself tells, with the defaults there."""
 
     variables: Mapping[str, str] | None = None
     forwards: Forwards | None = None
+    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+    def has(self, source: str, name: str) -> bool:
+        """Say whether a placeholder of this source finds a value, so that its default is not used."""
+        return name in self.env if source == "env" else (self.variables or {}).get(name) == "secretString"
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a property comes to when no variable is set. `text` is None if that depends on the environment."""
+    """What a property comes to, as far as the environment is known. `text` is None if that depends on it."""
 
     written: Property
     text: str | None = field(repr=False)
@@ -71,10 +77,16 @@ class Look:
         return self._source
 
     def setting(self, name: str) -> Setting | None:
-        """Return what a property comes to with the defaults of its placeholders, None if it is not there."""
+        """Return what a property comes to with the variables that are known, else the defaults of its placeholders;
+        None if it is not there."""
         if name not in self._settings:
-            self._settings[name] = self._settled(name)
+            self._settings[name] = self._settled(name, self.known)
         return self._settings[name]
+
+    def by_default(self, name: str) -> str | None:
+        """Return what a property comes to where no variable is set, None if it depends on one or is not there."""
+        setting = self._settled(name, Known())
+        return setting.text if setting else None
 
     def text(self, name: str) -> str:
         """Return what a property comes to, "" if it is not there, or not known."""
@@ -88,7 +100,7 @@ class Look:
             return False
         return None if setting.text is None else _FLAGS.get(setting.text.strip().lower())
 
-    def _settled(self, name: str) -> Setting | None:
+    def _settled(self, name: str, known: Known) -> Setting | None:
         written = self.properties.get(name)
         if written is None:
             return None
@@ -98,11 +110,13 @@ class Look:
         if not (isinstance(value.value, str) and "$[" in value.value):
             return Setting(written, value.text, True)
         try:
-            explained = explain(value, env={}, secrets={}, conf=self._raw)
+            explained = explain(value, env=known.env, secrets={}, conf=self._raw)
         except ConfigError:
             return Setting(written, None, False)
-        known = not any(not (each.found or each.defaulted) for each in explained.lookups)
-        return Setting(written, explained.value.text if known else None, False)
+        certain = all(
+            each.found or (each.defaulted and not known.has(each.source, each.written)) for each in explained.lookups
+        )
+        return Setting(written, explained.value.text if certain else None, False)
 
     # -- the way through the tunnel -------------------------------------------------------------------------
 

@@ -81,9 +81,10 @@ def host(look: Look) -> Iterator[Finding]:
         if f"env:{TUNNEL_VARIABLE}" not in value:
             said = f"smtp.host is not read from {TUNNEL_VARIABLE}"
             yield look.find("host-variable", said, at=at, change=change)
-        if setting.text is None and f"$[env:{TUNNEL_VARIABLE}]" in value:
+        elsewhere = look.by_default("smtp.host")
+        if elsewhere is None and f"$[env:{TUNNEL_VARIABLE}]" in value:
             yield look.find("host-no-default", f"{TUNNEL_VARIABLE} has no default", at=at, change=change)
-        if setting.text is not None and not look.is_tunnel(setting.text) and setting.text.strip() == setting.text:
+        if elsewhere is not None and not look.is_tunnel(elsewhere) and elsewhere.strip() == elsewhere:
             yield look.find("host-default", f"smtp.host has another default than {TUNNEL}", at=at, change=change)
 
 

@@ -158,7 +158,7 @@ def types(look: Look, at: Property, text: str, each: Written) -> Iterator[Findin
         )
         return
     default = each.last("default")
-    if default is None or "$[" in default:
+    if default is None or "$[" in default or look.known.has(each.source, each.name):
         return
     scalar = given.removesuffix("[]")
     delimiter = each.last("delimiter") if given.endswith("[]") else None
