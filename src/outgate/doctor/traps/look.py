@@ -26,6 +26,7 @@ from outgate.mailer.values import ConfigError, Value
 
 MAIL_PORTS = (465, 587, 25, 2525)
 _LONG = 2000  # signs of a value
+_CONF = re.compile(r"\$\[conf:([\w.\-]{1,200})")
 TUNNEL_PORTS = range(30000, 31001)
 _FLAGS = {"true": True, "false": False, "": False}
 
@@ -66,6 +67,9 @@ class Look:
         self._raw: dict[str, Value] = {name.lower(): each.value for name, each in properties.items()}
         self._raw |= {name: each.value for name, each in properties.items()}
         self._raw.setdefault("service.pid", Value("String", file.pid))
+        texts = (each.value.value for each in properties.values())
+        self.conf = {name.lower() for text in texts if isinstance(text, str) for name in _CONF.findall(text)}
+        """Names, in lower case, of properties that others read by `$[conf:…]`."""
         self._source: Source | None = None
         self._settings: dict[str, Setting | None] = {}
 

@@ -346,7 +346,7 @@ def unknown_names(look: Look, known: tuple[str, ...], invented: dict[str, str]) 
     """Give the properties that are none of `known`."""
     lower = {name.lower(): name for name in known}
     for each in look.properties.values():
-        if each.name in known or _FRAMEWORKS.match(each.name) or "$[" in each.name:
+        if each.name in known or _FRAMEWORKS.match(each.name) or "$[" in each.name or each.name.lower() in look.conf:
             continue
         plain = re.sub(r"[^a-z]", "", each.name.lower())
         meant = lower.get(each.name.lower()) or invented.get(each.name.lower(), "")
