@@ -20,6 +20,8 @@ from outgate.doctor.surroundings import entries, text
 
 _WRONG_SHAPE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 _PAGES = 100
+LET_THROUGH = "the audit says that it was let through"
+"""Then the target was reached: the egress decides once it has connected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class Outgate:
         for line in entries(found.get("lines")):
             if line.get("event") == "decision":
                 kind = text(line, "refusal")
-                return Denial(kind, text(line, "reason")) if kind else "the audit says that it was let through"
+                return Denial(kind, text(line, "reason")) if kind else LET_THROUGH
         return "the audit of the egress has no line of this connection"
 
     def notice(self, client: str) -> str:
