@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from outgate.doctor.surroundings import Surroundings
 
 INTERRUPTED = 130
-_OUTGATE_S = 10.0
-"""How long a step of asking the Outgate on this machine may take."""
+_API_S = 2.0
+"""How long an API may take at least: it may have to ask others."""
 
 
 class Form(StrEnum):
@@ -202,7 +202,7 @@ def _asked(
             given(text, what)
     if send_to is not None and not _is_address(send_to):
         fail(f"--send-to {send_to!r} is not one address, such as ann@example.com", WRONG_USE)
-    around, chosen, dev = _around(program, environment, service, data, tell)
+    around, chosen, dev = _around(program, environment, service, data, max(timeout, _API_S), tell)
     modes = [mode.strip() for mode in (run_modes or "").split(",") if mode.strip()]
     return Asked(
         where=config or _here(),
@@ -232,7 +232,12 @@ def _here() -> str:
 
 
 def _around(
-    program: str | None, environment: str | None, service: str, data: Path | None, tell: Callable[[str], None]
+    program: str | None,
+    environment: str | None,
+    service: str,
+    data: Path | None,
+    seconds: float,
+    tell: Callable[[str], None],
 ) -> tuple[Surroundings, Chosen | None, Api | None]:
     """Return what is known of the environment, whom to ask for more, and a running Outgate; or exit.
 
@@ -242,12 +247,12 @@ def _around(
     from outgate.doctor.asking import of_environment, of_process
 
     named = program is not None or environment is not None
-    dev = _dev(data)
+    dev = _dev(data, seconds)
     own = any(os.environ.get(name) for name in ("OUTGATE_FORWARDS", "OUTGATE_SECRETS", "AEM_PROXY_HOST"))
     if own and not named:
         return of_process(os.environ, service), None, dev
     try:
-        chosen = from_environment(os.environ, lambda: read_dev_json(data or default_data()))
+        chosen = from_environment(os.environ, lambda: read_dev_json(data or default_data()), timeout=seconds)
     except NotReachable as error:
         # Settings that cannot be used were meant; a dev.json that is not there was not.
         if named or data is not None or isinstance(error, Misconfigured):
@@ -270,9 +275,9 @@ def _around(
         return replace(found, label=f"{found.label} (the `outgate dev` of dev.json does not answer)"), None, None
 
 
-def _dev(data: Path | None) -> Api | None:
+def _dev(data: Path | None, seconds: float) -> Api | None:
     try:
-        return Api(read_dev_json(data or default_data()), timeout=_OUTGATE_S)
+        return Api(read_dev_json(data or default_data()), timeout=seconds)
     except NotReachable:
         return None
 
