@@ -133,10 +133,11 @@ def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
     from outgate.doctor import annotations
     from outgate.doctor.lint import examine
     from outgate.doctor.report import Finding
-    from outgate.doctor.traps.source import Excerpt
+    from outgate.doctor.traps.source import Excerpt, Replacement
     from outgate.mailer.values import ConfigError
 
     findings, excerpts, files, code = list[Finding](), dict[tuple[str, int, int], Excerpt](), 0, 0
+    fixes = dict[Finding, Replacement]()
     for path in paths:
         try:
             found = examine(path)
@@ -144,6 +145,7 @@ def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
             fail(str(error), WRONG_USE)
         findings += found.findings
         excerpts |= found.excerpts
+        fixes |= {replace(each, file=os.path.abspath(each.file)): fix for each, fix in found.fixes.items()}
         files += found.files
         code = max(code, found.exit_code(strict=strict))
     here = Path.cwd()
@@ -160,7 +162,7 @@ def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
     elif form is Form.GITHUB:
         print(annotations.github(placed, root=top), end="")
     else:
-        print(annotations.sarif(placed, lines, root=top), end="")
+        print(annotations.sarif(placed, lines, fixes=fixes, root=top), end="")
     return code
 
 

@@ -53,6 +53,18 @@ class Excerpt:
     unit: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A text to write in place of a property: from its name to the end of its value, in lines and in columns of UTF-16
+    code units (from 1; the last is behind the end)."""
+
+    line: int
+    unit: int
+    end_line: int
+    end_unit: int
+    text: str
+
+
 def only_a_placeholder(text: str) -> bool:
     """Say whether a value is one placeholder of a plain name, without directives: it may be shown then."""
     match = _PLACEHOLDER.fullmatch(text)
@@ -105,6 +117,20 @@ class Source:
     def key(self, key_at: Place) -> str:
         """Return a key as it is written, with its type."""
         return self.string(self.offset(key_at))
+
+    def replacement(self, change: str, at: Place, properties: Iterable[Property]) -> Replacement | None:
+        """Return what a line to write stands in place of: the property at `at`, None if it is for another one."""
+        where = self.offset(at)
+        for each in properties:
+            start, end = self.offset(each.key_at), self.end(self.offset(each.value_at))
+            if start <= where <= end and change.startswith(json.dumps(self.key(each.key_at), ensure_ascii=False) + ":"):
+                return Replacement(*self._unit(start), *self._unit(end), change.removesuffix(","))
+        return None
+
+    def _unit(self, offset: int) -> tuple[int, int]:
+        start = self.text.rfind("\n", 0, offset) + 1
+        before = self.text[start:offset]
+        return self.text.count("\n", 0, start) + 1, len(before) + sum(sign > "\uffff" for sign in before) + 1
 
     def place_of(self, part: str, start: int) -> Place | None:
         """Return where `part` stands in the JSON value that begins at `start`, None if not literally."""
