@@ -75,6 +75,8 @@ def _misspelt(look: Look, at: Property, text: str, scanned: list[Written], every
         whole = (each.start, each.end) == (0, len(text))
         # Of a secret nothing is shown but what is certainly no part of it.
         meant = each.meant if not like_a_secret(at.name) or (whole and each.certain) else ""
+        if named_secret(at.name):
+            meant = meant.replace("$[env:", "$[secret:", 1)
         raw = text[each.start : each.end]
         change = look.replaced(at, raw, meant) if meant else ""
         said = f": write {meant}" if meant else ""
