@@ -97,6 +97,14 @@ class Look:
         setting = self.setting(name.lower())
         return (setting.text or "") if setting else ""
 
+    def empty(self, name: str) -> bool:
+        """Say whether a property is not there, or comes to nothing; not if a variable may be set that it reads."""
+        setting = self.setting(name.lower())
+        if setting is None:
+            return True
+        open_still = not setting.literal and self.known.variables is None
+        return setting.text is not None and not setting.text.strip() and not open_still
+
     def flag(self, name: str) -> bool | None:
         """Return a switch, False if it is not there, None if it depends on the environment or is neither."""
         setting = self.setting(name)

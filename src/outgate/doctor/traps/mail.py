@@ -274,8 +274,7 @@ def login(look: Look) -> Iterator[Finding]:
     if look.flag("oauth.flow") is not False:
         return
     user, password = look.setting("smtp.user"), look.setting("smtp.password")
-    has_user = user is not None and (user.text is None or user.text.strip() != "")
-    has_password = password is not None and (password.text is None or password.text != "")
+    has_user, has_password = not look.empty("smtp.user"), not look.empty("smtp.password")
     if user and has_user and not has_password:
         at = password.written if password else user.written
         change = (
@@ -288,14 +287,14 @@ def login(look: Look) -> Iterator[Finding]:
 
 def sender(look: Look) -> Iterator[Finding]:
     setting = look.setting("from.address")
-    if setting is None or (setting.text is not None and not setting.text.strip()):
+    if setting is None or look.empty("from.address"):
         yield look.find("from-missing", "from.address is not there, or empty", at=setting.written if setting else None)
         return
     at, text = setting.written, setting.text
     if isinstance(at.value.value, tuple):
         yield look.find("from-invalid", "from.address is a list", at=at)
         return
-    if text is None or "$[" in text or is_blank(text):
+    if not text or "$[" in text or is_blank(text):
         return
     text = text.strip()
     inside = re.fullmatch(r"[^<>]+<([^<>\s]+)>", text)
