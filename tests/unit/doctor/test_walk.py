@@ -155,6 +155,20 @@ def test_without_a_tunnel_nothing_is_said_of_forwards(tmp_path: Path, authority:
         assert "smtp.port" in broken.remedy and "forward" not in broken.remedy
 
 
+@pytest.mark.parametrize(
+    ("changes", "rule", "line"),
+    [
+        ({"smtp.password": ""}, "password-missing", '"smtp.password": "$[secret:EMAIL_PASSWORD]",'),
+        ({"smtp.user": "", "oauth.flow": True}, "oauth-user", '"smtp.user": "$[env:EMAIL_USERNAME]",'),
+    ],
+)
+def test_what_the_mailer_would_refuse_is_told_with_the_line_to_write(
+    tmp_path: Path, authority: Authority, changes: dict[str, object], rule: str, line: str
+) -> None:
+    broken = walked(tmp_path, authority, Vendor(9), **changes).broken
+    assert broken is not None and (broken.rule, broken.change) == (rule, line)
+
+
 def test_what_is_set_counts_and_not_the_default_that_it_replaces(tmp_path: Path, authority: Authority) -> None:
     vendor = Vendor(9)
     for name, value in (("PORT", "30465"), ("SSL", "true"), ("SENDER", "a@shop.test"), ("PASSWORD", "")):

@@ -334,7 +334,7 @@ def _settled(facts: Facts) -> Iterator[Finding]:
     except ConfigError as error:
         hop = {"smtp.password": Hop.AUTH, "from.address": Hop.SENDER}.get(error.name, Hop.VARIABLES)
         where = f"{error.name}: " if error.name else ""
-        told = next((e for e in facts.traps if e.hop is hop and e.state is State.BROKEN and error.name in e.text), None)
+        told = next((e for e in facts.traps if error.name and e.state is State.BROKEN and error.name in e.text), None)
         yield told or facts.broken(
             hop,
             "not-usable",

@@ -16,7 +16,7 @@ from outgate.doctor.commands import post_domain, post_user, zone_line
 from outgate.doctor.hops.facts import Facts
 from outgate.doctor.hops.look_up import is_spf, texts_of
 from outgate.doctor.report import Finding, Hop, State
-from outgate.doctor.traps.names import SECRETS
+from outgate.doctor.traps.names import SECRETS, USER
 from outgate.doctor.traps.rules import RULES
 from outgate.doctor.witnesses import Seen, Standing
 from outgate.mailer.sending.errors import MessageError
@@ -126,7 +126,7 @@ def _refused(facts: Facts, domain: str, answer: Reply, standing: Standing | str 
     text = f"the server does not take mail from {domain or 'this sender'}: {answer}"
     if answer.code == 530 or answer.enhanced in ("5.7.0", "5.5.1"):
         remedy = "the server wants a login: set smtp.user and smtp.password"
-        wanted = {"smtp.user": "$[env:EMAIL_USERNAME]", "smtp.password": SECRETS["smtp.password"]}
+        wanted = {"smtp.user": USER, "smtp.password": SECRETS["smtp.password"]}
         lines = [facts.line(name, value) for name, value in wanted.items() if not _written(facts, name)]
         return facts.broken(Hop.SENDER, "login-needed", text, remedy, "\n".join(lines), at="smtp.user")
     if isinstance(standing, Standing):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from outgate.doctor.report import Finding
 from outgate.doctor.traps.look import Look
 from outgate.doctor.traps.mail import blanks, is_clear, unknown_names
-from outgate.doctor.traps.names import OAUTH_PROPERTIES, SECRETS
+from outgate.doctor.traps.names import OAUTH_PROPERTIES, SECRETS, USER
 
 _NEEDED = ("tokenUrl", "clientId", "clientSecret", "refreshToken")
 _HTTPS = "Write the provider's token address, with https: the client's secret is sent there."
@@ -58,7 +58,8 @@ def _login(look: Look) -> Iterator[Finding]:
     user = look.setting("smtp.user")
     if look.empty("smtp.user"):
         said = "smtp.user is not there, or empty: the token is for its mailbox"
-        yield look.find("oauth-user", said, at=user.written if user else look.properties["oauth.flow"])
+        change = look.line(user.written, USER) if user else f'"smtp.user": "{USER}",'
+        yield look.find("oauth-user", said, at=user.written if user else look.properties["oauth.flow"], change=change)
 
 
 def complete(look: Look) -> Iterator[Finding]:
