@@ -156,6 +156,32 @@ def test_without_a_tunnel_nothing_is_said_of_forwards(tmp_path: Path, authority:
 
 
 @pytest.mark.parametrize(
+    ("files", "rule", "change"),
+    [
+        ([f"config/{MAIL}.config"], "other-format", ""),
+        ([f"config/{MAIL}.config", f"config/{MAIL}.cfg.json"], "other-format", f"rm config/{MAIL}.config"),
+        ([f"config/{MAIL}.json"], "file-name", f"mv config/{MAIL}.json config/{MAIL}.cfg.json"),
+        ([f"config.preview/{MAIL}.cfg.json"], "folder-unsupported", ""),
+        ([f"config.publish.stage/{MAIL}.cfg.json"], "no-file",
+         "outgate doctor --config . --service publish --run-modes publish,stage"),
+        (["a/jcr_root/apps/x/osgiconfig/config.author/org.example.Thing.cfg.json"], "no-file",
+         f" > a/jcr_root/apps/x/osgiconfig/config/{MAIL}.cfg.json"),
+    ],
+)  # fmt: skip
+def test_where_no_file_counts_the_advice_is_no_circle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], rule: str, change: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for each in map(Path, files):
+        each.parent.mkdir(parents=True, exist_ok=True)
+        each.write_text("{}")
+    around = of_process({}, "author")
+    broken = walk(Asked(".", ("author", "prod"), around, Outgate(None, None, "", ""), Trust())).broken
+    assert broken is not None and broken.rule == rule and broken.change.endswith(change), broken
+    assert bool(broken.change) == bool(change)
+
+
+@pytest.mark.parametrize(
     ("changes", "rule", "line"),
     [
         ({"smtp.password": ""}, "password-missing", '"smtp.password": "$[secret:EMAIL_PASSWORD]",'),
