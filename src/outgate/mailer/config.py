@@ -16,12 +16,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from ipaddress import IPv6Address
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from outgate.mailer.configuration.forwards import Forward, Forwards, forwards_from
+from outgate.mailer.configuration.host_names import expected_of
 from outgate.mailer.configuration.properties import Properties, properties_of, settled
 from outgate.mailer.configuration.secret_files import Directories, SecretFiles
 from outgate.mailer.folders import open_configurations
@@ -65,7 +65,6 @@ _OAUTH_NAMES = frozenset(
     ("authurl", "tokenurl", "clientid", "clientsecret", "scopes", "authcoderedirecturl", "refreshurl", "refreshtoken")
 )
 _EVERYWHERE = ("service.", "component.", "felix.", "jcr:")  # names that any configuration may have
-_HOST = re.compile(r"[A-Za-z0-9:._\-\u0080-\U0010ffff]{1,255}")
 _LITERAL = re.compile(r"\$\[(?:env|secret|prop|conf):.*\]", re.DOTALL)
 _MOST_NOTICED = 50
 _log = logging.getLogger("outgate.mailer")
@@ -171,23 +170,8 @@ def _host(properties: Properties) -> str:
     host = properties.text("smtp.host").strip()
     if not host:
         raise _absent(properties, "smtp.host", "expected the name of the server, or of the tunnel")
-    expected = "expected a host name or an address"
-    if "/" in host:
-        raise properties.error("smtp.host", f"{expected} and nothing else: no scheme, no slash")
-    if _HOST.fullmatch(host) is None:
-        raise properties.error("smtp.host", expected)
-    if not host.isascii():
-        from outgate.smtp import grammar  # late: few names need it
-
-        try:
-            grammar.domain(host)
-        except grammar.BadSyntax:
-            raise properties.error("smtp.host", f"{expected}: this name cannot be written in ASCII") from None
-    if ":" in host:
-        try:
-            IPv6Address(host)
-        except ValueError:
-            raise properties.error("smtp.host", f"{expected} without a port: that is smtp.port's") from None
+    if expected := expected_of(host, "smtp.port"):
+        raise properties.error("smtp.host", f"expected {expected}")
     return host
 
 
@@ -214,16 +198,8 @@ def _password(properties: Properties) -> str:
         raise _absent(properties, "smtp.password", "a password is needed for smtp.user")
     if "\0" in text:
         raise properties.error("smtp.password", "expected a password without NUL characters")
-    found = properties.get("smtp.password")
-    lookups = found.explained.lookups if found else ()
-    if _LITERAL.fullmatch(text) or any(
-        each.stayed and each.nested and each.source in ("env", "secret", "prop") for each in lookups
-    ):
-        raise properties.error(
-            "smtp.password",
-            "its value has a placeholder in it that nothing is set for, and would be sent as it stands: set that,"
-            " or write a backslash before its $[ if it is a part of the password",
-        )
+    if _LITERAL.fullmatch(text):
+        raise properties.error("smtp.password", "its value has a placeholder that a backslash keeps: take that away")
     return text
 
 

@@ -166,7 +166,6 @@ def open_configurations(path: str | Path, pid: str = "") -> Configurations:
         raise ConfigError("expected the path of a file or folder, found an empty text")
     place = Path(path)
     shown = printable(str(place))
-    found = _Gathering()
     try:
         is_file, is_folder = place.is_file(), place.is_dir()
         there = is_file or is_folder or place.exists()
@@ -174,7 +173,8 @@ def open_configurations(path: str | Path, pid: str = "") -> Configurations:
         raise ConfigError(f"{shown} cannot be read: {error.strerror}") from None
     if is_file and not _is_package(place):
         data = _bytes(place)
-        return Configurations(str(place), (ConfigFile(_identity(pid) or _pid(place.name), (), str(place), data),))
+        return Configurations(shown, (ConfigFile(_identity(pid) or printable(_pid(place.name)), (), shown, data),))
+    found = _Gathering(place.absolute().parts if is_folder else ())
     if is_file:
         from outgate.mailer.configuration import packages  # and with it zipfile, which most who send mail do without
 
@@ -212,12 +212,12 @@ def _wanted(name: str) -> bool:
     return name.endswith((SUFFIX, *_OLD)) or name.lower().endswith(".json")
 
 
-def _folder(parts: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return the run modes of the configuration folder that `parts` leads to, None if that is none."""
+def _folder(root: tuple[str, ...], parts: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the run modes of the configuration folder that `parts` leads to from `root`, None if that is none."""
     if not parts:
         return ()
     *above, name = parts
-    if above and above[-1] != "osgiconfig" and not _in_apps(parts):
+    if above and above[-1] != "osgiconfig" and not _in_apps((*root, *parts)):
         return None
     return modes.of_folder(name)
 
@@ -227,9 +227,10 @@ def _in_apps(parts: tuple[str, ...]) -> bool:
 
 
 class _Gathering:
-    """Sorts files by what they are."""
+    """Sorts files by what they are; `root` is where their paths begin."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: tuple[str, ...]) -> None:
+        self._root = root
         self._files: list[ConfigFile] = []
         self._old: list[OldFile] = []
         self._oddities: dict[str, Oddity] = {}
@@ -238,9 +239,10 @@ class _Gathering:
     def take(self, parts: tuple[str, ...], where: str, needs: tuple[str, ...], read: Callable[[], bytes]) -> None:
         """Take a file whose path below the root is `parts`."""
         *folders, name = parts
-        run_modes = _folder(tuple(folders))
+        run_modes = _folder(self._root, tuple(folders))
         if run_modes is None:
-            if name.endswith(SUFFIX) and _PID.fullmatch(name) and ("osgiconfig" in folders or _in_apps(parts)):
+            whole = (*self._root, *parts)
+            if name.endswith(SUFFIX) and _PID.fullmatch(name) and ("osgiconfig" in folders or _in_apps(whole)):
                 remedy = "move it to osgiconfig/config, or config with run modes (config.author)"
                 self._odd("place", where, "lies in no configuration folder, so it is not read", remedy)
             return
@@ -297,7 +299,9 @@ class _Gathering:
 
 def _walk(root: Path) -> Iterator[tuple[tuple[str, ...], Path]]:
     """Go through what may be configuration files below `root`: path and its parts. Each folder is visited once,
-    so that links that lead back end there; a folder that cannot be read is passed over."""
+    so that links that lead back end there; a folder that cannot be read is passed over if none is in it by its name.
+    An editor's lock (`.#…`) is a link to nothing."""
+    above = root.absolute().parts
     waiting: deque[tuple[str, ...]] = deque([()])
     links: deque[tuple[str, ...]] = deque()  # the last, so that a folder is known by its own name
     visited: set[tuple[int, int]] = set()
@@ -313,8 +317,8 @@ def _walk(root: Path) -> Iterator[tuple[tuple[str, ...], Path]]:
             with os.scandir(folder) as scanned:
                 found = sorted(islice(scanned, _MOST_ENTRIES + 1), key=lambda entry: entry.name)
         except OSError as error:
-            if not parts:
-                raise ConfigError(f"{root} cannot be read: {error.strerror}") from None
+            if "osgiconfig" in parts or _folder(above, parts) is not None or _in_apps((*above, *parts)):
+                raise ConfigError(f"{printable(str(folder))} cannot be read: {error.strerror}") from None
             continue
         entries += len(found)
         if entries > _MOST_ENTRIES:
@@ -325,6 +329,14 @@ def _walk(root: Path) -> Iterator[tuple[tuple[str, ...], Path]]:
                     (links if entry.is_symlink() else waiting).append((*parts, entry.name))
             elif _wanted(entry.name) and _is(entry, folder=False):
                 yield (*parts, entry.name), folder / entry.name
+            elif entry.is_symlink() and _counts(above, (*parts, entry.name)) and not entry.name.startswith(".#"):
+                raise ConfigError(f"{printable(entry.path)} is a link that leads to nothing: mend it, or remove it")
+
+
+def _counts(root: tuple[str, ...], parts: tuple[str, ...]) -> bool:
+    """Say whether a configuration folder, or a file in one, is at `parts` by its name."""
+    is_file = parts[-1].endswith(SUFFIX) and _folder(root, parts[:-1]) is not None
+    return is_file or _folder(root, parts) is not None
 
 
 def _is(entry: os.DirEntry[str], *, folder: bool) -> bool:

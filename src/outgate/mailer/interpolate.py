@@ -170,7 +170,7 @@ def interpolate(
     `secrets` is a mapping, or the directories where each is a file (a path, several with commas between, or any number
     of paths), whose `encoding` is used for nothing else. `props` are framework and system properties, `conf` the
     properties of the same configuration, as read. Raises `ConfigError`: nearly always `InterpolationError`."""
-    return explain(value, env=env, secrets=secrets_of(secrets, encoding), props=props, conf=conf).value
+    return explain(value, env=env, secrets=secrets_of(secrets, encoding), props=props, conf=conf_of(conf or {})).value
 
 
 def secrets_of(given: Source | Directories | None, encoding: str = "utf-8") -> Source:
@@ -178,6 +178,12 @@ def secrets_of(given: Source | Directories | None, encoding: str = "utf-8") -> S
     if given is None:
         return {}
     return cast("Source", given) if hasattr(given, "get") else SecretFiles(cast("Directories", given), encoding)
+
+
+def conf_of(properties: Mapping[str, object], pid: str = "") -> Mapping[str, object]:
+    """Return the properties that `$[conf:…]` may name, as Configuration Admin has them: in any case."""
+    by_name = {name.lower(): value for name, value in properties.items()}
+    return {"service.pid": pid} | by_name if pid else by_name
 
 
 def explain(
@@ -189,9 +195,10 @@ def explain(
     conf: Mapping[str, object] | None = None,
     budget: Budget | None = None,
 ) -> Explained:
-    """Do as `interpolate`; tell also what was looked up. What is missing in a default that is not used is not told.
+    """Do as `interpolate`; tell also what was looked up. What is missing in a part of a placeholder that is replaced,
+    and so not in the result, is not told.
 
-    Who explains many values that others write shares one `budget` between them."""
+    `conf` is as `conf_of` gives it. Who explains many values that others write shares one `budget` between them."""
     if isinstance(value, str):
         value = Value("String", value)
     elif not isinstance(value, Value):
@@ -305,10 +312,12 @@ def _replace(key: str, context: _Context, within: _Within) -> tuple[Value, _With
     if not found:
         value = None if (source, name) in within.chain else directives.get("default")
     defaulted = not found and value is not None
-    if defaulted:
-        context.lookups += for_default
-    elif not found:  # what is in it is looked up once more
+    if value is None:  # what is in it is looked up once more
         del context.lookups[before:]
+    else:  # what stayed in it is gone with it, if it is not in the default
+        context.lookups[before:] = _replaced(context.lookups[before:])
+    if defaulted:
+        context.lookups += for_default if START in str(value) else _replaced(for_default)
     lookup = Lookup(
         source="…" if hidden and source not in _SOURCES else source,
         written=written,
@@ -326,10 +335,14 @@ def _replace(key: str, context: _Context, within: _Within) -> tuple[Value, _With
     if value is None:
         return None
     try:
-        result = _typed(value, directives)
+        result = typed(value, directives)
     except ConversionError as error:
         raise InterpolationError(f"the value of {label} {error}") from None
     return result, _Within((*within.chain, (source, name)), label)
+
+
+def _replaced(lookups: list[Lookup]) -> list[Lookup]:
+    return [each for each in lookups if not each.stayed]
 
 
 def _look_up(source: str, name: str, label: str, context: _Context, within: _Within) -> tuple[str | None, str]:
@@ -340,7 +353,10 @@ def _look_up(source: str, name: str, label: str, context: _Context, within: _Wit
         return _of_configuration(name, context.conf, label), ""
     values = context.sources.get(source)
     if values is None:
-        return None, "" if source in _SOURCES else "there are the sources env, secret, prop and conf"
+        return (
+            None,
+            "no properties are given" if source == "prop" else "there are the sources env, secret, prop and conf",
+        )
     try:
         value = values.get(name)
     except ValueError:  # a process's environment says so of a name that none can have
@@ -353,7 +369,7 @@ def _look_up(source: str, name: str, label: str, context: _Context, within: _Wit
 
 
 def _of_configuration(name: str, conf: Mapping[str, object], label: str) -> str:
-    other = conf.get(name)
+    other = conf.get(name.lower())
     if other is None:
         raise InterpolationError(f"{label} leads to a property that this configuration does not have")
     if isinstance(other, Value):
@@ -374,8 +390,8 @@ def _meant(directives: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(near for name in unknown[:10] for near in get_close_matches(name[:20], _DIRECTIVES, 1))
 
 
-def _typed(text: str, directives: Mapping[str, str]) -> Value:
-    """Return a value with the type that is asked for. Raises `ConversionError`."""
+def typed(text: str, directives: Mapping[str, str]) -> Value:
+    """Return a value with the type that the directives `type` and `delimiter` ask for. Raises `ConversionError`."""
     type_name, delimiter = directives.get("type"), directives.get("delimiter")
     if type_name is None or not known(type_name):
         return Value("String", text)

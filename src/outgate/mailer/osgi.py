@@ -33,8 +33,6 @@ from outgate.mailer.configuration.commented_json import (
 from outgate.mailer.configuration.osgi_values import SCALARS, UNTYPED, BadElement, Changed, exists, typed, untyped
 from outgate.mailer.values import ConfigError, ConversionError, Scalar, Value, boxed
 
-MOST = 10_000  # properties
-
 _RESOURCE = ":configurator:resource-version", ":configurator:symbolic-name", ":configurator:version"
 _CONFIGURATOR = (*_RESOURCE, ":configurator:ranking", ":configurator:policy")
 _OTHER_NAMES = {
@@ -128,7 +126,7 @@ def write(properties: Mapping[str, Value]) -> str:
         key = name if _goes_without_type(value) else f"{name}:{value.type}"
         items = value.value if isinstance(value.value, tuple) else (value.value,)
         finite = all(not isinstance(item, float) or math.isfinite(item) for item in items)
-        written = ", ".join(json.dumps(item, ensure_ascii=False) if finite else f'"{_java(item)}"' for item in items)
+        written = ", ".join(_json(item) if finite else f'"{_java(item)}"' for item in items)
         lines.append(f"  {json.dumps(key, ensure_ascii=False)}: {f'[{written}]' if items is value.value else written}")
     text = "{\n" + ",\n".join(lines) + "\n}\n" if lines else "{}\n"
     try:
@@ -152,6 +150,12 @@ def _goes_without_type(value: Value) -> bool:
     )
 
 
+def _json(item: Scalar) -> str:
+    """Return a scalar as JSON. A Double is not written so that Java takes it for a whole number, as 1.5e1."""
+    whole = isinstance(item, float) and 1e16 <= abs(item) < 1e17
+    return f"{item:.1f}" if whole else json.dumps(item, ensure_ascii=False)
+
+
 def _java(number: Scalar) -> str:
     """Return a number as Java writes it, also those that JSON cannot."""
     return str(number).replace("nan", "NaN").replace("inf", "Infinity")
@@ -168,8 +172,6 @@ class _Properties:
         self._seen: dict[str, tuple[str, int]] = {}
 
     def all_of(self, document: Object) -> dict[str, Property]:
-        if len(document.members) > MOST:
-            raise JsonError(f"expected at most {MOST} properties, found more", document.members[MOST].name_at)
         self._one_configuration(document)
         found: dict[str, Property] = {}
         for member in document.members:

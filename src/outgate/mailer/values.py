@@ -123,7 +123,7 @@ def convert(given: Scalar, type_name: str) -> Scalar:
     if name == "String":
         return as_text(given)
     if name == "Boolean":
-        return given.lower() == "true" if isinstance(given, str) else bool(given)
+        return given.lower() == "true" if isinstance(given, str) else abs(given) >= 1
     if name == "Character":
         text = as_text(given)
         if len(text) != 1 or text > "\uffff":

@@ -195,8 +195,9 @@ def test_the_commands_work_as_they_are_printed(tmp_path: Path, rule: str, monkey
 def test_a_list_with_more_than_the_placeholder_is_not_cut_down_to_it(tmp_path: Path) -> None:
     file = tmp_path / "config" / f"{THING}.cfg.json"
     file.parent.mkdir()
-    for values in ('["1", "$[env:PORT]"]', '["$[env:PORT]", "1"]', '[1, "$[env:PORT]"]'):
-        file.write_text(f'{{"ports:Integer[]": {values}}}')
+    several = ('["1", "$[env:PORT]"]', '["$[env:PORT]", "1"]', '[1, "$[env:PORT]"]')
+    for type_name, values in (*(("Integer[]", each) for each in several), ("Collection<Integer>", '["$[env:PORT]"]')):
+        file.write_text(f'{{"ports:{type_name}": {values}}}')
         (finding,) = lint.run(tmp_path)
         assert (finding.rule, finding.change) == ("typed-placeholder", "")
 

@@ -182,10 +182,12 @@ def test_a_wrong_pid_is_told_and_its_file_looked_into(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_opened_is_an_error_of_one_line(tmp_path: Path) -> None:
     put(tmp_path / "config")
-    (tmp_path / "config" / f"{OAUTH}.cfg.json").symlink_to(tmp_path / "nowhere")
-    assert rules(tmp_path) == []  # a link to nothing is nothing
     os.mkfifo(tmp_path / "config" / "org.example.Pipe.cfg.json")
+    (tmp_path / "config" / f".#{OAUTH}.cfg.json").symlink_to("somebody@host.42")  # who edits it
     assert rules(tmp_path) == []
+    (tmp_path / "config" / f"{OAUTH}.cfg.json").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="is a link that leads to nothing"):
+        rules(tmp_path)
 
 
 # Shapes that configurations of other services have, and that resemble traps without being any.
@@ -214,6 +216,7 @@ INNOCENT = {
     "org.apache.sling.scripting.Thing": {
         "mapping": "${placeholder} #{el} $(shell) $1 {name} [a] ${sys:user.home} ${property.name} {config} ${env.BUILD} ${secret.x}", "re": "^/c(/.*)?$",
         "list": "$[env:LIST;type=String[];delimiter=,;default=a,b]", "escaped": "\\$[env:X]", "conf": "$[conf:re]",
+        "sign": "$[env:SIGN;type=char;default=::]", "signs": "$[env:SIGNS;type=char[];default=abc]",
         "numbers": "$[env:NUMBER;type=Integer;default=5]", "ports:Integer[]": [1, 2], "other": "$[vault:thing]",
     },
 }  # fmt: skip

@@ -50,6 +50,25 @@ def test_the_vendors_samples_are_good_but_for_the_note_about_their_own_command(p
     assert rules(smtp_port=port, smtp_user=f"$[env:EMAIL_USERNAME;default={user}]") == []
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("$[conf:no]", True),
+        ("$[conf:no] \\$[conf:no]", True),  # the escaped one does not hide the other
+        ("\\$[conf:no]", False),
+        ("$[= $[conf:no]", False),  # nothing behind one that is not closed is read
+        ("$[conf:no] $[= $[conf:no]", True),
+    ],
+)
+def test_what_the_service_reads_is_looked_at(text: str, found: bool) -> None:
+    assert ("conf-missing" in rules(pid="org.example.Thing", text=text)) is found
+
+
+def test_a_switch_with_a_space_is_off() -> None:
+    (found,) = look(smtp_ssl="true ")
+    assert (found.rule, found.change) == ("flag-not-boolean", '"smtp.ssl": true,')
+
+
 @pytest.mark.parametrize("host", ["Proxy.Tunnel", "proxy.tunnel.", "$[env:AEM_PROXY_HOST;default=PROXY.tunnel]"])
 def test_the_tunnel_is_known_however_its_name_is_written(host: str) -> None:
     assert rules(smtp_host=host) == []

@@ -125,7 +125,8 @@ def test_at_the_vendor_what_cannot_be_known_is_told_and_the_target_is_looked_at_
 
 
 def test_a_target_that_is_not_reached_from_here_proves_nothing(tmp_path: Path, authority: Authority) -> None:
-    report = walked(tmp_path, authority, Vendor(9))
+    port = {"smtp.port": "$[conf:PORT.of]", "port.of": 30465, "id": "$[conf:service.pid]"}  # found in any case
+    report = walked(tmp_path, authority, Vendor(9), **port)
     assert report.broken is None
     assert states(report, Hop.TCP) == states(report, Hop.TLS) == states(report, Hop.EHLO) == [State.UNKNOWN]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,37 @@ class TestPlaces:
         }  # fmt: skip
         assert found.oddities == ()
 
+    @pytest.mark.parametrize("place", [".", "jcr_root", "jcr_root/apps", "jcr_root/apps/shop"])
+    def test_any_folder_of_a_project(self, tmp_path: Path, place: str) -> None:
+        tree(tmp_path, f"jcr_root/apps/shop/config.author/{FILE}")
+        assert open_configurations(tmp_path / place).resolve(MAIL, ["author"])
+
+    @pytest.mark.parametrize("name", ["config.prod", f"config.prod/{FILE}"])
+    def test_a_link_to_nothing_where_another_file_would_count(self, tmp_path: Path, name: str) -> None:
+        tree(tmp_path, f"config/{FILE}", "config.prod.author/a.b.C.cfg.json")
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        os.symlink("nowhere", tmp_path / name)
+        with pytest.raises(ConfigError, match=f"{name} is a link that leads to nothing"):
+            open_configurations(tmp_path)
+
+    def test_a_folder_that_cannot_be_read_where_another_file_would_count(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tree(tmp_path, f"config/{FILE}", f"config.prod/{FILE}", "data/x/y")
+        really = os.scandir
+
+        def scandir(folder: Path) -> Iterator[os.DirEntry[str]]:  # root can read any folder
+            if folder.name in closed:
+                raise PermissionError(13, "Permission denied")
+            return really(folder)
+
+        closed = {"data"}
+        monkeypatch.setattr("outgate.mailer.folders.os.scandir", scandir)
+        assert len(open_configurations(tmp_path).files) == 2
+        closed.add("config.prod")
+        with pytest.raises(ConfigError, match=r"config\.prod cannot be read: Permission denied"):
+            open_configurations(tmp_path)
+
     def test_folders_that_link_in_a_circle(self, tmp_path: Path) -> None:
         tree(tmp_path, f"real/osgiconfig/config/{FILE}")
         os.symlink(tmp_path, tmp_path / "real" / "back")
@@ -125,6 +157,7 @@ class TestPlaces:
         (tmp_path / odd).write_text("{", "utf-8")
         (only,) = open_configurations(tmp_path).files
         assert only.pid.isprintable() and only.where.isprintable()
+        assert open_configurations(tmp_path / odd).files == (only,)
         with pytest.raises(OsgiError) as caught:
             only.parse()
         str(caught.value).encode("utf-8")

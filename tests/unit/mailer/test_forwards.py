@@ -66,6 +66,11 @@ class TestRefused:
             ('[{"name": "a"}]', (1, 2), "portDest is missing"),
             ('[\n {"name": "a", "portDst": 1, "portOrig": 2}]', (2, 2), "portDest is missing: did you mean that by portDst?"),
             ('[{"name": "", "portDest": 1, "portOrig": 2}]', (1, 2), "expected name to be the destination's host name"),
+            ('[{"name": "a\\u0000b", "portDest": 1, "portOrig": 2}]', (1, 2), "expected name to be a host name or an address"),
+            ('[{"name": "smtps://a", "portDest": 1, "portOrig": 2}]', (1, 2), "no scheme, no slash"),
+            ('[{"name": "a.test:465", "portDest": 1, "portOrig": 2}]', (1, 2), "without a port: that is portDest's"),
+            ('[{"name": "a..b", "portDest": 1, "portOrig": 2}]', (1, 2), "1 to 63 characters between its dots"),
+            ('{"tunnelAddress": "a\\nb", "portForwards": []}', (1, 43), "expected tunnelAddress to be a host name"),
             ('[{"name": "a\u2026..b", "portDest": 1, "portOrig": 2}]', (1, 2), "cannot be written in ASCII"),
             ('[{"name": "a", "portDest": "1", "portOrig": 2}]', (1, 2), "portDest to be a number: write it without quotes"),
             ('[{"name": "a", "portDest": 0, "portOrig": 2}]', (1, 2), "portDest to be a number from 1 to 65535"),
@@ -111,5 +116,5 @@ class TestRefused:
 
     def test_another_encoding(self, tmp_path) -> None:
         (tmp_path / "f").write_bytes('["\n ü'.encode() + b"\xfc")
-        with pytest.raises(ConfigError, match="line 2, column 3: forwards: expected JSON in UTF-8"):
+        with pytest.raises(ConfigError, match="line 2, column 3: forwards: expected UTF-8, found another"):
             forwards_from(tmp_path / "f", {})

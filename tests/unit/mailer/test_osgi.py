@@ -149,3 +149,10 @@ class TestErrors:
 def test_plain_json_reads_the_same() -> None:
     document = {"b": True, "s": 'täxt " \\ //', "n": -3, "l": ["x"]}
     assert {name: value.value for name, value in read(json.dumps(document)).items()} == {**document, "l": ("x",)}
+
+
+def test_ten_thousand_properties_are_read_and_no_more() -> None:
+    most = ",".join(f'"p{number}":0' for number in range(10_000))
+    assert len(read(f"{{{most}}}")) == 10_000
+    with pytest.raises(OsgiError, match="line 2, column 1: expected at most 10000 properties"):
+        read(f'{{{most},\n"q": 0}}')

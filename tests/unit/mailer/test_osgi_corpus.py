@@ -33,7 +33,7 @@ VALUES, CHANGED, REFUSED, RUN_MODES = (list(cases(name)) for name in FILES)
 
 def test_the_corpora_are_all_here() -> None:
     assert {file.stem for file in CORPUS.iterdir()} == set(FILES)
-    assert (len(VALUES), len(CHANGED), len(REFUSED), len(RUN_MODES)) == (99, 30, 90, 33)
+    assert (len(VALUES), len(CHANGED), len(REFUSED), len(RUN_MODES)) == (102, 32, 91, 34)
     names = [case.id for case in (*VALUES, *CHANGED, *REFUSED, *RUN_MODES)]
     assert len(names) == len(set(names))
 

@@ -63,6 +63,8 @@ def test_what_nothing_is_set_for_is_no_text() -> None:
             ask("A")
     with pytest.raises(ConfigError, match=r"l: nothing is set for \$\[env:E\]"):
         found.texts("l")
+    with pytest.raises(ConfigError, match="c: in a collection placeholders are not replaced"):
+        properties('{"c:Collection<String>": ["$[env:E]"]}', env={"E": "e"}).texts("c")
 
 
 def test_a_list_is_no_text() -> None:

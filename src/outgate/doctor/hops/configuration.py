@@ -21,17 +21,14 @@ from outgate.doctor.traps import tree as tree_traps
 from outgate.doctor.traps.look import Look
 from outgate.doctor.traps.rules import RULES
 from outgate.mailer import oauth
-from outgate.mailer.config import FILE_NAME, PID, settle
+from outgate.mailer.config import FILE_NAME, NAMES, PID, settle
+from outgate.mailer.configuration.properties import settled
 from outgate.mailer.configuration.run_modes import FOLDER
 from outgate.mailer.folders import Configurations, open_configurations
-from outgate.mailer.interpolate import Explained, Lookup, explain
+from outgate.mailer.interpolate import Explained, Lookup
 from outgate.mailer.osgi import OsgiError
 from outgate.mailer.values import ConfigError, Value
 
-_USED = (
-    "smtp.host", "smtp.port", "smtp.user", "smtp.password", "from.address", "smtp.ssl", "smtp.starttls",
-    "smtp.requiretls", "debug.email", "oauth.flow",
-)  # fmt: skip
 _NEEDED = ("smtp.host", "smtp.port", "smtp.ssl", "smtp.starttls", "smtp.requiretls")
 _KINDS = {"env": False, "secret": True}
 
@@ -142,24 +139,24 @@ def _usual_folder(found: Configurations) -> PurePath | None:
 def placeholders(facts: Facts) -> Iterator[Finding]:
     """Replace every placeholder of the file; say what came of each."""
     assert facts.look is not None
-    raw: dict[str, Value] = {each.name: each.value for each in facts.look.properties.values()}
-    explained: dict[str, Explained] = {}
-    for name, value in raw.items():
-        try:
-            explained[name.lower()] = explain(value, env=facts.around.env, secrets=facts.around.secrets, conf=raw)
-        except ConfigError as error:
-            remedy = "correct the value that is set, or the type: the whole configuration is left out like this"
-            yield facts.broken(Hop.PLACEHOLDERS, "does-not-convert", f"{name}: {error.text}", remedy, at=name.lower())
-            return
+    raw = {each.name: each.value for each in facts.look.properties.values()}
+    try:
+        properties = settled(raw, env=facts.around.env, secrets=facts.around.secrets, pid=PID)
+    except ConfigError as error:
+        remedy = "correct the value that is set, or the type: the whole configuration is left out like this"
+        text = f"{error.name}: {error.text}"
+        yield facts.broken(Hop.PLACEHOLDERS, "does-not-convert", text, remedy, at=error.name.lower())
+        return
+    explained = {each.name.lower(): each.explained for each in properties}
     facts.explained = explained
     found = list(_trapped(facts, Hop.PLACEHOLDERS))
-    literal = [(name, each) for name in _USED for each in _literal(explained.get(name)) if each.source not in _KINDS]
+    literal = [(name, each) for name in NAMES for each in _literal(explained.get(name)) if each.source not in _KINDS]
     if not any(each.state is State.BROKEN for each in found):
         for name, each in literal[:1]:
             text = f"{name} stays as it is written: $[{each.source}:{each.written}] has no value from here"
             remedy = "read it from a variable of the environment: $[env:NAME] or $[secret:NAME]"
             found.append(facts.broken(Hop.PLACEHOLDERS, "placeholder-literal", text, remedy, at=name))
-    lookups = [each for name in _USED for each in _lookups(explained.get(name))]
+    lookups = [each for name in NAMES for each in _lookups(explained.get(name))]
     count = len({(each.source, each.written) for each in lookups})
     defaults = sorted({each.written for each in lookups if each.defaulted})
     said = f"{count} placeholder{'' if count == 1 else 's'}" if count else "no placeholders"
@@ -226,7 +223,7 @@ def _with_command(facts: Facts, found: Finding) -> Finding:
 def _read(facts: Facts) -> list[tuple[str, Lookup]]:
     """Return each variable that a property of the mail service reads, once, with that property."""
     found: dict[tuple[str, str], tuple[str, Lookup]] = {}
-    for name in _USED:
+    for name in NAMES:
         for each in _lookups(facts.explained.get(name)):
             if each.source in _KINDS and not each.nested and "$[" not in each.written:
                 found.setdefault((each.source, each.written), (name, each))

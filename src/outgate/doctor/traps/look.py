@@ -19,10 +19,10 @@ from outgate.doctor.traps.rules import RULES, STATES
 from outgate.doctor.traps.source import Source
 from outgate.mailer.config import Forward, Forwards
 from outgate.mailer.folders import ConfigFile
-from outgate.mailer.interpolate import explain
+from outgate.mailer.interpolate import conf_of, explain
 from outgate.mailer.osgi import Property
 from outgate.mailer.sending.target import TUNNEL, plain_host
-from outgate.mailer.values import ConfigError, Value
+from outgate.mailer.values import ConfigError
 
 MAIL_PORTS = (465, 587, 25, 2525)
 _LONG = 2000  # signs of a value
@@ -63,10 +63,7 @@ class Look:
         self.file = file
         self.known = known
         self.properties = {name.lower(): each for name, each in properties.items()}
-        # `conf` finds a name in any case: as it is written here, and in lower case.
-        self._raw: dict[str, Value] = {name.lower(): each.value for name, each in properties.items()}
-        self._raw |= {name: each.value for name, each in properties.items()}
-        self._raw.setdefault("service.pid", Value("String", file.pid))
+        self._conf = conf_of({name: each.value for name, each in properties.items()}, file.pid)
         texts = (each.value.value for each in properties.values())
         self.conf = {name.lower() for text in texts if isinstance(text, str) for name in _CONF.findall(text)}
         """Names, in lower case, of properties that others read by `$[conf:…]`."""
@@ -110,7 +107,7 @@ class Look:
         setting = self.setting(name)
         if setting is None:
             return False
-        return None if setting.text is None else _FLAGS.get(setting.text.strip().lower())
+        return None if setting.text is None else _FLAGS.get(setting.text.lower())
 
     def _settled(self, name: str, known: Known) -> Setting | None:
         written = self.properties.get(name)
@@ -122,7 +119,7 @@ class Look:
         if not (isinstance(value.value, str) and "$[" in value.value):
             return Setting(written, value.text, True)
         try:
-            explained = explain(value, env=known.env, secrets={}, conf=self._raw)
+            explained = explain(value, env=known.env, secrets={}, conf=self._conf)
         except ConfigError:
             return Setting(written, None, False)
         certain = all(

@@ -228,6 +228,9 @@ def optional_tls(look: Look) -> Iterator[Finding]:
         yield look.find("starttls-optional", said, at=at or look.properties["smtp.password"], change=change)
 
 
+_YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
 def switches(look: Look) -> Iterator[Finding]:
     for name in MAIL_SWITCHES:
         setting = look.setting(name)
@@ -237,9 +240,8 @@ def switches(look: Look) -> Iterator[Finding]:
         if known:
             change = ""
             if setting.literal and setting.text is not None:
-                meant = {"yes": True, "on": True, "1": True, "no": False, "off": False, "0": False}
-                wanted = meant.get(setting.text.strip().lower())
-                change = look.line(setting.written, wanted) if wanted is not None else ""
+                meant = setting.text.strip().lower()
+                change = look.line(setting.written, meant in _YES) if meant in (*_YES, *_NO) else ""
             yield look.find("flag-not-boolean", f"{name} is neither true nor false", at=setting.written, change=change)
 
 

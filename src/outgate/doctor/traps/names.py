@@ -6,14 +6,14 @@ Not here: what the values must be (`doctor.traps.mail`, `doctor.traps.oauth`).
 """
 
 from outgate.mailer import oauth
-from outgate.mailer.config import PID
+from outgate.mailer.config import NAMES, PID
 from outgate.mailer.sending.target import TUNNEL
 
 MAIL = PID
 OAUTH = oauth.PID
 
-MAIL_SWITCHES = ("smtp.ssl", "smtp.starttls", "smtp.requiretls", "debug.email", "oauth.flow")
-MAIL_PROPERTIES = ("smtp.host", "smtp.port", "smtp.user", "smtp.password", "from.address", *MAIL_SWITCHES)
+MAIL_PROPERTIES = NAMES
+MAIL_SWITCHES = NAMES[5:]  # true or false
 OAUTH_PROPERTIES = oauth.PROPERTIES
 
 TUNNEL_VARIABLE = "AEM_PROXY_HOST"

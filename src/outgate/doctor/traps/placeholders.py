@@ -8,7 +8,7 @@ Not here: what a property of the mail service must be (`doctor.traps.mail`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from difflib import get_close_matches
 
@@ -17,12 +17,13 @@ from outgate.doctor.report import Finding
 from outgate.doctor.traps.look import Look
 from outgate.doctor.traps.names import TUNNEL_VARIABLE
 from outgate.doctor.traps.written import DIRECTIVES, SOURCES, Written, near, scan, valid_name
-from outgate.mailer.configuration.placeholder_grammar import split
+from outgate.mailer.interpolate import typed
 from outgate.mailer.osgi import Property
-from outgate.mailer.values import ConversionError, convert, known
+from outgate.mailer.values import ConversionError, known
 
 _TYPES = ("String", "Integer", "Long", "Float", "Double", "Byte", "Short", "Character", "Boolean")
 _TYPE_ALIASES = {"bool": "Boolean", "int32": "Integer", "number": "Integer", "str": "String", "text": "String"}
+_OF_SIGNS = ("char[]", "Character[]")  # without a delimiter an array of the text's signs
 _RESERVED = ("INTERNAL_", "ADOBE_", "CONST_")
 _VENDORS = frozenset(
     f"AEM_{rest}"
@@ -41,17 +42,28 @@ def of(look: Look, *, every: bool) -> Iterator[Finding]:
             yield look.find(
                 "placeholder-in-name", "a name is not searched for placeholders: it stays as it is", at=each
             )
+        if each.value.type.startswith("Collection"):
+            yield from _in_collection(look, each)
+            continue
         for at, text in _texts(each):
             scanned = scan(text) if "$[" in text else []
             if every or "$" in text or text.startswith("{"):
                 yield from _misspelt(look, at, text, scanned, every)
-            for written in {_raw(text, written): written for written in scanned}.values():  # each of its kind once
+            for written in _read(text, scanned):
                 if written.escaped:
                     if every and written.plain:
                         yield _escaped(look, at, text, written)
                 elif written.source in SOURCES and written.closed:
                     for trap in TRAPS:
                         yield from trap(look, at, text, written)
+
+
+def _in_collection(look: Look, each: Property) -> Iterator[Finding]:
+    for at, text in _texts(each):
+        for written in _read(text, scan(text)):
+            if written.source in SOURCES and written.closed and not written.escaped:
+                said = f"{at.name}: {written.shown} stands in a collection, and is not replaced"
+                yield look.find("placeholder-in-collection", said, at=at, near=_raw(text, written))
 
 
 def _texts(each: Property) -> Iterator[tuple[Property, str]]:
@@ -64,6 +76,12 @@ def _texts(each: Property) -> Iterator[tuple[Property, str]]:
         for item, place in zip(value, places, strict=True):
             if isinstance(item, str) and ("$" in item or "[" in item or "{" in item):
                 yield replace(each, value_at=place), item
+
+
+def _read(text: str, scanned: list[Written]) -> Iterable[Written]:
+    """Give each of its kind once; nothing behind one that is not closed is looked at by the service."""
+    end = min((each.start for each in scanned if not (each.closed or each.escaped)), default=len(text))
+    return {(_raw(text, each), each.escaped): each for each in scanned if each.start <= end}.values()
 
 
 def _raw(text: str, written: Written) -> str:
@@ -162,11 +180,8 @@ def types(look: Look, at: Property, text: str, each: Written) -> Iterator[Findin
     default = each.last("default")
     if default is None or "$[" in default or look.known.has(each.source, each.name):
         return
-    scalar = given.removesuffix("[]")
-    delimiter = each.last("delimiter") if given.endswith("[]") else None
     try:
-        for part in split(default, delimiter) if delimiter else (default,):
-            convert(part, scalar)
+        typed(default, {"type": given, "delimiter": each.last("delimiter") or ""})
     except ConversionError as error:
         said = f"{at.name}: the default of {each.shown} {error.text}"
         yield look.find("default-does-not-convert", said, at=at, near=raw)
@@ -179,7 +194,9 @@ def arrays(look: Look, at: Property, text: str, each: Written) -> Iterator[Findi
     if delimiter is not None and not given.endswith("[]"):
         said = f"{at.name}: {each.shown} has a delimiter, but no array type: it has no effect"
         yield look.find("array-directives", said, at=at, near=_raw(text, each))
-    elif given.endswith("[]") and not delimiter and all(directive.name for directive in each.directives):
+    elif delimiter or given in _OF_SIGNS:
+        return
+    elif given.endswith("[]") and all(directive.name for directive in each.directives):
         said = f"{at.name}: {each.shown} gives an array of one element, for it has no delimiter"
         yield look.find("array-directives", said, at=at, near=_raw(text, each))
 

@@ -204,6 +204,14 @@ _TABLE = (
         "Write the name itself.",
     ),
     Rule(
+        "placeholder-in-collection",
+        _E,
+        _P,
+        "A placeholder in a collection",
+        "Only texts and arrays of texts are searched for placeholders; those of a collection stay as they are.",
+        "Write [] behind the type of the elements instead, as String[].",
+    ),
+    Rule(
         "unknown-directive",
         _W,
         _P,

@@ -21,7 +21,7 @@ from outgate.mailer.values import known
 
 _NAME = re.compile(r"(?P<name>[A-Za-z_][\w.\-]{0,60})[ \t]*[:=][ \t]*(?P<rest>[^\n\r]*)")
 _KEY_BEFORE = re.compile(
-    r'"(?P<name>[^":\n]{1,100}):(?P<type>[A-Za-z]{1,20}(?:\[\])?)"\s{0,400}:\s{0,400}(?:\[(?P<before>[^\[\]]{0,400}))?$'
+    r'"(?P<name>[^":\n]{1,100}):(?P<type>Collection<[A-Za-z]{1,20}>|[A-Za-z]{1,20}(?:\[\])?)"\s{0,400}:\s{0,400}(?:\[(?P<before>[^\[\]]{0,400}))?$'
 )
 _MEMBER = re.compile(r'\s*"(?P<name>[^"\n]{1,100})"[ \t]*:[ \t]*(?P<value>"(?:[^"\\\n]|\\.)*"|[\w.+\-]+)[ \t]*$')
 _COMMENT = re.compile(r'"(?:[^"\\\n]|\\.)*"?|//[^\n]*|/\*.*?(?:\*/|\Z)', re.S)

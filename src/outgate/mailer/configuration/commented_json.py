@@ -2,7 +2,7 @@
 
 Standards: RFC 8259, with `//` and `/* */` comments wherever white space may be; nothing else of JSON5.
 Promises: any text gives an object (or list) or `JsonError`, in time linear in its length; a number keeps its digits, so
-that its JSON text can be given again; an error says what was expected, what was found and what to write instead.
+that its JSON text can be given as Java does; an error says what was expected, what was found and what to write instead.
 Dangers: what stands at a value's place may be a secret: an error describes it, and never shows it. Names are shown.
 Not here: what the names and values mean (`mailer.osgi`).
 """
@@ -18,6 +18,7 @@ from outgate.mailer.values import shown
 LONGEST = 1 << 20  # signs; the largest configurations that people write have a tenth of that
 DEEPEST = 50
 MOST = 100_000  # values, those within lists and objects too
+MOST_PROPERTIES = 10_000  # of a configuration
 
 _SPACE = re.compile(r"(?:[ \t\r\n]+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<more>(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(?![\w.+-])")
@@ -56,7 +57,7 @@ class JsonError(Exception):
 
 
 class Number(NamedTuple):
-    """A number as it was written."""
+    """A number as it was written, but a whole one without its exponent."""
 
     text: str
     integral: bool
@@ -116,16 +117,36 @@ def read_document(text: str) -> Object | Array:
 
 
 def json_text(value: Json) -> str:
-    """Return a value as JSON without white space, numbers as they were written."""
+    """Return a value as JSON without white space, numbers as Java's BigDecimal writes them."""
     match value:
         case Number():
-            return value.text
+            return value.text if value.integral else _decimal_text(value.text)
         case Array():
             return "[" + ",".join(map(json_text, value.items)) + "]"
         case Object():
             return "{" + ",".join(f"{json_text(each.name)}:{json_text(each.value)}" for each in value.members) + "}"
         case _:
             return json.dumps(value, ensure_ascii=False)
+
+
+def _as_java(text: str, more: str) -> Number:
+    """Return a number with decimals or an exponent: if the one is as long as the other moves the point, as in 1.50e2,
+    Java takes it for a whole one."""
+    decimals, _, power = more.lower().partition("e")
+    if not power or len(power) > 1000 or int(power) != len(decimals[1:]):
+        return Number(text, False)
+    digits = text[: -len(more)] + decimals[1:]
+    sign = "-" if digits.startswith("-") else ""
+    return Number(sign + (digits.lstrip("-0") or "0"), True)
+
+
+def _decimal_text(text: str) -> str:
+    from decimal import Decimal, InvalidOperation  # only lists and objects that become text need it
+
+    try:
+        return str(Decimal(text))
+    except InvalidOperation:  # an exponent beyond any number
+        return text
 
 
 def quoted(name: str) -> str:
@@ -145,7 +166,7 @@ class _Reader:
         self._twice = 1  # the depth up to which names may come twice
         self._values = 0
         self._behind = 0  # where the value before ends
-        self._halves = "\\u" in text or not _encodable(text)
+        self._halves = "\\u" in text or not encodable(text)
 
     def document(self) -> Object | Array:
         self._twice = 0
@@ -189,6 +210,8 @@ class _Reader:
         while (sign := self._next()) != "}" or members:
             if sign != '"':
                 self._no_name(sign)
+            if len(members) == MOST_PROPERTIES and self._depth == self._twice:
+                raise JsonError(f"expected at most {MOST_PROPERTIES} properties, found more", self._at)
             name_at = self._at
             name = self._string()
             if self._depth > self._twice and names.setdefault(name, name_at) != name_at:
@@ -275,7 +298,7 @@ class _Reader:
         if number is None:
             self._no_value(sign)
         self._at = number.end()
-        return Number(number[0], not number["more"])
+        return _as_java(number[0], number["more"]) if number["more"] else Number(number[0], True)
 
     def _string(self) -> str:
         start = self._at
@@ -284,7 +307,7 @@ class _Reader:
         except json.JSONDecodeError as error:
             kind = next(kind for kind in _BAD_STRING if error.msg.startswith(kind))
             raise JsonError(_BAD_STRING[kind], min(error.pos, len(self._text))) from None
-        if self._halves and not _encodable(value):
+        if self._halves and not encodable(value):
             raise JsonError(r"expected whole characters, found half of a surrogate pair (\ud800 to \udfff)", start)
         return value
 
@@ -390,7 +413,8 @@ def _about_number(text: str) -> str:
     return "put double quotes around it if it is text"
 
 
-def _encodable(text: str) -> bool:
+def encodable(text: str) -> bool:
+    """Say whether a text has no half of a surrogate pair, as which Python reads an octet that is no text."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -28,7 +28,9 @@ from outgate.mailer.configuration.commented_json import (
     Object,
     read_document,
 )
+from outgate.mailer.configuration.host_names import expected_of
 from outgate.mailer.interpolate import Source
+from outgate.mailer.osgi import decode
 from outgate.mailer.values import ConfigError
 
 _KEYS = ("name", "portDest", "portOrig")
@@ -96,12 +98,9 @@ def _from_file(path: Path) -> Forwards:
     except ValueError:
         raise ConfigError("expected the path of a file") from None
     try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8")
-        line, column = Lines(before).place(len(before))
-        text = "expected JSON in UTF-8, found another encoding"
-        raise ConfigError(text, file=path, line=line, column=column) from None
+        text = decode(data)
+    except ConfigError as error:
+        raise error.at(file=path) from None
     lines = Lines(text)
     try:
         document = read_document(text)
@@ -144,6 +143,8 @@ def _forwards(given: object, places: _Places) -> Forwards:
         raise places.error("expected a list of port forwards, or an object with portForwards")
     if not isinstance(tunnel, str):
         raise places.error("expected tunnelAddress to be text, in double quotes")
+    if tunnel and (expected := expected_of(tunnel, "each forward")):
+        raise places.error(f"expected tunnelAddress to be {expected}")
     found: dict[int, Forward] = {}
     first: dict[int, int] = {}
     for index, entry in enumerate(cast("list[object]", given)):
@@ -171,13 +172,8 @@ def _forward(entry: object, index: int, places: _Places) -> Forward:
     name = fields["name"]
     if not isinstance(name, str) or not name.strip():
         raise places.error("expected name to be the destination's host name, as text", index)
-    if not name.isascii():
-        from outgate.smtp import grammar  # late: few names need it
-
-        try:
-            grammar.domain(name.strip())
-        except grammar.BadSyntax:
-            raise places.error("expected name to be a host name: this one cannot be written in ASCII", index) from None
+    if expected := expected_of(name.strip(), "portDest"):
+        raise places.error(f"expected name to be {expected}", index)
     ports = {key: _port(fields[key], key, index, places) for key in _KEYS[1:]}
     return Forward(ports["portOrig"], name.strip(), ports["portDest"])
 

@@ -22,6 +22,8 @@ _COLLECTION = re.compile(r"Collection(?:<(?P<item>[A-Z][a-z]+)>)?")
 UNTYPED = ("String", "Long", "Double", "Boolean")
 SCALARS = (*UNTYPED, "Integer", "Float", "Byte", "Short", "Character")
 _BITS = {"Byte": 8, "Short": 16, "Integer": 32, "Long": 64}
+_NUMBERS = (*_BITS, "Float", "Double")
+_WIDE = ("Integer", "int", "long", "float", "double")  # what Java makes of an Integer in an array, which true becomes
 _MIXED = "elements must be all text, all numbers, or all true and false, and none a list or null"
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -147,7 +149,11 @@ def typed(value: Json, type_name: str, changed: Changed) -> Value:
     """Convert a value to the type that its key names."""
     collection = _COLLECTION.fullmatch(type_name)
     if collection is None and not type_name.endswith("[]"):
-        return Value(boxed(type_name), _scalar(_single(value, type_name, changed), type_name, changed))
+        single = _single(value, type_name, changed)
+        name = "Integer" if isinstance(single, bool) and boxed(type_name) in _NUMBERS else boxed(type_name)
+        if name != boxed(type_name):
+            changed.note("is true or false, and becomes the Integer 1 or 0")
+        return Value(name, _scalar(single, name, changed))
     item_type = (collection["item"] or "") if collection else type_name[:-2]
     if value is None:
         return Value(type_name, ())
@@ -166,8 +172,8 @@ def typed(value: Json, type_name: str, changed: Changed) -> Value:
 
 def _items(value: Json, item_type: str, collection: bool, changed: Changed) -> tuple[Scalar, ...]:
     """Return the list that one value becomes: it is the only element, or a text's characters are."""
-    if isinstance(value, str) and boxed(item_type) == "Character" and not collection:
-        items: tuple[Scalar, ...] = tuple(value)
+    if isinstance(value, (str, Object)) and boxed(item_type) == "Character" and not collection:
+        items: tuple[Scalar, ...] = tuple(value if isinstance(value, str) else _nested(value, item_type, changed))
     else:
         items = (_single(value, item_type, changed),)
     return _each(partial(_scalar, type_name=item_type, changed=changed), items, changed)
@@ -212,6 +218,8 @@ def _scalar(value: Scalar, type_name: str, changed: Changed) -> Scalar:
     name = boxed(type_name)
     if name == "Character":
         return _character(value, changed)
+    if isinstance(value, bool) and name in _NUMBERS and type_name not in _WIDE:
+        raise ConversionError(f"is true or false, which {type_name} cannot be")
     if name in _BITS and not isinstance(value, (str, bool)):
         return _narrowed(value, name, changed)
     return convert(value, name)
@@ -235,5 +243,5 @@ def _character(value: Scalar, changed: Changed) -> str:
 def _refuse_placeholder(type_name: str) -> NoReturn:
     raise ConversionError(
         f"is a placeholder, but the type {type_name} applies before placeholders are replaced:"
-        f" take :{type_name} away from the name and write ;type={type_name} inside the placeholder instead"
+        f" take the type away from the name and write ;type={type_name} inside the placeholder instead"
     )

@@ -6,7 +6,7 @@ Whoever needs the properties of a PID (the mail service, OAuth, the doctor) says
 
 Standards: Apache Felix's Configuration Admin (names are not case-sensitive, `service.pid` is a property).
 Promises: pure; every error is a `ConfigError` with property, file, line and column as far as there are any, and shows
-no value; what still holds a placeholder that nothing is set for is never given out as text.
+no value; what still holds a placeholder that nothing is set for, or no text, is never given out as text.
 Dangers: one placeholder that cannot be replaced makes the whole configuration of no use, as in the vendor's.
 Not here: which file counts (`mailer.folders`), what a placeholder means (`mailer.interpolate`), which properties there
 are (`mailer.config`, `mailer.oauth`).
@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from outgate.mailer.configuration.commented_json import encodable
 from outgate.mailer.folders import ConfigFile
-from outgate.mailer.interpolate import Budget, Explained, Lookup, Source, explain
+from outgate.mailer.interpolate import Budget, Explained, Lookup, Source, conf_of, explain
 from outgate.mailer.osgi import NOWHERE, Place, Property
 from outgate.mailer.values import ConfigError, Value
 
@@ -93,14 +94,36 @@ class Properties:
         return ConfigError(text, name=shown, file=self.where, line=place.line, column=place.column)
 
     def _complete(self, settled: Settled) -> None:
-        stayed = [each for each in settled.explained.lookups if each.stayed and not each.nested]
-        if stayed:
-            secret = all(each.source == "secret" for each in stayed)
+        lookups = settled.explained.lookups
+        own = [each for each in lookups if each.stayed and not each.nested]
+        if own:
             raise self.error(
                 settled.name,
-                f"nothing is set for {', '.join(map(_told, stayed))}: set it"
-                f"{' as a secret' if secret else ' in the environment'}, or give the placeholder a default",
+                f"nothing is set for {', '.join(map(_told, own))}: {_remedy(own)}, or give the placeholder a default",
             )
+        begun_by = ""
+        for each in lookups:
+            if not each.nested:
+                begun_by = each.label
+            elif each.stayed and each.source in ("env", "secret", "prop"):  # its name may be a part of a password
+                told = f" ({each.reason})" if each.reason else ""
+                raise self.error(
+                    settled.name,
+                    f"the value of {begun_by} has a placeholder in it that nothing is set for{told}, and would be used"
+                    " as it stands: set that, or write a backslash before its $[ if it is a part of the value",
+                )
+        if settled.value.type.startswith("Collection") and any("$[" in text for text in settled.value.texts):
+            text = "in a collection placeholders are not replaced: write :String[] behind the name, or no type"
+            raise self.error(settled.name, text)
+        if not all(map(encodable, settled.value.texts)):
+            raise self.error(settled.name, "expected text: a variable that it comes from has octets that are not UTF-8")
+
+
+def _remedy(stayed: list[Lookup]) -> str:
+    sources = {each.source for each in stayed}
+    if "env" in sources:
+        return "set it in the environment"
+    return "set it as a secret" if sources == {"secret"} else "take it from env or secret"
 
 
 def _told(lookup: Lookup) -> str:
@@ -135,7 +158,7 @@ def settled(
     places: Mapping[str, Property] | None = None,
 ) -> Properties:
     """Replace the placeholders of properties that have been read. Raises `ConfigError`."""
-    conf, budget = _Conf(raw, pid), Budget()
+    conf, budget = conf_of(raw, pid), Budget()
     found: dict[str, Settled] = {}
     for name, value in raw.items():
         place = places.get(name) if places else None
@@ -147,21 +170,3 @@ def settled(
             raise error.at(name=name, file=where, line=value_at.line, column=value_at.column) from None
         found[name.lower()] = Settled(name, value, explained, key_at, value_at, changed, changed_at)
     return Properties(where, found)
-
-
-class _Conf(Mapping[str, Value]):
-    """The properties that `$[conf:…]` may name, as Configuration Admin has them."""
-
-    def __init__(self, raw: Mapping[str, Value], pid: str) -> None:
-        self._by_name = {name.lower(): value for name, value in raw.items()}
-        if pid:
-            self._by_name.setdefault("service.pid", Value("String", pid))
-
-    def __getitem__(self, name: str) -> Value:
-        return self._by_name[name.lower()]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._by_name)
-
-    def __len__(self) -> int:
-        return len(self._by_name)

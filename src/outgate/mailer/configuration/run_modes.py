@@ -76,8 +76,8 @@ def oddity(modes: tuple[str, ...]) -> tuple[str, str] | None:
             f"{name}: the cloud service has no run mode {unknown[0]}, so the folder counts on a local instance at most",
             f"did you mean {meant}?" if exists else f"use {', '.join(ORDER)}, or keep it for a local instance only",
         )
-    services = [mode for mode in modes if mode in _SERVICES]
-    environments = [mode for mode in modes if mode in _ENVIRONMENTS]
+    services = [mode for mode in dict.fromkeys(modes) if mode in _SERVICES]
+    environments = [mode for mode in dict.fromkeys(modes) if mode in _ENVIRONMENTS]
     for kind in (services, environments):
         if len(kind) > 1 and set(kind) != {"dev", "rde"}:
             return f"{name} never counts: {kind[0]} and {kind[1]} are not active together", "make a folder for each"
