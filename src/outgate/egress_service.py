@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Protocol
 
 from outgate.base.clock import Clock
-from outgate.egress import status_socket
+from outgate.egress import connectivity_socket, status_socket
 from outgate.egress.audit import Audit, Connection
+from outgate.egress.connectivity import Connectivity, Json
 from outgate.egress.engine import Engine
 from outgate.egress.figures import Figures
-from outgate.egress.forwarder import Forwarder
+from outgate.egress.forwarder import Forwarder, HeaderTo
 from outgate.egress.gate import Gate, Limits
+from outgate.egress.header_targets import HeaderTargets
 from outgate.egress.http_proxy import HttpProxy, Patience
 from outgate.egress.ledger import Ledger
 from outgate.egress.mail_watch import MailWatch
-from outgate.egress.plan import Terms, Way
+from outgate.egress.plan import Terms
 from outgate.egress.poll import poller
 from outgate.egress.proof import Proof
 from outgate.egress.proving import Proving
@@ -40,7 +42,6 @@ from outgate.settings import EgressSettings
 
 AUDIT_FILE = "egress-audit.jsonl"
 LOCK_FILE = "egress.lock"
-APART = "another process carries the connections of this one (egress.apart)"
 _DRAIN_LOOK_S = 0.1
 _ENVIRONMENTS = 10
 _RULES = 10_000
@@ -63,8 +64,8 @@ class Egress(Protocol):
         """Do what the time of day asks for."""
         ...
 
-    def way(self, environment_id: str, host: str, port: int) -> Way | str:
-        """Return how an environment's connections to a host leave by what is in force now, or why none do."""
+    async def test(self, environment_id: str, host: str, port: int) -> Json:
+        """Return the result of a connectivity test. Raises `Refused`."""
         ...
 
     async def standing(self) -> Document:
@@ -89,6 +90,8 @@ class EgressService:
     reconciler: Reconciler
     status: Status
     proving: Proving
+    connectivity: Connectivity
+    headers: HeaderTargets
     drain_s: float
 
     def poke(self) -> None:
@@ -99,9 +102,9 @@ class EgressService:
         """Prove the addresses that are due, and go by that."""
         await self.reconciler.look()
 
-    def way(self, environment_id: str, host: str, port: int) -> Way | str:
-        """Return how an environment's connections to a host leave by what is in force now, or why none do."""
-        return self.reconciler.way(environment_id, host, port)
+    async def test(self, environment_id: str, host: str, port: int) -> Json:
+        """Test whether an environment's connections get to a host."""
+        return await self.connectivity.test(environment_id, host, port)
 
     async def standing(self) -> Document:
         """Return how it stands."""
@@ -125,13 +128,14 @@ class EgressService:
     async def stop(self) -> None:
         """Stop changing rules, end the connections, close the audit."""
         await self.reconciler.close()
+        await self.headers.close()
         await self.engine.close()
         self.audit.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """The egress where another process carries it: `audit` is read here only, at `directory` is its status socket."""
+    """The egress where another process carries it: `audit` is read here only, in `directory` are its sockets."""
 
     audit: Audit
     directory: Path
@@ -142,9 +146,9 @@ class Apart:
     async def look(self) -> None:
         """Do nothing: who carries has a clock of its own."""
 
-    def way(self, environment_id: str, host: str, port: int) -> Way | str:
-        """Return why nothing leaves from here."""
-        return APART
+    async def test(self, environment_id: str, host: str, port: int) -> Json:
+        """Have the process that carries make the test."""
+        return await connectivity_socket.ask(self.directory, environment_id, host, port)
 
     async def standing(self) -> Document:
         """Return what the process that carries says. Raises `OSError` if there is none."""
@@ -213,7 +217,9 @@ async def egress_service(
         egress.proxy_connections_per_environment,
     )
     ledger = Ledger(audit, clock, figures)
-    engine = _engine(egress, limits, ledger, resolver, header_to)
+    headers = HeaderTargets(egress.proxy_protocol_targets, resolver.addresses, others=header_to)
+    await headers.start()
+    engine = _engine(egress, limits, ledger, resolver, headers.wants)
     proof = Proof(witness=egress.witness, resolve=resolver.addresses)
     proving = Proving(proof.of, clock, interval_s=egress.proof_interval_s)
     reconciler = Reconciler(
@@ -235,12 +241,11 @@ async def egress_service(
         port_budget_alert=egress.port_budget_alert,
     )
     await reconciler.start()
-    return EgressService(audit, engine, reconciler, status, proving, limits.drain_s)
+    connectivity = Connectivity(resolvers=[resolver], ways=reconciler.way)
+    return EgressService(audit, engine, reconciler, status, proving, connectivity, headers, limits.drain_s)
 
 
-def _engine(
-    egress: EgressSettings, limits: Limits, ledger: Ledger, resolver: Resolver, header_to: Collection[str]
-) -> Engine:
+def _engine(egress: EgressSettings, limits: Limits, ledger: Ledger, resolver: Resolver, header_to: HeaderTo) -> Engine:
     polling = poller(asyncio.get_running_loop())
     reach = Reach(
         resolver.addresses,
@@ -263,7 +268,9 @@ def _engine(
         reach=reach, gate=gate, ledger=ledger, limits=limits, pump=pump, header_to=header_to, watch_for=watch_for
     )
     patience = Patience(egress.proxy_head_bytes, egress.proxy_head_timeout_s, egress.proxy_keepalive_s)
-    proxy = HttpProxy(reach=reach, gate=gate, ledger=ledger, limits=limits, pump=pump, patience=patience)
+    proxy = HttpProxy(
+        reach=reach, gate=gate, ledger=ledger, limits=limits, pump=pump, header_to=header_to, patience=patience
+    )
     return Engine(forwarder, proxy=proxy, keepalive_s=egress.keepalive_s)
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, cast
 
-from outgate.cloud_manager import CloudManager, Misconfigured, NotReachable, Refused
+from outgate.cloud_manager import CloudManager, NotReachable, Refused
 
 EXIT_CONFIGURATION = 2
 EXIT_API = 30
@@ -55,48 +55,22 @@ class RunError(Exception):
         self.code = code
 
 
-def run(
-    *,
-    cloud_manager_url: str,
-    token: str,
-    org_id: str,
-    client_id: str,
-    program_id: str,
-    environment_id: str,
-    service: str,
-    command: Sequence[str],
-    ca_file: str | None = None,
-) -> int:
+def run(api: CloudManager, *, program_id: str, environment_id: str, service: str, command: Sequence[str]) -> int:
     """Run `command` as a service of an environment; return its exit code (128 + n if signal n ended it).
 
-    Returns 2 if the command or the address cannot be used, 30 if Cloud Manager refuses or cannot be reached; why
-    is on standard error."""
+    Raises `RunError` with 2 if the command cannot be started, with 30 if Cloud Manager refuses or cannot be reached."""
+    if not command:
+        raise RunError(EXIT_CONFIGURATION, "there is no command: put one after --")
     try:
-        if not command:
-            raise RunError(EXIT_CONFIGURATION, "there is no command: put one after --")
-        try:
-            api = CloudManager(cloud_manager_url, org_id, client_id, token, ca_file)
-            document = _checked(api.runtime(program_id, environment_id, service))
-        except Misconfigured as error:
-            raise RunError(EXIT_CONFIGURATION, str(error)) from None
-        except NotReachable as error:
-            raise RunError(EXIT_API, str(error)) from None
-        except Refused as error:
-            raise RunError(EXIT_API, f"{error}. {_REMEDIES.get(error.status, 'Try again later')}") from None
-        return _run_with(document, list(command))
-    except RunError as error:
-        print(f"outgate: {error}", file=sys.stderr)
-        return error.code
+        document = _checked(api.runtime(program_id, environment_id, service))
+    except NotReachable as error:
+        raise RunError(EXIT_API, str(error)) from None
+    except Refused as error:
+        raise RunError(EXIT_API, f"{error}. {error.remedy('runtime', ours=True)}") from None
+    return _run_with(document, list(command))
 
 
 # What the environment gives
-
-_REMEDIES = {
-    400: "Correct that and start again",
-    401: "Get a new token",
-    403: "The token needs the role runtime, and must belong to the organization and the client given",
-    404: "Check the program's and the environment's number",
-}
 
 
 def _checked(document: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +81,8 @@ def _checked(document: dict[str, Any]) -> dict[str, Any]:
     try:
         tables = [document[name] for name in ("variables", "secrets", "reserved")]
         sound = all(_is_table(table) for table in tables) and isinstance(document["portForwards"], list)
-        sound = sound and all(_NAME.fullmatch(mode) for mode in map(str, document.setdefault("runModes", [])))
+        modes = document.setdefault("runModes", [])
+        sound = sound and isinstance(modes, list) and all(_NAME.fullmatch(mode) for mode in modes)
         _ = document["tunnelAddress"]
     except (ValueError, LookupError, TypeError):
         raise wrong from None
@@ -192,7 +167,12 @@ def _run_with(document: dict[str, Any], command: list[str]) -> int:
             # Nothing to start if we were told to end meanwhile.
             if signals.pending is not None:
                 return 128 + signals.pending
-            child = _start(command, _variables(document, vault))
+            try:
+                variables = _variables(document, vault)
+            except OSError as error:
+                message = f"the secrets cannot be written to {vault.path}: {error.strerror or error}"
+                raise RunError(EXIT_CONFIGURATION, message) from None
+            child = _start(command, variables)
             signals.to(child.send_signal)
             code = child.wait()
             return 128 - code if code < 0 else code

@@ -235,9 +235,7 @@ class Laptop:
             "tunnel_address": tunnel_address,
             "http_proxy": endpoint(tunnel_address, proxy_port),
         }
-        parts = Parts(
-            settings, control, clock, zone, inbox, relay, gateways, egress, resolver, verifier, recheck, hasher, issuer
-        )
+        parts = Parts(settings, control, clock, zone, inbox, relay, gateways, egress, verifier, recheck, hasher, issuer)
         server, task = await serve_http(LocalOnly(http_application(parts, self.dev, proxy_port)), http)
         self._stop_last(functools.partial(_stop_http, server, task))
         self._write_dev_json()

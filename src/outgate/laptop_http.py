@@ -26,9 +26,7 @@ from outgate.api.mounts import Mounts
 from outgate.app import RelayService
 from outgate.base.clock import OffsetClock
 from outgate.console import views
-from outgate.egress.connectivity import Connectivity
 from outgate.egress_service import Egress, terms_of
-from outgate.net.dns import Resolver
 from outgate.relay.gateways import Gateways
 from outgate.relay.onboarding import Verifier
 from outgate.relay.recheck import Recheck
@@ -55,7 +53,6 @@ class Parts:
     relay: RelayService
     gateways: Gateways
     egress: Egress
-    resolver: Resolver
     verifier: Verifier
     recheck: Recheck
     hasher: PasswordHashing
@@ -97,7 +94,7 @@ def http_application(parts: Parts, dev: dict[str, Any], proxy_port: int) -> Moun
         terms=terms_of(settings.egress),
         http_proxy_port=proxy_port,
         account_of_key=lambda clear: (key := control.identity.find_api_key(clear)) and key.account_id,
-        connectivity=Connectivity(resolvers=[parts.resolver], ways=parts.egress.way),
+        connectivity=parts.egress,
     )
     tokens = identity.build(store=control, tokens=parts.issuer, authenticator=authenticator, clock=clock)
 

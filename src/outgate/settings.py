@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from outgate.egress.proof import place
 from outgate.model.routes import RouteSpec, RouteTls, RouteType, trouble
-from outgate.net import guard, resolv_conf
+from outgate.net import addresses, guard, resolv_conf
 from outgate.relay.endpoints import Endpoint, Endpoints
 from outgate.smtp import grammar
 
@@ -31,24 +31,20 @@ class BadSettings(Exception):
     """The settings cannot be used; the text names file, place and what is wrong, one line each."""
 
 
-def _address(text: str) -> str:
-    return str(ip_address(text))  # one spelling, as sockets tell it
-
-
 def _resolver(text: str) -> str:
     resolv_conf.server(text)
     return text
 
 
-def _own_address(text: str) -> str:
-    found = ip_address(text)
-    if found.is_unspecified or found.is_multicast:
-        raise ValueError(f"{text} is no address of one machine: name each that this one has")
-    return str(found)
+def _address(text: str) -> str:
+    try:
+        return addresses.of_one_host(text)
+    except ValueError as error:
+        raise ValueError(f"{error}: name each that this one has") from None
 
 
 def _network(text: str) -> str:
-    ip_network(text, strict=False)
+    addresses.network(text)
     return text
 
 
@@ -84,7 +80,7 @@ def _host_and_port(text: str) -> str:
         host, _, port = text.rpartition(":")
         if not (port.isdecimal() and 0 < int(port) < 65_536):
             raise ValueError(f"{text!r} is not address:port")
-        _address(host.strip("[]"))
+        ip_address(host.strip("[]"))
     return text
 
 
@@ -97,7 +93,6 @@ def _optional_place(text: str) -> str:
 _Label = Annotated[str, AfterValidator(_label)]
 _OptionalName = Annotated[str, AfterValidator(_optional_name)]
 _Address = Annotated[str, AfterValidator(_address)]
-_OwnAddress = Annotated[str, AfterValidator(_own_address)]
 _Network = Annotated[str, AfterValidator(_network)]
 _Exception = Annotated[str, AfterValidator(_exception)]
 _Name = Annotated[str, AfterValidator(_name)]
@@ -121,10 +116,10 @@ class EndpointSettings(_Section):
     private_name: _OptionalName = Field(
         "", description="The name at private addresses; empty: `private.` and the public name."
     )
-    listen: list[_OwnAddress] = Field(
+    listen: list[_Address] = Field(
         min_length=1, description="Public addresses to listen on; no wildcard, else no private address can be opened."
     )
-    outgoing_addresses: list[_OwnAddress] = Field(
+    outgoing_addresses: list[_Address] = Field(
         min_length=1, description="Addresses that deliveries leave from, and that SPF must allow."
     )
     ehlo_name: _OptionalName = Field(
@@ -397,7 +392,9 @@ class EgressSettings(_Section):
     vpn_address: _Address = Field("127.0.0.4", description="The VPN's local end.")
     guard_exceptions: list[_Exception] = Field([], description="Networks or names the guard lets through, audited.")
     proxy_protocol_targets: list[str] = Field(
-        [], description="name:port of targets that get a PROXY v2 header; a bare name means any port."
+        [],
+        description="name:port or address:port of targets that get a PROXY v2 header, an address under whatever name;"
+        " without a port: any.",
     )
     http_proxy_port: int = Field(3128, ge=1, le=65535, description="Port of each environment's HTTP(S) proxy.")
     tunnel_network: _Network = Field(

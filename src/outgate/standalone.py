@@ -11,6 +11,7 @@ Not here: the parts (`egress_service`), the command (`cli.egress_serve`), relay 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from typing import Any
 from outgate import settings as settings_module
 from outgate.base import log
 from outgate.base.clock import Clock, OffsetClock, SystemClock
-from outgate.egress import status_socket
+from outgate.egress import connectivity_socket, status_socket
 from outgate.egress.rules_file import BadRules, RulesFile
 from outgate.egress.wanted import StoreWanted, Wanted
 from outgate.egress_service import EgressService, egress_service, files_wanted, take_egress
@@ -130,13 +131,14 @@ async def _serve(place: Place, egress: EgressSettings, source: _Source) -> None:
     resolver = Resolver(resolv_conf.chosen(egress.resolvers), clock)
     service = await egress_service(egress, data=place.state, wanted=wanted, resolver=resolver, clock=clock)
     try:
-        server = await status_socket.serve(place.state, lambda: source.about() | service.status.document())
-        try:
+        async with contextlib.AsyncExitStack() as sockets:
+            status = await status_socket.serve(place.state, lambda: source.about() | service.status.document())
+            sockets.push_async_callback(status.stop)
+            tests = await connectivity_socket.serve(place.state, service)
+            sockets.push_async_callback(tests.stop)
             settle_memory()
             print(f"ready {len(service.reconciler.states())} environments ({place.rules or place.state})", flush=True)
             await stop.wait()
             await service.drain(enough)
-        finally:
-            await server.stop()
     finally:
         await service.stop()

@@ -30,6 +30,7 @@ ANSWERS = st.sampled_from(
         b"421 4.3.2 bye\r\n",
         b"550 5.7.1 no\r\n",
         b"451 4.3.0 later\r\n",
+        b"530 5.7.0 log in\r\n",
         b"what\r\n",
         b"",
     ]
@@ -78,6 +79,10 @@ class Line:
         self.machine.next_event()
         self.quitted = self.cut = False
         world.lines.append(self)
+
+    @property
+    def session(self) -> Line:
+        return self
 
     @property
     def extensions(self) -> dict[str, str]:
@@ -140,6 +145,9 @@ class Io:
 
     def free(self) -> None:
         self.world.taken -= 1
+
+    async def composed(self, letter: Letter, extensions: dict[str, str]) -> bytes:
+        return letter.wire(extensions)
 
     async def dial(self, login: object, *, check_name: bool, seconds: float) -> Line:
         how = self.world.dials.pop(0) if self.world.dials else "fine"

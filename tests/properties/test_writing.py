@@ -50,6 +50,7 @@ def mailboxes(value: str) -> list[tuple[str, str]]:
 
 @given(PEOPLE, NAMES, BODIES, EXTENSIONS)
 @example([("Müller, Hans " * 8, "a", "x.test")] * 3, "x", "", {})
+@example([("x", "a", "x.test")], "4711 4711 日本語のとても長い件名です 日本語のとても長い件名です naïve — = a", "", {})
 @example([('"quoted\\', "a", "bücher.example")], "=?utf-8?q?a?=", ".\n", {})
 def test_a_reader_finds_what_was_meant(people, subject: str, body: str, extensions) -> None:
     message = EmailMessage()
@@ -71,7 +72,7 @@ def test_a_reader_finds_what_was_meant(people, subject: str, body: str, extensio
     assert set(found.recipients) == {address for _, address in expected}
     read = email.message_from_bytes(data, policy=policy.default)
     assert not read.defects and [name.lower() for name in read].count("subject") == 1
-    assert "".join(str(read["Subject"]).split()) == "".join(str(message["Subject"]).split())
+    assert str(read["Subject"]) == str(message["Subject"])
     assert read.get_content().replace("\r\n", "\n").rstrip("\n") == body.rstrip("\n")
 
 

@@ -10,6 +10,7 @@ import dns.query
 import dns.rcode
 import pytest
 
+from outgate.smtp.proxy_header import encode_v2
 from support.running import Running, wait_for
 from support.serving import Echo
 
@@ -70,6 +71,27 @@ def test_the_proxy_listens_once_networking_is_enabled(running: Running) -> None:
         lambda: {each["id"] for each in api.call("GET", f"{program}/environments")["_embedded"]["environments"]},
         lambda ids: made["id"] not in ids,
     )
+
+
+def test_a_client_of_the_proxy_cannot_say_to_the_relay_who_it_is(running: Running) -> None:
+    dev, api = running.dev, running.api
+    place = f"{dev['cloud_manager_url']}/api/program/{dev['program_id']}/environment/{dev['environment_id']}"
+    api.call("PUT", f"{place}/advancedNetworking", {})
+    settled(running, place)
+    host, port = running.address("submission")
+    # The relay believes a header that comes from where the proxy leaves.
+    forged = encode_v2(("127.0.0.1", 4711), (host, port))
+    for stranger, greeting in (("127.66.0.1", b"554 "), ("127.0.0.1", b"220 ")):
+        with socket.create_connection(
+            running.address("http_proxy"), timeout=20, source_address=(stranger, 0)
+        ) as client:
+            client.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+            with client.makefile("rb") as answers:
+                assert answers.readline().startswith(b"HTTP/1.1 200"), stranger
+                assert answers.readline() == b"\r\n"
+                if stranger == "127.66.0.1":
+                    client.sendall(forged)
+                assert answers.readline()[:4] == greeting
 
 
 def test_names_lead_to_the_tunnel_and_to_the_dedicated_address(running: Running) -> None:

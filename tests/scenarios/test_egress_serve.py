@@ -12,6 +12,7 @@ from threading import Thread
 
 import pytest
 
+from outgate.connection import Refusal
 from outgate.model.egress import PortForward
 from support.egress_peers import tunnel_address
 from support.egress_store import world
@@ -198,7 +199,16 @@ def test_beside_the_laptop_mode(tmp_path: Path) -> None:
             wait_for(lambda: api.call("GET", place)["status"], lambda status: status == "ready")
             assert carried(tunnel, 30000)
             assert echo.peers == ["127.0.0.2"]
+            # A connectivity test is made where the connections leave from, also over the API of the other process.
+            question = {"host": "target.shop.test", "port": echo.port}
+            found = api.call("POST", f"{place}/connectivityTest", question)
+            assert [(each["port_open"], each["dns_resolution"]) for each in found["resolvers"]] == [
+                (True, {"ips": ["127.0.0.1"]})
+            ]
+            assert set(echo.peers) == {"127.0.0.2"}
             assert service.stop() == 0
+            with pytest.raises(Refusal, match=r"egress-test\.sock does not answer .*: start `outgate egress serve`"):
+                api.call("POST", f"{place}/connectivityTest", question)
             service.start()
             assert carried(tunnel, 30000)
     finally:

@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from outgate import environment
+from outgate.cloud_manager import CloudManager
 from support.egress_peers import Bench, Target, echo, tunnel_address
 from support.egress_store import ORG, Api, world
 from support.reconciling import reconciler_for
@@ -58,10 +59,7 @@ async def test_an_application_speaks_through_its_tunnel(tmp_path: Path) -> None:
             report = tmp_path / "report.json"
             code = await asyncio.to_thread(
                 environment.run,
-                cloud_manager_url=url,
-                token="good",
-                org_id=ORG,
-                client_id="client",
+                CloudManager(url, ORG, "client", "good"),
                 program_id="4",
                 environment_id="10",
                 service="author",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import socket
@@ -20,6 +21,11 @@ from outgate.egress.plan import Forward, Proxy
 from outgate.smtp import proxy_header
 from support.egress_peers import Bench, Target, closed, dial, echo, forward, on_both_loops, tunnel_address
 from support.pollers import Verdict
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 @on_both_loops
@@ -370,6 +376,88 @@ async def test_what_is_still_being_reached_when_its_forward_goes_is_not_opened(t
 
 
 @on_both_loops
+async def test_a_client_that_goes_while_its_target_is_being_reached_gives_its_place_back(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+
+    async def never(_name: str) -> list[str]:
+        await asyncio.Event().wait()
+        return []
+
+    with socket.socket() as full, contextlib.ExitStack() as fillers:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        place = full.getsockname()
+        for _ in range(4):
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(place)
+        async with Bench(tmp_path, limits=Limits(connect_timeout_s=2.0)) as bench:
+            bench.reach._resolve = never
+            rules = [forward(tunnel, 30000, "target.example", 1), forward(tunnel, 30001, "127.0.0.1", place[1])]
+            proxy = Proxy("10", "4", tunnel, 30002, rules[0].way, ("127.0.0.0/8",))
+            await bench.engine.apply("10", [*rules, proxy])
+            clients = [(await dial(tunnel, port))[1] for port in (30000, 30001, 30001, 30002)]
+            clients[2].write(b"QUIT\r\n")
+            clients[2].write_eof()
+            clients[3].write(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (place[1], place[1]))
+            while bench.engine.connections("10") < 4:
+                await asyncio.sleep(0)
+            for number in (0, 1, 3):
+                _reset(clients[number])
+            while bench.engine.connections("10"):
+                await asyncio.sleep(0.01)
+            lines = bench.lines("decision")
+            assert [line["refusal"] for line in lines] == ["withdrawn"] * 3 + ["timeout"]
+            assert lines[-1]["reason"] == "127.0.0.1: no connection within 0.4 s of the client's end"
+            clients[2].close()
+
+
+@on_both_loops
+async def test_a_target_that_believes_headers_gets_one_by_the_proxy_too(tmp_path: Path) -> None:
+    tunnel = tunnel_address()
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n\0\r\nQUIT\n") + await reader.readuntil(b"\r\n\r\n"))
+
+    async with Bench(tmp_path) as bench, Target(listen) as target:
+        bench.proxy.header_to = lambda _name, port, address: (address, port) == ("127.0.0.1", target.port)
+        way = forward(tunnel, 1, "target.example", 1).way
+        await bench.engine.apply("10", [Proxy("10", "4", tunnel, 30002, way, ("127.0.0.0/8",))])
+        host = f"alias.example:{target.port}"
+        bench.book["alias.example"] = ["127.0.0.1"]
+        ways = f"CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\nearly", f"GET http://{host}/ HTTP/1.1\r\nHost: {host}"
+        for number, request in enumerate(ways):
+            reader, writer = await dial(tunnel, 30002)
+            client = writer.get_extra_info("sockname")
+            writer.write(request.encode() + b"\r\n\r\n")
+            await closed(reader)
+            writer.close()
+            header = proxy_header.encode_v2(client, (tunnel, 30002))
+            assert heard[number].startswith(header + (b"early\r\n", b"GET / HTTP/1.1\r\n")[number])
+        assert [line["proxy_header"] for line in bench.lines("close")] == [True, True]
+        # Early octets are the client's, the header is not.
+        assert bench.lines("close")[0]["bytes_up"] == len(b"early\r\n\r\n")
+
+
+@on_both_loops
+async def test_a_shared_address_that_is_not_there_leaves_its_work_to_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tunnel = tunnel_address()
+    async with Bench(tmp_path) as bench, Target(echo) as target:
+        sources = ("192.0.2.1", "127.0.0.2")
+        await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port, sources=sources)])
+        for _ in range(3):
+            reader, writer = await dial(tunnel, 30000)
+            writer.write(b"x")
+            assert await reader.readexactly(1) == b"x"
+            writer.close()
+    assert {peer[0] for peer in target.peers} == {"127.0.0.2"}
+    assert sum("egress.source_missing" in record.message for record in caplog.records) == 1
+
+
+@on_both_loops
 async def test_the_address_family_without_a_way_out_hides_no_other_failure(tmp_path: Path) -> None:
     tunnel = tunnel_address()
     book = {"both.example": ["127.0.0.1", "::1"], "six.example": ["::1"]}
@@ -397,7 +485,7 @@ async def test_an_address_that_gets_the_header_under_any_name(tmp_path: Path) ->
         saw.set_result(await reader.read())
 
     async with Bench(tmp_path) as bench, Target(record) as target:
-        bench.forwarder.header_to = frozenset({f"127.0.0.1:{target.port}"})
+        bench.forwarder.header_to = lambda _name, port, address: (address, port) == ("127.0.0.1", target.port)
         await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port)])
         _, writer = await dial(tunnel, 30000)
         writer.write_eof()
@@ -523,9 +611,7 @@ async def test_a_reset_by_the_target_ends_the_client_after_what_was_sent(tmp_pat
         writer.write(b"bye")
         await writer.drain()
         await reader.readexactly(1)
-        opened = writer.get_extra_info("socket")
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        _reset(writer)
 
     async with Bench(tmp_path) as bench, Target(reset) as target:
         await bench.engine.apply("10", [forward(tunnel, 30000, "target.example", target.port)])

@@ -103,7 +103,8 @@ class Bench:
             "pump": Pump(polling, idle_timeout_s=limits.idle_timeout_s),
         }
         self.forwarder = Forwarder(**parts)
-        self.engine = Engine(self.forwarder, proxy=HttpProxy(**parts))
+        self.proxy = HttpProxy(**parts)
+        self.engine = Engine(self.forwarder, proxy=self.proxy)
 
     async def resolve(self, name: str) -> Sequence[str]:
         self.asked.append(name)

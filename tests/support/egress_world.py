@@ -27,7 +27,7 @@ from outgate.egress import status_socket
 from outgate.sandbox.nameserver import NameServer
 from outgate.sandbox.zone import Zone
 from support.hosts import Host, World, listening
-from support.running import wait_for
+from support.running import await_ready, wait_for
 
 A, B, STRANGER = "10.81.0.2", "10.82.0.2", "10.83.0.2"
 TUNNELS = "10.88.0.0/26"
@@ -131,7 +131,7 @@ class Serving:
         chosen = {"shared_addresses": [SHARED], "dedicated_addresses": [DEDICATED], "resolvers": [RESOLVER]} | settings
         lines = [f"{name} = {json.dumps(value)}\n" for name, value in chosen.items()]
         self._config.write_text("[egress]\n" + "".join(lines))
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[str] | None = None
         self.want()
 
     def want(self, *environments: dict[str, Any]) -> None:
@@ -145,10 +145,10 @@ class Serving:
         command = [sys.executable, "-m", "outgate.cli", "egress", "serve", "--rules", str(self.rules)]
         command += ["--state", str(self.state), "--config", str(self._config)]
         with self.log.open("ab") as log, self.world.gateway.inside():
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line.startswith(b"ready"), f"not ready: {line!r}\n{self.log.read_text()[-3000:]}"
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        await_ready(self.process, self.log)
         return self
 
     def kill(self) -> None:

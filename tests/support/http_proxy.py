@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -129,8 +130,8 @@ class _Reach(Reach):
         super().__init__(*arguments, **named)
         self._ports = ports
 
-    async def connect(self, name: str, port: int, way: Way) -> Any:
-        return await super().connect(name, self._ports.get(port, port), way)
+    async def connect(self, name: str, port: int, way: Way, client: socket.socket | None = None) -> Any:
+        return await super().connect(name, self._ports.get(port, port), way, client)
 
 
 class RawTarget:

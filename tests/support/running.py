@@ -37,10 +37,7 @@ class Running:
             command += [f"--{name}-port", str(self.ports.get(name, 0))]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert self.process.stdout is not None
-        readable, _, _ = select.select([self.process.stdout], [], [], 60)
-        line = self.process.stdout.readline() if readable else ""
-        assert line.startswith("ready"), f"not ready: {line!r}\n{self.log.read_text()[-3000:]}"
+        await_ready(self.process, self.log)
         self.dev = json.loads(self.dev_json().read_text())
         return self
 
@@ -126,6 +123,14 @@ class Running:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
+
+
+def await_ready(process: subprocess.Popen[str], log: Path) -> None:
+    """Return once a process says that it is ready; else fail with the end of its log."""
+    assert process.stdout is not None
+    readable, _, _ = select.select([process.stdout], [], [], 60)
+    line = process.stdout.readline() if readable else ""
+    assert line.startswith("ready"), f"not ready: {line!r}\n{log.read_text()[-3000:]}"
 
 
 def wait_for(ask: Any, enough: Any, seconds: float = 60.0) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from threading import Thread
 from typing import Any
 
 from outgate.egress import status_socket
+from support.running import await_ready
 
 SETTINGS = '[egress]\nguard_exceptions = ["127.0.0.0/8"]\ndrain_s = 20.0\n'
 
@@ -51,10 +51,7 @@ class Serving:
             self.process = subprocess.Popen(
                 self.command(), stdout=subprocess.PIPE, stderr=log, text=True, env=self.environment
             )
-        assert self.process.stdout is not None
-        readable, _, _ = select.select([self.process.stdout], [], [], 60)
-        line = self.process.stdout.readline() if readable else ""
-        assert line.startswith("ready"), f"not ready: {line!r}\n{self.log.read_text()[-3000:]}"
+        await_ready(self.process, self.log)
         return self
 
     def refused(self) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import outgate.cloud_manager
 from outgate import environment
 
 DOCUMENT = {
@@ -81,18 +82,13 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def run(url: str, command: list[str], **other: Any) -> int:
-    values: dict[str, Any] = {
-        "cloud_manager_url": url,
-        "token": "t0ken-value",
-        "org_id": "ORG@AdobeOrg",
-        "client_id": "client",
-        "program_id": "4",
-        "environment_id": "10",
-        "service": "author",
-        "command": command,
-    }
-    return environment.run(**{**values, **other})
+def run(url: str, command: list[str]) -> int:
+    asked = outgate.cloud_manager.CloudManager(url, "ORG@AdobeOrg", "client", "t0ken-value")
+    try:
+        return environment.run(asked, program_id="4", environment_id="10", service="author", command=command)
+    except environment.RunError as error:
+        print(error, file=sys.stderr)
+        return error.code
 
 
 def python(code: str, *arguments: str) -> list[str]:
@@ -152,7 +148,7 @@ def test_a_command_that_cannot_start(
     api: CloudManager, memory: Path, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
     assert run(api.url, command) == 2
-    assert f"outgate: {command[0]} cannot be started" in capsys.readouterr().err
+    assert f"{command[0]} cannot be started" in capsys.readouterr().err
     assert list(memory.iterdir()) == []
 
 
@@ -166,8 +162,12 @@ def test_no_command(api: CloudManager, capsys: pytest.CaptureFixture[str]) -> No
     ("status", "body", "words"),
     [
         (401, {"error_code": "401013", "message": "Oauth token is not valid"}, ["401013", "Get a new token"]),
-        (403, {"error_code": "403027", "message": "lacks the role"}, ["lacks the role", "role runtime"]),
-        (404, {"status": 404, "errors": [{"code": "x", "message": "no environment 10"}]}, ["no environment 10"]),
+        (403, {"error_code": "403027", "message": "lacks the role"}, ["lacks the role", "(runtime)"]),
+        (
+            404,
+            {"status": 404, "errors": [{"code": "x", "message": "no environment 10"}]},
+            ["no environment 10", "which must be Outgate"],
+        ),
         (400, {"errors": {"f": {"field": "a.arg2.f", "message": "must be one of"}}}, [": f must be one of", "Correct"]),
         (400, {"errors": ["a string"]}, ["a string"]),
         (500, "no object", ["500", "Internal Server Error"]),
@@ -184,57 +184,11 @@ def test_a_refusal_is_told_in_its_own_words(
     assert "t0ken-value" not in said
 
 
-def test_a_redirect_is_not_followed(api: CloudManager, capsys: pytest.CaptureFixture[str]) -> None:
-    api.status, api.headers = 307, {"location": api.url + "/elsewhere"}
-    assert run(api.url, ["true"]) == 30
-    assert "307" in capsys.readouterr().err
-    assert len(api.requests) == 1
-
-
 def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    assert run(f"http://user:pw@127.0.0.1:{port}/cloud-manager", ["true"]) == 30
-    said = capsys.readouterr().err
-    assert "cannot be reached" in said
-    assert "pw" not in said
-
-
-def test_a_server_of_another_kind_is_no_stack_trace(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def answer() -> None:
-            peer, _ = listening.accept()
-            with peer:
-                peer.recv(4096)
-                peer.sendall(b"220 this is no web server\r\n")
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        assert run(f"http://127.0.0.1:{listening.getsockname()[1]}", ["true"]) == 30
-        thread.join()
+    assert run(f"http://127.0.0.1:{port}/cloud-manager", ["true"]) == 30
     assert "cannot be reached" in capsys.readouterr().err
-
-
-def test_a_proxy_of_the_shell_is_not_told_about_loopback(api: CloudManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    monkeypatch.delenv("no_proxy", raising=False)
-    assert run(api.url, ["true"]) == 0
-
-
-@pytest.mark.parametrize(
-    ("url", "word"),
-    [
-        ("http://cm.example/cloud-manager", "in the clear"),
-        ("http://192.0.2.1", "in the clear"),
-        ("file:///etc/passwd", "not the address"),
-        ("cm.example", "not the address"),
-        ("http://[", "not the address"),
-    ],
-)
-def test_an_address_that_would_leak_is_refused(url: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(url, ["true"]) == 2
-    assert word in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -250,6 +204,8 @@ def test_an_address_that_would_leak_is_refused(url: str, word: str, capsys: pyte
         {"portForwards": {}},
         {"runModes": ["author,prod"]},
         {"runModes": [7]},
+        {"runModes": [None]},
+        {"runModes": "author"},
         None,
     ],
 )
@@ -267,10 +223,9 @@ def test_an_answer_that_is_no_runtime_document(
 PARENT = """
 import sys
 from outgate import environment
-sys.exit(environment.run(
-    cloud_manager_url=sys.argv[1], token="t", org_id="o", client_id="c", program_id="4", environment_id="10",
-    service="author", command=sys.argv[2:],
-))
+from outgate.cloud_manager import CloudManager
+api = CloudManager(sys.argv[1], "o", "c", "t")
+sys.exit(environment.run(api, program_id="4", environment_id="10", service="author", command=sys.argv[2:]))
 """
 CHILD = """
 import os, signal, sys

@@ -13,8 +13,8 @@ Not here: which server and token (`outgate.cloud_manager`), reading arguments an
 from __future__ import annotations
 
 import getpass
-import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -25,35 +25,30 @@ from typing import Any, NoReturn
 import typer
 
 from outgate.cli import variable_options as options
-from outgate.cli.calling import WRONG_USE, Data, complain, fail, print_fields, print_json, print_table
+from outgate.cli.calling import (
+    WRONG_USE,
+    Data,
+    columns,
+    complain,
+    fail,
+    print_fields,
+    print_json,
+    print_table,
+    shortened,
+)
+from outgate.cli.choosing import chosen
 from outgate.cli.variable_documents import OCTETS_LIMIT, read_json, read_yaml, text_of
 from outgate.cli.variable_options import VALIDATION
-from outgate.cli.variable_plan import SECRET, STRING, Unfit, Wish, is_name, plan, together
-from outgate.cloud_manager import (
-    BadToken,
-    Chosen,
-    CloudManager,
-    Misconfigured,
-    NotReachable,
-    Refused,
-    from_dev_json,
-    from_environment,
-)
-from outgate.connection import default_data, read_dev_json
+from outgate.cli.variable_plan import SECRET, STRING, Unfit, Wish, is_name, option, plan, together
+from outgate.cloud_manager import CloudManager, NotReachable, Refused
 
 GENERIC, TOKEN, API = 1, 10, 30
+CONFLICT, INTERRUPTED = 409, 130
 _COLUMNS = ("name", "type", "value", "service", "status")
+_HEADS = {column: column for column in _COLUMNS}
 _MASK = "****"
 _UNDER_WAY = frozenset({"creating", "updating", "deleting"})
 _POLL_S = 5.0
-_REMEDIES = {
-    400: "Correct that and try again",
-    401: "Get a new token",
-    403: "The token needs the role for it (Deployment Manager), and must belong to the organization and the client",
-    404: "Check the numbers of program and environment",
-    409: "Try again when that is over",
-}
-
 commands = typer.Typer()
 
 # The commands
@@ -61,64 +56,46 @@ commands = typer.Typer()
 
 @commands.command("cloudmanager:set-environment-variables", cls=options.WithPairs)
 @commands.command("cloudmanager:environment:set-variables", cls=options.WithPairs, hidden=True)
+@options.with_pairs
 def set_variables(
     environment_id: options.Environment = "",
     program_id: options.Program = "",
-    variable: options.Variable = None,
-    secret: options.Secret = None,
-    secret_file: options.SecretFile = None,
-    delete: options.Delete = None,
     strict: options.Strict = False,
     wait: options.Wait = 0,
     as_json: options.Json = False,
     as_yaml: options.Yaml = False,
     context: options.Context = "",
     data: Data = None,
-    author_variable: options.AuthorVariable = None,
-    author_secret: options.AuthorSecret = None,
-    author_secret_file: options.AuthorSecretFile = None,
-    author_delete: options.AuthorDelete = None,
-    publish_variable: options.PublishVariable = None,
-    publish_secret: options.PublishSecret = None,
-    publish_secret_file: options.PublishSecretFile = None,
-    publish_delete: options.PublishDelete = None,
-    preview_variable: options.PreviewVariable = None,
-    preview_secret: options.PreviewSecret = None,
-    preview_secret_file: options.PreviewSecretFile = None,
-    preview_delete: options.PreviewDelete = None,
     json_stdin: options.JsonStdin = False,
     json_file: options.JsonFile = None,
     yaml_stdin: options.YamlStdin = False,
     yaml_file: options.YamlFile = None,
+    *,
+    pairs: options.Pairs,
 ) -> None:
     """Set and delete an environment's variables, and show those it has then. What is not named stays as it is.
 
     For instance: --programId=4 10 --variable EMAIL_USERNAME me --secretFile EMAIL_PASSWORD pw.txt --delete OLD_ONE
 
     It asks the running `outgate dev`, or the Cloud Manager that the vendor's AIO_ variables name."""
-    given = {
-        "": (variable, secret, secret_file, delete),
-        "author": (author_variable, author_secret, author_secret_file, author_delete),
-        "publish": (publish_variable, publish_secret, publish_secret_file, publish_delete),
-        "preview": (preview_variable, preview_secret, preview_secret_file, preview_delete),
-    }
     documents = {"--jsonStdin": json_stdin, "--jsonFile": json_file, "--yamlStdin": yaml_stdin, "--yamlFile": yaml_file}
     _one_form(as_json, as_yaml)
     with _told():
         inputs = _Inputs()
-        wishes = together(_wishes(given, inputs), _document(documents, inputs))
+        wishes = together(_wishes(pairs, inputs), _document(documents, inputs))
     place = _Place(environment_id, program_id, data, context)
+    left = 0.0
     with _told():
-        planned = plan(place.variables(), wishes, strict=strict)
+        planned = plan(place.variables(), wishes, strict=strict or place.strict)
         for each in planned.warnings:
             complain(f"warning: {each}")
         if planned.changes:
-            place.change(planned.changes)
+            left = place.change(planned.changes, wait)
         else:
             print("No variables to set or delete.", file=sys.stderr)
     with _told("the variables were sent, but " if planned.changes else ""):
         if wait and planned.changes:
-            settle(place.api, place.program, place.environment, wait)
+            settle(place.api, place.program, place.environment, left)
         _show(place.variables(), as_json, as_yaml)
 
 
@@ -210,37 +187,33 @@ class _Inputs:
             fail(f"{what} cannot be read: {reason}", WRONG_USE)
 
 
-def _wishes(given: Mapping[str, Sequence[options.Texts]], inputs: _Inputs) -> list[Wish]:
+def _wishes(given: options.Pairs, inputs: _Inputs) -> list[Wish]:
     """Return what the options want, in the order of the vendor's client. Raises `Unfit`."""
     wishes: list[Wish] = []
-    for service, (variables, secrets, files, deletions) in given.items():
-        for kind, word, texts in (
-            (STRING, "variable", variables),
-            (SECRET, "secret", secrets),
-            (SECRET, "secretFile", files),
-        ):
-            option = f"--{service}{word[0].upper()}{word[1:]}" if service else f"--{word}"
-            for name, text in zip((texts or [])[::2], (texts or [])[1::2], strict=True):
-                value = inputs.secret(name, text, option) if word == "secretFile" else text
-                if not value:
-                    raise Unfit([f"{option}: a value is empty: give one, or delete the variable with --delete"])
-                wishes.append(Wish(name, value, kind, service, option))
-        option = f"--{service}Delete" if service else "--delete"
-        wishes += [Wish(name, "", "", service, option) for name in deletions or []]
+    for (service, word), texts in given.items():
+        where = option(word, service)
+        if word == "delete":
+            wishes += [Wish(name, "", "", service, where) for name in texts]
+            continue
+        for name, text in zip(texts[::2], texts[1::2], strict=True):
+            value = inputs.secret(name, text, where) if word == "secretFile" else text
+            if not value:
+                raise Unfit([f"{where}: a value is empty: give one, or delete the variable with --delete"])
+            wishes.append(Wish(name, value, STRING if word == "variable" else SECRET, service, where))
     return wishes
 
 
 def _document(given: Mapping[str, bool | str | None], inputs: _Inputs) -> list[Wish]:
     """Return what the document wants, if there is one. Raises `Unfit`."""
-    chosen = [(option, value) for option, value in given.items() if value not in (False, None)]
-    if len(chosen) > 1:
-        fail(f"{' and '.join(option for option, _ in chosen)} exclude each other", WRONG_USE)
-    for option, value in chosen:
+    wanted = [(where, value) for where, value in given.items() if value not in (False, None)]
+    if len(wanted) > 1:
+        fail(f"{' and '.join(where for where, _ in wanted)} exclude each other", WRONG_USE)
+    for where, value in wanted:
         if value == "":
-            fail(f"{option} needs a path", WRONG_USE)
+            fail(f"{where} needs a path", WRONG_USE)
         path = value if isinstance(value, str) else ""
-        read = read_json if option.startswith("--json") else read_yaml
-        return read(inputs.document(path, option), path or "standard input")
+        read = read_json if where.startswith("--json") else read_yaml
+        return read(inputs.document(path, where), path or "standard input")
     return []
 
 
@@ -251,38 +224,26 @@ class _Place:
     """An environment of a Cloud Manager, or the end of the command: nothing to ask, or none that is meant."""
 
     def __init__(self, environment: str, program: str, data: Path | None, context: str) -> None:
-        chosen = _chosen(data, context)
-        self.api = chosen.api
-        self.program = _number(program or chosen.program, "program", "--programId", "")
-        self.environment = _number(environment or chosen.environment, "environment", "ENVIRONMENT_ID", "e")
+        if data is not None and context:
+            fail("--data and --imsContextName exclude each other", WRONG_USE)
+        found = chosen(data, context, token=TOKEN, nobody=WRONG_USE)
+        self.api, self.strict = found.api, found.strict
+        self.program = _number(program or found.program, "program", "--programId", "")
+        self.environment = _number(environment or found.environment, "environment", "ENVIRONMENT_ID", "e")
+        asked = [self.environment, f"--programId={self.program}"]
+        asked += [f"--data={data}"] if data is not None else [f"--imsContextName={context}"] if context else []
+        self.listing = shlex.join(["outgate", "cloudmanager:list-environment-variables", *asked])
 
     def variables(self) -> list[dict[str, Any]]:
         return self.api.variables(self.program, self.environment)
 
-    def change(self, changes: Sequence[Mapping[str, str]]) -> None:
+    def change(self, changes: Sequence[Mapping[str, str]], seconds: float) -> float:
+        """Make changes once nothing else is under way, which may take `seconds`; return how many are left."""
         try:
-            self.api.set_variables(self.program, self.environment, changes)
-        except NotReachable as error:
-            listing = f"outgate cloudmanager:list-environment-variables {self.environment} --programId={self.program}"
-            _stop([f"{error}. Whether anything was changed is not known: `{listing}` shows it"], API)
-
-
-def _chosen(data: Path | None, context: str) -> Chosen:
-    if data is not None and context:
-        fail("--data and --imsContextName exclude each other", WRONG_USE)
-    try:
-        if data is not None:
-            return from_dev_json(read_dev_json(data))
-        chosen = from_environment(os.environ, lambda: read_dev_json(default_data()), context=context)
-    except BadToken as error:
-        fail(str(error), TOKEN)
-    except Misconfigured as error:
-        fail(str(error), WRONG_USE)
-    except NotReachable as error:
-        fail(f"{error}; or name another Cloud Manager by the vendor's AIO_ variables", WRONG_USE)
-    if chosen.of_vendor and (default_data() / "dev.json").exists():
-        complain(f"asks {chosen.api.where}, which {chosen.source} name; --data asks the outgate dev that is there too")
-    return chosen
+            return when_free(lambda: self.api.set_variables(self.program, self.environment, changes), seconds)
+        except (NotReachable, KeyboardInterrupt) as error:
+            told, code = (f"{error}", API) if isinstance(error, NotReachable) else ("interrupted", INTERRUPTED)
+            _stop([f"{told}. Whether anything was changed is not known: `{self.listing}` shows it"], code)
 
 
 def _number(text: str, what: str, option: str, prefix: str) -> str:
@@ -306,9 +267,11 @@ def _told(before: str = "") -> Generator[None]:
     except Unfit as error:
         _stop([*error.reasons, "nothing was sent"], VALIDATION)
     except Refused as error:
-        _stop([f"{before}{error}. {_REMEDIES.get(error.status, 'Try again later')}"], API)
+        _stop([f"{before}{error}. {error.remedy('Deployment Manager')}"], API)
     except NotReachable as error:
         _stop([f"{before}{error}"], API)
+    except KeyboardInterrupt:
+        _stop([f"{before}this was interrupted"], INTERRUPTED)
 
 
 def _stop(reasons: Sequence[str], code: int) -> NoReturn:
@@ -334,7 +297,40 @@ def _show(variables: Sequence[Mapping[str, Any]], as_json: bool, as_yaml: bool) 
 
         print(yaml.safe_dump(rows, sort_keys=False, allow_unicode=False, width=10_000), end="")
     else:
+        room = columns()
+        if room is not None:
+            # One long value would push the other columns off the terminal.
+            others = sum(
+                max(len(row[column]) for row in [*rows, _HEADS]) + 2 for column in _COLUMNS if column != "value"
+            )
+            for row in rows:
+                row["value"] = shortened(row["value"], max(20, room - others))
         print_table(_COLUMNS, [list(row.values()) for row in rows])
+
+
+def when_free(
+    change: Callable[[], None],
+    seconds: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> float:
+    """Make a change; again, for `seconds`, as long as it is refused because another is under way. Return how many are
+    left. Raises what the change raises."""
+    until = clock() + seconds
+    told = False
+    while True:
+        try:
+            change()
+        except Refused as error:
+            if error.status != CONFLICT or clock() >= until:
+                raise
+            if not told:
+                complain(f"{error.text}; waiting")
+            told = True
+            sleep(_POLL_S)
+        else:
+            return max(0.0, until - clock())
 
 
 def settle(
@@ -363,6 +359,6 @@ def settle(
         if clock() >= until:
             _stop([f"{told}, after {seconds:.0f} seconds still"], GENERIC)
         if told != before:
-            print(f"outgate: {told}", file=sys.stderr, flush=True)
+            complain(told)
         before = told
         sleep(_POLL_S)

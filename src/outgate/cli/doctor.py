@@ -245,7 +245,8 @@ def _around(
 
     What is named is asked for; else this process's own environment counts, if `environment run` made it; else what the
     vendor's settings or a `dev.json` name; else this process's environment again."""
-    from outgate.cloud_manager import Misconfigured, Refused, from_environment
+    from outgate.cli.choosing import choose
+    from outgate.cloud_manager import Misconfigured, Refused
     from outgate.doctor.asking import of_environment, of_process
 
     named = program is not None or environment is not None
@@ -254,7 +255,7 @@ def _around(
     if own and not named:
         return of_process(os.environ, service), None, dev
     try:
-        chosen = from_environment(os.environ, lambda: read_dev_json(data or default_data()), timeout=seconds)
+        chosen = choose(data, timeout=seconds)
     except NotReachable as error:
         # Settings that cannot be used were meant; a dev.json that is not there was not.
         if named or data is not None or isinstance(error, Misconfigured):

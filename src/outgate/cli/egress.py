@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote, urlencode
@@ -36,6 +35,7 @@ from outgate.cli.calling import (
 )
 from outgate.cli.queue import operations
 from outgate.connection import Api, default_data
+from outgate.net.addresses import network
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -233,7 +233,7 @@ def _spelt(entry: str) -> str:
     """Return an entry as it is stored, for what was typed when it was added."""
     text = entry.strip().lower().rstrip(".")
     with contextlib.suppress(ValueError):
-        return str(ip_network(text, strict=False))
+        return str(network(text))
     return text
 
 

@@ -1,6 +1,6 @@
 """`outgate egress test`: whether an environment's connections get to a host and port.
 
-Standards: none.
+Standards: exit codes as every command.
 Promises: `--json` prints the answer as it came; a port that no resolver leads to ends with 1.
 Dangers: what servers say is printed without what would steer a terminal, and is still a stranger's word.
 Not here: the test (`egress.connectivity`), the call (`api.cloud_manager.connectivity`).
@@ -9,11 +9,12 @@ Not here: the test (`egress.connectivity`), the call (`api.cloud_manager.connect
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
-from outgate.cli.calling import NOT_AS_WANTED, Data, Json, call, given, print_fields, print_json, reach
+from outgate.cli.calling import NOT_AS_WANTED, UNREACHABLE, Data, Json, fail, given, print_fields, print_json
+from outgate.cli.choosing import chosen
+from outgate.cloud_manager import NotReachable, Refused
 
 
 def test(
@@ -24,34 +25,42 @@ def test(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Test a host and port from where the environment's traffic leaves (roles writer, manager, operator)."""
-    places = [
-        quote(given(text, what), safe="") for text, what in ((program, "program"), (environment_id, "environment"))
-    ]
-    api = reach(data)
-    url = "{}/api/program/{}/environment/{}/connectivityTest".format(api.dev["cloud_manager_url"], *places)
-    found = call(api, "POST", url, {"host": given(host, "the host"), "port": port})
-    entries: list[dict[str, Any]] = found.get("resolvers", [])
+    """Test a host and port from where the environment's traffic leaves (roles writer, manager, operator).
+
+    It asks the running `outgate dev`, or the Outgate that the vendor's AIO_ variables name."""
+    for text, what in ((program, "the program"), (environment_id, "the environment"), (host, "the host")):
+        given(text, what)
+    api = chosen(data).api
+    try:
+        found = api.connectivity_test(program, environment_id, host, port)
+    except Refused as error:
+        fail(f"{error}. {error.remedy('writer, manager or operator', ours=True)}", NOT_AS_WANTED)
+    except NotReachable as error:
+        fail(str(error), UNREACHABLE)
+    try:
+        entries: list[dict[str, Any]] = found.get("resolvers", [])
+        told = [_lines(entry) for entry in entries] or [[("result", found["error"])]]
+        reached = any(entry["port_open"] for entry in entries)
+    except (LookupError, TypeError, AttributeError):
+        fail(f"what answered at {api.where} is no test of a connection: is that an Outgate?", UNREACHABLE)
     if as_json:
         print_json(found)
-    elif not entries:
-        print_fields([("result", found["error"])])
-    for entry in [] if as_json else entries:
-        _print(entry)
-    if not any(entry["port_open"] for entry in entries):
+    else:
+        for lines in told:
+            print_fields(lines)
+    if not reached:
         raise typer.Exit(NOT_AS_WANTED)
 
 
-def _print(entry: dict[str, Any]) -> None:
+def _lines(entry: dict[str, Any]) -> list[tuple[str, object]]:
+    """Return what is told of what one resolver led to. Raises anything for an answer of another kind."""
     names, http = entry["dns_resolution"], entry["http_connectivity"]
     said = http.get("error") or f"{http['protocol']} {http['status_code']} {http['reason']}"
-    print_fields(
-        [
-            ("resolver", entry["name"]),
-            ("addresses", ", ".join(names.get("ips", ())) or names.get("error")),
-            ("port", "open" if entry["port_open"] else "not open"),
-            ("HTTP", said),
-            ("note", http.get("note")),
-            ("result", entry["reachability"]),
-        ]
-    )
+    return [
+        ("resolver", entry["name"]),
+        ("addresses", ", ".join(names.get("ips", ())) or names.get("error")),
+        ("port", "open" if entry["port_open"] else "not open"),
+        ("HTTP", said),
+        ("note", http.get("note")),
+        ("result", entry["reachability"]),
+    ]

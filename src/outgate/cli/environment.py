@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from outgate.cli.calling import Data, given, reach
+from outgate.cli.calling import Data, fail, given
+from outgate.cli.choosing import chosen
 
 commands = typer.Typer(no_args_is_help=True, help="Environments and what runs in them.")
 
@@ -24,21 +25,17 @@ def run(
     service: Annotated[str, typer.Option(help="author, publish or preview.")] = "author",
     data: Data = None,
 ) -> None:
-    """Start a command with what its environment gives it: `outgate environment run P E -- COMMAND …`."""
+    """Start a command with what its environment gives it: `outgate environment run P E -- COMMAND …`.
+
+    It asks the running `outgate dev`, or the Outgate that the vendor's AIO_ variables name."""
+    from outgate.environment import RunError
     from outgate.environment import run as run_in
 
     for text, what in ((program, "the program"), (environment_id, "the environment"), (service, "--service")):
         given(text, what)
-    api = reach(data)
-    raise typer.Exit(
-        run_in(
-            cloud_manager_url=str(api.dev["cloud_manager_url"]),
-            token=str(api.dev["token"]),
-            org_id=str(api.dev["org_id"]),
-            client_id=api.client_id,
-            program_id=program,
-            environment_id=environment_id,
-            service=service,
-            command=command,
-        )
-    )
+    api = chosen(data).api
+    try:
+        code = run_in(api, program_id=program, environment_id=environment_id, service=service, command=command)
+    except RunError as error:
+        fail(str(error), error.code)
+    raise typer.Exit(code)

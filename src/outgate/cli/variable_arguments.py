@@ -54,9 +54,10 @@ def spelled_out(arguments: Sequence[str], options: Options) -> list[str]:
             _take(option, rest, options, out)
         elif option:
             current = ""
+            if option in options.valued:
+                glued = _next(option, rest, options, "a value", option + " VALUE") if glued is None else glued
+                argument = f"{option}={glued}"
             out.append(argument)
-            if option in options.valued and glued is None and rest:
-                out.append(rest.pop(0))
         elif argument.startswith("-") and argument != "-":
             raise BadArguments(_unknown(argument, options), values=False)
         elif not places and _ENVIRONMENT.fullmatch(argument):
@@ -74,23 +75,28 @@ def spelled_out(arguments: Sequence[str], options: Options) -> list[str]:
 
 def _take(option: str, rest: list[str], options: Options, out: list[str]) -> None:
     """Move what belongs together from `rest` to `out`."""
-    wanted = ("a name", "a value")[: options.lists[option]]
-    for number, what in enumerate(wanted):
-        if not rest:
-            raise BadArguments(f"{option} lacks {what}: {_usage(option, wanted)}", values=True)
-        value = rest.pop(0)
-        spelling = value.partition("=")[0] if value.startswith("--") else value
-        if spelling in options.all:
-            told = f"{option} lacks {what}: the option {spelling} stands there"
-            hint = "; a value that is spelled like an option can come from a file (--secretFile, --jsonFile)"
-            raise BadArguments(told + (hint if number else ""), values=True)
-        if number == 0 and "=" in value and len(wanted) > 1:
-            raise BadArguments(f"{option}: put a blank between name and value: {_usage(option, wanted)}", values=True)
-        out.append(f"{option}={value}")
+    pair = options.lists[option] > 1
+    usage = f"{option} NAME VALUE" if pair else f"{option} NAME"
+    name = _next(option, rest, options, "a name", usage)
+    if pair and "=" in name:
+        raise BadArguments(f"{option}: put a blank between name and value: {usage}", values=True)
+    out.append(f"{option}={name}")
+    if pair:
+        out.append(f"{option}={_next(option, rest, options, 'a value', usage)}")
 
 
-def _usage(option: str, wanted: Sequence[str]) -> str:
-    return " ".join([option, *("NAME" if what == "a name" else "VALUE" for what in wanted)])
+def _next(option: str, rest: list[str], options: Options, what: str, usage: str) -> str:
+    """Take what comes next as something of an option."""
+    values = option in options.lists
+    if not rest:
+        raise BadArguments(f"{option} lacks {what}: {usage}", values=values)
+    found = rest.pop(0)
+    spelling = found.partition("=")[0] if found.startswith("--") else found
+    if spelling in options.all:
+        told = f"{option} lacks {what}: the option {spelling} stands there"
+        hint = "; a value that is spelled like an option can come from a file (--secretFile, --jsonFile)"
+        raise BadArguments(told + (hint if values and what == "a value" else ""), values=values)
+    return found
 
 
 def _split(argument: str, options: Options) -> tuple[str, str | None]:

@@ -7,6 +7,10 @@ Not here: the reading itself (`variable_arguments`), what the commands do (`clou
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from inspect import Parameter
 from typing import Annotated, Any
 
 import typer
@@ -14,11 +18,19 @@ from typer.core import TyperCommand
 
 from outgate.cli.calling import WRONG_USE, fail
 from outgate.cli.variable_arguments import BadArguments, Options, spelled_out
+from outgate.cli.variable_plan import SERVICES, option
 
 VALIDATION = 3
 
-Texts = list[str] | None
+Pairs = Mapping[tuple[str, str], Sequence[str]]
+"""What was given to the options that set and delete, by service ("" for all) and word, in the vendor's order."""
 _PAIR, _FILE = "NAME VALUE", "NAME PATH"
+_WORDS = {
+    "variable": ("-v", _PAIR, "Set a plain variable", ""),
+    "secret": ("-s", _PAIR, "Set a secret", " Others see the command: rather --secretFile."),
+    "secretFile": ("", _FILE, "Set a secret to what a file holds", " -: standard input."),
+    "delete": ("-d", "NAME", "Delete a variable or secret", ""),
+}
 
 Environment = Annotated[
     str, typer.Argument(metavar="ENVIRONMENT_ID", help="The environment's number.", show_default=False)
@@ -33,83 +45,6 @@ Context = Annotated[
 Json = Annotated[bool, typer.Option("--json", "-j", help="Print JSON.")]
 Yaml = Annotated[bool, typer.Option("--yaml", "-y", help="Print YAML.")]
 
-Variable = Annotated[Texts, typer.Option("--variable", "-v", metavar=_PAIR, help="Set a plain variable.")]
-Secret = Annotated[
-    Texts,
-    typer.Option("--secret", "-s", metavar=_PAIR, help="Set a secret. Others see the command: rather --secretFile."),
-]
-SecretFile = Annotated[
-    Texts,
-    typer.Option("--secretFile", metavar=_FILE, help="Set a secret to what a file holds; -: standard input."),
-]
-Delete = Annotated[Texts, typer.Option("--delete", "-d", metavar="NAME", help="Delete a variable or secret.")]
-
-_ONE = "For one service only"
-AuthorVariable = Annotated[
-    Texts,
-    typer.Option("--authorVariable", metavar=_PAIR, help="Set a plain variable of author only.", rich_help_panel=_ONE),
-]
-AuthorSecret = Annotated[
-    Texts, typer.Option("--authorSecret", metavar=_PAIR, help="Set a secret of author only.", rich_help_panel=_ONE)
-]
-AuthorSecretFile = Annotated[
-    Texts,
-    typer.Option(
-        "--authorSecretFile",
-        metavar=_FILE,
-        help="Set a secret, from a file, of author only.",
-        rich_help_panel=_ONE,
-    ),
-]
-AuthorDelete = Annotated[
-    Texts,
-    typer.Option("--authorDelete", metavar="NAME", help="Delete what is there of author only.", rich_help_panel=_ONE),
-]
-PublishVariable = Annotated[
-    Texts,
-    typer.Option(
-        "--publishVariable", metavar=_PAIR, help="Set a plain variable of publish only.", rich_help_panel=_ONE
-    ),
-]
-PublishSecret = Annotated[
-    Texts, typer.Option("--publishSecret", metavar=_PAIR, help="Set a secret of publish only.", rich_help_panel=_ONE)
-]
-PublishSecretFile = Annotated[
-    Texts,
-    typer.Option(
-        "--publishSecretFile",
-        metavar=_FILE,
-        help="Set a secret, from a file, of publish only.",
-        rich_help_panel=_ONE,
-    ),
-]
-PublishDelete = Annotated[
-    Texts,
-    typer.Option("--publishDelete", metavar="NAME", help="Delete what is there of publish only.", rich_help_panel=_ONE),
-]
-PreviewVariable = Annotated[
-    Texts,
-    typer.Option(
-        "--previewVariable", metavar=_PAIR, help="Set a plain variable of preview only.", rich_help_panel=_ONE
-    ),
-]
-PreviewSecret = Annotated[
-    Texts, typer.Option("--previewSecret", metavar=_PAIR, help="Set a secret of preview only.", rich_help_panel=_ONE)
-]
-PreviewSecretFile = Annotated[
-    Texts,
-    typer.Option(
-        "--previewSecretFile",
-        metavar=_FILE,
-        help="Set a secret, from a file, of preview only.",
-        rich_help_panel=_ONE,
-    ),
-]
-PreviewDelete = Annotated[
-    Texts,
-    typer.Option("--previewDelete", metavar="NAME", help="Delete what is there of preview only.", rich_help_panel=_ONE),
-]
-
 _MANY = "Many at once: an array of variables, each with name, value and perhaps type and service"
 JsonStdin = Annotated[bool, typer.Option("--jsonStdin", help="Read JSON from standard input.", rich_help_panel=_MANY)]
 YamlStdin = Annotated[bool, typer.Option("--yamlStdin", help="Read YAML from standard input.", rich_help_panel=_MANY)]
@@ -121,8 +56,35 @@ YamlFile = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse names that are reserved, instead of a warning.")]
 Wait = Annotated[
-    int, typer.Option("--wait", metavar="SECONDS", min=0, help="Wait until the environment has them, at most so long.")
+    int,
+    typer.Option(
+        "--wait", metavar="SECONDS", min=0, help="Wait until the environment takes and has them, at most so long."
+    ),
 ]
+
+
+def with_pairs(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that set and delete variables, behind its first two; it gets `pairs` from them."""
+    added = {key: _parameter(*key) for key in ((service, word) for service in ("", *SERVICES) for word in _WORDS)}
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        command(pairs={key: given.pop(each.name) or () for key, each in added.items()}, **given)
+
+    signature = inspect.signature(command, eval_str=True)
+    own = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in signature.parameters.values() if each.name != "pairs"]
+    called.__signature__ = signature.replace(parameters=[*own[:2], *added.values(), *own[2:]])  # type: ignore[attr-defined]
+    return called
+
+
+def _parameter(service: str, word: str) -> Parameter:
+    short, metavar, does, note = _WORDS[word]
+    spellings = [option(word, service)] + ([short] if short and not service else [])
+    said = f"{does}, for {service} only." if service else f"{does}.{note}"
+    panel = "For one service only" if service else None
+    kind = typer.Option(*spellings, metavar=metavar, help=said, rich_help_panel=panel, show_default=False)
+    annotation = Annotated[list[str] | None, kind]
+    return Parameter(f"{service}_{word}", Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 class WithPairs(TyperCommand):

@@ -19,6 +19,8 @@ from outgate.base.secret_names import named_secret
 STRING, SECRET = "string", "secretString"
 SERVICES = ("author", "publish", "preview")
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z_0-9]*")
+_WORDS = {STRING: "variable", SECRET: "secret"}
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _VALUE_LIMIT = {STRING: 2048, SECRET: 499}
 _VARIABLES_LIMIT = 200
 _IGNORED = ("INTERNAL_", "ADOBE_", "CONST_")
@@ -109,6 +111,11 @@ def plan(current: Iterable[Mapping[str, Any]], wishes: Sequence[Wish], *, strict
     return Plan(tuple(changes), tuple(warnings))
 
 
+def option(word: str, service: str) -> str:
+    """Return the option that does something for a service, or for all if that is ""."""
+    return f"--{service}{word[0].upper()}{word[1:]}" if service else f"--{word}"
+
+
 def is_name(text: str) -> bool:
     """Say whether a text may be a variable's name. One that may not may be anything, also a secret."""
     return _NAME.fullmatch(text) is not None and 2 <= len(text) <= 100
@@ -130,8 +137,7 @@ def _wrong(wish: Wish, now: str | None) -> str:
         return ""
     kind = wish.type or now or STRING
     if now not in (None, kind):
-        option = "--" + _option("delete", wish.service)
-        remedy = f"delete it first ({option} {wish.name}), then set it"
+        remedy = f"delete it first ({option('delete', wish.service)} {wish.name}), then set it"
         return f"{wish.shown} is a {now}, and a type cannot be changed: {remedy}"
     if kind == SECRET and wish.value == _MASK:
         return f"{wish.shown}: the value is the mask that stands for a secret in lists, not the secret"
@@ -140,10 +146,6 @@ def _wrong(wish: Wish, now: str | None) -> str:
     if "\0" in wish.value or any("\ud800" <= sign <= "\udfff" for sign in wish.value):
         return f"{wish.shown}: the value is not UTF-8 text without NUL"
     return ""
-
-
-def _option(kind: str, service: str) -> str:
-    return f"{service}{kind.capitalize()}" if service else kind
 
 
 def _reserved(wish: Wish) -> str:
@@ -156,18 +158,21 @@ def _reserved(wish: Wish) -> str:
             f"{_TUNNEL} is set by the environment's tunnel and must not be set by hand: name it in the configuration "
             f"as $[env:{_TUNNEL};default=proxy.tunnel]"
         )
-    if wish.name.startswith("AEM_"):
-        return f"{wish.shown}: names that begin with AEM_ are the product's: choose another if it is not one of them"
     return ""
 
 
 def _unwise(wish: Wish, kind: str) -> str:
     """Return why it should rather be of the other type, "" if it is well as it is."""
+    if wish.name.startswith("AEM_") and wish.name != _TUNNEL:
+        # Customers may set those that the product defines.
+        return f"{wish.shown}: names that begin with AEM_ are the product's: choose another if it is not one of them"
     if kind == STRING and named_secret(wish.name):
-        remedy = f"set it with --{_option('secret', wish.service)}"
+        remedy = f"set it with {option('secret', wish.service)}"
         return f"{wish.shown} looks like a secret, and who lists variables reads a plain one: {remedy}"
     if kind == SECRET and _PUBLIC_ENDS.fullmatch(wish.name.upper()):
         return f"{wish.shown} is a secret: $[env:{wish.name}] does not see it, only $[secret:{wish.name}] does"
+    if wish.where == option(_WORDS[kind], wish.service) and _QUOTED.fullmatch(wish.value):
+        return f"{wish.shown}: the quotes at its ends are a part of the value; the vendor's client takes them off"
     if kind == SECRET and wish.value != wish.value.strip():
         return f"{wish.shown} begins or ends with white space, which applications do not get"
     return ""
@@ -176,6 +181,6 @@ def _unwise(wish: Wish, kind: str) -> str:
 def _not_there(wish: Wish, types: Mapping[tuple[str, str], str]) -> str:
     """Return what to say of a deletion of nothing; whether the name is there for other services."""
     others = sorted(service for name, service in types if name == wish.name)
-    options = " or ".join(f"--{_option('delete', service)}" for service in others)
+    options = " or ".join(option("delete", service) for service in others)
     hint = f"; it is there otherwise: {options} {wish.name}" if others else ""
     return f"{wish.shown} is not there and will not be deleted{hint}"

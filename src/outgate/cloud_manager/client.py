@@ -21,7 +21,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import (
+    BadStatusLine,
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+    InvalidURL,
+    RemoteDisconnected,
+    UnknownProtocol,
+)
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
@@ -34,6 +43,7 @@ _WHOLE_S = 120.0
 _ANSWER_OCTETS = 16 * 1024 * 1024
 _REFUSAL_OCTETS = 65_536
 _PAGES = 100
+_LINK = re.compile(r"/(?![/\\])[!-~]+")
 
 
 class CloudManager:
@@ -52,8 +62,7 @@ class CloudManager:
         `timeout` is how long an answer may take, in seconds; None is two minutes, with steps of half a minute.
 
         Raises `Misconfigured` for an address that would show the token on the wire, and for headers that are none."""
-        loopback = _check_url(base_url)
-        self.base_url = base_url.rstrip("/")
+        self.base_url, loopback = _checked(base_url)
         self.org_id = org_id
         self._timeout = _TIMEOUT_S if timeout is None else timeout
         plain, tls = _within(_WHOLE_S if timeout is None else timeout)
@@ -66,7 +75,8 @@ class CloudManager:
         self._headers = {"x-gw-ims-org-id": org_id, "x-api-key": client_id, "Authorization": f"Bearer {token}"}
         self._headers |= {"Accept": "application/json", "User-Agent": "outgate"}
         handlers: list[urllib.request.BaseHandler] = [_NoRedirect(), _Http(plain)]
-        if base_url.startswith("https:"):
+        scheme, _, place = self.base_url.partition("://")
+        if scheme == "https":
             try:
                 context = ssl.create_default_context(cafile=ca_file)
             except (OSError, ssl.SSLError) as error:
@@ -75,6 +85,8 @@ class CloudManager:
         if loopback:
             # A proxy set for the Internet must not get the token of a server on this machine.
             handlers.append(urllib.request.ProxyHandler({}))
+        proxied = scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(place.partition("/")[0])
+        self._proxy = f"{scheme}_proxy" if proxied and not loopback else ""
         self._opener = urllib.request.build_opener(*handlers)
 
     def __repr__(self) -> str:
@@ -101,6 +113,12 @@ class CloudManager:
     def networking(self, program: str, environment: str) -> dict[str, Any]:
         """Return what an environment has of advanced networking; {} if it has none."""
         found = self._list(_place(program, environment) + "/advancedNetworking", "networkingConfigurations")
+        for name, kind in (("portForwards", dict), ("nonProxyHosts", str)) if found else ():
+            several = found[0].get(name) or []
+            if not isinstance(several, list) or not all(
+                isinstance(each, kind) for each in cast("list[object]", several)
+            ):
+                raise _no_api(self.where)
         return found[0] if found else {}
 
     # What can be done
@@ -152,7 +170,7 @@ class CloudManager:
             if following is None:
                 return items
             # An absolute link would take the token elsewhere.
-            if not isinstance(following, str) or re.match(r"/[^/\\]", following) is None or following == path:
+            if not isinstance(following, str) or _LINK.fullmatch(following) is None or following == path:
                 raise _no_api(self.where)
             path = following
         raise _no_api(self.where)
@@ -164,7 +182,7 @@ class CloudManager:
         if body is not None:
             data = json.dumps(body).encode("utf-8")
             headers["Content-Type"] = "application/json"
-        request = urllib.request.Request(self.base_url + path, data, headers, method=method)  # noqa: S310 - see _check_url
+        request = urllib.request.Request(self.base_url + path, data, headers, method=method)  # noqa: S310 - see _checked
         try:
             with self._opener.open(request, timeout=self._timeout) as answer:
                 raw = _read(answer, _ANSWER_OCTETS)
@@ -172,15 +190,30 @@ class CloudManager:
             with error:
                 raise _refused(error).without([self._token]) from None
         except (OSError, ValueError, HTTPException) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            remedy = "Check the address, and that it is running"
-            raise NotReachable(f"Cloud Manager at {self.where} cannot be reached: {reason}. {remedy}") from None
+            raise self._not_reachable(error) from None
         if not raw:
             return None
         try:
             return json.loads(raw)
         except (ValueError, RecursionError):
             raise _no_api(self.where) from None
+
+    def _not_reachable(self, error: Exception) -> NotReachable:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        remedy, way = "Check the address, and that it is running", ""
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            remedy = "Check the address; an authority of your own goes into SSL_CERT_FILE"
+        elif isinstance(reason, ssl.SSLError):
+            remedy = "Check the address, and that it speaks TLS"
+        elif isinstance(reason, BadStatusLine | UnknownProtocol) and not isinstance(reason, RemoteDisconnected):
+            # Its words may be what it was sent.
+            reason = "what answers there does not speak HTTP"
+        elif self._proxy:
+            way, remedy = f" through the proxy that {self._proxy} names", f"{remedy}; no_proxy names hosts without"
+            if isinstance(reason, ValueError | InvalidURL) and not isinstance(reason, UnicodeError):
+                # It would show the proxy's password.
+                reason, remedy = "that is no address", "It has the form http://HOST:PORT"
+        return NotReachable(f"Cloud Manager at {self.where} cannot be reached{way}: {reason}. {remedy}")
 
 
 class _Timed(io.RawIOBase):
@@ -286,24 +319,33 @@ def _refused(error: urllib.error.HTTPError) -> Refused:
 # Addresses
 
 
-def _check_url(url: str) -> bool:
-    """Say whether `url` is on this machine. Raises `Misconfigured` for one that would show secrets on the wire."""
+def _checked(url: str) -> tuple[str, bool]:
+    """Return an address without the slash behind it, and whether it is on this machine. Raises `Misconfigured` for one
+    that would show secrets on the wire."""
     try:
         parts = urlsplit(url)
-        host = parts.hostname or ""
+        host, _port = parts.hostname or "", parts.port
     except ValueError:
         host, parts = "", urlsplit("")
-    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or not url.isprintable():
-        raise Misconfigured(f"{_shown(url)!r} is not the address of a Cloud Manager API: it begins with https://")
+    if (
+        parts.scheme not in {"http", "https"}
+        or not host
+        or re.fullmatch(r"[!-~]+", url) is None
+        or set("?#") & set(url)
+    ):
+        form = "it begins with https:// and has neither blanks nor letters outside ASCII"
+        raise Misconfigured(f"{_shown(url)!r} is not the address of a Cloud Manager API: {form}")
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = host == "localhost"
     if parts.scheme == "http" and not loopback:
         raise Misconfigured(f"{_shown(url)} would send secrets in the clear: use https:// for another machine")
-    return loopback
+    if "@" in parts.netloc:
+        raise Misconfigured(f"{_shown(url)} is given with a user name: leave that out, the token says who asks")
+    return parts.scheme + url[len(parts.scheme) :].rstrip("/"), loopback
 
 
 def _shown(url: str) -> str:
     """Return an address without what it may have of user name and password: they are nobody's business."""
-    return re.sub(r"//[^/@]*@", "//", url)
+    return re.sub(r"//.*@", "//", url, flags=re.DOTALL)

@@ -39,8 +39,20 @@ class Refused(Exception):
         self.text = text
         self.request_id = request_id
 
+    def remedy(self, role: str, *, ours: bool = False) -> str:
+        """Return what to do about it; `role` is what the call needs, `ours`: that the vendor does not have it."""
+        if 300 <= self.status < 400:
+            return "Check the address: it leads elsewhere, and the token is not taken there"
+        return {
+            400: "Correct that and try again",
+            401: "Get a new token",
+            403: f"The token needs the role for it ({role}), and must belong to the organization and the client",
+            404: f"Check the numbers of program and environment, and the address{', which must be Outgate' * ours}",
+            409: "Try again once that has changed",
+        }.get(self.status, "Try again later")
+
     def without(self, values: Iterable[str]) -> Refused:
-        """Return this refusal with a mask in place of each of `values`, however the server wrote it."""
+        """Return this refusal with a mask in place of each of `values`, as it is or as JSON writes it."""
         spellings = {
             " ".join(written.split())
             for value in values

@@ -20,16 +20,24 @@ from outgate.base.log import Log
 from outgate.egress.audit import Connection, endpoint
 from outgate.egress.gate import Gate, Limits
 from outgate.egress.ledger import Ledger
-from outgate.egress.listeners import Key, plain
 from outgate.egress.plan import Forward, Rule
 from outgate.egress.pump import Ended, Flow, Pump, Watch
 from outgate.egress.reach import Dial, Reach, Reached, Route
 from outgate.egress.refusal import Refused
+from outgate.egress.sockets import Key, plain
 from outgate.smtp.proxy_header import encode_v2
 
 _log = Log("outgate.egress")
 
 WatchFor = Callable[[Connection], Watch | None]
+HeaderTo = Callable[[str, int, str], bool]
+"""Says by name, port and checked address whether a target gets a PROXY header. It believes one that comes from here: no
+client may be the one to write it."""
+
+
+def nobody(_name: str, _port: int, _address: str) -> bool:
+    """Have no target that gets a PROXY header."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +74,11 @@ class Forwarder:
         ledger: Ledger,
         limits: Limits,
         pump: Pump,
-        header_to: Collection[str] = (),
+        header_to: HeaderTo = nobody,
         watch_for: WatchFor | None = None,
     ) -> None:
-        """`header_to` are checked addresses (`address:port`) that get a PROXY header under whatever name; it may change
-        meanwhile. `watch_for` returns what looks into an opened connection that is known to carry mail."""
+        """`header_to` tells who gets a PROXY header beside those that the plan marks; `watch_for` returns what looks
+        into an opened connection that is known to carry mail."""
         self.reach = reach
         self.gate = gate
         self.ledger = ledger
@@ -103,7 +111,7 @@ class Forwarder:
             call.refuse(refused)
             return
         served.calls.add(call)
-        call.dial = self.reach.dial(served.route, call.reached)
+        call.begin()
 
     def withdrawn(self, rules: Collection[Rule]) -> None:
         """Let the connections of these forwards finish, for `drain_s`."""
@@ -155,8 +163,8 @@ class _Call:
     """One accepted connection."""
 
     __slots__ = (
-        "_address", "_client", "_dialled", "_flow", "_forwarder", "_id", "_known", "_served", "_sock", "_source",
-        "dial",
+        "_address", "_client", "_dial", "_dialled", "_flow", "_forwarder", "_id", "_known", "_served", "_sock",
+        "_source",
     )  # fmt: skip
 
     def __init__(self, forwarder: Forwarder, served: _Served, sock: socket.socket, client: Key, dialled: Key) -> None:
@@ -169,7 +177,7 @@ class _Call:
         self._known: Connection | None = None
         self._source = self._address = ""
         self._flow: Flow | None = None
-        self.dial: Dial | None = None
+        self._dial: Dial | None = None
 
     @property
     def up(self) -> int:
@@ -180,6 +188,10 @@ class _Call:
     def down(self) -> int:
         """Return how many octets have come from the target so far."""
         return 0 if self._flow is None else self._flow.down
+
+    def begin(self) -> None:
+        """Begin to reach the target."""
+        self._dial = self._forwarder.reach.dial(self._served.route, self.reached, self._sock)
 
     def refuse(self, refused: Refused) -> None:
         """Reset the client and say why where that is written down."""
@@ -195,8 +207,8 @@ class _Call:
         if self._flow is not None:
             self._flow.abort(reason)
             return
-        if self.dial is not None:
-            self.dial.cancel()
+        if self._dial is not None:
+            self._dial.cancel()
         self.reached(Refused("withdrawn", f"it was not opened yet ({reason})"))
 
     def move(self, now: _Served) -> None:
@@ -212,9 +224,9 @@ class _Call:
         self._served = now
         now.calls.add(self)
         if self._flow is None:
-            if self.dial is not None:
-                self.dial.cancel()
-            self.dial = forwarder.reach.dial(now.route, self.reached)
+            if self._dial is not None:
+                self._dial.cancel()
+            self.begin()
 
     def reached(self, how: Reached | Refused) -> None:
         """Join the two sides, or refuse."""
@@ -233,7 +245,7 @@ class _Call:
         self._address = how.address
         source = endpoint(self._source, port)
         target = endpoint(how.address, forward.port)
-        header = forward.proxy_header or target in forwarder.header_to
+        header = forward.proxy_header or forwarder.header_to(forward.name, forward.port, how.address)
         client = endpoint(*self._client)
         self._known = known = Connection(
             self._id, forward, client, forward.name, forward.port, "", header, target, source, how.exception

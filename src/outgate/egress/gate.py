@@ -12,11 +12,12 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from outgate.base.log import Log
 from outgate.egress.plan import Rule
 from outgate.egress.refusal import Refused
+from outgate.net import addresses
 
 _log = Log("outgate.egress")
 # An alert is over once so much less is open, or it would come again with each connection.
@@ -106,4 +107,4 @@ def _refusal(networks: tuple[str, ...], client: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _networks(texts: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
-    return tuple(ip_network(text, strict=False) for text in texts)
+    return tuple(addresses.network(text) for text in texts)

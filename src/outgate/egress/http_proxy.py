@@ -1,6 +1,7 @@
 """The HTTP(S) proxy of each environment: CONNECT to any port, and plain requests in absolute form.
 
-Standards: RFC 9110, RFC 9112; the vendor's modes and `nonProxyHosts`.
+Standards: RFC 9110, RFC 9112; PROXY protocol version 2 (towards targets that are listed); the vendor's modes and
+    `nonProxyHosts`.
 Promises: connections are made by `Reach` only, by the way that the rule gives the host asked for; whatever a client
     sends ends in an answer that says cause and remedy, or in a reset; each request to a target is told of at decision
     and at close, without its path; a client holds one connection to a target at a time.
@@ -26,10 +27,9 @@ from outgate.base import ids
 from outgate.base.tasks import spawn
 from outgate.egress import proxy_request, proxy_response
 from outgate.egress.audit import Connection, endpoint
-from outgate.egress.forwarder import Live
+from outgate.egress.forwarder import HeaderTo, Live, nobody
 from outgate.egress.gate import Gate, Limits
 from outgate.egress.ledger import Ledger
-from outgate.egress.listeners import Key, plain
 from outgate.egress.non_proxy_hosts import spared
 from outgate.egress.plan import WEB_PORTS, Proxy, Rule, Way
 from outgate.egress.proxy_exchange import Exchange, Result
@@ -37,6 +37,8 @@ from outgate.egress.proxy_request import Asked, BadRequest, Kind
 from outgate.egress.pump import Ended, Flow, Pump
 from outgate.egress.reach import Reach
 from outgate.egress.refusal import Refused
+from outgate.egress.sockets import Key, plain
+from outgate.smtp.proxy_header import encode_v2
 
 _PIECE = 64 * 1024
 # How long, and for how many octets, a client that has been answered may go on sending before it is cut off.
@@ -60,9 +62,19 @@ class HttpProxy:
     """A carrier of proxies. Lives on one event loop."""
 
     def __init__(
-        self, *, reach: Reach, gate: Gate, ledger: Ledger, limits: Limits, pump: Pump, patience: Patience | None = None
+        self,
+        *,
+        reach: Reach,
+        gate: Gate,
+        ledger: Ledger,
+        limits: Limits,
+        pump: Pump,
+        header_to: HeaderTo = nobody,
+        patience: Patience | None = None,
     ) -> None:
+        """`header_to` says which targets get a PROXY header."""
         self.reach, self.gate, self.ledger, self.limits, self.pump = reach, gate, ledger, limits, pump
+        self.header_to = header_to
         self.patience = patience or Patience()
         # How Via names us: another proxy of ours on the way is no loop.
         self.own = f"outgate-{ids.hex_id()[:12]}".encode("ascii")
@@ -86,7 +98,7 @@ class HttpProxy:
     def accepted(self, rule: Rule, sock: socket.socket, client: Key, dialled: Key) -> None:
         """Serve a new client of a proxy. Its non-blocking socket is ours from now on."""
         assert isinstance(rule, Proxy)
-        session = _Session(self, rule, sock, client)
+        session = _Session(self, rule, sock, client, dialled)
         self._sessions.add(session)
         self._quiet.clear()
         session.begin()
@@ -129,11 +141,12 @@ class _Gone(Exception):
 class _Session:
     """One client, from its acceptance to its end."""
 
-    def __init__(self, proxy: HttpProxy, rule: Proxy, sock: socket.socket, client: Key) -> None:
+    def __init__(self, proxy: HttpProxy, rule: Proxy, sock: socket.socket, client: Key, dialled: Key) -> None:
         self.rule = rule
         self._proxy = proxy
         self._sock = sock
         self._client = client
+        self._dialled = dialled
         self._loop = asyncio.get_running_loop()
         self._buffer = b""
         self._served = 0
@@ -237,7 +250,7 @@ class _Session:
             way = self._way(asked)
             if asked.port not in WEB_PORTS:
                 self._enter(self._proxy.gate.enter, self._proxy.gate.leave)
-            reached = await self._proxy.reach.connect(asked.name, asked.port, way)
+            reached = await self._proxy.reach.connect(asked.name, asked.port, way, self._sock)
         except Refused as refused:
             self._leave(1)
             await self._refuse(connection, refused)
@@ -246,14 +259,15 @@ class _Session:
             self._proxy.ledger.refused(connection, Refused("withdrawn", self._reason or "shutdown"))
             raise
         source = endpoint(*plain(reached.socket.getsockname()))
-        connection = replace(
-            connection, target=endpoint(reached.address, asked.port), source=source, exception=reached.exception
-        )
+        header = self._proxy.header_to(asked.name, asked.port, reached.address)
+        target = endpoint(reached.address, asked.port)
+        connection = replace(connection, proxy_header=header, target=target, source=source, exception=reached.exception)
+        first = encode_v2(self._client, self._dialled) if header else b""
         self._proxy.ledger.opened(connection, reason=f"leaves from {source} ({way.mode.value})")
         if asked.kind is Kind.CONNECT:
-            self._tunnel(connection, reached.socket, self._buffer, _ESTABLISHED)
+            self._tunnel(connection, reached.socket, first)
             return False
-        return await self._forward(connection, asked, reached.socket)
+        return await self._forward(connection, asked, reached.socket, first)
 
     async def _head(self) -> bytes:
         """Return the next head. Raises `BadRequest`, or `_Gone` when there is none."""
@@ -313,17 +327,19 @@ class _Session:
         await self._linger()
         return False
 
-    def _tunnel(self, connection: Connection, target: socket.socket, early: bytes, first: bytes) -> None:
+    def _tunnel(self, connection: Connection, target: socket.socket, first: bytes) -> None:
         """Give both sockets to the pump, which closes them; the client has no more to ask of us."""
+        early, self._buffer = self._buffer, b""
 
         def ended(how: Ended) -> None:
             self._told(connection, how.up + len(early), how.down, how.duration_s, how.reason)
             self._leave_all()
 
-        self._buffer = b""
-        self._flow = self._proxy.pump.join(self._sock, target, to_target=early, to_client=first, ended=ended)
+        self._flow = self._proxy.pump.join(
+            self._sock, target, to_target=first + early, to_client=_ESTABLISHED, ended=ended
+        )
 
-    async def _forward(self, connection: Connection, asked: Asked, target: socket.socket) -> bool:
+    async def _forward(self, connection: Connection, asked: Asked, target: socket.socket, first: bytes) -> bool:
         limits, patience = self._proxy.limits, self._proxy.patience
         began = self._loop.time()
         self._exchange = exchange = Exchange(
@@ -331,6 +347,7 @@ class _Session:
             self._sock,
             target,
             own=self._proxy.own,
+            first=first,
             idle_s=limits.idle_timeout_s,
             closed_s=patience.closed_s,
             head_bytes=max(patience.head_bytes, _PIECE),

@@ -15,15 +15,15 @@ import errno
 import socket
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
-from typing import Any, Protocol
+from ipaddress import ip_address
+from typing import Protocol
 
 from outgate.base.log import Log
 from outgate.egress.audit import endpoint
 from outgate.egress.holder import holder
 from outgate.egress.plan import Forward, Rule
 from outgate.egress.poll import Poller
-from outgate.egress.reach import keep_alive
+from outgate.egress.sockets import Key, keep_alive, plain
 
 _log = Log("outgate.egress")
 _BACKLOG = 1024
@@ -32,8 +32,6 @@ _BATCH = 64
 _AT_ONCE = 250
 _PAUSE_S = 0.25
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-Key = tuple[str, int]
 
 
 class ListenError(Exception):
@@ -269,15 +267,6 @@ class Listeners:
                 said = f"cannot be listened on: {error}"
             raise ListenError(f"{endpoint(*key)} {said}") from error
         return opened
-
-
-def plain(name: tuple[Any, ...]) -> Key:
-    """Return address and port of a socket's name; an IPv4-mapped address as the IPv4 address it is."""
-    address: str = name[0]
-    if address.startswith("::ffff:"):
-        mapped = IPv6Address(address).ipv4_mapped
-        address = address if mapped is None else str(mapped)
-    return address, name[1]
 
 
 def _name(rule: Rule) -> str:

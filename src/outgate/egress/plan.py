@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from outgate.egress.non_proxy_hosts import spared
+from outgate.egress.targets import Targets
 from outgate.model.egress import EgressTarget, Environment, Mode, NetworkInfrastructure, PortForward
 from outgate.net import guard
 
@@ -187,8 +188,8 @@ class _Planning:
         self, targets: Sequence[EgressTarget], terms: Terms, infrastructures: Iterable[NetworkInfrastructure]
     ) -> None:
         self._terms = terms
-        self._header = _Targets(terms.header_targets)
-        self._mail = _Targets(terms.mail_targets)
+        self._header = Targets(terms.header_targets)
+        self._mail = Targets(terms.mail_targets)
         self._owners: dict[str, set[str]] = {}
         known = (target.infrastructure for target in targets if target.infrastructure is not None)
         for each in (*infrastructures, *known):
@@ -291,13 +292,3 @@ def _tunnel(infrastructure: NetworkInfrastructure | None) -> tuple[str, ...]:
         space = gateway.get("addressSpace") if isinstance(gateway, dict) else None
         found += [str(network) for network in space] if isinstance(space, list) else []
     return tuple(found)
-
-
-class _Targets:
-    """Names with and without a port, as settings list them."""
-
-    def __init__(self, entries: Iterable[str]) -> None:
-        self._entries = frozenset(entry.lower().rstrip(".") for entry in entries)
-
-    def has(self, name: str, port: int) -> bool:
-        return name in self._entries or f"{name}:{port}" in self._entries

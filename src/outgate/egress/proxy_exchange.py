@@ -64,16 +64,19 @@ class Exchange:
         target: socket.socket,
         *,
         own: bytes,
+        first: bytes = b"",
         idle_s: float,
         closed_s: float,
         head_bytes: int,
     ) -> None:
+        """`first` goes to the target before all else, and is not counted."""
         self._loop = asyncio.get_running_loop()
         self._asked = asked
         self._in = asked.inbound
         self._out = h11.Connection(h11.CLIENT, max_incomplete_event_size=head_bytes)
         self._client, self._target = client, target
         self._own = own
+        self._first = first
         self._idle_s = idle_s
         self._closed_s = closed_s
         self._closed: asyncio.TimerHandle | None = None
@@ -95,6 +98,8 @@ class Exchange:
         upload: asyncio.Task[None] | None = None
         try:
             assert self._asked.onward is not None
+            if self._first:
+                await self._sent(self._target, self._first, "target")
             begin = self._out.send(self._asked.onward) + self._taken(rest)
             if self._uploaded:
                 await self._to_target(begin)

@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import h11
 
-from outgate.net import guard
+from outgate.net import addresses
 
 METHODS = b"CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 Field = tuple[bytes, bytes]
@@ -284,7 +284,7 @@ def _authority(text: str) -> tuple[str, int | None]:
         raise BadRequest(400, "a port is a number from 1 to 65535")
     try:
         if host.startswith("["):
-            return str(guard.place(IPv6Address(host[1:-1]))), number
+            return str(addresses.place(IPv6Address(host[1:-1]))), number
         # A last label that is a number makes an address in some readers' eyes: 127.1, 0x7f000001, 017700000001.
         if _NUMBER.fullmatch(host.rpartition(".")[2]):
             return str(IPv4Address(host)), number

@@ -1,40 +1,43 @@
 """Resolve a name, check what it resolves to, and connect to the checked address from an address of the way.
 
-Standards: Linux IP_BIND_ADDRESS_NO_PORT, RFC 1122 section 4.2.3.6 (keep-alive).
+Standards: none.
 Promises: a connection is made only to an address that the guard has checked for this very name and way, and only from
     an address of the way; whatever goes wrong is a `Refused` with a class word and a reason, and ends this
     connection only. A name is looked up for each connection, in memory no longer than its answer allows: a
-    target that comes to lead to a private address is refused from then on.
-Dangers: never connect to a name: it may lead elsewhere by then.
-Not here: who asks (`forwarder`, `http_proxy`), copying (`pump`), the count of source ports (`budget`).
+    target that comes to lead to a private address is refused from then on. Nothing is dialled for longer than a
+    moment for a client that has gone.
+Dangers: never connect to a name: it may lead elsewhere by then. A client that has closed its side may be gone or may
+    still listen, and nothing tells which: it is given a share of the time.
+Not here: who asks (`forwarder`, `http_proxy`), copying (`pump`), the count of source ports (`budget`), options of
+    sockets (`sockets`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
+from outgate.base.log import Log
 from outgate.base.tasks import spawn
-from outgate.egress import poll
+from outgate.egress import poll, sockets
 from outgate.egress.audit import endpoint
 from outgate.egress.budget import Budget, Counted, Ports
 from outgate.egress.plan import Way
 from outgate.egress.refusal import Refused
-from outgate.net import guard
+from outgate.net import addresses, guard
 
+_log = Log("outgate.egress")
 _ADDRESSES_TRIED = 4
 _JUDGED = 256
-# Not in every Python's socket module; the number is Linux's own.
-_IP_BIND_ADDRESS_NO_PORT = 24
-_LINUX = sys.platform == "linux"
+# Of the time to connect, what is left once the client has closed its side.
+_CLOSED_SHARE = 0.2
 _STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
-_KEEPIDLE: int = getattr(socket, "TCP_KEEPIDLE", 0x10)  # macOS calls it TCP_KEEPALIVE, 0x10
 _UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, errno.EINTR})
 _DONE = frozenset({0, errno.EISCONN})
 
@@ -80,8 +83,8 @@ class Route:
 
     def _judge(self, answer: str) -> _Judged:
         # A mapped address is the IPv4 address: it leaves from one, and is in the tunnel where that is.
-        address = str(guard.place(ip_address(answer)))
-        if any(ip_address(address) in ip_network(network, strict=False) for network in self.way.tunnel):
+        address = str(addresses.place(ip_address(answer)))
+        if any(ip_address(address) in addresses.network(network) for network in self.way.tunnel):
             # Until something carries it there: by any other way it would leak.
             return _Judged(address, (), "", Refused("closed", f"{self._means(address)}: only the VPN leads there"))
         verdict = guard.check(address, exceptions=self.way.exceptions, name=self.name)
@@ -128,14 +131,15 @@ class Reach:
         self.ports = Ports(alert=port_budget_alert)
         self._turn = 0
         self._dials: set[Dial] = set()
+        self._missing: set[str] = set()
         self._sweep: asyncio.TimerHandle | None = None
 
     def budget(self) -> list[Budget]:
         """Return how many source ports are taken, per source and target, the fullest first."""
         return self.ports.budget()
 
-    async def connect(self, name: str, port: int, way: Way) -> Reached:
-        """Return a connection to `name`:`port`. Raises `Refused`."""
+    async def connect(self, name: str, port: int, way: Way, client: socket.socket | None = None) -> Reached:
+        """Return a connection to `name`:`port` on behalf of `client`. Raises `Refused`."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Reached | Refused] = loop.create_future()
 
@@ -145,7 +149,7 @@ class Reach:
             elif isinstance(how, Reached):
                 self.poller.close(how.socket)
 
-        dial = self.dial(Route(name, port, way), told)
+        dial = self.dial(Route(name, port, way), told, client)
         try:
             how = await answer
         except asyncio.CancelledError:
@@ -158,12 +162,13 @@ class Reach:
         self.poller.drop(how.socket.fileno())
         return how
 
-    def dial(self, route: Route, told: Told) -> Dial:
-        """Connect; `told` is called once with how that went, perhaps in here. The socket is still watched for by the
-        poller (to be handed on, or closed by it)."""
-        dial = Dial(self, route, told)
+    def dial(self, route: Route, told: Told, client: socket.socket | None = None) -> Dial:
+        """Connect on behalf of `client`; `told` is called once with how that went, perhaps in here. The socket is still
+        watched for by the poller (to be handed on, or closed by it)."""
+        dial = Dial(self, route, told, client)
         addresses = route.literal or (None if self._at_hand is None else self._at_hand(route.name))
         if addresses is None:
+            self.waits(dial)
             dial.task = spawn(self._ask(dial), f"egress resolve {route.name}")
         else:
             dial.begin(addresses)
@@ -193,10 +198,17 @@ class Reach:
         return sources[first:] + sources[:first]
 
     def waits(self, dial: Dial) -> None:
-        """Take note that a connection is under way: it must not stay so for longer than its time."""
+        """Take note that a connection is under way: it must not stay so for longer than its time, nor for nobody."""
         self._dials.add(dial)
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(self._period_s, self._end_late)
+
+    def missing(self, source: str, error: OSError) -> None:
+        """Say once that this host cannot leave from an address: others of the way may do its work unseen."""
+        if source not in self._missing:
+            self._missing.add(source)
+            remedy = "give this host the address (`ip address add`), or take it out of the settings"
+            _log.warning("egress.source_missing", source=source, error=error.strerror, remedy=remedy)
 
     def done(self, dial: Dial) -> None:
         """Take note that it is no longer."""
@@ -209,11 +221,11 @@ class Reach:
     def _end_late(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        late = [each for each in self._dials if each.until <= now]
+        dials = list(self._dials)
         # First of all: whatever goes wrong with one, there is a next time for the others.
-        self._sweep = loop.call_later(self._period_s, self._end_late) if self._dials else None
-        for dial in late:
-            dial.late()
+        self._sweep = loop.call_later(self._period_s, self._end_late) if dials else None
+        for dial in dials:
+            dial.look(now)
 
     async def _ask(self, dial: Dial) -> None:
         name = dial.route.name
@@ -232,11 +244,16 @@ class Reach:
 class Dial:
     """One connection being made."""
 
-    __slots__ = ("_at", "_failure", "_from", "_reach", "_sock", "_told", "_tries", "route", "task", "until")
+    __slots__ = (
+        "_at", "_client", "_closed_at", "_failure", "_from", "_reach", "_sock", "_told", "_tries", "_until", "route",
+        "task",
+    )  # fmt: skip
 
-    def __init__(self, reach: Reach, route: Route, told: Told) -> None:
+    def __init__(self, reach: Reach, route: Route, told: Told, client: socket.socket | None) -> None:
         self._reach = reach
         self._told: Told | None = told
+        self._client = client
+        self._closed_at: float | None = None
         self._tries: list[_Judged] = []
         self._at = 0
         self._from = ""
@@ -244,7 +261,7 @@ class Dial:
         self._sock: socket.socket | None = None
         self.route = route
         self.task: asyncio.Task[None] | None = None
-        self.until = 0.0
+        self._until = math.inf  # its name's resolving has an end of its own
 
     def begin(self, addresses: Sequence[str]) -> None:
         """Try the first address that may be tried."""
@@ -268,9 +285,7 @@ class Dial:
         """Give up; nobody is told."""
         self._told = None
         self._reach.done(self)
-        if self._sock is not None:
-            self._reach.poller.close(self._sock)
-            self._sock = None
+        self._drop()
         if self.task is not None:
             self.task.cancel()
 
@@ -289,16 +304,36 @@ class Dial:
             self._failed(self._why(number))
             self._next()
 
-    def late(self) -> None:
-        """Give up this address: its time is over."""
+    def look(self, now: float) -> None:
+        """Give up this address if its time is over, and all of them if nobody waits any more."""
         if self._told is None:
             return
-        seconds = self._reach.timeout_s / len(self._tries)
-        self._failed(Refused("timeout", f"{self._place()}: no answer in {seconds:g} s"))
-        self._next()
+        if gone := self._gone(now):
+            told, self._told = self._told, None
+            self.cancel()
+            told(gone)
+        elif self._until <= now:
+            seconds = self._reach.timeout_s / len(self._tries)
+            self._failed(Refused("timeout", f"{self._place()}: no answer in {seconds:g} s"))
+            self._next()
+
+    def _gone(self, now: float) -> Refused | None:
+        """Say why the client is waited for no more."""
+        state = 0 if self._client is None else sockets.state(self._client)
+        if state == sockets.CLOSED:
+            return Refused("withdrawn", "the client was gone before there was a connection")
+        if state != sockets.CLOSE_WAIT:
+            return None
+        if self._closed_at is None:
+            self._closed_at = now
+        seconds = self._reach.timeout_s * _CLOSED_SHARE
+        if now < self._closed_at + seconds:
+            return None
+        return Refused("timeout", f"{self.route.name}: no connection within {seconds:g} s of the client's end")
 
     def refuse(self, refused: Refused) -> None:
         """Tell that there is no connection, and why."""
+        self._reach.done(self)
         told, self._told = self._told, None
         if told is not None:
             told(refused)
@@ -321,12 +356,11 @@ class Dial:
                 number = self._start(judged.address, source)
                 if number in _DONE or number in _UNDER_WAY:
                     return
-                # A source whose ports are used up has no say about the others.
-                if number != errno.EADDRNOTAVAIL:
+                # A source that is not there, or whose ports are used up, has no say about the others.
+                if number not in (errno.ENODEV, errno.EADDRNOTAVAIL):
                     break
             self._at += 1
         assert self._failure is not None
-        self._reach.done(self)
         self.refuse(self._failure)
 
     def _start(self, address: str, source: str) -> int:
@@ -340,19 +374,20 @@ class Dial:
             self._note(Refused("source", f"this host has no socket left: {error.strerror}"))
             return errno.EMFILE
         try:
-            if not _LINUX:
+            if not sockets.LINUX:
                 sock.setblocking(False)
-            _tune(sock, reach.keepalive_s)
+            sockets.tune(sock, reach.keepalive_s)
             sock.bind((source, 0))
         except OSError as error:
             sock.close()
+            reach.missing(source, error)
             self._note(Refused("source", f"this host cannot leave from {source}: {error.strerror}"))
             return errno.ENODEV
         number = sock.connect_ex((address, self.route.port))
         if number in _UNDER_WAY:
             self._sock = sock
             poller = reach.poller
-            self.until = asyncio.get_running_loop().time() + reach.timeout_s / len(self._tries)
+            self._until = asyncio.get_running_loop().time() + reach.timeout_s / len(self._tries)
             reach.waits(self)
             poller.add(sock.fileno(), self, write=True)
             return number
@@ -368,11 +403,14 @@ class Dial:
         self._failure = self._failure or why
 
     def _failed(self, why: Refused) -> None:
+        self._drop()
+        self._note(why)
+        self._at += 1
+
+    def _drop(self) -> None:
         if self._sock is not None:
             self._reach.poller.close(self._sock)
             self._sock = None
-        self._note(why)
-        self._at += 1
 
     def _place(self) -> str:
         return f"{endpoint(self._tries[self._at].address, self.route.port)} from {self._from}"
@@ -390,18 +428,3 @@ class Dial:
                 " net.ipv4.ip_local_port_range",
             )
         return Refused("unreachable", f"{place}: {os.strerror(number)}")
-
-
-def _tune(sock: socket.socket, keepalive_s: int) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    keep_alive(sock, keepalive_s)
-    if _LINUX:
-        # The port is chosen at connect, per destination: else an address has 28,000 connections in all.
-        sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-
-
-def keep_alive(sock: socket.socket, seconds: int) -> None:
-    """Have TCP ask a silent peer whether it lives, every `seconds`. What a listener accepts takes after it."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, _KEEPIDLE, seconds)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)

@@ -15,7 +15,6 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +22,7 @@ from outgate.base.log import Log
 from outgate.egress import forward_rules
 from outgate.egress.forward_rules import Wrong
 from outgate.model.egress import AdvancedNetworking, EgressTarget, Environment, Mode, NetworkInfrastructure, PortForward
-from outgate.net import guard
+from outgate.net import addresses
 
 _log = Log("outgate.egress.rules_file")
 _MOST_BYTES = 16 * 1024 * 1024
@@ -281,12 +280,12 @@ def _environment(place: str, entry: dict[str, object], networks: Sequence[str], 
         message = f"there is no such field; known are {', '.join(sorted(_WRITTEN))}"
         wrong.append(Wrong(f"{place}{_printable(key)}", "unknown", message))
     kind = _kind(f"{place}kind", entry.get("kind", Mode.FLEXIBLE.value), wrong)
-    tunnel = _texts(f"{place}tunnelAddress", [entry.get("tunnelAddress")], _address, wrong, one=True)
+    tunnel = _texts(f"{place}tunnelAddress", [entry.get("tunnelAddress")], addresses.of_one_host, wrong, one=True)
     clients = _texts(f"{place}clientNetworks", entry.get("clientNetworks", list(networks)), _network, wrong)
     if not clients and isinstance(entry.get("clientNetworks", []), list):
         message = "must name the networks that the applications dial from: nobody else is let in"
         wrong.append(Wrong(f"{place}clientNetworks", "required", message))
-    addresses = _texts(f"{place}egressAddresses", entry.get("egressAddresses", []), _address, wrong)
+    leaves_from = _texts(f"{place}egressAddresses", entry.get("egressAddresses", []), addresses.of_one_host, wrong)
     if kind is Mode.DEDICATED and "egressAddresses" not in entry:
         message = f"must name the addresses to leave from, since kind is {kind.value}"
         wrong.append(Wrong(f"{place}egressAddresses", "required", message))
@@ -295,14 +294,14 @@ def _environment(place: str, entry: dict[str, object], networks: Sequence[str], 
         message = f"must be empty, since kind is {kind.value}: there is no dedicated way out to spare"
         wrong.append(Wrong(f"{place}nonProxyHosts", "mode", message))
     address = next(iter(tunnel), "")
-    environment_id = _id(f"{place}environmentId", entry.get("environmentId", address), wrong)
+    environment_id = _id(place, entry, "environmentId", address, wrong)
     return Described(
         environment_id=environment_id,
-        program_id=_id(f"{place}programId", entry.get("programId", environment_id), wrong),
+        program_id=_id(place, entry, "programId", environment_id, wrong),
         kind=kind,
         tunnel_address=address,
         client_networks=clients,
-        egress_addresses=addresses,
+        egress_addresses=leaves_from,
         forwards=forward_rules.forwards(f"{place}portForwards", entry.get("portForwards", []), wrong),
         non_proxy_hosts=hosts,
     )
@@ -316,26 +315,23 @@ def _kind(place: str, given: object, wrong: list[Wrong]) -> Mode:
     return Mode.NONE
 
 
-def _id(place: str, given: object, wrong: list[Wrong]) -> str:
-    if isinstance(given, str) and 0 < len(given) <= 100 and given.isprintable():
-        return given
-    wrong.append(Wrong(place, "type", "must be a string of 1 to 100 printable characters", given))
+def _id(place: str, entry: dict[str, object], name: str, default: str, wrong: list[Wrong]) -> str:
+    given = entry.get(name, default)
+    if name not in entry or (isinstance(given, str) and 0 < len(given) <= 100 and given.isprintable()):
+        return str(given)
+    wrong.append(Wrong(f"{place}{name}", "type", "must be a string of 1 to 100 printable characters", given))
     return ""
 
 
-def _address(text: str) -> str:
-    return str(guard.place(ip_address(text)))
-
-
 def _network(text: str) -> str:
-    return str(ip_network(text, strict=False))
+    return str(addresses.network(text))
 
 
 def _texts(
     place: str, given: object, read: Callable[[str], str], wrong: list[Wrong], *, one: bool = False
 ) -> tuple[str, ...]:
     """Return addresses or networks in one spelling; `one`: the only entry is at `place` itself."""
-    what = "an IP address" if read is _address else "a network such as 10.0.0.0/8"
+    what = "an IP address of one host" if read is addresses.of_one_host else "a network such as 10.0.0.0/8"
     if not isinstance(given, list):
         wrong.append(Wrong(place, "type", f"must be an array, each entry {what}", given))
         return ()

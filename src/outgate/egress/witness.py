@@ -13,7 +13,7 @@ import asyncio
 import socket
 from ipaddress import ip_address
 
-from outgate.net import guard
+from outgate.net import addresses
 
 _READ = 4096
 
@@ -61,7 +61,7 @@ class Witness:
 
 def plain(address: str) -> str:
     """Return an address in its usual spelling; an IPv4-mapped one as the IPv4 address it is. Raises `ValueError`."""
-    return str(guard.place(ip_address(address.partition("%")[0])))
+    return str(addresses.place(ip_address(address.partition("%")[0])))
 
 
 async def ask(witness: tuple[str, int], source: str, seconds: float) -> str:

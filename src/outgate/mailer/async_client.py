@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from email.message import Message
 from ssl import SSLContext
@@ -27,15 +27,17 @@ from outgate.mailer.sending.result import SendResult
 from outgate.mailer.sending.service import Service, fetch_token, own_name
 from outgate.mailer.sending.steps import Line, Login, Sender
 from outgate.mailer.sending.target import Target
+from outgate.mailer.sending.wire import Letter
 from outgate.smtp.asyncio.client import Connection, connect
-from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, certificate_names, why
-from outgate.smtp.transaction import Step, Transaction, TransactionResult
+from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, why
+from outgate.smtp.transaction import Transaction, TransactionResult
 
 if TYPE_CHECKING:
     from outgate.mailer.oauth import Tokens
 
 _OVER = "timeout: no answer before the time for the whole was over"
 _CLOCK = SystemClock()
+_LARGE = 262_144  # octets of a message that take milliseconds to be written
 _left_behind: list[Line] = []
 """Connections of a parent process: to let go of them would take them off the event loop that it still uses."""
 
@@ -93,32 +95,18 @@ class AsyncMailService(Service):
 class _AsyncLine:
     """A connection, as `mailer.sending.steps` sees it."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("session",)
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    @property
-    def extensions(self) -> dict[str, str]:
-        return self._connection.extensions
-
-    @property
-    def closed(self) -> bool:
-        return self._connection.closed
-
-    @property
-    def greeting_steps(self) -> tuple[Step, ...]:
-        return self._connection.greeting_steps
-
-    @property
-    def certificate_names(self) -> tuple[str, ...]:
-        session = self._connection.ssl_object
-        return () if session is None else certificate_names(session.getpeercert())
+    def __init__(self, session: Connection) -> None:
+        self.session = session
 
     def usable(self) -> bool:
-        return self._connection.ready and self._connection.in_flight == 0
+        return self.session.ready and self.session.in_flight == 0
 
     async def transact(self, transaction: Transaction, seconds: float) -> TransactionResult:
+        if not self.usable():  # it has ended while the message was written
+            error = self.session.error or "the server closed the session"
+            return TransactionResult(transaction, recipients=(None,) * len(transaction.recipients), error=error)
         loop = asyncio.get_running_loop()
         found: asyncio.Future[TransactionResult] = loop.create_future()
 
@@ -126,8 +114,8 @@ class _AsyncLine:
             if not found.done():
                 found.set_result(result)
 
-        self._connection.send(transaction, done)
-        over = loop.call_later(seconds, self._connection.abort)
+        self.session.send(transaction, done)
+        over = loop.call_later(seconds, self.session.abort)
         try:
             result = await found
         finally:
@@ -139,13 +127,13 @@ class _AsyncLine:
     async def quit(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._connection.quit()
+                await self.session.quit()
         # The server has said goodbye: without this the transport would wait for TLS's own, beyond the end of the loop.
-        self._connection.abort()
+        self.session.abort()
         await asyncio.sleep(0)
 
     def close(self) -> None:
-        self._connection.abort()
+        self.session.abort()
 
 
 class _AsyncIo:
@@ -183,6 +171,11 @@ class _AsyncIo:
 
     def free(self) -> None:
         self._places.release()
+
+    async def composed(self, letter: Letter, extensions: Mapping[str, str]) -> bytes:
+        if letter.size < _LARGE:
+            return letter.wire(extensions)
+        return await asyncio.to_thread(letter.wire, extensions)  # others shall not wait while it is written
 
     async def dial(self, login: Login | None, *, check_name: bool, seconds: float) -> _AsyncLine:
         try:

@@ -286,6 +286,9 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(known, Mapping):
         raise ConfigError(f"{SETTING} must be a dictionary: {_EXAMPLE}")
     used = {**cast("Mapping[str, Any]", known), **{name: value for name, value in given.items() if value is not None}}
+    for name in ("username", "password"):  # as in `auth_user=settings.EMAIL_HOST_USER`, which is empty if unset
+        if used.get(name) == "":
+            del used[name]
     for name in used:
         if name in ("username", "password"):
             raise ConfigError(
@@ -300,9 +303,9 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     if "timeouts" not in used and seconds is not None:
         names = ("connect", "handshake", "reply", "final", "content")
         try:
-            used["timeouts"] = dict.fromkeys(names, float(seconds))
+            used["timeouts"] = ClientTimeouts(**dict.fromkeys(names, float(seconds)))
         except (TypeError, ValueError):
-            raise ConfigError("expected seconds, or None", name="EMAIL_TIMEOUT") from None
+            raise ConfigError("expected seconds above 0, or None", name="EMAIL_TIMEOUT") from None
     return used
 
 

@@ -70,7 +70,9 @@ class MailHandler(logging.Handler):
         self._sender = sender
         self._subject = subject
         self._interval = float(interval)
-        self._shutdown_timeout = shutdown_timeout
+        self._shutdown_timeout = min(float(shutdown_timeout), threading.TIMEOUT_MAX)
+        if not (self._interval >= 0 and self._shutdown_timeout >= 0):
+            raise ConfigError("expected seconds", name="interval, shutdown_timeout")
         self._clock = clock
         self._owned = service is None
         self._service = service or MailService.load(str(path), run_modes, **dict(options or {}))
@@ -154,7 +156,7 @@ class MailHandler(logging.Handler):
                 elif self._at_once or self._closing or due <= self._clock():
                     self._send_one()
                 else:
-                    self._changed.wait(due - self._clock())
+                    self._changed.wait(min(due - self._clock(), threading.TIMEOUT_MAX))
 
     def _send_one(self) -> None:
         """Send what waits. Called with the lock held, which is open while the server is talked to."""

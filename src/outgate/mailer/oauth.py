@@ -231,6 +231,7 @@ class Tokens:
         self._lock = threading.Lock()
         self._refresh_token = config.refresh_token
         self._access = ""
+        self._forgotten = ""
         self._until = 0.0
         self._tries = 0
         self._failure: TokenError | None = None
@@ -247,7 +248,7 @@ class Tokens:
         if not lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX)):
             raise self._error("somebody else's fetch of one took all the time there was", "network")
         try:
-            if self._access and self._clock.now() < self._until:
+            if self._access and self._access != self._forgotten and self._clock.now() < self._until:
                 return self._access
             self._raise_if_known(seen)
             self._tries += 1
@@ -268,9 +269,7 @@ class Tokens:
     def forget(self, token: str = "") -> None:
         """Have the next `token` fetch a new one, because a server refused the last (`token`, if others may have fetched
         a newer one already)."""
-        with self._lock:
-            if token in ("", self._access):
-                self._access = ""
+        self._forgotten = token or self._access  # without the lock: an event loop must not wait for a fetch
 
     def _raise_if_known(self, seen: int) -> None:
         """Raise the failure of whoever was waited for, and a final one again for a while: many who wait do not ask a
@@ -298,6 +297,7 @@ class Tokens:
         if not isinstance(kind, str) or kind.lower() != "bearer":
             raise self._error("the answer holds a token that is no bearer token, which XOAUTH2 needs", "answer")
         life = _life(document.get("expires_in"))
+        self._forgotten = ""
         self._access, self._until = access, began + life - min(_MARGIN, life / 10)
         renewed = document.get("refresh_token")
         if not isinstance(renewed, str) or renewed == self._refresh_token or _TOKEN.fullmatch(renewed) is None:

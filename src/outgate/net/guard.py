@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from outgate.net import addresses
+from outgate.net.addresses import place
 
 _Network = IPv4Network | IPv6Network
 
@@ -79,11 +82,6 @@ def check(address: str, *, exceptions: Exceptions, name: str = "") -> Verdict:
     return Verdict(True, f"{found.reason}, allowed by exception", opened)
 
 
-def place(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return where an address leads: an IPv4-mapped one to the IPv4 address, for that is where the kernel sends."""
-    return address if isinstance(address, IPv4Address) else address.ipv4_mapped or address
-
-
 @dataclass(frozen=True, slots=True)
 class _Denied:
     reason: str
@@ -139,7 +137,7 @@ def _embedded(place: IPv4Address | IPv6Address) -> IPv4Address | None:
 
 def _network(text: str) -> _Network | None:
     try:
-        return ip_network(text, strict=False)
+        return addresses.network(text)
     except ValueError:
         return None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
 from outgate.smtp.reply import Reply
@@ -53,6 +53,10 @@ class ClientTimeouts:
     content: float = 180.0
     quit: float = 10.0
     probe: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not all(getattr(self, each.name) > 0 for each in fields(self)):
+            raise ValueError("time-outs: seconds above 0")
 
     @property
     def shortest(self) -> float:

@@ -10,15 +10,13 @@ Not here: what an entry opens (`net.guard`), the settings' exceptions (`egress.g
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-
 from sqlalchemy import Connection, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from outgate.base import ids
 from outgate.base.clock import Clock
 from outgate.model.egress import GuardException
-from outgate.net import guard
+from outgate.net import addresses, guard
 from outgate.store import egress_rows as rows
 from outgate.store import tables as t
 from outgate.store.database import Database
@@ -91,6 +89,6 @@ def spelt(entry: str) -> str:
     text = entry.strip().lower().rstrip(".")
     guard.compile_exceptions((text,))
     try:
-        return str(ip_network(text, strict=False))
+        return str(addresses.network(text))
     except ValueError:
         return text

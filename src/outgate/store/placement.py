@@ -10,13 +10,14 @@ Not here: whether this host has the address (`egress.listeners` says so), what c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_address
 from typing import Any
 
 from sqlalchemy import Connection, select, update
 
 from outgate.base.clock import Clock
 from outgate.model.egress import Environment
+from outgate.net import addresses
 from outgate.store import egress_rows as rows
 from outgate.store import tables as t
 from outgate.store.database import Database
@@ -87,14 +88,9 @@ class PlacementQueries:
 def listenable(text: str) -> str:
     """Return an address in its usual spelling. Raises `BadPlace` if nobody can listen on it alone."""
     try:
-        address = ip_address(text.strip())
-    except ValueError:
-        raise BadPlace("tunnel_address", f"{text!r} is not an IP address") from None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped  # the same address to whoever listens
-    if address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255" or "%" in str(address):
-        raise BadPlace("tunnel_address", f"{address} is not the address of one host")
-    return str(address)
+        return addresses.of_one_host(text.strip())
+    except ValueError as error:
+        raise BadPlace("tunnel_address", str(error)) from None
 
 
 def readable(texts: Sequence[str]) -> list[str]:
@@ -104,7 +100,7 @@ def readable(texts: Sequence[str]) -> list[str]:
     found: dict[str, None] = {}
     for text in texts:
         try:
-            found[str(ip_network(text.strip(), strict=False))] = None
+            found[str(addresses.network(text.strip()))] = None
         except ValueError:
             raise BadPlace("client_networks", f"{text!r} is not a network such as 10.1.0.0/16") from None
     return list(found)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
@@ -26,7 +25,7 @@ from outgate.cli.variable_documents import read_json
 from outgate.cli.variable_options import VALIDATION
 from outgate.cloud_manager import CloudManager
 from support.api_service import Service
-from support.vendor_cloud_manager import BASE, CLIENT, ORG, TOKEN, Answer, Vendor, jwt, vendor
+from support.vendor_cloud_manager import BASE, CLIENT, ORG, TOKEN, Answer, Vendor, vendor
 
 from .conftest import Outgate
 
@@ -65,6 +64,13 @@ def run(settings: dict[str, str]) -> Run:
         return CliRunner().invoke(cloud_manager.commands, list(arguments), input=typed)
 
     return made
+
+
+def dev_json(folder: Path, url: str) -> None:
+    """Write what a running `outgate dev` would, with its Cloud Manager at `url`."""
+    names = ("account_id", "instance_id", "event_notifications_url", "restrictions_url", "identity_url", "sandbox_url")
+    dev = dict.fromkeys(names, "x") | {"token": TOKEN, "org_id": ORG, "cloud_manager_url": url}
+    (folder / "dev.json").write_text(json.dumps(dev))
 
 
 def told(result: Result) -> str:
@@ -174,6 +180,19 @@ def test_lists(run: Run, server: Vendor, name: str) -> None:
     assert back.exit_code == 3 and "CD: the value is the mask" in told(back)
 
 
+def test_a_long_value_on_a_terminal(run: Run, server: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.variables = [
+        {"name": name, "type": "string", "value": value, "status": "ready"}
+        for name, value in (("AB", "x" * 2048), ("CD", "1"))
+    ]
+    assert len(run(LIST, "10", "-p", "4").stdout.splitlines()[1]) > 2048
+    monkeypatch.setattr(cloud_manager, "columns", lambda: 80)
+    lines = run(LIST, "10", "-p", "4").stdout.splitlines()
+    assert [len(line) for line in lines] == [80, 79, 79] and lines[1].endswith(
+        "x\N{HORIZONTAL ELLIPSIS}           ready"
+    )
+
+
 def test_networking(run: Run, server: Vendor) -> None:
     forward = {"name": "smtp.a.example", "portDest": 465, "portOrig": 30465}
     server.networking = [
@@ -248,6 +267,12 @@ def test_program_and_environment_from_the_settings(run: Run, server: Vendor, mon
     monkeypatch.setenv("AIO_CLOUDMANAGER__ENVIRONMENTID", "e10")
     assert run(SET, "-v", "AB", "1").exit_code == 0
     assert server.calls() == [GET, PATCH, GET]
+
+
+def test_names_are_taken_strictly_by_a_setting(run: Run, server: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIO_CLOUDMANAGER_ENVIRONMENTVARIABLES_STRICTVALIDATION", "true")
+    result = run(SET, "10", "-p", "4", "-v", "INTERNAL_A", "x")
+    assert result.exit_code == 3 and "INTERNAL_ are reserved" in told(result) and server.bodies() == []
 
 
 @pytest.mark.parametrize(
@@ -379,6 +404,39 @@ def test_waiting_until_the_environment_has_them(run: Run, server: Vendor) -> Non
     assert result.exit_code == 0, result.output
     assert server.calls() == [GET, PATCH, ("GET", BASE), GET, GET]
     assert result.stdout.split()[-1] == "ready"
+
+
+def test_waiting_until_the_environment_takes_them(run: Run, server: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloud_manager, "_POLL_S", 0.0)
+    moving = Answer(409, {"errors": [{"code": "moving", "message": "the environment is \x1bupdating"}]})
+    server.answers = [None, moving, moving]
+    result = run(SET, "10", "-p", "4", "-v", "AB", "1", "--wait", "60")
+    assert result.exit_code == 0 and server.calls() == [GET, PATCH, PATCH, PATCH, ("GET", BASE), GET, GET]
+    assert told(result) == "outgate: the environment is \N{REPLACEMENT CHARACTER}updating; waiting\n"
+    # Nothing else is tried again, and not for ever.
+    for answer, wait in ((moving, ("--wait", "0")), (Answer(503, {}), ("--wait", "60"))):
+        server.requests, server.answers = [], [None, answer]
+        result = run(SET, "10", "-p", "4", "-v", "AB", "1", *wait)
+        assert result.exit_code == 30 and server.calls() == [GET, PATCH]
+
+
+def test_an_interruption_says_what_is_known_of_the_change(
+    run: Run, server: Vendor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cloud_manager, "settle", interrupted)
+    result = run(SET, "10", "-p", "4", "-v", "AB", "1", "--wait", "60")
+    assert (result.exit_code, told(result)) == (130, "outgate: the variables were sent, but this was interrupted\n")
+    monkeypatch.setattr(CloudManager, "set_variables", interrupted)
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    dev_json(folder, server.url)
+    result = run(SET, "e10", "-p", "4", "-v", "AB", "1", "--data", str(folder))
+    command = f"outgate {LIST} 10 --programId=4 '--data={folder}'"
+    assert result.exit_code == 130
+    assert f"interrupted. Whether anything was changed is not known: `{command}` shows it" in told(result)
 
 
 class Slept:
@@ -513,11 +571,7 @@ def test_both_are_there_and_one_is_said(
 def test_the_token_of_another_is_not_sent_to_the_other(
     run: Run, server: Vendor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    dev: dict[str, Any] = dict.fromkeys(
-        ("account_id", "instance_id", "event_notifications_url", "restrictions_url", "identity_url", "sandbox_url"), "x"
-    )
-    dev |= {"token": jwt(client_id="outgate-dev"), "org_id": "DEV@AdobeOrg", "cloud_manager_url": "http://127.0.0.1:1"}
-    (tmp_path / "dev.json").write_text(json.dumps(dev))
+    dev_json(tmp_path, "http://127.0.0.1:1")
     monkeypatch.setenv("OUTGATE_DATA", str(tmp_path))
     monkeypatch.delenv("AIO_IMS_CONTEXTS_CLI_ACCESS__TOKEN_TOKEN")
     result = run(LIST, "10", "-p", "4")

@@ -71,7 +71,7 @@ def test_one_that_is_not(outgate: Outgate) -> None:
         (("4", "10", "127.0.0.1", "443"), ("reader",), 1, "role"),
         (("4", "10", "a b", "443"), ("writer",), 1, "host must be an address or a name"),
         (("4", "10", "", "443"), ("writer",), 2, "the host must not be empty"),
-        (("", "10", "a.example", "443"), ("writer",), 2, "program must not be empty"),
+        (("", "10", "a.example", "443"), ("writer",), 2, "the program must not be empty"),
         (("4", "10", "a.example", "65536"), ("writer",), 2, "65535"),
     ],
 )

@@ -27,8 +27,10 @@ def spelled(*arguments: str) -> list[str]:
         ([], ["--"]),
         (["10"], ["--", "10"]),
         (["--programId=4", "10", "-j"], ["--programId=4", "-j", "--", "10"]),
-        (["-p", "4", "e10"], ["-p", "4", "--", "e10"]),
-        (["-p4", "10"], ["-p4", "--", "10"]),
+        (["-p", "4", "e10"], ["--programId=4", "--", "e10"]),
+        (["-p4", "10"], ["--programId=4", "--", "10"]),
+        (["-p=4", "10"], ["--programId=4", "--", "10"]),
+        (["-p", "-4"], ["--programId=-4", "--"]),
         (["-v", "AB", "1"], ["--variable=AB", "--variable=1", "--"]),
         (["--variable=AB", "1"], ["--variable=AB", "--variable=1", "--"]),
         (["-vAB", "1"], ["--variable=AB", "--variable=1", "--"]),
@@ -73,6 +75,8 @@ def test_what_is_read(arguments: list[str], expected: list[str]) -> None:
         (["-s", "AB", "x", "-s3cr3t"], "--secret lacks a value: --secret NAME VALUE", True),
         (["-s", "AB", "x", "--s3cr3t-word"], "an option that this command does not have: --help", False),
         (["-x"], "an option that this command does not have", False),
+        (["10", "-p"], "--programId lacks a value: --programId VALUE", False),
+        (["-p", "-v", "AB", "s3cr3t"], "--programId lacks a value: the option -v stands there", False),
     ],
 )
 def test_what_cannot_be_read(arguments: list[str], words: str, values: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from outgate.cli.variable_plan import Plan, Unfit, Wish, plan, together
@@ -117,12 +119,13 @@ def test_two_hundred_variables() -> None:
         (wish("ADOBE_X"), "names that begin with ADOBE_"),
         (wish("CONST_X"), "names that begin with CONST_"),
         (wish("AEM_PROXY_HOST"), "AEM_PROXY_HOST is set by the environment's tunnel and must not be set by hand"),
-        (wish("AEM_MINE"), "names that begin with AEM_ are the product's"),
     ],
 )
 def test_names_that_are_others(one: Wish, words: str) -> None:
     assert words in warned(one)
     assert words in reasons(one, strict=True)
+    defined = wish("AEM_DEFINED")
+    assert "names that begin with AEM_ are the product's" in plan(NOW, [defined], strict=True).warnings[0]
     # Deleting them is always well.
     current = [{"name": one.name, "type": "string"}]
     assert plan(current, [wish(one.name, "", "")], strict=True).warnings == ()
@@ -162,6 +165,9 @@ def test_a_secret_that_an_application_will_not_find_or_not_as_it_is() -> None:
         said == "EMAIL_USERNAME is a secret: $[env:EMAIL_USERNAME] does not see it, only $[secret:EMAIL_USERNAME] does"
     )
     assert "white space" in warned(wish("EMAIL_PASSWORD", "s3cr3t\n", "secretString"))
+    quoted = Wish("EMAIL_PASSWORD", '"s3cr3t"', "secretString", "author", "--authorSecret")
+    assert "the quotes at its ends are a part of the value" in warned(quoted)
+    assert plan(NOW, [replace(quoted, where="vars.json: line 1")]).warnings == ()
 
 
 def test_options_count_more_than_a_document() -> None:

@@ -48,7 +48,8 @@ def sent(chosen: Any) -> dict[str, str]:
 
 def file(tmp_path: Path, document: object) -> dict[str, str]:
     place = tmp_path / "aio"
-    place.write_text(document if isinstance(document, str) else json.dumps(document))
+    text = document if isinstance(document, str) else json.dumps(document)
+    place.write_text(text, "utf-8", errors="surrogateescape")
     return {"AIO_CONFIG_FILE": str(place)}
 
 
@@ -59,6 +60,15 @@ def test_a_persons_token() -> None:
     assert sent(chosen)["x-api-key"] == CLIENT
     assert sent(chosen)["x-gw-ims-org-id"] == ORG
     assert sent(chosen)["authorization"] == f"Bearer {TOKEN}"
+
+
+def test_a_base_url_in_an_object() -> None:
+    env = {name: text for name, text in CLI.items() if "BASE__URL" not in name}
+    assert (
+        choose({**env, "AIO_CLOUDMANAGER": '{"base_url": "https://in.example"}'}).api.base_url == "https://in.example"
+    )
+    with pytest.raises(Misconfigured, match=r"AIO_CLOUDMANAGER\) is not an object in JSON \(line 1, column 1\)"):
+        choose({**env, "AIO_CLOUDMANAGER": "https://in.example"})
 
 
 def test_without_a_base_url_it_is_the_vendors() -> None:
@@ -89,15 +99,19 @@ def test_a_file_with_a_services_context(tmp_path: Path) -> None:
     assert env["AIO_CONFIG_FILE"] in chosen.source
     # A variable counts more than the file.
     assert choose(env | {"AIO_CLOUDMANAGER_BASE__URL": "https://cm.example"}).api.base_url == "https://cm.example"
-    # A context that is named counts more than the usual order.
-    chosen = choose(env | {"AIO_CLOUDMANAGER__ORGID": ORG}, context="cli")
+    # Once a person who logged in has an organization, that login counts, as with the vendor's client.
+    chosen = choose(env | {"AIO_CLOUDMANAGER__ORGID": ORG})
     assert sent(chosen)["authorization"] == f"Bearer {TOKEN}" and chosen.api.org_id == ORG
+    # A context that is named counts more than the usual order.
+    chosen = choose(env | {"AIO_CLOUDMANAGER__ORGID": ORG}, context="aio-cli-plugin-cloudmanager")
+    assert sent(chosen)["authorization"] == "Bearer opaque" and chosen.api.org_id == "SVC@AdobeOrg"
 
 
 def test_a_services_context_in_variables() -> None:
     place = "AIO_IMS_CONTEXTS_AIO-CLI-PLUGIN-CLOUDMANAGER_"
     service = {"CLIENT__ID": "svc", "IMS__ORG__ID": "SVC@AdobeOrg", "ACCESS__TOKEN": "opaque"}
-    chosen = choose({**CLI, **{place + name: text for name, text in service.items()}})
+    env = {name: text for name, text in CLI.items() if "_CLI_" not in name}
+    chosen = choose({**env, **{place + name: text for name, text in service.items()}})
     assert sent(chosen)["authorization"] == "Bearer opaque"
     assert (sent(chosen)["x-api-key"], chosen.api.org_id) == ("svc", "SVC@AdobeOrg")
 
@@ -141,13 +155,51 @@ def test_a_context_that_is_not_there() -> None:
         choose(CLI, context="other")
 
 
+FILE = """{
+  cloudmanager: {
+    base_url: "https://file.example",
+    environmentVariables: {
+      strictValidation: true
+    }
+  },
+  cloudmanager_orgid: "%s",
+  ims: {
+    contexts: {
+      cli: {
+        access_token: {
+          token: "%s",
+          expiry: %d
+        },
+        scopes: [
+          "openid"
+        ]
+      }
+    }
+  }
+}"""
+
+
+def test_a_file_as_the_vendors_client_writes_it(tmp_path: Path) -> None:
+    env = file(tmp_path, FILE % (ORG, TOKEN, NOW * 1000 - 1))
+    with pytest.raises(BadToken, match="is over"):
+        choose(env)
+    # A token in a variable is not joined with the end of the file's.
+    chosen = choose(env | {"AIO_IMS_CONTEXTS_CLI_ACCESS__TOKEN": jwt(client_id="other")})
+    assert sent(chosen)["x-api-key"] == "other"
+    assert (chosen.api.base_url, chosen.api.org_id, chosen.strict) == ("https://file.example", ORG, True)
+    assert not choose({**CLI, "AIO_CLOUDMANAGER_ENVIRONMENTVARIABLES_STRICTVALIDATION": "false"}).strict
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (None, "cannot be read: No such file"),
-        ('{"a": s3cr3t}', "is not JSON (line 1, column 7)"),
-        ("x" * 2_000_000, "is not JSON"),
-        ("[" * 200_000, "is not JSON"),
+        ('{"a":\n :s3cr3t}', "is neither JSON nor Hjson, as aio writes it (line 2, column 2)"),
+        ('{a: "s3cr3t', "(line 1, column 5)"),
+        ("x" * 2_000_000, "has more than 1048576 octets"),
+        ("{a:" * 200_000, "(line 1, column 151)"),
+        ("a: s3cr3t", "is neither JSON nor Hjson"),
+        ("{a: \udcff}", "is not UTF-8 (octet 5)"),
     ],
 )
 def test_a_file_that_cannot_be_used(tmp_path: Path, content: str | None, words: str) -> None:

@@ -20,10 +20,15 @@ from outgate.cloud_manager import client as module
 from support.vendor_cloud_manager import BASE, CLIENT, ORG, TOKEN, Answer, Vendor, vendor
 
 
-@pytest.fixture(params=["", "/cloud-manager"])
-def server(request: pytest.FixtureRequest) -> Iterator[Vendor]:
-    """One at the root and one below a path."""
-    with vendor(request.param) as running:
+@pytest.fixture
+def place() -> str:
+    """Below which path the API is."""
+    return "/cloud-manager"
+
+
+@pytest.fixture
+def server(place: str) -> Iterator[Vendor]:
+    with vendor(place) as running:
         yield running
 
 
@@ -32,6 +37,7 @@ def client(server: Vendor, **other: Any) -> CloudManager:
     return CloudManager(**{**values, **other})
 
 
+@pytest.mark.parametrize("place", ["", "/cloud-manager"])
 def test_each_call_is_one_request_with_the_vendors_headers(server: Vendor) -> None:
     server.networking = [{"portForwards": [{"name": "smtp.a.example", "portDest": 465, "portOrig": 30465}]}]
     api = client(server)
@@ -54,11 +60,13 @@ def test_each_call_is_one_request_with_the_vendors_headers(server: Vendor) -> No
         assert headers.get("content-type") == ("application/json" if method == "PATCH" else None)
 
 
+@pytest.mark.parametrize("place", ["", "/cloud-manager"])
 def test_a_slash_behind_the_base_url_is_not_doubled(server: Vendor) -> None:
     client(server, base_url=server.url + "/").environment("4", "10")
     assert server.calls() == [("GET", BASE)]
 
 
+@pytest.mark.parametrize("place", ["", "/cloud-manager"])
 def test_a_list_is_read_page_after_page(server: Vendor) -> None:
     server.variables = [{"name": f"V_{n}", "type": "string", "value": "x"} for n in range(5)]
     server.page = 2
@@ -161,12 +169,17 @@ def test_a_server_that_repeats_all_it_got_tells_nobody(server: Vendor) -> None:
     with pytest.raises(Refused) as refused:
         client(server).set_variables("4", "10", [{"name": "AB", "value": "s3cr3t"}])
     assert refused.value.text == "Bearer **** and ****" and "s3cr3t" not in str(refused.value)
+
+
+@pytest.mark.parametrize("line", [b"", b"HTTP/1.1 99 s3cr3t\r\n\r\n", b"HTTP/s3cr3t 200 OK\r\n\r\n", b"s3cr3t\r\n"])
+def test_one_that_does_not_even_speak_http_neither(server: Vendor, line: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def echo() -> None:
             peer, _ = listening.accept()
             with peer:
-                peer.sendall(peer.recv(65_536))
+                asked = peer.recv(65_536)
+                peer.sendall(line or asked)
 
         thread = threading.Thread(target=echo)
         thread.start()
@@ -198,6 +211,22 @@ def test_a_proxy_of_the_shell_is_not_told_about_loopback(server: Vendor, monkeyp
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     assert client(server).environment("4", "10")["id"] == "10"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        ("http://u:s3cr3t@127.0.0.1:1", "through the proxy that https_proxy names: [Errno 111]"),
+        ("http:/u:s3cr3t@127.0.0.1", "through the proxy that https_proxy names: that is no address"),
+        ("u:s3cr3t", "that is no address"),
+    ],
+)
+def test_a_proxy_that_is_none(proxy: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", proxy)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(NotReachable) as wrong:
+        CloudManager("HTTPS://cm.example", ORG, CLIENT, TOKEN).environment("4", "10")
+    assert words in str(wrong.value) and "s3cr3t" not in str(wrong.value)
 
 
 def test_an_answer_has_an_end_in_size_and_in_time(server: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +293,12 @@ def test_a_server_that_goes_away_in_the_middle() -> None:
     [
         ("http://cm.example/cloud-manager", "would send secrets in the clear"),
         ("http://user:pw@cm.example", "http://cm.example would send"),
+        ("https://user:pw@cm.example", "https://cm.example is given with a user name"),
+        ("https://user:p@pw@cm.example/x", "https://cm.example/x is given with a user name"),
+        ("https://user:p/pw@cm.example", "'https://cm.example' is not the address"),
+        ("https://cm.example:port/", "is not the address"),
+        ("https://cm.example/a b", "is not the address"),
+        ("https://cm.example/ä", "is not the address"),
         ("https://cm.example/?x=y", "is not the address"),
         ("https://cm.example/#x", "is not the address"),
         ("https://cm.example/\r\nX: y", "is not the address"),
@@ -296,8 +331,7 @@ def test_certificates_that_are_none(tmp_path: Path) -> None:
 
 
 def test_no_repr_has_the_token() -> None:
-    assert TOKEN not in repr(CloudManager("http://user:pw@127.0.0.1:1", ORG, CLIENT, TOKEN))
-    assert "pw" not in repr(CloudManager("http://user:pw@127.0.0.1:1", ORG, CLIENT, TOKEN))
+    assert TOKEN not in repr(CloudManager("http://127.0.0.1:1", ORG, CLIENT, TOKEN))
 
 
 def test_it_needs_the_standard_library_only() -> None:
@@ -327,3 +361,6 @@ def test_what_a_program_has_of_networks(server: Vendor) -> None:
     assert json.dumps(server.calls()[0]) == '["GET", "/api/program/4/networkInfrastructures"]'
     server.answers = [Answer(200, {"_totalNumberOfItems": 0})]
     assert api.networking("4", "10") == {}
+    server.networking = [{"portForwards": [5]}]
+    with pytest.raises(NotReachable, match="is not a Cloud Manager API"):
+        api.networking("4", "10")

@@ -57,15 +57,20 @@ def test_several_environments_and_what_the_api_returns() -> None:
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        ([], 'document: must be an object: {"portForwards": [...]} or {"environments": [...]} (found null)'),
+        ([], 'document: must be an object: {"portForwards": [...]} or {"environments": [...]}'),
         ({**GOOD, "portForward": []}, "portForward: there is no such field; known are clientNetworks"),
         ({**GOOD, "portForwards": {}}, "portForwards: must be an array (found {})"),
         (
             {**GOOD, "portForwards": [{"name": "a.example", "portDest": 25, "portOrig": 25}]},
             "portForwards[0].portOrig: must be between 30000 and 31000 (found 25)",
         ),
-        ({**GOOD, "tunnelAddress": "proxy.tunnel"}, 'tunnelAddress: must be an IP address (found "proxy.tunnel")'),
+        (
+            {**GOOD, "tunnelAddress": "proxy.tunnel"},
+            'tunnelAddress: must be an IP address of one host (found "proxy.tunnel")',
+        ),
         ({**GOOD, "tunnelAddress": None}, "tunnelAddress: is required"),
+        ({**GOOD, "tunnelAddress": "0.0.0.0"}, 'tunnelAddress: must be an IP address of one host (found "0.0.0.0")'),
+        ({**GOOD, "egressAddresses": ["::"]}, 'egressAddresses[0]: must be an IP address of one host (found "::")'),
         ({**GOOD, "clientNetworks": ["10.0.0.0/99"]}, "clientNetworks[0]: must be a network such as 10.0.0.0/8 (found"),
         ({**GOOD, "clientNetworks": []}, "clientNetworks: must name the networks that the applications dial from"),
         ({**GOOD, "kind": "none"}, "kind: must be one of flexiblePortEgress, dedicatedEgressIp, vpn (found"),
@@ -88,9 +93,15 @@ def test_several_environments_and_what_the_api_returns() -> None:
 def test_what_is_wrong_is_said_with_its_place(document: object, said: str) -> None:
     with pytest.raises(BadRules) as caught:
         read_rules(json.dumps(document), "rules.json")
-    assert any(
-        line.startswith(f"rules.json: {said.removesuffix(' (found null)')}") for line in str(caught.value).split("\n")
-    ), str(caught.value)
+    lines = str(caught.value).split("\n")
+    assert any(line.startswith(f"rules.json: {said}") for line in lines), lines
+    assert "null" not in str(caught.value)
+
+
+def test_what_stands_for_something_missing_is_not_wrong_too() -> None:
+    with pytest.raises(BadRules) as caught:
+        read_rules("{}", "rules.json")
+    assert [line.split(":")[1].strip() for line in str(caught.value).split("\n")] == ["tunnelAddress", "clientNetworks"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The status socket: one line to who may ask, also in a directory with a long name and after a kill."""
+"""The sockets of a process that carries: one line to who may ask, also in a directory with a long name and after a kill."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from outgate.egress import status_socket
+from outgate.egress import connectivity_socket, status_socket
+from outgate.egress.refusal import Refused
 
 
 @pytest.mark.parametrize("depth", [0, 5])
@@ -61,3 +62,26 @@ def test_half_an_answer_is_not_taken(tmp_path: Path) -> None:
         with pytest.raises(status_socket.NotServing, match="half an answer"):
             status_socket.read(tmp_path)
         thread.join()
+
+
+class _Tests:
+    async def test(self, environment_id: str, host: str, port: int) -> dict[str, object]:
+        if environment_id != "10":
+            raise Refused("closed", f"nothing leaves {environment_id}")
+        return {"resolvers": [f"{host}:{port}"]}
+
+
+async def test_a_connectivity_test_is_made_for_who_asks(tmp_path: Path) -> None:
+    server = await connectivity_socket.serve(tmp_path, _Tests())
+    assert stat.S_IMODE((tmp_path / connectivity_socket.NAME).stat().st_mode) == 0o600
+    assert await connectivity_socket.ask(tmp_path, "10", "ü.example", 25) == {"resolvers": ["ü.example:25"]}
+    with pytest.raises(Refused, match="nothing leaves 11"):
+        await connectivity_socket.ask(tmp_path, "11", "a.example", 25)
+    for question in (b"\n", b"{}\n", b"[1]\n", b'["10", "a", "b"]\n', b"[" * 50_000 + b"\n", b"x" * 100_000):
+        reader, writer = await asyncio.open_unix_connection(tmp_path / connectivity_socket.NAME)
+        writer.write(question)
+        assert await reader.read() == b""
+        writer.close()
+    await server.stop()
+    with pytest.raises(Refused, match=r"does not answer .*outgate egress serve"):
+        await connectivity_socket.ask(tmp_path, "10", "a.example", 25)

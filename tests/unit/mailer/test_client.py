@@ -15,6 +15,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import trustme
@@ -22,6 +23,7 @@ import trustme
 from outgate.mailer import ConfigError, Limits, MailService, MessageError, SendFailed, SendRefused
 from outgate.mailer.oauth import PID, TokenError
 from outgate.mailer.sending import steps as sending
+from outgate.mailer.sending.wire import Letter
 from outgate.smtp.connecting import ClientTimeouts
 from support.mail_service import BOTH, PASSWORD, TIMEOUTS, Place, Twin, mail, place
 from support.scripted_peer import OFFER, Peer
@@ -164,6 +166,15 @@ class TestConnections:
             await twin.keep(service)
             there.peer.answers[at] = CLOSING
             there.peer.forgiving = True
+            (result,) = await twin.send(service)
+            assert result.accepted and there.peer.connections == 2 and len(there.peer.messages) == 2
+
+    async def test_a_login_that_has_ended_is_made_again(self, tmp_path, twin: Twin) -> None:
+        """The token it was made with has expired, or somebody has changed the password."""
+        async with place(tmp_path, forgiving=True) as there:
+            service = there.service(twin)
+            await twin.keep(service)
+            there.peer.answers = {"MAIL": b"530 5.7.0 log in\r\n", "RCPT": b"503 no\r\n", "DATA": b"503 no\r\n"}
             (result,) = await twin.send(service)
             assert result.accepted and there.peer.connections == 2 and len(there.peer.messages) == 2
 
@@ -346,6 +357,49 @@ class TestLoops:
                 gc.collect()
             assert not [str(each.message) for each in seen if "unclosed" in str(each.message)]
 
+    async def test_a_send_that_is_cancelled_while_it_connects_is_not_told_as_an_error(self, tmp_path) -> None:
+        told = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+        async with place(tmp_path) as there, there.service(BOTH[1], limits=Limits(connections=1)) as service:
+            for turns in range(4, 12):
+                sending = asyncio.ensure_future(service.send(mail()))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                sending.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await sending
+            assert (await service.send(mail())).accepted
+        gc.collect()
+        assert told == []
+
+    async def test_a_large_message_is_written_beside_the_loop(self, tmp_path, monkeypatch) -> None:
+        """Meanwhile its connection may end."""
+        threads, lines = [], []
+        written, loop = Letter.wire, asyncio.get_running_loop()
+
+        async def hang_up() -> None:
+            for writer in there.peer._writers:
+                writer.transport.abort()
+            while not all(line.session.closed for line in lines):
+                await asyncio.sleep(0)
+
+        def wire(*given) -> bytes:
+            threads.append(threading.current_thread())
+            if threads[-1] is not threading.main_thread() and lines:
+                asyncio.run_coroutine_threadsafe(hang_up(), loop).result()
+                lines.clear()
+            return written(*given)
+
+        monkeypatch.setattr(Letter, "wire", wire)
+        large = mail()
+        large.add_attachment(bytes(300_000), maintype="application", subtype="pdf")
+        async with place(tmp_path) as there, there.service(BOTH[1]) as service:
+            assert (await service.send(mail())).accepted
+            lines += [held.line for held in service._idle._held]
+            assert (await service.send(large)).accepted
+            assert there.peer.connections == 2 and len(there.peer.messages) == 2
+        assert [thread is threading.main_thread() for thread in threads] == [True, False, False]
+
     async def test_a_cancelled_send_leaves_no_connection(self, tmp_path) -> None:
         async with place(tmp_path, silent_at="dot") as there:
             async with there.service(BOTH[1]) as service:
@@ -368,6 +422,7 @@ class TestRefusals:
             ({"RCPT": b"450 4.2.1 later\r\n", "DATA": b"554 x\r\n"}, 450, "envelope"),
             ({"dot": b"554 5.7.1 attachments are not allowed\r\n"}, 554, "content"),
             ({"AUTH": b"535 5.7.8 no\r\n"}, 535, "auth"),
+            ({"AUTH": b"454 4.7.0 not now\r\n"}, 454, "auth"),
             ({"greeting": b"554 5.7.1 stranger\r\n"}, 554, "greeting"),
         ],
     )
@@ -381,6 +436,7 @@ class TestRefusals:
                 result.raise_for_refusal()
             assert caught.value.result is result
             assert ("smtp.password" in str(caught.value)) == (code == 535)
+            assert ("tried again later" in str(caught.value)) == (code < 500)
 
     async def test_of_some_recipients(self, tmp_path, twin: Twin) -> None:
         async with place(tmp_path, answers={"RCPT TO:<b@x.test>": b"550 5.1.1 nobody here\r\n"}) as there:
@@ -414,6 +470,13 @@ class TestFailures:
             trustme.CA().cert_pem.write_to_path(there.cafile)
             text = await self.fails(there, twin, stage="tls")
             assert "certificate was not accepted" in text and "SSL_CERT_FILE" in text
+
+    async def test_an_expired_certificate(self, tmp_path, twin: Twin) -> None:
+        async with place(tmp_path) as there:
+            expired = there.ca.issue_cert("smtp.mymail.com", not_after=datetime.now(UTC) - timedelta(days=1))
+            expired.configure_cert(there.peer.context)
+            text = await self.fails(there, twin, stage="tls")
+            assert "has expired" in text and "renew it" in text and "cafile" not in text
 
     @pytest.mark.parametrize("implicit", [True, False])
     async def test_a_tunnel_port_without_a_forward_lists_the_names(self, tmp_path, twin: Twin, implicit: bool) -> None:

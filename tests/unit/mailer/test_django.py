@@ -64,7 +64,9 @@ class TestApi:
     """Django's functions, one by one."""
 
     def test_send_mail(self, server: MailServer) -> None:
-        assert mail.send_mail("Grüße", "für dich\n.dot\n", "Shop <shop@shop.test>", ["A <a@x.test>", "b@x.test"]) == 1
+        unset = {"auth_user": settings.EMAIL_HOST_USER, "auth_password": settings.EMAIL_HOST_PASSWORD}
+        to = ["A <a@x.test>", "b@x.test"]
+        assert mail.send_mail("Grüße", "für dich\n.dot\n", "Shop <shop@shop.test>", to, **unset) == 1
         assert envelope(server) == ("shop@shop.test", ["a@x.test", "b@x.test"])
         (got,) = server.mails
         assert (got["Subject"], got["From"], got["To"]) == ("Grüße", "Shop <shop@shop.test>", "A <a@x.test>, b@x.test")
@@ -360,7 +362,11 @@ class TestFailures:
             assert mail.send_mail("s", "x", None, ["a@x.test"], fail_silently=True) == 0
         with override_settings(EMAIL_TIMEOUT="soon", OUTGATE_MAILER={"path": server.path}):
             assert mail.send_mail("s", "x", None, ["a@x.test"], fail_silently=True) == 0
-            with pytest.raises(ImproperlyConfigured, match="EMAIL_TIMEOUT: expected seconds"):
+        for wrong in ("soon", 0, float("nan")):
+            with (
+                override_settings(EMAIL_TIMEOUT=wrong, OUTGATE_MAILER={"path": server.path}),
+                pytest.raises(ImproperlyConfigured, match="EMAIL_TIMEOUT: expected seconds"),
+            ):
                 get_connection()
         assert ["OUTGATE_MAILER knows no pth" in caplog.messages[0], "EMAIL_TIMEOUT" in caplog.messages[1]] == [
             True

@@ -6,6 +6,7 @@ import json
 import logging
 import logging.config
 import logging.handlers
+import math
 import os
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def test_the_first_record_goes_at_once_and_the_next_wait(server: MailServer, log
 
 
 def test_what_waits_goes_when_the_handler_is_closed(server: MailServer, logger: logging.Logger) -> None:
-    handler = handler_of(server, interval=3600)
+    handler = handler_of(server, interval=math.inf, shutdown_timeout=math.inf)
     logger.addHandler(handler)
     logger.error("one")
     until(server, 1)
@@ -305,6 +306,7 @@ class TestFailures:
             ({"to": ["a@x.test\r\nBcc: b@x.test"]}, "to, sender: expected addresses without line ends"),
             ({"sender": "me"}, "to, sender: an address in From is not valid"),
             ({"service": object()}, "give the path of the configuration, or a service"),
+            ({"interval": math.nan}, "interval, shutdown_timeout: expected seconds"),
             ({"run_modes": ["publish"]}, "no config folder in"),
         ],
     )

@@ -125,6 +125,17 @@ class TestLife:
         tokens.forget()
         assert len({first, second, tokens.token()}) == 3
 
+    def test_to_forget_one_waits_for_no_fetch(self, server: TokenServer, cafile: Path) -> None:
+        """An event loop does it."""
+        tokens = Tokens(config(server), cafile=cafile, env={}, seconds=5)
+
+        def answer(request: BaseHTTPRequestHandler) -> None:
+            tokens.forget("an older one")
+            reply(request, 200, {"access_token": "token-1234"})
+
+        server.answer = answer
+        assert tokens.token() == tokens.token() == "token-1234"
+
     def test_many_threads_cause_one_refresh(self, server: TokenServer, cafile: Path) -> None:
         all_there = threading.Barrier(8)
         tokens = Tokens(config(server), cafile=cafile, env={})

@@ -91,13 +91,17 @@ class TestEnvelope:
 class TestFields:
     def test_bcc_never_leaves_and_the_message_is_not_changed(self) -> None:
         message = mail(Bcc="secret@x.test")
+        message.add_alternative("<p>text</p>", subtype="html")
         message["Resent-Bcc"] = "secret@x.test"
         message["Return-Path"] = "<x@x.test>"
         message.add_attachment(b"PDF", maintype="application", subtype="pdf")
         before, text = list(message.items()), message.as_string
-        data = wire(message)
+        with pytest.raises(MessageError, match="Resent-Bcc field: say in recipients"):
+            wire(message)
+        data = wire(message, recipients=["a@x.test"])
         assert b"secret" not in data and b"bcc" not in data.lower() and b"Return-Path" not in data
         assert list(message.items()) == before and text
+        assert {part.get_boundary() for part in message.walk()} == {None}, "another thread may write it too"
         assert [part.get_content_type() for part in read(data).iter_attachments()] == ["application/pdf"]
 
     def test_from_of_the_configuration(self) -> None:
@@ -216,6 +220,25 @@ class TestFields:
         whole.set_payload("a\ud800")
         with pytest.raises(MessageError, match="cannot be written"):
             wire(whole)
+
+    @pytest.mark.parametrize("made", [EmailMessage, lambda: MIMEText("body")], ids=["new", "old"])
+    def test_a_word_too_long_for_a_line_stays_one(self, made) -> None:
+        """Ids and addresses are not decoded: an encoded one is nobody's, and no click on it unsubscribes."""
+        one, other = f"<{'a1B2' * 24}@x.test>", f"<https://x.test/?token={'a1B2' * 40}>"
+        values = {"In-Reply-To": one, "References": f"<s@x.test> {one}\t{one}", "List-Unsubscribe": f"{other}, {one}"}
+        values |= {"Content-ID": one, "Message-ID": one, "Subject": f"see  {other}  =?x"}
+        message = made()
+        for name, value in ({"From": "a@x.test", "To": "a@x.test"} | values).items():
+            message[name] = value
+        head = wire(message).partition(b"\r\n\r\n")[0].decode().replace("\r\n ", " ").replace("\r\n\t", "\t")
+        assert {f"{name}: {value}" for name, value in values.items()} <= set(head.split("\r\n"))
+        message.replace_header("Subject", "x" * 2000)
+        assert read(wire(message))["Subject"] == "x" * 2000
+
+    def test_what_was_folded_elsewhere_stays_so(self) -> None:
+        raw = f"From: a@x.test\r\nTo: a@x.test\r\nDate: x\r\nMessage-ID: <x@x.test>\r\nX-A: =?utf-8?q?{'x' * 90}?=\r\n\tb\r\n"
+        for rules in (policy.default, policy.compat32):
+            assert wire(email.message_from_string(f"{raw}\r\n", policy=rules)) == f"{raw}\r\n".encode()
 
     def test_what_other_packages_make(self) -> None:
         message = MIMEMultipart("alternative")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,9 +18,10 @@ from outgate.mailer.config import MailConfig
 from outgate.mailer.sending.service import fetch_token, own_name
 from outgate.mailer.sending.steps import Login
 from outgate.mailer.sending.target import Target
+from outgate.mailer.sending.wire import Letter
 from outgate.smtp.connecting import ClientTimeouts, ConnectFailed
 from outgate.smtp.sync.client import Connection, connect
-from outgate.smtp.transaction import Step, Transaction, TransactionResult
+from outgate.smtp.transaction import Transaction, TransactionResult
 
 if TYPE_CHECKING:
     from outgate.mailer.oauth import Tokens
@@ -41,40 +42,24 @@ def run(steps: Coroutine[Any, Any, _T]) -> _T:
 class BlockingLine:
     """A connection, as `mailer.sending.steps` sees it."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("session",)
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    @property
-    def extensions(self) -> dict[str, str]:
-        return self._connection.extensions
-
-    @property
-    def closed(self) -> bool:
-        return self._connection.closed
-
-    @property
-    def greeting_steps(self) -> tuple[Step, ...]:
-        return self._connection.greeting_steps
-
-    @property
-    def certificate_names(self) -> tuple[str, ...]:
-        return self._connection.certificate_names
+    def __init__(self, session: Connection) -> None:
+        self.session = session
 
     def usable(self) -> bool:
-        return self._connection.usable()
+        return self.session.usable()
 
     async def transact(self, transaction: Transaction, seconds: float) -> TransactionResult:
-        self._connection.deadline = time.monotonic() + seconds
-        return self._connection.send(transaction)
+        self.session.deadline = time.monotonic() + seconds
+        return self.session.send(transaction)
 
     async def quit(self, seconds: float) -> None:
-        self._connection.deadline = time.monotonic() + seconds
-        self._connection.quit()
+        self.session.deadline = time.monotonic() + seconds
+        self.session.quit()
 
     def close(self) -> None:
-        self._connection.close()
+        self.session.close()
 
 
 class BlockingIo:
@@ -105,6 +90,9 @@ class BlockingIo:
 
     def free(self) -> None:
         self._places.release()
+
+    async def composed(self, letter: Letter, extensions: Mapping[str, str]) -> bytes:
+        return letter.wire(extensions)
 
     async def dial(self, login: Login | None, *, check_name: bool, seconds: float) -> BlockingLine:
         tls = self._config.tls

@@ -56,6 +56,8 @@ def _certificate(target: Target, text: str) -> str:
     if "ostname mismatch" in text or "IP address mismatch" in text:
         who = f"the forward's name ({target.forward.name})" if target.forward else f"smtp.host ({target.host})"
         return f'The certificate must be for {who}; tls_names="chain-only" checks no name, by choice'
+    if "has expired" in text or "not yet valid" in text:
+        return "Have the server's operator renew it, if this machine's clock is right"
     return "If its authority is your own, give its certificate (cafile, or SSL_CERT_FILE)"
 
 

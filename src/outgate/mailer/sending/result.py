@@ -71,9 +71,11 @@ class SendResult:
 def _refusal(result: SendResult, refused: Mapping[str, Reply]) -> str:
     server = f"{result.server}: " if result.server else ""
     if result.stage == "auth":
-        return (
-            f"{server}the login was refused: {result.reply}. Check smtp.user and smtp.password, and where they are set"
+        advice = _hint(result.reply) or (
+            ". Check smtp.user and smtp.password (with oauth.flow: whether the refresh token is smtp.user's own),"
+            " and where they are set"
         )
+        return f"{server}the login was refused: {result.reply}{advice}"
     if len(refused) == len(result.recipients):
         return f"{server}refused: {result.reply}{_hint(result.reply)}"
     each = "; ".join(f"{address}: {reply}" for address, reply in list(refused.items())[:10])

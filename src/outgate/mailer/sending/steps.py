@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["password", "token"]
 _BAD_LOGIN = 535
+_LOGGED_OUT = frozenset({530, 535})
 _GOODBYE = 1.0  # seconds for the answer to a QUIT that a `send` waits for
 _GOODBYES = 10.0  # for those of a `close`
 
@@ -57,8 +58,8 @@ class Plan:
     seconds: float
 
 
-class Line(Protocol):
-    """A connection that has said EHLO, and is logged in if that was asked."""
+class Session(Protocol):
+    """What is known of a connection, whichever client has it."""
 
     @property
     def extensions(self) -> Mapping[str, str]: ...
@@ -68,6 +69,13 @@ class Line(Protocol):
     def greeting_steps(self) -> tuple[Step, ...]: ...
     @property
     def certificate_names(self) -> tuple[str, ...]: ...
+
+
+class Line(Protocol):
+    """A connection that has said EHLO, and is logged in if that was asked."""
+
+    @property
+    def session(self) -> Session: ...
 
     def usable(self) -> bool:
         """Say whether the peer is still there, as far as that can be seen without asking it."""
@@ -99,6 +107,10 @@ class Io(Protocol):
 
     def free(self) -> None:
         """Give the place back."""
+        ...
+
+    async def composed(self, letter: Letter, extensions: Mapping[str, str]) -> bytes:
+        """Return the letter as octets for a server with `extensions`. Raises `MessageError`."""
         ...
 
     async def dial(self, login: Login | None, *, check_name: bool, seconds: float) -> Line:
@@ -174,12 +186,13 @@ class Sender:
     async def _carry(self, letter: Letter, until: float) -> SendResult:
         held = self._reusable()
         if held is not None:
+            first = held.messages == 0
             result = await self._once(held, letter, until)
-            if not (held.line.closed and _unseen(result)):
-                return self._settle(held, result)
+            if not (held.line.session.closed and _unseen(result)):
+                return self._settle(held.line, result, first=first)
             # The server had gone, or went because of the messages before: nothing of this one has left.
         held = self._idle.hold(await self._open(until))
-        return self._settle(held, await self._once(held, letter, until))
+        return self._settle(held.line, await self._once(held, letter, until), first=True)
 
     def _reusable(self) -> Held[Line] | None:
         now = self._io.now()
@@ -193,9 +206,9 @@ class Sender:
 
     async def _once(self, held: Held[Line], letter: Letter, until: float) -> TransactionResult:
         line = held.line
-        extensions = line.extensions
+        extensions = line.session.extensions
         try:
-            data = letter.wire(extensions)
+            data = await self._io.composed(letter, extensions)
             transaction = Transaction(
                 letter.sender,
                 letter.recipients,
@@ -217,18 +230,17 @@ class Sender:
             raise
         # Behind this it may be in use again: `result` is all that counts.
         held.messages += 1
-        if line.closed:
+        if line.session.closed or _logged_out(result):
             line.close()  # the session is over: its socket goes too
         elif not self._idle.keep(held, self._io.now()):
             # The message has its answer: whoever waits for it does not wait long for a farewell.
             await line.quit(max(0.0, min(_GOODBYE, until - self._io.now())))
         return result
 
-    def _settle(self, held: Held[Line], result: TransactionResult) -> SendResult:
+    def _settle(self, line: Line, result: TransactionResult, *, first: bool) -> SendResult:
         steps: tuple[Step, ...] = ()
         if self._plan.config.debug:
-            first = held.messages == 1
-            steps = self._tell((*(held.line.greeting_steps if first else ()), *result.steps))
+            steps = self._tell((*(line.session.greeting_steps if first else ()), *result.steps))
         replies: dict[str, Reply] = {}
         for index, recipient in enumerate(result.transaction.recipients):
             reply = result.reply_for(index)
@@ -301,7 +313,7 @@ class Sender:
             line = await self._io.dial(None, check_name=False, seconds=max(0.0, until - self._io.now()))
         except ConnectFailed as error:
             return ConfigError(f"{text}. A look at the server behind it failed: {error}", name="smtp.port")
-        names = line.certificate_names
+        names = line.session.certificate_names
         await line.quit(_GOODBYE)
         return ConfigError(f"{text}. {remedies.behind(names)}", name="smtp.port")
 
@@ -318,5 +330,12 @@ def _unseen(result: TransactionResult) -> bool:
     """Say whether a connection that was kept has failed before it could have the message: another may have it then."""
     if result.sent_all or result.broken:
         return False
+    if _logged_out(result):
+        return True
     replies = (result.mail, result.data, *result.recipients)
     return bool(result.error) or any(reply is not None and reply.code == 421 for reply in replies)
+
+
+def _logged_out(result: TransactionResult) -> bool:
+    """Say whether the server wants a login, or another: on a connection that was kept, the one it had has ended."""
+    return result.mail is not None and result.mail.code in _LOGGED_OUT

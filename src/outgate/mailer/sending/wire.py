@@ -24,6 +24,7 @@ __all__ = ["Letter", "MessageError", "letter"]
 
 _LONGEST_LINE = 998  # octets, without CR LF
 _TO = ("to", "cc", "bcc")
+_RESENT_TO = frozenset({"resent-to", "resent-cc", "resent-bcc"})
 _NO_FROM = "From address required: set it in the message or as from.address"
 
 
@@ -36,6 +37,11 @@ class Letter:
     recipients: tuple[str, ...]
     utf8: bool
     added: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Return about how many octets it has, without writing it."""
+        return len(self.message) if isinstance(self.message, bytes) else writing.size(self.message)
 
     def wire(self, extensions: Mapping[str, str]) -> bytes:
         """Return the content in wire form (dot-stuffed, CR LF, without the final dot) for a server with `extensions`.
@@ -78,7 +84,8 @@ def letter(
     """Return what is to be sent: From is `from_address` if the message has none, Date and Message-ID are added.
 
     The envelope is `sender` ("": the null sender) and `recipients` as given, else Sender or From, and To, Cc and Bcc.
-    Octets need both. Raises `MessageError`."""
+    Octets need both; so do recipients of a message that was sent before and says so (Resent-To). Raises
+    `MessageError`."""
     if not isinstance(message, (Message, bytes)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise MessageError(f"expected an EmailMessage, or octets, not {type(message).__name__}")
     known = _addresses_of(message, recipients is None) if isinstance(message, Message) else {}
@@ -115,6 +122,9 @@ def _addresses_of(message: Message, envelope: bool) -> dict[str, list[str]]:
     found: dict[str, list[object]] = {}
     for name, value in message.raw_items():
         lower = name.lower()
+        if envelope and lower in _RESENT_TO:
+            # It may be for those, or they had it before, and it is for To now: one guess doubles it, one loses it.
+            raise MessageError(f"the message has a {name} field: say in recipients whom it is for now")
         if (
             (lower in writing.ADDRESS_FIELDS or lower == "bcc")
             and not lower.startswith("resent-")

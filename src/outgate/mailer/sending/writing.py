@@ -3,7 +3,8 @@
 Standards: RFC 5322 (fields, folding), RFC 2047 (encoded words), RFC 6532 (UTF-8 in fields), RFC 6152 (8BITMIME).
 Promises: the message object is not changed; a field is written so that a reader finds in it what the object says: the
 commas between addresses stay commas (the package's own folding may encode them), a domain beyond ASCII is written in
-A-labels; no value begins a field of its own. ASCII fields and bodies take the short way.
+A-labels, an id of any length stays one word; no value begins a field of its own. ASCII fields and bodies take the
+short way.
 Dangers: a message that came from elsewhere is rewritten by this: its signature would break. Send its octets instead.
 Not here: who gets it (`mailer.sending.wire`).
 """
@@ -11,6 +12,7 @@ Not here: who gets it (`mailer.sending.wire`).
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Iterable, Sequence
 from email import errors, policy
@@ -33,10 +35,14 @@ _PRIVATE = frozenset({"bcc", "resent-bcc", "return-path"})
 ADDRESS_FIELDS = frozenset(
     {"from", "sender", "reply-to", "to", "cc", "resent-from", "resent-sender", "resent-to", "resent-cc"}
 )
+_WITH_PARAMETERS = frozenset({"content-type", "content-disposition"})
+_LONGEST = 998  # octets of a line
 _LINE = 78  # signs of a line, where it can be broken
 _ENCODED = 75  # signs of a line of an encoded name: most are one word then, which every reader joins right
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*")
-_INJECTED = re.compile(r"(?:\r\n|\r|\n)(?![ \t]+\S)")
+_INJECTED = re.compile(r"(?:\r\n?+|\n)(?![ \t]+\S)")
+_WORDS = re.compile(r"[ \t]*[^ \t]+")
+_ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[^?\s]\?")
 _OTHER_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")  # line ends to the `email` package, and to nobody else
 _BROKEN = re.compile(rb"\r?\n(?!\Z|[ \t])|\r(?!\n)")
 _NO_FAULTS = (
@@ -59,15 +65,37 @@ def octets(message: Message, added: Fields, *, utf8: bool, eight_bit: bool) -> b
         if body is None:
             body = ""
         if isinstance(body, str) and body.isascii():
-            if "\r" in body:
-                body = body.replace("\r\n", "\n").replace("\r", "\n")
-            head = b"".join(_head(message, added, utf8, eight_bit, whole=True))
-            return head + b"\r\n" + body.replace("\n", "\r\n").encode("ascii")
-    else:
-        message = copy.copy(message)  # writing gives it a boundary
+            return b"".join(_head(message, added, utf8, eight_bit, whole=True)) + b"\r\n" + _crlf(body)
     out = BytesIO()
-    _Writer(out, added, utf8=utf8, eight_bit=eight_bit).flatten(message)
+    _Writer(out, added, utf8=utf8, eight_bit=eight_bit).flatten(_framed(message))
     return out.getvalue()
+
+
+def size(message: Message) -> int:
+    """Return about how many octets a message has, 0 for one that cannot be written."""
+    try:
+        bodies = [cast("object", part.get_payload()) for part in message.walk() if not part.is_multipart()]
+    except CANNOT:
+        return 0
+    return sum(len(body) for body in bodies if isinstance(body, (str, bytes)))
+
+
+def _framed(message: Message) -> Message:
+    """Return a copy of the frame of a message, whose parts all have boundaries: the package would give the caller's
+    parts some, under the hands of other threads that send the same message."""
+    if not message.is_multipart():
+        return message
+    framed = copy.copy(message)
+    framed.set_payload([_framed(part) for part in cast("list[Message]", message.get_payload())])
+    if framed.get_content_maintype() == "multipart" and framed.get_boundary() is None:
+        framed.set_boundary(f"=={os.urandom(16).hex()}==")
+    return framed
+
+
+def _crlf(text: str) -> bytes:
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\n", "\r\n").encode("ascii", "surrogateescape")
 
 
 class _Writer(BytesGenerator):
@@ -82,6 +110,11 @@ class _Writer(BytesGenerator):
     def clone(self, fp: Any) -> Self:
         utf8, eight_bit = self._how
         return type(self)(fp, (), utf8=utf8, eight_bit=eight_bit, whole=False)
+
+    def _write_lines(self, lines: str) -> None:
+        # As the package does it, but not line by line.
+        out: BytesIO = cast("Any", self)._fp
+        out.write(_crlf(lines))
 
     def _write_headers(self, msg: Message) -> None:
         utf8, eight_bit = self._how
@@ -117,23 +150,50 @@ def _field(name: str, value: object, utf8: bool, rules: EmailPolicy[Any]) -> byt
     short = len(name) + len(text) <= _LINE - 2 and text.isascii() and text.isprintable()
     if short and "=?" not in text and not ("*" in text and name.lower().startswith("content-")):
         return f"{name}: {text}\r\n".encode("ascii")
-    if not hasattr(value, "name"):  # as it was read from elsewhere, or an old message's
-        line = _one_line(name, text)
-        if isinstance(value, Header) or not (text.isascii() or _SURROGATE.search(text)):
-            value = _registry(name, line)
-        else:
-            value = _OTHER_ENDS.sub(" ", text)
+    made = hasattr(value, "name") or isinstance(
+        value, Header
+    )  # else: as it was read from elsewhere, or an old message's
+    lines = _lines(name, text)
+    if not made and len(lines) > 1 and text.isascii() and max(map(len, lines)) <= _LONGEST:
+        return (f"{name}: " + "\r\n".join(lines) + "\r\n").encode("ascii")
+    line = "".join(lines)
+    if name.lower() not in _WITH_PARAMETERS and _SURROGATE.search(text) is None:
+        return _text(name, line, utf8, made=made).encode("utf-8" if utf8 else "ascii")
+    if not hasattr(value, "name"):
+        binary = isinstance(value, str) and (text.isascii() or _SURROGATE.search(text))
+        value = _OTHER_ENDS.sub(" ", text) if binary else _registry(name, line)
     written = rules.fold_binary(name, cast("str", value))
     if _BROKEN.search(written):  # an encoded word may stand for line ends, and the package writes it decoded
         raise _holds_line_end(name)
     return written
 
 
-def _one_line(name: str, text: str) -> str:
-    """Return a folded value as one line. Raises `MessageError` if it would begin another field."""
+def _text(name: str, line: str, utf8: bool, *, made: bool) -> str:
+    """Write a field of text, broken where it has spaces; encoded, if it has to be. `made`: what looks like an encoded
+    word is none.
+
+    The package encodes each word that is too long for a line, also an address or an id, and may lose the spaces, or
+    halve a sign, between words that it encodes."""
+    encoded = _ENCODED_WORD.search(line) is not None
+    if (utf8 or line.isascii()) and line.replace("\t", " ").isprintable() and not (made and encoded):
+        first, *others = _WORDS.findall(line.strip(" \t")) or [""]
+        lines = [f"{name}: {first}"]
+        for word in others:
+            if len(lines[-1]) + len(word) > _LINE:
+                lines.append(word)
+            else:
+                lines[-1] += word
+        if encoded or len(max(lines, key=len).encode()) <= _LONGEST:
+            return "\r\n".join(lines) + "\r\n"
+    value = Header(line, "utf-8", maxlinelen=_ENCODED, header_name=name).encode(linesep="\r\n")
+    return f"{name}: {value}\r\n"
+
+
+def _lines(name: str, text: str) -> list[str]:
+    """Return the lines of a folded value. Raises `MessageError` if one of them would begin another field."""
     if _INJECTED.search(text):
         raise _holds_line_end(name)
-    return "".join(_OTHER_ENDS.sub(" ", text).splitlines())
+    return _OTHER_ENDS.sub(" ", text).splitlines()
 
 
 def _holds_line_end(name: str) -> MessageError:
@@ -155,7 +215,7 @@ def faulty(header: AddressHeader) -> bool:
 def address_field(name: str, value: object) -> AddressHeader:
     """Return what a field of addresses holds; `value` may be text. Raises `MessageError` if it has line ends."""
     if not hasattr(value, "groups"):
-        text = _one_line(name, str(value))
+        text = "".join(_lines(name, str(value)))
         try:
             value = _registry(name, text)
         except CANNOT:

@@ -42,7 +42,7 @@ from outgate.smtp.client import (
     Transaction,
     TransactionResult,
 )
-from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, why
+from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive, TlsMode, certificate_names, why
 from outgate.smtp.errors import LocalProtocolError, RemoteProtocolError, SpokeEarly
 from outgate.smtp.login import choose
 from outgate.smtp.masks import Masks
@@ -253,6 +253,12 @@ class Connection(asyncio.Protocol):
         return None if self._transport is None else self._transport.get_extra_info("ssl_object")
 
     @property
+    def certificate_names(self) -> tuple[str, ...]:
+        """Return the names in the peer's certificate; empty without TLS or without a checked chain."""
+        session = self.ssl_object
+        return () if session is None else certificate_names(session.getpeercert())
+
+    @property
     def greeting_steps(self) -> tuple[Step, ...]:
         """Return how the session began: connect, EHLO, STARTTLS, the handshake."""
         return tuple(self._steps)
@@ -358,6 +364,10 @@ class Connection(asyncio.Protocol):
                 self.greeting_steps,
                 certificate=isinstance(error, ssl.SSLCertVerificationError),
             ) from None
+        except asyncio.CancelledError:
+            if not self._opened.cancel():  # it has failed already, and nobody asks for that any more
+                self._opened.exception()
+            raise
         try:
             await self._opened
         except BaseException:

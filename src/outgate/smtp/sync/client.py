@@ -3,7 +3,8 @@
 Standards: RFC 5321 section 4.5.3.2 (time-outs), RFC 3207 (STARTTLS), RFC 8314 (implicit TLS).
 Promises: `connect` gives a connection that has said EHLO, or `ConnectFailed`; `send` returns a result and
 never raises for what the network or the peer does; every wait has an end.
-Dangers: not for several threads at once. A peer may close while we are idle: ask `usable` before `send`.
+Dangers: not for several threads at once. A peer may close while we are idle: ask `usable` before `send`. Looking up a
+name has the system's own time-out.
 Not here: the conversation itself (`smtp.client`), the same without blocking (`smtp.asyncio.client`).
 """
 
@@ -76,8 +77,7 @@ def connect(
     if tls != "none" and context is None:
         raise LocalProtocolError("TLS needs a context")
     try:
-        allowed = _until(deadline, timeouts.connect)
-        sock = socket.create_connection((host, port), allowed, (source, 0) if source else None)
+        sock = _dial(host, port, source, timeouts.connect, deadline)
     except (OSError, UnicodeError) as error:
         text = "timeout: no connection in time" if isinstance(error, TimeoutError) else why(error)
         steps = (Step(clock.now(), f"connect to {host}:{port}", text),)
@@ -94,6 +94,26 @@ def connect(
         connection.close()
         raise
     return connection
+
+
+def _dial(host: str, port: int, source: str | None, seconds: float, deadline: float | None) -> socket.socket:
+    """Connect to the first address of a host that answers, within `seconds` for each and a share of what is left until
+    the deadline. Raises `OSError` and `UnicodeError`."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    failed = OSError("the name has no address")
+    for number, (family, kind, protocol, _, address) in enumerate(found):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(_until(deadline, seconds, share=len(found) - number))
+            if source:
+                sock.bind((source, 0))
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failed = error
+        else:
+            return sock
+    raise failed
 
 
 def secure(sock: socket.socket, context: ssl.SSLContext, server_name: str | None) -> ssl.SSLSocket:
@@ -290,10 +310,11 @@ class Connection:
 
     def _until_end(self) -> None:
         """Let the server finish: closing with its last octets unread would reset the connection."""
+        until = time.monotonic() + self._allowed(1.0)
         with contextlib.suppress(OSError):
-            self._socket.settimeout(self._allowed(1.0))
-            for _ in range(16):
-                if not self._socket.recv(4096):
+            while (left := until - time.monotonic()) > 0:
+                self._socket.settimeout(left)
+                if not self._socket.recv(_PIECE):
                     break
 
     def close(self) -> None:
@@ -438,9 +459,9 @@ class Connection:
         return ConnectFailed(stage, text, reply, self.greeting_steps)
 
 
-def _until(deadline: float | None, seconds: float) -> float:
-    """Return `seconds`, or how many are left of them before the deadline; never 0, which would mean not to block."""
-    return seconds if deadline is None else max(1e-6, min(seconds, deadline - time.monotonic()))
+def _until(deadline: float | None, seconds: float, *, share: int = 1) -> float:
+    """Return `seconds`, or this part of what is left before the deadline; never 0, which would mean not to block."""
+    return seconds if deadline is None else max(1e-6, min(seconds, (deadline - time.monotonic()) / share))
 
 
 def _joined(buffers: list[bytes]) -> list[bytes]:

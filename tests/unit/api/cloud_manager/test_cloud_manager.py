@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,6 @@ VARIABLES = "/api/program/4/environment/10/variables"
 NETWORKING = "/api/program/4/environment/10/advancedNetworking"
 RUNTIME = "/api/program/4/environment/10/runtime"
 RULE = {"name": "smtp.mymail.com", "portDest": 465, "portOrig": 30465}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[World]:
-    with world(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def api(place: World) -> Api:
-    return Api(place)
 
 
 def errors_of(answer: httpx2.Response) -> dict[str, Any]:

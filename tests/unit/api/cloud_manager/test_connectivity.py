@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,17 +21,11 @@ from outgate.net.dns import Resolver
 from outgate.net.guard import compile_exceptions
 from outgate.sandbox.zone import Zone
 from support.egress_peers import Target
-from support.egress_store import Api, World, world
+from support.egress_store import Api, World
 from support.names import Peer, peers
 
 PATH = "/api/program/4/environment/10/connectivityTest"
 SERVER = "127.0.0.63"
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[World]:
-    with world(tmp_path) as made:
-        yield made
 
 
 @asynccontextmanager

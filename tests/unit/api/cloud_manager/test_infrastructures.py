@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import httpx2
 import pytest
 
 from outgate.api.cloud_manager.infrastructure_bodies import CREATE, IPSEC_LEAST, IPSEC_POLICY, UPDATE
-from support.egress_store import ACCOUNT, ORG, Api, World, bare_program, world
+from support.egress_store import ACCOUNT, ORG, Api, World, bare_program
 from support.network_bodies import POLICY, connection, fields_of, shared_key, vpn, without_key
 
 PLURAL = "/api/program/5/networkInfrastructures"
@@ -22,15 +21,8 @@ FLEXIBLE = {"kind": "flexiblePortEgress", "region": "va7"}
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[World]:
-    with world(tmp_path) as made:
-        bare_program(made, "5", secondary=("nld2",))
-        yield made
-
-
-@pytest.fixture
-def api(place: World) -> Api:
-    return Api(place)
+def place(with_bare: World) -> World:
+    return with_bare
 
 
 async def made(api: Api, place: World, body: dict[str, Any], status: str = "ready", reason: str = "") -> str:

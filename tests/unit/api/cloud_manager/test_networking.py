@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import httpx2
 import pytest
 
 from outgate.model.egress import Mode
-from support.egress_store import Api, World, bare_program, world
+from support.egress_store import Api, World, world
 from support.network_bodies import fields_of
 
 ENABLE = "enableEnvironmentAdvancedNetworkingConfiguration.arg2"
@@ -19,15 +18,8 @@ PATH = "/api/program/4/environment/10/advancedNetworking"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[World]:
-    with world(tmp_path) as made:
-        bare_program(made, "5", secondary=("nld2",))
-        yield made
-
-
-@pytest.fixture
-def api(place: World) -> Api:
-    return Api(place)
+def place(with_bare: World) -> World:
+    return with_bare
 
 
 def rule(port: int, name: str = "smtp.mymail.com", dest: int = 465) -> dict[str, Any]:

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from support.egress_store import ACCOUNT, ORG, Api, World, world
+from support.egress_store import ACCOUNT, ORG, Api, World
 
 REL = "http://ns.adobe.com/adobecloud/rel/"
 PROGRAMS = f"/api/tenant/{ACCOUNT}/programs"
 ENVIRONMENTS = "/api/program/4/environments"
 NEW_PROGRAM = {"name": "Second", "type": "aem_cloud_service"}
 NEW = {"name": "dev-1", "type": "dev", "region": "va7"}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[World]:
-    with world(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def api(place: World) -> Api:
-    return Api(place)
 
 
 def wrong_fields(answer: httpx2.Response) -> list[str]:

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from outgate.smtp.client import Transaction
+from outgate.base.clock import SystemClock
+from outgate.smtp.client import ClientMachine, Transaction
 from outgate.smtp.connecting import ClientTimeouts, ConnectFailed, KeepAlive
 from outgate.smtp.reply import Reply
 from outgate.smtp.sync.client import Connection, connect
@@ -21,6 +22,44 @@ QUICK = ClientTimeouts(connect=5, handshake=5, reply=5, final=5, content=5, quit
 
 def dial(peer: Peer, *, timeouts: ClientTimeouts = QUICK, **options: object) -> Connection:
     return connect("127.0.0.1", peer.port, ehlo_name="me.test", timeouts=timeouts, **({"tls": "none"} | options))
+
+
+def test_all_addresses_of_a_name_share_the_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, given = [0.0], []
+
+    class Unanswered(socket.socket):
+        def connect(self, _) -> None:
+            given.append(self.gettimeout())
+            now[0] += given[-1]
+            raise TimeoutError
+
+    place = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [place] * 4)
+    monkeypatch.setattr(socket, "socket", Unanswered)
+    monkeypatch.setattr("outgate.smtp.sync.client.time", SimpleNamespace(monotonic=lambda: now[0]))
+    with pytest.raises(ConnectFailed, match="timeout"):
+        connect("mx.test", 25, ehlo_name="me.test", tls="none", timeouts=QUICK, seconds=8)
+    assert given == [2.0, 2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize(("deadline", "seconds"), [(None, 1.0), (0.5, 0.5)])
+def test_who_goes_on_talking_after_the_goodbye_is_left(
+    monkeypatch: pytest.MonkeyPatch, deadline: float | None, seconds: float
+) -> None:
+    now = [0.0]
+
+    class Dripping:
+        def settimeout(self, seconds: float) -> None:
+            now[0] += min(seconds, 0.125)
+
+        def recv(self, _) -> bytes:
+            return b"x"
+
+    monkeypatch.setattr("outgate.smtp.sync.client.time", SimpleNamespace(monotonic=lambda: now[0]))
+    connection = Connection(Dripping(), ClientMachine(ehlo_name="me.test"), "peer", QUICK, SystemClock())
+    connection.deadline = deadline
+    connection._until_end()
+    assert now == [seconds]
 
 
 async def test_several_messages_on_one_connection() -> None:

@@ -1,0 +1,75 @@
+"""Which targets get a PROXY header: those that operators list, under whatever name a connection leads there.
+
+Standards: none.
+Promises: a listed name stands for its addresses too, which are looked up every `interval_s`; what was known of a name
+    stays while it cannot be resolved.
+Dangers: such a target believes a header that comes from here: a client that gets there without ours could write its
+    own. An address that is new to a listed name is not known until the next look.
+Not here: the header (`smtp.proxy_header`), who sends it (`forwarder`, `http_proxy`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from ipaddress import ip_address
+
+from outgate.base.tasks import cancel, spawn
+from outgate.egress.audit import endpoint
+from outgate.egress.targets import Targets
+from outgate.net import addresses
+
+_FIRST_S = 5.0
+Resolve = Callable[[str], Awaitable[Sequence[str]]]
+
+
+class HeaderTargets:
+    """The targets. Lives on one event loop."""
+
+    def __init__(
+        self, entries: Iterable[str], resolve: Resolve, *, others: Collection[str] = (), interval_s: float = 30.0
+    ) -> None:
+        """`others` are addresses (`ip:port`) beside those of the entries; they may change."""
+        self._listed = Targets(entries)
+        self._resolve = resolve
+        self._others = others
+        self._interval_s = interval_s
+        self._found: dict[str, frozenset[str]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def wants(self, name: str, port: int, address: str) -> bool:
+        """Say whether a connection to a name that has led to an address begins with a header."""
+        listed = self._listed
+        return (
+            listed.has(name, port)
+            or listed.has(address, port)
+            or endpoint(address, port) in self._others
+            or any(address in found and listed.has(each, port) for each, found in self._found.items())
+        )
+
+    async def start(self) -> None:
+        """Look names up, for some seconds at most; then again and again."""
+        if self._listed.names:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.look(), _FIRST_S)
+            self._task = spawn(self._run(), "egress header targets")
+
+    async def look(self) -> None:
+        """Look all names up."""
+        await asyncio.gather(*(self._look_up(name) for name in self._listed.names))
+
+    async def close(self) -> None:
+        """Look no more."""
+        await cancel(self._task)
+
+    async def _look_up(self, name: str) -> None:
+        with contextlib.suppress(Exception):  # whatever a resolver runs into: what was known stays
+            found = await self._resolve(name)
+            if found:
+                self._found[name] = frozenset(str(addresses.place(ip_address(each))) for each in found)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s)
+            await self.look()
