@@ -79,38 +79,16 @@ def good_elsewhere(it: Clinic) -> Outcome:
 
 
 @case
-def trap_user_stored_as_secret(it: Clinic) -> Outcome:
-    it.configure(smtp_user="$[env:STORED_AS_SECRET;default=myApiKey]")
-    return it.doctor(*it.trust_relay)
-
-
-@case
 def trap_real_port(it: Clinic) -> Outcome:
     it.configure(smtp_port=str(it.running.address("submissions")[1]))
     return it.doctor(*it.trust_relay)
 
 
 @case
-def trap_ssl_to_starttls(it: Clinic) -> Outcome:
-    it.configure(smtp_port=str(SECOND))
-    return it.doctor(*it.trust_relay)
-
-
-@case
-def trap_starttls_to_ssl(it: Clinic) -> Outcome:
-    it.configure(smtp_ssl=False, smtp_starttls=True)
-    return it.doctor(*it.trust_relay)
-
-
-@case
 def trap_proxy_host_by_hand(it: Clinic) -> Outcome:
     it.configure()
-    outgate = (sys.executable, "-m", "outgate.cli")
-    place = (it.place.program, it.place.id)
-    return it.apart(
-        *outgate, "environment", "run", *place, "--", "env", "AEM_PROXY_HOST=mail.shop.test", *outgate, "doctor",
-        *it.trust_relay,
-    )  # fmt: skip
+    given = it.given() | {"AEM_PROXY_HOST": "mail.shop.test"}
+    return it.doctor(*it.trust_relay, env=given)
 
 
 @case
@@ -119,12 +97,6 @@ def trap_password_in_clear(it: Clinic) -> Outcome:
     code, text = it.doctor(*it.trust_relay)
     assert "correct-horse" not in text
     return code, text
-
-
-@case
-def trap_placeholder_literal(it: Clinic) -> Outcome:
-    it.configure(smtp_password="$[secret:EMAIL_PASWORD]")
-    return it.doctor(*it.trust_relay)
 
 
 @case
@@ -142,12 +114,6 @@ def trap_forward_replaced(it: Clinic) -> Outcome:
 def trap_folders_tie(it: Clinic) -> Outcome:
     it.configure(".author")
     it.add(".prod")
-    return it.doctor(*it.trust_relay)
-
-
-@case
-def trap_typed_placeholder(it: Clinic) -> Outcome:
-    it.configure(text='{\n  "smtp.host": "x",\n  "smtp.port:Integer": "$[env:MAIL_PORT]"\n}\n')
     return it.doctor(*it.trust_relay)
 
 
@@ -181,54 +147,6 @@ def file_none(it: Clinic) -> Outcome:
     subprocess.run(["sh", "-c", command], cwd=it.directory, check=True)
     assert it.doctor(*it.trust_relay)[0] not in range(10, 14)
     return outcome
-
-
-@case
-def file_of_other_run_modes(it: Clinic) -> Outcome:
-    it.configure(".publish.stage")
-    return it.doctor(*it.trust_relay)
-
-
-@case
-def file_wrong_pid(it: Clinic) -> Outcome:
-    it.configure(pid="com.day.cq.mailer.impl.DefaultMailService")
-    return it.doctor(*it.trust_relay)
-
-
-@case
-def file_unreadable(it: Clinic) -> Outcome:
-    it.configure(text="{\n  \"smtp.host\": 'proxy.tunnel'\n}\n")
-    return it.doctor(*it.trust_relay)
-
-
-@case
-def placeholders_conversion(it: Clinic) -> Outcome:
-    it.configure(smtp_port="$[env:NO_NUMBER;type=Integer]")
-    return it.doctor(*it.trust_relay)
-
-
-@case
-def placeholders_misspelt(it: Clinic) -> Outcome:
-    it.configure(smtp_user="${env:EMAIL_USERNAME}")
-    return it.doctor(*it.trust_relay)
-
-
-@case
-def variables_secret_in_clear(it: Clinic) -> Outcome:
-    it.configure(smtp_password="$[secret:STORED_IN_CLEAR]")
-    return it.doctor(*it.trust_relay)
-
-
-@case
-def variables_missing(it: Clinic) -> Outcome:
-    it.configure(smtp_password="$[secret:NOT_SET_ANYWHERE]")
-    return it.doctor(*it.trust_relay)
-
-
-@case
-def variables_other_service(it: Clinic) -> Outcome:
-    it.configure(smtp_user="$[env:OF_PUBLISH]")
-    return it.doctor(*it.trust_relay)
 
 
 @case
@@ -302,6 +220,36 @@ def tunnel_no_name(it: Clinic) -> Outcome:
     return it.doctor(env={"OUTGATE_FORWARDS": str(forwards)})
 
 
+def looked(*modes: str, pid: str = PID, text: str = "", **changes: object) -> Callable[[Clinic], Outcome]:
+    """Return a case: the relay, by a configuration with some changes."""
+
+    def run(it: Clinic) -> Outcome:
+        it.configure(*modes, pid=pid, text=text, **changes)
+        return it.doctor(*it.trust_relay)
+
+    return run
+
+
+CASES |= {
+    "trap-user-stored-as-secret": looked(smtp_user="$[env:STORED_AS_SECRET;default=myApiKey]"),
+    "trap-placeholder-literal": looked(smtp_password="$[secret:EMAIL_PASWORD]"),
+    "trap-ssl-to-starttls": looked(smtp_port=str(SECOND)),
+    "trap-starttls-to-ssl": looked(smtp_ssl=False, smtp_starttls=True),
+    "trap-typed-placeholder": looked(text='{\n  "smtp.host": "x",\n  "smtp.port:Integer": "$[env:MAIL_PORT]"\n}\n'),
+    "file-of-other-run-modes": looked(".publish.stage"),
+    "auth-refused": looked(smtp_password="$[secret:WRONG_PASSWORD]"),
+    "file-wrong-pid": looked(pid="com.day.cq.mailer.impl.DefaultMailService"),
+    "file-unreadable": looked(text="{\n  \"smtp.host\": 'proxy.tunnel'\n}\n"),
+    "placeholders-conversion": looked(smtp_port="$[env:NO_NUMBER;type=Integer]"),
+    "placeholders-misspelt": looked(smtp_user="${env:EMAIL_USERNAME}"),
+    "variables-secret-in-clear": looked(smtp_password="$[secret:STORED_IN_CLEAR]"),
+    "variables-missing": looked(smtp_password="$[secret:NOT_SET_ANYWHERE]"),
+    "variables-other-service": looked(smtp_user="$[env:OF_PUBLISH]"),
+    "auth-trimmed": looked(smtp_password="$[secret:WITH_SPACES]"),
+    "sender-unknown": looked(from_address="noreply@elsewhere.example"),
+}
+
+
 def through(name: str, *, implicit: bool = True, timeout: str = "2", **changes: object) -> Callable[[Clinic], Outcome]:
     """Return a case: the server of a name, behind the tunnel."""
 
@@ -346,24 +294,6 @@ CASES |= {
 def tls_sandbox_authority(it: Clinic) -> Outcome:
     it.configure()
     return it.doctor()
-
-
-@case
-def auth_refused(it: Clinic) -> Outcome:
-    it.configure(smtp_password="$[secret:WRONG_PASSWORD]")
-    return it.doctor(*it.trust_relay)
-
-
-@case
-def auth_trimmed(it: Clinic) -> Outcome:
-    it.configure(smtp_password="$[secret:WITH_SPACES]")
-    return it.doctor(*it.trust_relay)
-
-
-@case
-def sender_unknown(it: Clinic) -> Outcome:
-    it.configure(from_address="noreply@elsewhere.example")
-    return it.doctor(*it.trust_relay)
 
 
 @case
@@ -435,17 +365,20 @@ def test_the_good_way_is_whole() -> None:
 
 def test_its_extra_alone_is_enough(made: Clinic, tmp_path: Path) -> None:
     python = str(with_only("doctor", tmp_path / "venv"))
-    probe = (
-        "import importlib.util as i; print([i.find_spec(n) is None for n in ('fastapi', 'sqlalchemy', 'cryptography')])"
-    )
-    assert made.apart(python, "-c", probe) == (0, "[True, True, True]\n")
     made.configure()
-    code, text = made.apart(
-        python, "-m", "outgate.cli", "doctor", *made.trust_relay, "--send-to", "guest@customer.test"
-    )
-    assert (code, "The way is whole." in text) == (0, True), text
-    code, text = made.apart(python, "-m", "outgate.cli", "doctor", "--lint", "osgiconfig", "--format", "sarif")
-    assert code == 0 and json.loads(text)["version"] == "2.1.0"
+    walk = ["doctor", "--timeout", "5", *made.trust_relay, "--send-to", "guest@customer.test"]
+    lint = ["doctor", "--lint", "osgiconfig", "--format", "sarif"]
+    script = f"""
+import importlib.util
+from outgate.cli import cli
+print([importlib.util.find_spec(name) is None for name in ("fastapi", "sqlalchemy", "cryptography")])
+for arguments in ({walk}, {lint}):
+    print("exit code", cli(arguments, standalone_mode=False))
+"""
+    code, text = made.apart(python, "-c", script)
+    assert code == 0 and text.startswith("[True, True, True]\n"), text
+    walked, linted = text.removeprefix("[True, True, True]\n").split("exit code 0\n")[:2]
+    assert "The way is whole." in walked and json.loads(linted)["version"] == "2.1.0"
 
 
 def test_the_command_is_used_rightly_or_says_how(made: Clinic) -> None:

@@ -159,6 +159,16 @@ class Clinic:
             raise done.exception
         return done.exit_code, done.output
 
+    def given(self) -> dict[str, str]:
+        """Return what `environment run` gives a process of the first environment."""
+        secrets, forwards = self.directory / "given", self.directory / "given.json"
+        secrets.mkdir(exist_ok=True)
+        (secrets / "EMAIL_PASSWORD").write_text(self.running.dev["smtp_password"])
+        tunnel = self.place.tunnel()
+        forwards.write_text(json.dumps({"tunnelAddress": tunnel, "portForwards": self.forwards()}))
+        user = {"EMAIL_USERNAME": self.running.dev["smtp_user"], "OUTGATE_RUN_MODES": "author,prod"}
+        return user | {"AEM_PROXY_HOST": tunnel, "OUTGATE_FORWARDS": str(forwards), "OUTGATE_SECRETS": str(secrets)}
+
     def apart(self, *command: str) -> tuple[int, str]:
         """Run a command in a process of its own."""
         env = {name: value for name, value in os.environ.items() if name not in _CLEARED}

@@ -15,12 +15,13 @@ from outgate.cloud_manager import BadToken, Chosen, Misconfigured, NotReachable,
 from outgate.connection import default_data, read_dev_json
 
 
-def choose(data: Path | None, context: str = "") -> Chosen:
+def choose(data: Path | None, context: str = "", *, timeout: float | None = None) -> Chosen:
     """Return the Cloud Manager of the Outgate that runs on a data directory; if that is None, the one that the vendor's
-    settings name, else that of the default directory. Raises `NotReachable` and its kinds."""
+    settings name, else that of the default directory; an answer may take `timeout` seconds. Raises `NotReachable`
+    and its kinds."""
     if data is not None:
-        return from_dev_json(read_dev_json(data))
-    return from_environment(os.environ, lambda: read_dev_json(default_data()), context=context)
+        return from_dev_json(read_dev_json(data), timeout=timeout)
+    return from_environment(os.environ, lambda: read_dev_json(default_data()), context=context, timeout=timeout)
 
 
 def chosen(data: Path | None, context: str = "", *, token: int = WRONG_USE, nobody: int = UNREACHABLE) -> Chosen:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 _NARROWEST = 60
-_OUTGATE_S = 10.0
-"""How long a step of asking the Outgate on this machine may take."""
+_API_S = 2.0
+"""How long an API may take at least: it may have to ask others."""
 
 
 class Form(StrEnum):
@@ -148,10 +148,11 @@ def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
     from outgate.doctor import annotations
     from outgate.doctor.lint import examine
     from outgate.doctor.report import Finding
-    from outgate.doctor.traps.source import Excerpt
+    from outgate.doctor.traps.source import Excerpt, Replacement
     from outgate.mailer.values import ConfigError
 
     findings, excerpts, files, code = list[Finding](), dict[tuple[str, int, int], Excerpt](), 0, 0
+    fixes = dict[Finding, Replacement]()
     for path in paths:
         try:
             found = examine(path)
@@ -159,6 +160,7 @@ def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
             fail(str(error), WRONG_USE)
         findings += found.findings
         excerpts |= found.excerpts
+        fixes |= {replace(each, file=os.path.abspath(each.file)): fix for each, fix in found.fixes.items()}
         files += found.files
         code = max(code, found.exit_code(strict=strict))
     here = Path.cwd()
@@ -175,7 +177,7 @@ def _lint(paths: list[Path], form: Form | None, strict: bool) -> int:
     elif form is Form.GITHUB:
         print(annotations.github(placed, root=top), end="")
     else:
-        print(annotations.sarif(placed, lines, root=top), end="")
+        print(annotations.sarif(placed, lines, fixes=fixes, root=top), end="")
     return code
 
 
@@ -223,7 +225,7 @@ def _asked(
         trust.context(check_name=True)
     except ConfigError as error:
         fail(f"{'--ca-file' if ca_file else 'SSL_CERT_FILE'}: {error}", WRONG_USE)
-    around, chosen, dev = _around(program, environment, service, data, tell)
+    around, chosen, dev = _around(program, environment, service, data, max(timeout, _API_S), tell)
     modes = [mode.strip() for mode in (run_modes or "").split(",") if mode.strip()]
     return Asked(
         where=config or _here(),
@@ -253,7 +255,12 @@ def _here() -> str:
 
 
 def _around(
-    program: str | None, environment: str | None, service: str, data: Path | None, tell: Callable[[str], None]
+    program: str | None,
+    environment: str | None,
+    service: str,
+    data: Path | None,
+    seconds: float,
+    tell: Callable[[str], None],
 ) -> tuple[Surroundings, Chosen | None, Api | None]:
     """Return what is known of the environment, whom to ask for more, and a running Outgate; or exit.
 
@@ -264,12 +271,12 @@ def _around(
     from outgate.doctor.asking import of_environment, of_process
 
     named = program is not None or environment is not None
-    dev = _dev(data)
+    dev = _dev(data, seconds)
     own = any(os.environ.get(name) for name in ("OUTGATE_FORWARDS", "OUTGATE_SECRETS", "AEM_PROXY_HOST"))
     if own and not named:
         return of_process(os.environ, service), None, dev
     try:
-        chosen = choose(data)
+        chosen = choose(data, timeout=seconds)
     except NotReachable as error:
         # Settings that cannot be used were meant; a dev.json that is not there was not.
         if named or data is not None or isinstance(error, Misconfigured):
@@ -292,9 +299,9 @@ def _around(
         return replace(found, label=f"{found.label} (the `outgate dev` of dev.json does not answer)"), None, None
 
 
-def _dev(data: Path | None) -> Api | None:
+def _dev(data: Path | None, seconds: float) -> Api | None:
     try:
-        return Api(read_dev_json(data or default_data()), timeout=_OUTGATE_S)
+        return Api(read_dev_json(data or default_data()), timeout=seconds)
     except NotReachable:
         return None
 

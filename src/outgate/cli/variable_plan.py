@@ -3,7 +3,8 @@
 Standards: the vendor's OpenAPI on Variable (name 2 to 100 characters, value up to 2048, a secret's below 500, 200 for
     an environment, a type never changes); its client's bodies: a deletion has the current type and an empty value.
 Promises: pure; all that the server would refuse is found before anything is sent; no text has a value in it.
-Not here: where wishes come from (`variable_arguments`, `variable_documents`), asking (`cloud_manager`).
+Not here: which names are those of secrets (`base.secret_names`), where wishes come from (`variable_arguments`,
+    `variable_documents`), asking (`cloud_manager`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from outgate.base.secret_names import named_secret
 
 STRING, SECRET = "string", "secretString"
 SERVICES = ("author", "publish", "preview")
@@ -23,10 +26,6 @@ _VARIABLES_LIMIT = 200
 _IGNORED = ("INTERNAL_", "ADOBE_", "CONST_")
 _TUNNEL = "AEM_PROXY_HOST"
 _MASK = "****"
-_SECRET_NAMES = re.compile(
-    r"(.*_)?(.*PASSW(OR)?DS?|PASS|PASSPHRASE|PWD|SECRETS?|TOKENS?|CREDENTIALS?|"
-    r"(API|PRIVATE|SIGNING|ACCESS|CLIENT)_?KEYS?)(_.*)?"
-)
 _PUBLIC_ENDS = re.compile(r"(.*_)?(USER(_?NAME)?|HOST(_?NAME)?|PORT|FROM|SENDER)")
 
 
@@ -167,11 +166,10 @@ def _unwise(wish: Wish, kind: str) -> str:
     if wish.name.startswith("AEM_") and wish.name != _TUNNEL:
         # Customers may set those that the product defines.
         return f"{wish.shown}: names that begin with AEM_ are the product's: choose another if it is not one of them"
-    words = wish.name.upper()
-    if kind == STRING and _SECRET_NAMES.fullmatch(words):
+    if kind == STRING and named_secret(wish.name):
         remedy = f"set it with {option('secret', wish.service)}"
         return f"{wish.shown} looks like a secret, and who lists variables reads a plain one: {remedy}"
-    if kind == SECRET and _PUBLIC_ENDS.fullmatch(words):
+    if kind == SECRET and _PUBLIC_ENDS.fullmatch(wish.name.upper()):
         return f"{wish.shown} is a secret: $[env:{wish.name}] does not see it, only $[secret:{wish.name}] does"
     if wish.where == option(_WORDS[kind], wish.service) and _QUOTED.fullmatch(wish.value):
         return f"{wish.shown}: the quotes at its ends are a part of the value; the vendor's client takes them off"

@@ -43,11 +43,13 @@ def from_environment(
     *,
     context: str = "",
     ca_file: str | None = None,
+    timeout: float | None = None,
     now: Callable[[], float] = time.time,
 ) -> Chosen:
     """Choose as the vendor's client is told to, by `AIO_` variables and the file `AIO_CONFIG_FILE`; if these name
     neither a base URL nor a token, what `dev_json` returns: the `dev.json` of a running `outgate dev`. `context` is the
     vendor's IMS context to take the token from ("": a person's login if it has chosen an organization, else a service).
+    `timeout` is how long an answer may take (None: as `CloudManager` has it).
 
     Raises `BadToken` (missing, expired), `Misconfigured`, and what `dev_json` raises. Settings of the two are never
     mixed: the token of one would go to the other."""
@@ -57,7 +59,7 @@ def from_environment(
     usual = (context,) if context else (_LOGIN, _SERVICE) if org_id else (_SERVICE, _LOGIN)
     held = next((name for name in usual if _token_of(settings, name)), "")
     if not (held or context or settings.get("cloudmanager.base_url")):
-        return from_dev_json(dev_json(), ca_file=ca_file)
+        return from_dev_json(dev_json(), ca_file=ca_file, timeout=timeout)
     source = f"the AIO_ variables and {env['AIO_CONFIG_FILE']}" if env.get("AIO_CONFIG_FILE") else "the AIO_ variables"
     if not held:
         wanted = f"ims.contexts.{context or _LOGIN}.access_token.token"
@@ -72,7 +74,7 @@ def from_environment(
     if not org_id:
         raise Misconfigured(f"{source} name no organization: set AIO_CLOUDMANAGER__ORGID")
     return Chosen(
-        CloudManager(settings.get("cloudmanager.base_url") or VENDOR_URL, org_id, client_id, token, ca_file),
+        CloudManager(settings.get("cloudmanager.base_url") or VENDOR_URL, org_id, client_id, token, ca_file, timeout),
         settings.get("cloudmanager_programid", ""),
         settings.get("cloudmanager_environmentid", ""),
         source,
@@ -81,10 +83,10 @@ def from_environment(
     )
 
 
-def from_dev_json(dev: Mapping[str, Any], *, ca_file: str | None = None) -> Chosen:
+def from_dev_json(dev: Mapping[str, Any], *, ca_file: str | None = None, timeout: float | None = None) -> Chosen:
     """Choose the Cloud Manager of a running `outgate dev`. Raises `Misconfigured`."""
     token = str(dev["token"])
-    api = CloudManager(str(dev["cloud_manager_url"]), str(dev["org_id"]), client_id_of(token), token, ca_file)
+    api = CloudManager(str(dev["cloud_manager_url"]), str(dev["org_id"]), client_id_of(token), token, ca_file, timeout)
     program, environment = str(dev.get("program_id", "")), str(dev.get("environment_id", ""))
     return Chosen(api, program, environment, "the dev.json of outgate dev", of_vendor=False)
 

@@ -56,14 +56,16 @@ class CloudManager:
         client_id: str,
         token: str,
         ca_file: str | None = None,
-        timeout: float = _TIMEOUT_S,
+        timeout: float | None = None,
     ) -> None:
         """Take `base_url` with or without a path in front of `/api`; `ca_file` are roots in place of the system's.
+        `timeout` is how long an answer may take, in seconds; None is two minutes, with steps of half a minute.
 
         Raises `Misconfigured` for an address that would show the token on the wire, and for headers that are none."""
         self.base_url, loopback = _checked(base_url)
         self.org_id = org_id
-        self._timeout = timeout
+        self._timeout = _TIMEOUT_S if timeout is None else timeout
+        plain, tls = _within(_WHOLE_S if timeout is None else timeout)
         for name, text in (("x-gw-ims-org-id", org_id), ("x-api-key", client_id), ("Authorization", token)):
             # http.client's own refusal would show the text.
             if re.fullmatch(r"[!-~][ -~]*", text) is None:
@@ -72,14 +74,14 @@ class CloudManager:
         self._token = token
         self._headers = {"x-gw-ims-org-id": org_id, "x-api-key": client_id, "Authorization": f"Bearer {token}"}
         self._headers |= {"Accept": "application/json", "User-Agent": "outgate"}
-        handlers: list[urllib.request.BaseHandler] = [_NoRedirect(), _Http()]
+        handlers: list[urllib.request.BaseHandler] = [_NoRedirect(), _Http(plain)]
         scheme, _, place = self.base_url.partition("://")
         if scheme == "https":
             try:
                 context = ssl.create_default_context(cafile=ca_file)
             except (OSError, ssl.SSLError) as error:
                 raise Misconfigured(f"{ca_file} holds no certificates that can be used: {error}") from None
-            handlers.append(_Https(context))
+            handlers.append(_Https(context, tls))
         if loopback:
             # A proxy set for the Internet must not get the token of a server on this machine.
             handlers.append(urllib.request.ProxyHandler({}))
@@ -217,9 +219,9 @@ class CloudManager:
 class _Timed(io.RawIOBase):
     """What comes from a socket, until the time for the whole answer is over: headers may drip as well as a body."""
 
-    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase, whole: float) -> None:
         self._sock, self._raw = sock, raw
-        self._step, self._until = sock.gettimeout() or _TIMEOUT_S, time.monotonic() + _WHOLE_S
+        self._step, self._until = sock.gettimeout() or _TIMEOUT_S, time.monotonic() + whole
 
     def readable(self) -> bool:
         return True
@@ -236,32 +238,39 @@ class _Timed(io.RawIOBase):
         super().close()
 
 
-class _Answer(HTTPResponse):
-    def __init__(self, sock: socket.socket, *arguments: Any, **named: Any) -> None:
-        super().__init__(sock, *arguments, **named)
-        self.fp = io.BufferedReader(_Timed(sock, self.fp.detach()))
+def _within(whole: float) -> tuple[type[HTTPConnection], type[HTTPSConnection]]:
+    """Return connections whose answers take no more than `whole` seconds."""
 
+    class Answer(HTTPResponse):
+        def __init__(self, sock: socket.socket, *arguments: Any, **named: Any) -> None:
+            super().__init__(sock, *arguments, **named)
+            self.fp = io.BufferedReader(_Timed(sock, self.fp.detach(), whole))
 
-class _Plain(HTTPConnection):
-    response_class = _Answer
+    class Plain(HTTPConnection):
+        response_class = Answer
 
+    class Tls(HTTPSConnection):
+        response_class = Answer
 
-class _Tls(HTTPSConnection):
-    response_class = _Answer
+    return Plain, Tls
 
 
 class _Http(urllib.request.HTTPHandler):
+    def __init__(self, connection: type[HTTPConnection]) -> None:
+        super().__init__()
+        self._connection = connection
+
     def http_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(_Plain, req)
+        return self.do_open(self._connection, req)
 
 
 class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, connection: type[HTTPSConnection]) -> None:
         super().__init__(context=context)
-        self._trusting = context
+        self._trusting, self._connection = context, connection
 
     def https_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(_Tls, req, context=self._trusting)
+        return self.do_open(self._connection, req, context=self._trusting)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -20,12 +20,13 @@ from urllib.parse import quote
 from outgate import __version__
 from outgate.doctor.report import Finding
 from outgate.doctor.traps.rules import RULES, Level, level
-from outgate.doctor.traps.source import Excerpt
+from outgate.doctor.traps.source import Excerpt, Replacement
 
 Format = Literal["text", "github", "sarif", "json"]
 _COMMANDS = {Level.ERROR: "error", Level.WARNING: "warning", Level.NOTE: "notice"}
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _NO_EXCERPTS: Mapping[tuple[str, int, int], Excerpt] = {}
+_NO_FIXES: Mapping[Finding, Replacement] = {}
 
 
 def text(
@@ -55,7 +56,7 @@ def _one(finding: Finding, excerpt: Excerpt | None, root: str | PurePath) -> str
 
 
 def _verb(finding: Finding) -> str:
-    return "run" if finding.change.startswith(("git ", "outgate ", "mkdir ")) else "write"
+    return "run" if finding.change.startswith(("mv ", "outgate ", "mkdir ")) else "write"
 
 
 def _sum(findings: Sequence[Finding], files: int | None) -> str:
@@ -101,6 +102,7 @@ def sarif(
     findings: Sequence[Finding],
     excerpts: Mapping[tuple[str, int, int], Excerpt] = _NO_EXCERPTS,
     *,
+    fixes: Mapping[Finding, Replacement] = _NO_FIXES,
     root: str | PurePath = "",
 ) -> str:
     """Return findings as a SARIF 2.1.0 log of one run; `root` is the folder that paths are told from.
@@ -117,7 +119,8 @@ def sarif(
         "tool": {"driver": driver},
         "columnKind": "utf16CodeUnits",
         "results": [
-            _result(each, excerpts.get((each.file, each.line, each.column)), used, root, seen) for each in findings
+            _result(each, excerpts.get((each.file, each.line, each.column)), fixes.get(each), used, root, seen)
+            for each in findings
         ],
     }
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
@@ -137,7 +140,12 @@ def _rule(name: str) -> dict[str, Any]:
 
 
 def _result(
-    finding: Finding, excerpt: Excerpt | None, rules: list[str], root: str | PurePath, seen: Counter[str]
+    finding: Finding,
+    excerpt: Excerpt | None,
+    fix: Replacement | None,
+    rules: list[str],
+    root: str | PurePath,
+    seen: Counter[str],
 ) -> dict[str, Any]:
     uri = _uri(_path(finding.file, root))
     column = excerpt.unit if excerpt else max(finding.column, 1)
@@ -161,7 +169,18 @@ def _result(
         if region:
             physical["region"] = region
         result["locations"] = [{"physicalLocation": physical}]
+        if fix is not None:
+            result["fixes"] = [_fix(finding, fix, physical["artifactLocation"])]
     return result
+
+
+def _fix(finding: Finding, fix: Replacement, file: dict[str, str]) -> dict[str, Any]:
+    region = {"startLine": fix.line, "startColumn": fix.unit, "endLine": fix.end_line, "endColumn": fix.end_unit}
+    replacement = {"deletedRegion": region, "insertedContent": {"text": fix.text}}
+    return {
+        "description": {"text": _clean(finding.remedy)},
+        "artifactChanges": [{"artifactLocation": file, "replacements": [replacement]}],
+    }
 
 
 def as_json(findings: Sequence[Finding], *, root: str | PurePath = "") -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from urllib.parse import quote
 
-from outgate.doctor.surroundings import Surroundings
+from outgate.doctor.surroundings import SERVICES, Surroundings
 from outgate.mailer.config import Forward, Forwards
 
 UNKNOWN_SERVER = "smtp.example.com"
@@ -27,14 +27,15 @@ _STRING = 255
 
 
 def set_variable(around: Surroundings, name: str, *, secret: bool, service: str = "") -> str:
-    """Return the command that sets a variable to what the shell's variable of that name has."""
+    """Return the command that sets a variable to what the shell's variable of that name has, and how it gets there."""
     if _NAME.fullmatch(name) is None:
         return ""
     flag = "secret" if secret else "variable"
     flag = f"{service}{flag.title()}" if service else flag
     program, environment = shlex.quote(around.program or "PROGRAM"), shlex.quote(around.environment or "ENVIRONMENT")
     command = "outgate cloudmanager:set-environment-variables"
-    return f'{command} --programId={program} {environment} --{flag} {name} "${name}"'
+    first = f"# first its value: read -r{'s' if secret else ''} {name}"
+    return f'{first}\n{command} --programId={program} {environment} --{flag} {name} "${name}"'
 
 
 def delete_variable(around: Surroundings, name: str) -> str:
@@ -62,6 +63,20 @@ def write_configuration(where: PurePath, forwards: Forwards | None) -> str:
     }
     # One quoted text, and no document for the shell: what is copied has spaces in front.
     return f"mkdir -p {shlex.quote(str(where.parent))}\necho {shlex.quote(_layout(body))} > {shlex.quote(str(where))}"
+
+
+def look_again(around: Surroundings, where: str, run_modes: Iterable[str]) -> str:
+    """Return the doctor's command for a file's run modes."""
+    modes = list(run_modes)
+    place = f" --program {shlex.quote(around.program)} --environment {shlex.quote(around.environment)}"
+    service = next((f" --service {each}" for each in modes if each in SERVICES and each != around.service), "")
+    told = f"{place if around.environment else ''}{service} --run-modes {shlex.quote(','.join(modes))}"
+    return f"outgate doctor --config {shlex.quote(where)}{told}"
+
+
+def remove(where: str) -> str:
+    """Return the command that removes a file, "" inside a package."""
+    return "" if "!" in where else f"rm {shlex.quote(where)}"
 
 
 def put_networking(around: Surroundings, wanted: Iterable[Forward], note: str = "") -> str:
@@ -94,6 +109,14 @@ def post_infrastructure(around: Surroundings) -> str:
 def post_domain(url: str, domain: str) -> str:
     """Return the POST that adds a domain to a relay."""
     return _curl("POST", url, {"name": domain, "domain": domain}, vendor=False)
+
+
+def post_user(url: str, domain_id: str, domain: str) -> str:
+    """Return what shows the logins of a relay's domain, and the POST that makes one more."""
+    note = "# or a new one: this answer only has its password\n"
+    body: dict[str, object] = {"description": "mail service"}
+    made = _curl("POST", f"{url}/{quote(domain_id, safe='')}/users", body, vendor=False)
+    return f"outgate smtp users {shlex.quote(domain)}\n{note}{made}"
 
 
 def add_client(environment: str, have: Iterable[str], host: str) -> str:

@@ -10,7 +10,7 @@ Not here: the traps (`doctor.traps`, `doctor.traps.tree`), how findings are prin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from outgate.doctor import traps
@@ -19,13 +19,14 @@ from outgate.doctor.traps import tree as tree_traps
 from outgate.doctor.traps.look import Known, Look
 from outgate.doctor.traps.names import MAIL, OAUTH
 from outgate.doctor.traps.rules import Level, level
-from outgate.doctor.traps.source import Excerpt, Source
+from outgate.doctor.traps.source import Excerpt, Replacement, Source
 from outgate.doctor.traps.tree import Tree
 from outgate.mailer.folders import SUFFIX, ConfigFile, Configurations, open_configurations
-from outgate.mailer.osgi import OsgiError, Property
+from outgate.mailer.osgi import OsgiError, Place, Property
 from outgate.mailer.values import ConfigError
 
 _IN_DEBUG = "debug-in-production"
+_OF_THE_TUNNEL = frozenset({"host-not-tunnel", "host-default", "host-variable"})
 _NAMED = (SUFFIX, ".zip", ".jar")
 _NOTHING_KNOWN = Known()
 
@@ -34,11 +35,13 @@ Excerpts = Mapping[tuple[str, int, int], Excerpt]
 
 @dataclass(frozen=True, slots=True)
 class Linted:
-    """What was found. `excerpts` are the lines of findings as they may be shown, by file, line and column."""
+    """What was found. `excerpts` are the lines of findings as they may be shown, by file, line and column; `fixes` what
+    a finding's change stands in place of, if it does."""
 
     findings: list[Finding]
     excerpts: Excerpts
     files: int
+    fixes: Mapping[Finding, Replacement] = field(default_factory=dict[Finding, Replacement])
 
     def exit_code(self, *, strict: bool = False) -> int:
         """Return 1 if there is an error, or if `strict` a warning; else 0."""
@@ -83,7 +86,9 @@ def of(configurations: Configurations, known: Known = _NOTHING_KNOWN, *, alone: 
         meant = replace(file, pid=tree_traps.meant_pid(file.pid) or file.pid)
         if meant.pid in (MAIL, OAUTH):
             looks[file.where] = Look(meant, properties, known)
-        found += traps.of(meant, properties, known)
+        told = traps.of(meant, properties, known)
+        at_home = not alone and tree_traps.only_local(file)
+        found += [each for each in told if not (at_home and each.rule in _OF_THE_TUNNEL)]
     tree = Tree(files, configurations.old, configurations.oddities, looks)
     if alone:
         found += tree_traps.wrong_pids(tree)
@@ -92,23 +97,28 @@ def of(configurations: Configurations, known: Known = _NOTHING_KNOWN, *, alone: 
         counted = tree_traps.in_production(tree)
         found = [each for each in found if each.rule != _IN_DEBUG or each.file in counted]
     findings = sorted(set(found), key=lambda each: (each.file, each.line, each.column, each.rule, each.text))
-    return Linted(findings, _excerpts(findings, files, readable), len(files))
+    return _shown(findings, files, readable)
 
 
-def _excerpts(
+def _shown(
     findings: list[Finding], files: Sequence[ConfigFile], readable: Mapping[str, dict[str, Property] | None]
-) -> Excerpts:
-    wanted = {(each.file, each.line, each.column) for each in findings}
-    by_name = {file.where: file for file in files}
+) -> Linted:
+    """Return findings with the lines that they are about, and with what their changes stand in place of."""
+    data = {file.where: file.data for file in files}
     sources: dict[str, Source] = {}
-    found: dict[tuple[str, int, int], Excerpt] = {}
-    for where, line, column in wanted:
-        file = by_name.get(where)
-        if file is None:
+    excerpts: dict[tuple[str, int, int], Excerpt] = {}
+    fixes: dict[Finding, Replacement] = {}
+    for each in findings:
+        if each.file not in data:
             continue
-        source = sources.setdefault(where, Source(file.data.decode("utf-8", "replace")))
-        properties = readable[where]
-        excerpt = source.excerpt(line, column, None if properties is None else properties.values())
-        if excerpt is not None:
-            found[where, line, column] = excerpt
-    return found
+        if (source := sources.get(each.file)) is None:
+            source = sources[each.file] = Source(data[each.file].decode("utf-8", "replace"))
+        properties = readable[each.file]
+        place = (each.file, each.line, each.column)
+        if place not in excerpts:
+            excerpt = source.excerpt(each.line, each.column, None if properties is None else properties.values())
+            excerpts |= {place: excerpt} if excerpt else {}
+        if each.change and properties is not None:
+            fix = source.replacement(each.change, Place(each.line, each.column), properties.values())
+            fixes |= {each: fix} if fix else {}
+    return Linted(findings, excerpts, len(files), fixes)

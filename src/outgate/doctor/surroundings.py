@@ -114,7 +114,7 @@ class Surroundings:
             # One for this service comes before one of the same name for another.
             ranked = sorted(self.variables, key=lambda each: each.serves(self.service))
             names = {each.name: SECRET if each.secret else STRING for each in ranked}
-        return Known(names, self.forwards)
+        return Known(names, self.forwards, self.env)
 
     @property
     def run_modes(self) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ from outgate.doctor.surroundings import entries, text
 
 _WRONG_SHAPE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 _PAGES = 100
+LET_THROUGH = "the audit says that it was let through"
+"""Then the target was reached: the egress decides once it has connected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,17 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What a check has last found: a class word, what says why, and the texts that are published."""
+
+    result: str
+    explanation: str
+    published: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
-    """How a domain stands at a relay: each of its three checks, what says why, and the records that it needs."""
+    """How a domain stands at a relay: each of its three checks, what was seen, and the records that it needs."""
 
     id: str
     domain: str
@@ -57,7 +68,7 @@ class Standing:
     standing: str
     failing: str
     suspends_at: str
-    explanations: Mapping[str, str]
+    seen: Mapping[str, Seen]
     records: Mapping[str, Record]
 
 
@@ -121,7 +132,7 @@ class Outgate:
         for line in entries(found.get("lines")):
             if line.get("event") == "decision":
                 kind = text(line, "refusal")
-                return Denial(kind, text(line, "reason")) if kind else "the audit says that it was let through"
+                return Denial(kind, text(line, "reason")) if kind else LET_THROUGH
         return "the audit of the egress has no line of this connection"
 
     def notice(self, client: str) -> str:
@@ -210,6 +221,9 @@ class Outgate:
                     records[kind] = Record(text(check, "txt_name"), value if isinstance(value, str) else "")
         found = self._local("GET", lambda api: api.configurations(f"{name}/checks"))
         told = found if not isinstance(found, str) else {}
+        seen = dict[str, Seen]()
+        for each in entries(told.get("checks")):  # the newest come first
+            seen.setdefault(text(each, "type"), _seen(each))
         return Standing(
             name,
             text(entry, "domain"),
@@ -217,7 +231,7 @@ class Outgate:
             text(told, "standing"),
             text(told, "failing"),
             text(told, "suspends_at"),
-            {text(each, "type"): text(each, "explanation") for each in entries(told.get("checks"))},
+            seen,
             records,
         )
 
@@ -241,6 +255,15 @@ class Outgate:
         except (NotReachable, Refusal, *_WRONG_SHAPE, OSError) as error:
             return str(error) or type(error).__name__
         return cast("Mapping[str, Any]", found) if isinstance(found, dict) else "the answer makes no sense"
+
+
+def _seen(check: Mapping[str, Any]) -> Seen:
+    name = text(check, "record")
+    asked = next((e for e in entries(check.get("asked")) if (text(e, "name"), text(e, "type")) == (name, "TXT")), {})
+    records = asked.get("records")
+    published = cast("list[object]", records) if isinstance(records, list) else []
+    texts = tuple(each for each in published if isinstance(each, str))
+    return Seen(text(check, "result"), text(check, "explanation"), texts)
 
 
 def _reach(tested: list[Mapping[str, Any]]) -> Reach:

@@ -247,9 +247,8 @@ def test_a_server_that_says_nothing_is_left() -> None:
 
 
 @pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"])
-def test_a_server_that_drips_is_left(first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_drips_is_left(first: bytes) -> None:
     """Octet by octet, each well in time for one step, in its headers or in its body."""
-    monkeypatch.setattr(module, "_WHOLE_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def drip() -> None:
@@ -268,7 +267,7 @@ def test_a_server_that_drips_is_left(first: bytes, monkeypatch: pytest.MonkeyPat
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         with pytest.raises(NotReachable, match=r"timed out|does not end"):
-            CloudManager(url, ORG, CLIENT, TOKEN).environment("4", "10")
+            CloudManager(url, ORG, CLIENT, TOKEN, timeout=0.3).environment("4", "10")
         thread.join()
 
 

@@ -48,8 +48,9 @@ def test_levels_have_githubs_names() -> None:
 
 def test_every_case_makes_a_log_that_the_schema_takes(schema: jsonschema_rs.Validator) -> None:
     for case in sorted(CORPUS.iterdir()):
-        found = lint.run(case / "bad")
-        log = logged(found, root=case / "bad")
+        linted = lint.examine(case / "bad")
+        found = linted.findings
+        log = logged(found, fixes=linted.fixes, root=case / "bad")
         schema.validate(log)
         for each, result in zip(found, log["runs"][0]["results"], strict=True):
             (location,) = result["locations"]
@@ -60,6 +61,29 @@ def test_every_case_makes_a_log_that_the_schema_takes(schema: jsonschema_rs.Vali
             assert rule["id"] == result["ruleId"] == each.rule
             assert result["level"] == rule["defaultConfiguration"]["level"] == str(RULES[each.rule].level)
             assert each.remedy in result["message"]["text"]
+
+
+@pytest.mark.parametrize("begin", ["", '"ü😀": "😀", '])
+def test_a_fix_does_what_the_line_says_and_one_that_is_to_be_added_is_none(
+    tmp_path: Path, begin: str, schema: jsonschema_rs.Validator
+) -> None:
+    file = tmp_path / "config" / f"{MAIL}.cfg.json"
+    file.parent.mkdir()
+    host = '"smtp.host": "proxy.tunnel", "smtp.user": "x"'
+    file.write_text(f'{{{begin}"smtp.port:Integer"\n: "465" /* , */, "smtp.ssl": "yes", {host}}}', "utf-8")
+    linted = lint.examine(tmp_path)
+    log = logged(linted.findings, excerpts=linted.excerpts, fixes=linted.fixes)
+    schema.validate(log)
+    fixes = {each["ruleId"]: each["fixes"][0] for each in log["runs"][0]["results"] if "fixes" in each}
+    assert set(fixes) == {"port-real", "flag-not-boolean"}  # there is no smtp.password to replace
+    for rule, change in (("port-real", '"smtp.port:Integer": 30465'), ("flag-not-boolean", '"smtp.ssl": true')):
+        ((replacement,),) = (each["replacements"] for each in fixes[rule]["artifactChanges"])
+        assert replacement["insertedContent"]["text"] == change
+        region = replacement["deletedRegion"]
+        lines = [line.encode("utf-16-le") for line in file.read_text("utf-8").split("\n")]
+        before = lines[region["startLine"] - 1][: 2 * region["startColumn"] - 2]
+        after = lines[region["endLine"] - 1][2 * region["endColumn"] - 2 :]
+        assert before.decode("utf-16-le").endswith(("{", ", ")) and after.decode("utf-16-le").startswith((" /*", ","))
 
 
 def test_a_log_without_findings_is_one_too(schema: jsonschema_rs.Validator) -> None:
@@ -151,6 +175,8 @@ def test_a_secret_before_the_place_moves_the_caret_along(tmp_path: Path) -> None
         '{"smtp.port": "465", /* the password\n S3CR3T */ "smtp.ssl": "maybe"}',
         "{'smtp.password': 'S3CR3T'}",
         '{"smtp.password:Integer": ["S3CR3T"]}',
+        '{"smtp.port": "465", "smtp.password": "$[secret:EMAIL_PASSWORD]" // it was S3CR3T\n}',
+        '{"smtp.kennwort": "S3CR3T"}',
     ],
 )
 def test_a_secret_is_in_no_output_wherever_it_stands(tmp_path: Path, text: str) -> None:

@@ -90,6 +90,13 @@ def test_a_variable_of_the_other_type_is_told_in_both_directions() -> None:
     assert "its default is used" in user.text and "it stays as it is" in password.text
 
 
+def test_an_empty_default_is_a_value_only_where_nothing_is_set() -> None:
+    written = {"smtp_password": "$[secret:MAIL_PASSWORD;default=]", "from_address": "$[env:MAIL_FROM;default=]"}
+    assert rules(Known(), smtp_user="$[env:MAIL_USER;default=]", **written) == []
+    assert sorted(rules(**written)) == ["from-missing", "password-missing"]
+    assert rules(Known(STORED | {"MAIL_PASSWORD": "secretString"}, env={"MAIL_FROM": "a@b.example"}), **written) == []
+
+
 def test_what_is_not_set_and_has_no_default_stays() -> None:
     assert rules(Known(variables={})) == ["variable-missing"]
     assert rules(Known(variables=STORED | {"AEM_PROXY_HOST": "string"})) == ["tunnel-variable-set"]
@@ -181,6 +188,11 @@ def test_the_secrets_of_an_oauth_provider_are_looked_for_and_their_lines_written
         ({"smtp_password": "${env.EMAIL_PASSWORD}"}, []),
         ({"smtp_password": "$[EMAIL_PASSWORD]"}, ["misspelt-placeholder"]),
         ({"smtp_password": "${smtp.password}"}, []),
+        ({"smtp_password": "${EMAIL_PASSWORD}"}, ["misspelt-placeholder"]),
+        ({"smtp_user": "$(EMAIL_USERNAME)"}, ["misspelt-placeholder"]),
+        ({"smtp_password": "$[secret:EMAIL_PASSWORD]]"}, ["misspelt-placeholder"]),
+        ({"smtp_user": "$[env:EMAIL_USERNAME;default=x];"}, ["misspelt-placeholder"]),
+        ({"smtp_user": "$[conf:user.of.ours]", "user.of.ours": "x"}, []),
         ({"smtp_password": "pa${ss}word"}, ["password-in-clear"]),
         ({"smtp_user": "$[env:MAIL_TOKEN;default=abc]"}, ["secret-from-env"]),
         ({"from_address": "$[env:FROM;default=me@example.com]"}, []),

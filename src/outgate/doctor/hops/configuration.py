@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from outgate.doctor import traps
-from outgate.doctor.commands import delete_variable, set_variable, write_configuration
+from outgate.doctor.commands import delete_variable, look_again, remove, set_variable, write_configuration
 from outgate.doctor.hops.facts import Facts
 from outgate.doctor.report import Finding, Hop, State
 from outgate.doctor.surroundings import PROXY_HOST, Variable
@@ -21,8 +21,9 @@ from outgate.doctor.traps import tree as tree_traps
 from outgate.doctor.traps.look import Look
 from outgate.doctor.traps.rules import RULES
 from outgate.mailer import oauth
-from outgate.mailer.config import FILE_NAME, NAMES, PID, Forwards, settle
+from outgate.mailer.config import FILE_NAME, NAMES, PID, settle
 from outgate.mailer.configuration.properties import settled
+from outgate.mailer.configuration.run_modes import FOLDER
 from outgate.mailer.folders import Configurations, open_configurations
 from outgate.mailer.interpolate import Explained, Lookup
 from outgate.mailer.osgi import OsgiError
@@ -50,7 +51,7 @@ def file(facts: Facts) -> Iterator[Finding]:
     try:
         chosen = found.resolve(PID, asked.run_modes)
     except ConfigError as error:
-        yield _not_chosen(found, asked.run_modes, facts.around.forwards, error)
+        yield _not_chosen(facts, found, error)
         return
     try:
         properties = chosen.parse()
@@ -85,30 +86,53 @@ def _provider(facts: Facts, found: Configurations) -> Finding | None:
     return None
 
 
-def _not_chosen(
-    found: Configurations, run_modes: tuple[str, ...], forwards: Forwards | None, error: ConfigError
-) -> Finding:
-    """Say why no file counts: there is none, none for these run modes, or two that tie."""
+def _not_chosen(facts: Facts, found: Configurations, error: ConfigError) -> Finding:
+    """Say why no file counts: there is none, none for these run modes, one in another format, or two that tie."""
+    run_modes = facts.asked.run_modes
     matching = found.candidates(PID, run_modes)
-    trapped = [each for each in tree_traps.of(tree_traps.Tree(found.files)) if each.state is State.BROKEN]
+    trapped = list(tree_traps.of(tree_traps.Tree(found.files, found.old, found.oddities)))
+    if old := next((each for each in found.old if each.where in error.text), None):
+        remedy = f"write what it says as {FILE_NAME}, and remove it"
+        remedy = "keep the .cfg.json only, with what the other one says" if matching else remedy
+        return _of_error(Hop.FILE, "other-format", error, remedy, remove(old.where) if matching else "")
     if matching:
         tied = {each.where for each in matching if len(each.run_modes) == len(matching[0].run_modes)}
         told = next((each for each in trapped if each.rule == "folders-tie" and each.file in tied), None)
-        rule = "folders-tie" if len(tied) > 1 else "other-format"
-        return told or _of_error(Hop.FILE, rule, error, RULES[rule].remedy)
+        return told or _of_error(Hop.FILE, "folders-tie", error, RULES["folders-tie"].remedy)
     others = [each for each in found.files if each.pid == PID]
+    names = {each.where for each in others}
     for each in trapped:
-        if each.rule == "wrong-pid" or (each.rule == "folder-order" and each.file in {one.where for one in others}):
+        if each.rule == "wrong-pid" or (each.rule == "folder-order" and each.file in names):
             return each
+        if each.rule in ("file-name", "folder-none") and PurePath(each.file).name.startswith(PID):
+            return replace(each, state=State.BROKEN)
     if not others:
-        where = PurePath(found.where) / "config" / FILE_NAME
-        remedy = f"add the mail service's file, {where}, with your own sender as from.address"
-        return _of_error(Hop.FILE, "no-file", error, remedy, write_configuration(where, forwards))
+        folder = _usual_folder(found)
+        if folder is None:
+            remedy = "add the mail service's file to the package, in an osgiconfig/config folder"
+            return _of_error(Hop.FILE, "no-file", error, remedy)
+        remedy = "add the mail service's file, with your own sender as from.address"
+        command = write_configuration(folder / FILE_NAME, facts.around.forwards)
+        return _of_error(Hop.FILE, "no-file", error, remedy, command)
+    ever = next((each for each in others if each in found.candidates(PID, each.run_modes)), None)
+    if ever is None:
+        told = next((each for each in trapped if each.rule == "folder-unsupported" and each.file in names), None)
+        return replace(told, state=State.BROKEN) if told else _of_error(Hop.FILE, "no-file", error, "rename the folder")
     have = "; ".join(f"{each.where} is for {', '.join(each.run_modes) or 'all'}" for each in others[:4])
     remedy = f"look with the run modes that the service has, or add a file for these ({have})"
-    modes = ",".join(others[0].run_modes)
-    command = f"outgate doctor --config {shlex.quote(found.where)} --run-modes {shlex.quote(modes)}"
-    return _of_error(Hop.FILE, "no-file", error, remedy, command)
+    return _of_error(Hop.FILE, "no-file", error, remedy, look_again(facts.around, found.where, ever.run_modes))
+
+
+def _usual_folder(found: Configurations) -> PurePath | None:
+    """Return the folder where a file for all run modes goes: beside those that there are; None in a package."""
+    here = PurePath(found.where)
+    beside = [PurePath(each.where).parent for each in (*found.files, *found.old)]
+    if here in beside or here.name.partition(".")[0] == FOLDER:
+        return here
+    if any("!" in str(each) for each in beside):
+        return None
+    named = [each.parent for each in beside if each.name.partition(".")[0] == FOLDER]
+    return (max(named, key=named.count) if named else here) / FOLDER
 
 
 # -- placeholders ----------------------------------------------------------------------------------------------
@@ -310,7 +334,8 @@ def _settled(facts: Facts) -> Iterator[Finding]:
     except ConfigError as error:
         hop = {"smtp.password": Hop.AUTH, "from.address": Hop.SENDER}.get(error.name, Hop.VARIABLES)
         where = f"{error.name}: " if error.name else ""
-        yield facts.broken(
+        told = next((e for e in facts.traps if error.name and e.state is State.BROKEN and error.name in e.text), None)
+        yield told or facts.broken(
             hop,
             "not-usable",
             f"{where}{error.text}",

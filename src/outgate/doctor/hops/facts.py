@@ -7,6 +7,7 @@ Not here: the hops.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -133,4 +134,4 @@ class Facts:
         written = self.property(name)
         if written is not None and self.look is not None:
             return self.look.line(written, value)
-        return f'"{name}": {str(value).lower() if isinstance(value, bool) else value},'
+        return f'"{name}": {json.dumps(value)},'

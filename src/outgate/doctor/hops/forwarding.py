@@ -97,17 +97,17 @@ def _missing(facts: Facts, trapped: list[Finding]) -> Finding:
     assert config is not None and around.forwards is not None
     meant = [each for each in around.forwards.by_port.values() if each.destination == config.port]
     static = next((each for each in trapped if each.state is State.BROKEN), None)
-    if static is not None and static.rule in ("port-real", "port-range") and not meant:
-        return static
+    there = ", ".join(
+        f"{each.port} → {each.name}:{each.destination}" for each in list(around.forwards.by_port.values())[:5]
+    )
+    if static is not None and static.rule in ("port-missing", "port-real", "port-range") and not meant:
+        return replace(static, text=f"{static.text} (there are: {there or 'none'})")
     if meant:
         first = min(meant, key=lambda each: each.port)
         text = f"smtp.port {config.port} is {first.name}'s own port; the tunnel's port that leads there is {first.port}"
         remedy = f"write the portOrig, {first.port}"
         finding = facts.broken(Hop.FORWARD, "port-real", text, remedy, _port_line(facts, first.port), at="smtp.port")
     else:
-        there = ", ".join(
-            f"{each.port} → {each.name}:{each.destination}" for each in list(around.forwards.by_port.values())[:5]
-        )
         text = f"no forward of the environment has port {config.port} (there are: {there or 'none'})"
         remedy = "add the forward; a PUT replaces all forwards, so this one names all the others too"
         change = _put(facts) if around.environment else ""

@@ -33,4 +33,9 @@ def texts_of(domain: str, seconds: float) -> Texts | None:
     except (dns.exception.DNSException, OSError, ValueError):
         return None
     texts = [b"".join(record.strings).decode("utf-8", "replace") for record in answer]
-    return Texts(False, tuple(text for text in texts if text.lower() == "v=spf1" or text.lower().startswith("v=spf1 ")))
+    return Texts(False, tuple(text for text in texts if is_spf(text)))
+
+
+def is_spf(text: str) -> bool:
+    """Say whether a text is an SPF record."""
+    return text.lower() == "v=spf1" or text.lower().startswith("v=spf1 ")

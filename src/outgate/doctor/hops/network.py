@@ -17,7 +17,7 @@ from outgate.doctor.hops.contact import dial
 from outgate.doctor.hops.facts import Facts
 from outgate.doctor.hops.reaching import Contact
 from outgate.doctor.report import Finding, Hop, State
-from outgate.doctor.witnesses import Denial, Reach
+from outgate.doctor.witnesses import LET_THROUGH, Denial, Reach
 from outgate.mailer.sending.target import TUNNEL, Target
 
 _HOPS = {"dns": Hop.TARGET_DNS, "guard": Hop.TARGET_DNS, "refused": Hop.TCP, "timeout": Hop.TCP, "unreachable": Hop.TCP,
@@ -35,7 +35,6 @@ _REMEDIES = {
     "withdrawn": "try again: the forward was being changed",
     "clear-auth": "switch TLS on, as the reason says",
 }
-_PORT_OPEN = "a server answers"
 
 
 def tunnel(facts: Facts) -> Iterator[Finding]:
@@ -106,7 +105,7 @@ def _denied(facts: Facts, contact: Contact) -> Finding | None:
         remedy = _REMEDIES.get(denial.kind, "look at the reason")
         text = f"the egress refused the connection ({denial.kind}): {denial.reason}"
         return facts.broken(hop, f"egress-{denial.kind}", text, remedy, _mending(facts, denial, contact))
-    if "let through" in denial:
+    if denial == LET_THROUGH:
         return None
     asked = _tested(facts)
     if isinstance(asked, Reach) and not asked.no_name and not asked.no_port:
@@ -162,8 +161,10 @@ def target_name(facts: Facts) -> Iterator[Finding]:
     assert contact is not None and target is not None
     if target.through_tunnel and not facts.direct:
         name = target.forward.name if target.forward else "the target"
-        if _answered(contact):
-            yield facts.seen(Hop.TARGET_DNS, State.OK, f"{name}: the tunnel leads there, and {_PORT_OPEN}")
+        answered = _answered(contact)
+        if answered or facts.asked.outgate.refusal(contact.local) == LET_THROUGH:
+            there = "a server answers" if answered else "its port is open"
+            yield facts.seen(Hop.TARGET_DNS, State.OK, f"{name}: the tunnel leads there, and {there}")
             return
         reach = _tested(facts)
         if isinstance(reach, str):

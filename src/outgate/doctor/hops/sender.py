@@ -10,17 +10,22 @@ Not here: the question's wire form (`smtp.client`), the API (`doctor.witnesses`)
 from __future__ import annotations
 
 from collections.abc import Iterator
+from email.message import EmailMessage
 
-from outgate.doctor.commands import post_domain, zone_line
+from outgate.doctor.commands import post_domain, post_user, zone_line
 from outgate.doctor.hops.facts import Facts
-from outgate.doctor.hops.look_up import texts_of
+from outgate.doctor.hops.look_up import is_spf, texts_of
 from outgate.doctor.report import Finding, Hop, State
-from outgate.doctor.witnesses import Standing
+from outgate.doctor.traps.names import SECRETS, USER
+from outgate.doctor.traps.rules import RULES
+from outgate.doctor.witnesses import Seen, Standing
+from outgate.mailer.sending.errors import MessageError
+from outgate.mailer.sending.wire import letter
 from outgate.smtp import grammar
 from outgate.smtp.errors import LocalProtocolError
 from outgate.smtp.reply import Reply
 
-_CHECKS = {"spf": "SPF", "dkim": "DKIM", "en_authorization": "authorization"}
+_CHECKS = {"spf": "SPF", "dkim": "DKIM", "en_authorization": "authorization", "a": "A"}
 
 
 def sender(facts: Facts) -> Iterator[Finding]:
@@ -35,9 +40,14 @@ def sender(facts: Facts) -> Iterator[Finding]:
         yield facts.seen(Hop.SENDER, State.UNKNOWN, "from.address is not known: each message brings its own sender")
         yield from trapped
         return
-    domain = _domain(config.from_address)
+    try:
+        address = _as_sent(config.from_address)
+    except MessageError as error:
+        yield facts.broken(Hop.SENDER, "from-invalid", str(error), RULES["from-invalid"].remedy, at="from.address")
+        return
+    domain = _domain(address)
     standing = _standing(facts, domain) if domain else None
-    answer = _asked(facts, config.from_address)
+    answer = _asked(facts, address)
     if isinstance(answer, Finding):
         yield answer
         return
@@ -51,12 +61,19 @@ def sender(facts: Facts) -> Iterator[Finding]:
         yield facts.seen(Hop.SENDER, State.UNKNOWN, answer)
     else:
         verified = f"; {domain} is verified" if isinstance(standing, Standing) else ""
-        yield facts.seen(Hop.SENDER, State.OK, f"MAIL FROM:<{config.from_address}> gets {answer}{verified}")
+        yield facts.seen(Hop.SENDER, State.OK, f"MAIL FROM:<{address}> gets {answer}{verified}")
     if isinstance(standing, Standing) and standing.standing == "warning":
         yield _warned(facts, standing)
     elif not isinstance(standing, Standing) and domain and not _ours(facts):
         yield from _by_dns(facts, domain)
     yield from trapped
+
+
+def _as_sent(from_address: str) -> str:
+    """Return the address that the mailer gives the server. Raises `MessageError`."""
+    message = EmailMessage()
+    message["To"] = "nobody@example.com"
+    return letter(message, from_address).sender
 
 
 def _domain(address: str) -> str:
@@ -107,25 +124,31 @@ def _standing(facts: Facts, domain: str) -> Standing | str | None:
 def _refused(facts: Facts, domain: str, answer: Reply, standing: Standing | str | None) -> Finding:
     """Say why the sender is refused, as far as anybody knows."""
     text = f"the server does not take mail from {domain or 'this sender'}: {answer}"
+    if answer.code == 530 or answer.enhanced in ("5.7.0", "5.5.1"):
+        remedy = "the server wants a login: set smtp.user and smtp.password"
+        wanted = {"smtp.user": USER, "smtp.password": SECRETS["smtp.password"]}
+        lines = [facts.line(name, value) for name, value in wanted.items() if not _written(facts, name)]
+        return facts.broken(Hop.SENDER, "login-needed", text, remedy, "\n".join(lines), at="smtp.user")
     if isinstance(standing, Standing):
         found = _unverified(facts, standing, answer)
         if found is not None:
             return found
         remedy = f"use a login of {domain}: the one in the configuration belongs to another domain"
-        return facts.broken(
-            Hop.SENDER, "sender-not-of-user", text, remedy, f"outgate smtp show {domain}", at="smtp.user"
-        )
+        change = post_user(facts.asked.outgate.domains_url, standing.id, domain)
+        return facts.broken(Hop.SENDER, "sender-not-of-user", text, remedy, change, at="smtp.user")
     if standing is None and domain:
         remedy = f"send from a domain that the relay has, or add {domain} to it and publish its records"
         change = post_domain(facts.asked.outgate.domains_url, domain)
         return facts.broken(Hop.SENDER, "sender-unknown", text, remedy, change, at="from.address")
-    if answer.code == 530 or answer.enhanced in ("5.7.0", "5.5.1"):
-        remedy = "the server wants a login: set smtp.user and smtp.password"
-        return facts.broken(Hop.SENDER, "login-needed", text, remedy, at="smtp.user")
     if 400 <= answer.code < 500:
         return facts.broken(Hop.SENDER, "sender-later", text, "try again later; the reply says why")
     remedy = "send from an address that the server lets this user send from (from.address), or have it let in there"
     return facts.broken(Hop.SENDER, "sender-refused", text, remedy, at="from.address")
+
+
+def _written(facts: Facts, name: str) -> bool:
+    written = facts.property(name)
+    return written is not None and written.value.value != ""
 
 
 def _unverified(facts: Facts, standing: Standing, answer: Reply | None) -> Finding | None:
@@ -137,27 +160,46 @@ def _unverified(facts: Facts, standing: Standing, answer: Reply | None) -> Findi
     if not failing or (grace and (answer is None or answer.ok)):
         return None
     name = failing[0]
-    said = f" ({standing.explanations[name]})" if standing.explanations.get(name) else ""
-    text = f"{standing.domain} is not verified at the relay: {_CHECKS[name]} is {standing.checks.get(name, '')}{said}"
-    if answer is not None:
-        text += f"; it answers {answer}"
+    seen = standing.seen.get(name)
+    said = f" ({seen.explanation})" if seen and seen.explanation else ""
+    text = f"{standing.domain} is not verified at the relay: {_CHECKS[name]} is {standing.checks.get(name, 'missing')}"
+    text += f"{said}; it answers {answer}" if answer is not None else said
     if name == "en_authorization":
         remedy = "answer the questions of the authorization, and have it approved"
         return facts.broken(Hop.SENDER, "domain-authorization", text, remedy, f"outgate smtp show {standing.domain}")
-    record = standing.records.get(name)
-    remedy = f"publish the {_CHECKS[name]} record, then have it checked: outgate smtp verify {standing.domain}"
-    return facts.broken(
-        Hop.SENDER, f"domain-{name}", text, remedy, zone_line(record.name, record.value) if record else ""
-    )
+    remedy, record = _to_publish(standing, name)
+    remedy += f", then have it checked: outgate smtp verify {standing.domain}"
+    return facts.broken(Hop.SENDER, f"domain-{name}", text, remedy, record)
 
 
 def _warned(facts: Facts, standing: Standing) -> Finding:
-    name = standing.failing if standing.failing in _CHECKS else ""
     until = f", and mail is held from {standing.suspends_at} on" if standing.suspends_at else ""
-    text = f"{standing.domain} fails its check of {_CHECKS.get(name, standing.failing or 'records')}{until}"
-    record = standing.records.get(name)
-    change = zone_line(record.name, record.value) if record else ""
-    return facts.broken(Hop.SENDER, "domain-warned", text, "publish the record again", change, warning=True)
+    text = f"{standing.domain} fails its check of {_CHECKS.get(standing.failing, standing.failing or 'records')}{until}"
+    remedy, record = _to_publish(standing, standing.failing)
+    return facts.broken(Hop.SENDER, "domain-warned", text, remedy, record, warning=True)
+
+
+def _to_publish(standing: Standing, name: str) -> tuple[str, str]:
+    """Return what a check wants in DNS, as far as the relay has seen what is there, and the record."""
+    seen, record = standing.seen.get(name, Seen("", "")), standing.records.get(name)
+    if name == "a" or seen.result == "no-address":
+        return "add an A record, with the address of any host of yours", f"{standing.domain}. IN A ADDRESS"
+    if record is None:
+        return f"publish the {_CHECKS.get(name, name)} record", ""
+    there = [text for text in seen.published if is_spf(text)] if name == "spf" else []
+    if len(there) > 1:
+        return "join the SPF records into one: of several none counts", ""
+    if there and there[0] != record.value:
+        joined = _joined(there[0], record.value)
+        return "write this in place of the SPF record that is there: of two none counts", zone_line(record.name, joined)
+    return f"publish the {_CHECKS[name]} record", zone_line(record.name, record.value)
+
+
+def _joined(there: str, ours: str) -> str:
+    """Return an SPF record that lets through what another one does too."""
+    version, *terms = there.split()
+    wanted = [each for each in ours.split()[1:] if not each.lower().endswith("all")]
+    return " ".join([version, *wanted, *(each for each in terms if each not in wanted)])
 
 
 # -- others' relays --------------------------------------------------------------------------------------------

@@ -196,7 +196,8 @@ def _lookups(facts: Facts, name: str) -> tuple[Lookup, ...]:
 
 
 def _default_of(facts: Facts, name: str) -> Lookup | None:
-    return next((each for each in _lookups(facts, name) if each.defaulted and not each.nested), None)
+    lookups = _lookups(facts, name)
+    return next((each for each in lookups if each.defaulted and not each.nested and "$[" not in each.written), None)
 
 
 def _of_default(facts: Facts, text: str, user: Lookup) -> Finding:

@@ -12,10 +12,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from outgate.base.secret_names import like_a_secret
 from outgate.doctor.report import Finding
 from outgate.doctor.traps.names import TUNNEL_VARIABLE
 from outgate.doctor.traps.rules import RULES, STATES
-from outgate.doctor.traps.source import Source, like_a_secret, named_secret
+from outgate.doctor.traps.source import Source
 from outgate.mailer.config import Forward, Forwards
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.interpolate import conf_of, explain
@@ -25,23 +26,30 @@ from outgate.mailer.values import ConfigError
 
 MAIL_PORTS = (465, 587, 25, 2525)
 _LONG = 2000  # signs of a value
+_CONF = re.compile(r"\$\[conf:([\w.\-]{1,200})")
 TUNNEL_PORTS = range(30000, 31001)
 _FLAGS = {"true": True, "false": False, "": False}
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of the environment: its variables' types ("string" or "secretString") by name, and its forwards.
+    """What is known of the environment: its variables' types ("string" or "secretString") by name, its forwards, and
+    what its plain variables hold.
 
-    None: not known, as in a build; rules that need it use what the file itself tells."""
+    None: not known, as in a build; rules that need it use what the file itself tells, with the defaults there."""
 
     variables: Mapping[str, str] | None = None
     forwards: Forwards | None = None
+    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+    def has(self, source: str, name: str) -> bool:
+        """Say whether a placeholder of this source finds a value, so that its default is not used."""
+        return name in self.env if source == "env" else (self.variables or {}).get(name) == "secretString"
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a property comes to when no variable is set. `text` is None if that depends on the environment."""
+    """What a property comes to, as far as the environment is known. `text` is None if that depends on it."""
 
     written: Property
     text: str | None = field(repr=False)
@@ -56,6 +64,9 @@ class Look:
         self.known = known
         self.properties = {name.lower(): each for name, each in properties.items()}
         self._conf = conf_of({name: each.value for name, each in properties.items()}, file.pid)
+        texts = (each.value.value for each in properties.values())
+        self.conf = {name.lower() for text in texts if isinstance(text, str) for name in _CONF.findall(text)}
+        """Names, in lower case, of properties that others read by `$[conf:…]`."""
         self._source: Source | None = None
         self._settings: dict[str, Setting | None] = {}
 
@@ -67,15 +78,29 @@ class Look:
         return self._source
 
     def setting(self, name: str) -> Setting | None:
-        """Return what a property comes to with the defaults of its placeholders, None if it is not there."""
+        """Return what a property comes to with the variables that are known, else the defaults of its placeholders;
+        None if it is not there."""
         if name not in self._settings:
-            self._settings[name] = self._settled(name)
+            self._settings[name] = self._settled(name, self.known)
         return self._settings[name]
+
+    def by_default(self, name: str) -> str | None:
+        """Return what a property comes to where no variable is set, None if it depends on one or is not there."""
+        setting = self._settled(name, Known())
+        return setting.text if setting else None
 
     def text(self, name: str) -> str:
         """Return what a property comes to, "" if it is not there, or not known."""
         setting = self.setting(name.lower())
         return (setting.text or "") if setting else ""
+
+    def empty(self, name: str) -> bool:
+        """Say whether a property is not there, or comes to nothing; not if a variable may be set that it reads."""
+        setting = self.setting(name.lower())
+        if setting is None:
+            return True
+        open_still = not setting.literal and self.known.variables is None
+        return setting.text is not None and not setting.text.strip() and not open_still
 
     def flag(self, name: str) -> bool | None:
         """Return a switch, False if it is not there, None if it depends on the environment or is neither."""
@@ -84,7 +109,7 @@ class Look:
             return False
         return None if setting.text is None else _FLAGS.get(setting.text.lower())
 
-    def _settled(self, name: str) -> Setting | None:
+    def _settled(self, name: str, known: Known) -> Setting | None:
         written = self.properties.get(name)
         if written is None:
             return None
@@ -94,11 +119,13 @@ class Look:
         if not (isinstance(value.value, str) and "$[" in value.value):
             return Setting(written, value.text, True)
         try:
-            explained = explain(value, env={}, secrets={}, conf=self._conf)
+            explained = explain(value, env=known.env, secrets={}, conf=self._conf)
         except ConfigError:
             return Setting(written, None, False)
-        known = not any(not (each.found or each.defaulted) for each in explained.lookups)
-        return Setting(written, explained.value.text if known else None, False)
+        certain = all(
+            each.found or (each.defaulted and not known.has(each.source, each.written)) for each in explained.lookups
+        )
+        return Setting(written, explained.value.text if certain else None, False)
 
     # -- the way through the tunnel -------------------------------------------------------------------------
 
@@ -157,7 +184,7 @@ class Look:
 
     def renamed(self, at: Property, name: str) -> str:
         """Return the line with another name; "" if its value must not be shown."""
-        if like_a_secret(at.name) or named_secret(name):
+        if like_a_secret(at.name) or like_a_secret(name):
             return ""
         value = list(at.value.value) if isinstance(at.value.value, tuple) else at.value.value
         return self.line_of(at, name, value)
@@ -169,6 +196,6 @@ class Look:
     def replaced(self, at: Property, part: str, by: str) -> str:
         """Return the line with a piece of a text value replaced; "" if the value must not be shown."""
         value = at.value.value
-        if not isinstance(value, str) or (named_secret(at.name) and value != part):
+        if not isinstance(value, str) or (like_a_secret(at.name) and value != part):
             return ""
         return self.line(at, value.replace(part, by, 1))

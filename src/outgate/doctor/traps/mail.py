@@ -81,9 +81,10 @@ def host(look: Look) -> Iterator[Finding]:
         if f"env:{TUNNEL_VARIABLE}" not in value:
             said = f"smtp.host is not read from {TUNNEL_VARIABLE}"
             yield look.find("host-variable", said, at=at, change=change)
-        if setting.text is None and f"$[env:{TUNNEL_VARIABLE}]" in value:
+        elsewhere = look.by_default("smtp.host")
+        if elsewhere is None and f"$[env:{TUNNEL_VARIABLE}]" in value:
             yield look.find("host-no-default", f"{TUNNEL_VARIABLE} has no default", at=at, change=change)
-        if setting.text is not None and not look.is_tunnel(setting.text) and setting.text.strip() == setting.text:
+        if elsewhere is not None and not look.is_tunnel(elsewhere) and elsewhere.strip() == elsewhere:
             yield look.find("host-default", f"smtp.host has another default than {TUNNEL}", at=at, change=change)
 
 
@@ -275,8 +276,7 @@ def login(look: Look) -> Iterator[Finding]:
     if look.flag("oauth.flow") is not False:
         return
     user, password = look.setting("smtp.user"), look.setting("smtp.password")
-    has_user = user is not None and (user.text is None or user.text.strip() != "")
-    has_password = password is not None and (password.text is None or password.text != "")
+    has_user, has_password = not look.empty("smtp.user"), not look.empty("smtp.password")
     if user and has_user and not has_password:
         at = password.written if password else user.written
         change = (
@@ -289,14 +289,14 @@ def login(look: Look) -> Iterator[Finding]:
 
 def sender(look: Look) -> Iterator[Finding]:
     setting = look.setting("from.address")
-    if setting is None or (setting.text is not None and not setting.text.strip()):
+    if setting is None or look.empty("from.address"):
         yield look.find("from-missing", "from.address is not there, or empty", at=setting.written if setting else None)
         return
     at, text = setting.written, setting.text
     if isinstance(at.value.value, tuple):
         yield look.find("from-invalid", "from.address is a list", at=at)
         return
-    if text is None or "$[" in text or is_blank(text):
+    if not text or "$[" in text or is_blank(text):
         return
     text = text.strip()
     inside = re.fullmatch(r"[^<>]+<([^<>\s]+)>", text)
@@ -347,7 +347,7 @@ def unknown_names(look: Look, known: tuple[str, ...], invented: dict[str, str]) 
     """Give the properties that are none of `known`."""
     lower = {name.lower(): name for name in known}
     for each in look.properties.values():
-        if each.name in known or _FRAMEWORKS.match(each.name) or "$[" in each.name:
+        if each.name in known or _FRAMEWORKS.match(each.name) or "$[" in each.name or each.name.lower() in look.conf:
             continue
         plain = re.sub(r"[^a-z]", "", each.name.lower())
         meant = lower.get(each.name.lower()) or invented.get(each.name.lower(), "")

@@ -18,6 +18,7 @@ OAUTH_PROPERTIES = oauth.PROPERTIES
 
 TUNNEL_VARIABLE = "AEM_PROXY_HOST"
 HOST = f"$[env:{TUNNEL_VARIABLE};default={TUNNEL}]"
+USER = "$[env:EMAIL_USERNAME]"
 SECRETS = {
     "smtp.password": "$[secret:EMAIL_PASSWORD]",
     "clientSecret": "$[secret:SECRET_SMTP_OAUTH_CLIENT_SECRET]",

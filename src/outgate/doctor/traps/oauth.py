@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from outgate.doctor.report import Finding
 from outgate.doctor.traps.look import Look
 from outgate.doctor.traps.mail import blanks, is_clear, unknown_names
-from outgate.doctor.traps.names import OAUTH_PROPERTIES, SECRETS
+from outgate.doctor.traps.names import OAUTH_PROPERTIES, SECRETS, USER
 
 _NEEDED = ("tokenUrl", "clientId", "clientSecret", "refreshToken")
 _HTTPS = "Write the provider's token address, with https: the client's secret is sent there."
@@ -56,20 +56,21 @@ def _login(look: Look) -> Iterator[Finding]:
     if at and setting and setting.text != "":
         yield look.find("oauth-password", "smtp.password is not used with OAuth", at=at)
     user = look.setting("smtp.user")
-    if user is None or (user.text is not None and not user.text.strip()):
+    if look.empty("smtp.user"):
         said = "smtp.user is not there, or empty: the token is for its mailbox"
-        yield look.find("oauth-user", said, at=user.written if user else look.properties["oauth.flow"])
+        change = look.line(user.written, USER) if user else f'"smtp.user": "{USER}",'
+        yield look.find("oauth-user", said, at=user.written if user else look.properties["oauth.flow"], change=change)
 
 
 def complete(look: Look) -> Iterator[Finding]:
     for name in _NEEDED:
         setting = look.setting(name.lower())
         at = setting.written if setting else None
-        if setting is None or (setting.text is not None and not setting.text.strip()):
+        if look.empty(name):
             value = SECRETS.get(name, "")
             change = (look.line(at, value) if at else f'"{name}": "{value}",') if value else ""
             yield look.find("oauth-incomplete", f"{name} is not there, or empty", at=at, change=change)
-        elif name == "tokenUrl" and setting.text is not None and not _blank_or_https(setting.text):
+        elif name == "tokenUrl" and setting and setting.text and not _blank_or_https(setting.text):
             yield look.find("oauth-incomplete", "tokenUrl is no https:// address", at=at, remedy=_HTTPS)
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from difflib import get_close_matches
 
+from outgate.base.secret_names import like_a_secret, named_secret
 from outgate.doctor.report import Finding
 from outgate.doctor.traps.look import Look
 from outgate.doctor.traps.names import TUNNEL_VARIABLE
-from outgate.doctor.traps.source import named_secret
 from outgate.doctor.traps.written import DIRECTIVES, SOURCES, Written, near, scan, valid_name
 from outgate.mailer.interpolate import typed
 from outgate.mailer.osgi import Property
@@ -92,7 +92,9 @@ def _misspelt(look: Look, at: Property, text: str, scanned: list[Written], every
     for each in {text[each.start : each.end]: each for each in near(text, every=every, scanned=scanned)}.values():
         whole = (each.start, each.end) == (0, len(text))
         # Of a secret nothing is shown but what is certainly no part of it.
-        meant = each.meant if not named_secret(at.name) or (whole and each.certain) else ""
+        meant = each.meant if not like_a_secret(at.name) or (whole and each.certain) else ""
+        if named_secret(at.name):
+            meant = meant.replace("$[env:", "$[secret:", 1)
         raw = text[each.start : each.end]
         change = look.replaced(at, raw, meant) if meant else ""
         said = f": write {meant}" if meant else ""
@@ -147,7 +149,7 @@ def directives(look: Look, at: Property, text: str, each: Written) -> Iterator[F
             better = f";{meant}="
             raw = _raw(text, each)
             fixed = raw.replace(f";{directive.name}=", better, 1)
-            secret = each.source == "secret" or named_secret(at.name)
+            secret = each.source == "secret" or like_a_secret(at.name)
             change = "" if secret else look.replaced(at, raw, fixed)
             said = f"{at.name}: {each.shown} has a directive that is ignored: it is written {meant}"
             yield look.find("unknown-directive", said, at=at, near=raw, change=change)
@@ -176,7 +178,7 @@ def types(look: Look, at: Property, text: str, each: Written) -> Iterator[Findin
         )
         return
     default = each.last("default")
-    if default is None or "$[" in default:
+    if default is None or "$[" in default or look.known.has(each.source, each.name):
         return
     try:
         typed(default, {"type": given, "delimiter": each.last("delimiter") or ""})

@@ -4,7 +4,8 @@ Standards: none.
 Promises: pure; what is shown of a line has no value of a property that is named like a secret, whether or not the file
     can be read; a value that is a placeholder alone is shown, without its default.
 Dangers: whether a value is a secret is told by the name of its property: what hides behind an innocent name is shown.
-Not here: which lines are shown (`doctor.lint`), how (`doctor.annotations`).
+Not here: which names are those of secrets (`base.secret_names`), which lines are shown (`doctor.lint`), how
+    (`doctor.annotations`).
 """
 
 from __future__ import annotations
@@ -13,29 +14,20 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from functools import lru_cache
 
+from outgate.base.secret_names import like_a_secret, mentions_a_secret
 from outgate.doctor.traps.names import MAIL_PROPERTIES, OAUTH_PROPERTIES
 from outgate.doctor.traps.written import WORDS
 from outgate.mailer.osgi import Place, Property
 
-_SECRET = re.compile(
-    r"pass(?!ive|age|es\b)|pwd|secret|token|credential|private.?key|api.?key|access.?key|auth.?key", re.I
-)
-_ADDRESS = re.compile(r"(?:url|uri|endpoint|host|port|type|name|file|path|dir|expir\w*|enabled|length|id)$", re.I)
 _SPACE = re.compile(r"(?:[ \t\r\n]|//[^\n]*|/\*.*?\*/)*", re.S)
 _PLACEHOLDER = re.compile(rf"\$[\[{{(](?i:{WORDS})[:.](?P<name>[A-Z_][A-Z0-9_]*)(?P<rest>;[^\[\]\"\n]*)?[\]}})]?")
 # A placeholder with something behind the variable's name: a default, in whichever way it is written.
 _MORE = re.compile(r'\$[\[{(](?P<name>[^;:\[\]"\n]{0,60}:[^;:\[\]"\n]{0,120}|[^;:\[\]"\n]{0,120}(?=;|:-))[;:]')
 _REST = re.compile(r'(?:[^"\\\n]|\\.)*')
 _USERINFO = re.compile(r"(?<=://)[^/@\s\"]+(?=@)|(?<=:)[^:/@\s\"]+(?=@)")
-# A name that is nearly that of a secret: smtp.pasword, clientSercet. Words of these, by their letters.
-_MISSPELT = re.compile(r"[a-z]{5,12}")
-_WORDS_OF_SECRETS = tuple("".join(sorted(word)) for word in ("password", "passwort", "secret", "token"))
 _TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"?|//[^\n]*|/\*.*?(?:\*/|\Z)', re.S)
 _WORD = re.compile(rf"{_PLACEHOLDER.pattern}|(?P<word>[^\s{{}}\[\],:\"']+(?:[ \t]+[^\s{{}}\[\],:\"']+)*)")
-_SHORT = re.compile(r"(?:^|[._\-])(?:pw|pass|auth|authentication|login)$", re.I)
 _HIDDEN = "****"
 _ROOM = 160
 
@@ -61,20 +53,16 @@ class Excerpt:
     unit: int = 1
 
 
-def named_secret(name: str) -> bool:
-    """Say whether a name, of a property or of a variable, says that the value is a secret."""
-    return _SECRET.search(name) is not None and _ADDRESS.search(name) is None
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A text to write in place of a property: from its name to the end of its value, in lines and in columns of UTF-16
+    code units (from 1; the last is behind the end)."""
 
-
-@lru_cache(maxsize=4096)
-def like_a_secret(name: str) -> bool:
-    """Say whether a name is nearly one of a secret, misspelt: its value must not be shown either."""
-    if named_secret(name) or _SHORT.search(name):
-        return True
-    if _ADDRESS.search(name):
-        return False
-    words = _MISSPELT.findall(re.sub(r"([a-z])([A-Z])", r"\1 \2", name[:100]).lower())
-    return any(get_close_matches("".join(sorted(word)), _WORDS_OF_SECRETS, 1, 0.85) for word in words)
+    line: int
+    unit: int
+    end_line: int
+    end_unit: int
+    text: str
 
 
 def only_a_placeholder(text: str) -> bool:
@@ -130,6 +118,20 @@ class Source:
         """Return a key as it is written, with its type."""
         return self.string(self.offset(key_at))
 
+    def replacement(self, change: str, at: Place, properties: Iterable[Property]) -> Replacement | None:
+        """Return what a line to write stands in place of: the property at `at`, None if it is for another one."""
+        where = self.offset(at)
+        for each in properties:
+            start, end = self.offset(each.key_at), self.end(self.offset(each.value_at))
+            if start <= where <= end and change.startswith(json.dumps(self.key(each.key_at), ensure_ascii=False) + ":"):
+                return Replacement(*self._unit(start), *self._unit(end), change.removesuffix(","))
+        return None
+
+    def _unit(self, offset: int) -> tuple[int, int]:
+        start = self.text.rfind("\n", 0, offset) + 1
+        before = self.text[start:offset]
+        return self.text.count("\n", 0, start) + 1, len(before) + sum(sign > "\uffff" for sign in before) + 1
+
     def place_of(self, part: str, start: int) -> Place | None:
         """Return where `part` stands in the JSON value that begins at `start`, None if not literally."""
         at = self.text.find(part, start, self.end(start)) if part else -1
@@ -141,6 +143,7 @@ class Source:
     def secrets(self, properties: Iterable[Property]) -> list[tuple[int, int]]:
         """Return the pieces of the text that must not be shown, if these are its properties."""
         found: list[tuple[int, int]] = []
+        lines: set[int] = set()  # where a secret stands: what is said beside it may be an older one
         for each in properties:
             start = self.offset(each.value_at)
             structured = self.text[start : start + 1] in ("{", "[")
@@ -148,7 +151,10 @@ class Source:
             if not (secret or structured):
                 continue
             end = self.end(start)
-            if structured and not secret and not _SECRET.search(self.text, start, end):
+            if secret:
+                last = each.value_at.line + self.text.count("\n", start, end)
+                lines.update(range(each.key_at.line, last + 1))
+            if structured and not secret and not mentions_a_secret(self.text, start, end):
                 continue
             alone = _PLACEHOLDER.fullmatch(self.text, start + 1, end - 1)
             if alone is None:
@@ -156,8 +162,10 @@ class Source:
             elif alone["rest"]:
                 found.append((alone.start("rest") + 1, alone.end("rest")))
         found += self._defaults()
+        line, at = 1, 0
         for token in _TOKEN.finditer(self.text):
-            if token[0].startswith("/") and _SECRET.search(token[0]):
+            line, at = line + self.text.count("\n", at, token.start()), token.start()
+            if token[0].startswith("/") and (line in lines or mentions_a_secret(token[0])):
                 found.append((token.start() + 2, token.end()))
         return found
 
@@ -165,7 +173,7 @@ class Source:
         """Give what stands in placeholders of secrets behind their names, to the end of the string."""
         at = 0
         for each in _MORE.finditer(self.text):
-            if each.end() < at or not _SECRET.search(each["name"]):
+            if each.end() < at or not mentions_a_secret(each["name"]):
                 continue
             rest = _REST.match(self.text, each.end())
             at = rest.end() if rest else each.end()

@@ -78,6 +78,12 @@ def meant_pid(pid: str) -> str:
     return OAUTH if last in ("oauthconfigurationproviderimpl", "oauthconfigurationprovider") else ""
 
 
+def only_local(file: ConfigFile) -> bool:
+    """Say whether a file lies in a folder that counts at a developer's at most, where there is no tunnel."""
+    meant = frozenset(mode.lower() for mode in file.run_modes)
+    return file.run_modes not in SUPPORTED and meant not in _BY_CONTENT
+
+
 def in_production(tree: Tree) -> frozenset[str]:
     """Return where the mail service's files are that count for production: another one may have more run modes."""
     chosen = _Chosen([file for file in tree.files if file.pid == MAIL])
@@ -93,7 +99,7 @@ def _move(tree: Tree, old: str, new: str) -> str:
     """Return the command that renames; "" inside a package, and if the new name is taken (a folder would be moved into
     the other one)."""
     fit = "!" not in old and old.isprintable() and new not in tree.taken
-    return f"git mv {shlex.quote(old)} {shlex.quote(new)}" if fit else ""
+    return f"mv {shlex.quote(old)} {shlex.quote(new)}" if fit else ""
 
 
 def _copy(old: str, new: str) -> str:
@@ -177,8 +183,8 @@ def folders(tree: Tree) -> Iterator[Finding]:
             first[folder] = file
     for folder, file in first.items():
         said, remedy = run_modes.oddity(file.run_modes) or ("the files of this folder are not read", "")
-        meant = _BY_CONTENT.get(frozenset(mode.lower() for mode in file.run_modes))
-        if meant is not None:
+        if not only_local(file):
+            meant = _BY_CONTENT[frozenset(mode.lower() for mode in file.run_modes)]
             right = PurePosixPath(folder).with_name(".".join((run_modes.FOLDER, *meant)))
             yield _find("folder-order", said, file.where, _move(tree, folder, str(right)))
         else:

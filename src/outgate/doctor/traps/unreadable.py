@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 
+from outgate.base.secret_names import like_a_secret
 from outgate.doctor.report import Finding
 from outgate.doctor.traps.names import SECRETS
 from outgate.doctor.traps.rules import RULES, STATES
-from outgate.doctor.traps.source import Source, like_a_secret, only_a_placeholder
+from outgate.doctor.traps.source import Source, only_a_placeholder
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.osgi import OsgiError, Place
 from outgate.mailer.values import known

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from outgate.base.secret_names import named_secret
+
 SOURCES = ("env", "secret", "prop", "conf")
 DIRECTIVES = ("default", "type", "delimiter")
 _ALIASES = {
@@ -43,6 +45,10 @@ _NEAR_BODY = re.compile(
 _OTHER_BEGINNING = re.compile(
     rf"(?!\$\[)(?:[$%#@&]?[ ]?\[)?(?:[$%#@&][ ]?)?({WORDS})[:\[]([A-Za-z_]\w*)(;[^\[\]]*)?\]", re.IGNORECASE
 )
+# ${EMAIL_PASSWORD}, as shells have it. In small letters it is a build's.
+_OF_A_SHELL = re.compile(r"\$(?:\{([A-Z][A-Z0-9_]{1,99})\}|\(([A-Z][A-Z0-9_]{1,99})\))")
+# A sign too many, which would be part of the value.
+_AND_MORE = re.compile(rf"\$\[({'|'.join(SOURCES)}):([A-Za-z_]\w*)(;[^\[\]]*)?\][\])}};,]")
 _SIGN = re.compile(r"\$\[|[\[\]]")
 _DIVIDERS = re.compile(r"[;\[\]]")
 _DEEPEST = 50
@@ -158,6 +164,16 @@ def near(text: str, *, every: bool, scanned: list[Written] | None = None) -> Ite
     match = _OTHER_BEGINNING.fullmatch(text) if every else None
     if match:
         yield Near(0, len(text), "it does not begin with $[", _meant(_source(match[1]), match[2], match[3]))
+    match = _OF_A_SHELL.fullmatch(text) if every else None
+    if match:
+        name = match[1] or match[2]
+        yield Near(
+            0, len(text), "it is written as in a shell", f"$[{'secret' if named_secret(name) else 'env'}:{name}]"
+        )
+    match = _AND_MORE.fullmatch(text) if every else None
+    if match:
+        why = "the sign behind it is part of the value"
+        yield Near(0, len(text), why, "" if match[3] else f"$[{match[1]}:{match[2]}]")
 
 
 def valid_name(name: str) -> bool:

@@ -74,7 +74,7 @@ def oddity(modes: tuple[str, ...]) -> tuple[str, str] | None:
         exists = meant in _SERVICES or meant in _ENVIRONMENTS
         return (
             f"{name}: the cloud service has no run mode {unknown[0]}, so the folder counts on a local instance at most",
-            f"did you mean {meant}?" if exists else f"use {', '.join(_SERVICES)}, {', '.join(_ENVIRONMENTS)}",
+            f"did you mean {meant}?" if exists else f"use {', '.join(ORDER)}, or keep it for a local instance only",
         )
     services = [mode for mode in dict.fromkeys(modes) if mode in _SERVICES]
     environments = [mode for mode in dict.fromkeys(modes) if mode in _ENVIRONMENTS]
