@@ -105,3 +105,10 @@ def test_what_is_not_installed_is_told_with_the_extra_that_brings_it(verb: str, 
         1,
         f"outgate: this needs {name}, which is not installed here: pip install 'outgate[{extra}]'\n",
     )
+
+
+@pytest.mark.parametrize(("module", "extra"), [("typer", True), ("outgate.connection", False)])
+def test_only_where_the_command_is_not_installed_its_extra_is_named(module: str, extra: bool) -> None:
+    command = [sys.executable, "-c", f"import sys; sys.modules[{module!r}] = None; import outgate.cli"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    assert done.returncode == 1 and ("outgate[cli]" in done.stderr) is extra, done.stderr

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from outgate.cloud_manager import BadToken, Misconfigured, client_id_of, from_environment
+from outgate.cloud_manager.hjson import settings_of
 from support.vendor_cloud_manager import CLIENT, ORG, TOKEN, jwt
 
 NOW = 1_800_000_000.0
@@ -177,6 +178,11 @@ FILE = """{
     }
   }
 }"""
+
+
+def test_an_endless_key_is_passed_over_and_what_is_below_it() -> None:
+    long = "k" * 300
+    assert settings_of(f'{{{long}: {{{long}: "x", b: "y"}}, c: "z"}}') == {f"{long}.b": "y", "c": "z"}
 
 
 def test_a_file_as_the_vendors_client_writes_it(tmp_path: Path) -> None:

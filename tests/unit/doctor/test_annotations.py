@@ -177,6 +177,7 @@ def test_a_secret_before_the_place_moves_the_caret_along(tmp_path: Path) -> None
         '{"smtp.password:Integer": ["S3CR3T"]}',
         '{"smtp.port": "465", "smtp.password": "$[secret:EMAIL_PASSWORD]" // it was S3CR3T\n}',
         '{"smtp.kennwort": "S3CR3T"}',
+        '{"smtp.port": "465", "server": {"password": "S3CR3T"}}',
     ],
 )
 def test_a_secret_is_in_no_output_wherever_it_stands(tmp_path: Path, text: str) -> None:

@@ -821,6 +821,17 @@ class TestDebug:
                     await asyncio.gather(twin.send(there.service(twin)), return_exceptions=True)
                 assert "C: EHLO" in caplog.text or "wait for the peer" in caplog.text
 
+    async def test_the_first_on_a_connection_tells_how_it_began(self, tmp_path, twin: Twin) -> None:
+        """Also behind one that could not be written for the server, and so did not leave."""
+        async with place(tmp_path, offer=("PIPELINING",)) as there:
+            there.config["debug.email"] = True
+            service = there.service(twin)
+            with pytest.raises(MessageError, match="SMTPUTF8"):
+                await twin.keep(service, mail(To="jürgen@x.test"))
+            results = await twin.send(service, mail(), mail())
+            told = [any(step.did.startswith("EHLO") for step in result.conversation) for result in results]
+            assert told == [True, False] and there.peer.connections == 1
+
     async def test_nothing_is_told_unasked(self, tmp_path, twin: Twin, caplog: pytest.LogCaptureFixture) -> None:
         async with place(tmp_path) as there:
             with caplog.at_level(logging.DEBUG):

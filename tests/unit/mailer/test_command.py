@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from outgate.mailer import MailService
 from outgate.mailer.__main__ import main
 from outgate.mailer.config import PID
 from support.mail_service import PASSWORD, Place, place
@@ -98,7 +99,11 @@ class TestCommand:
             assert (status, err) == (
                 0, "outgate.mailer: the result cannot be written (No space left on device), the exit status has it\n"
             )  # fmt: skip
-            assert len(there.peer.messages) == 2
+            reading, writing = os.pipe()
+            os.close(reading)
+            assert await self.run(there, *mail, "--body", "b", stdout=writing) == (0, "", "")  # nobody reads on
+            os.close(writing)
+            assert len(there.peer.messages) == 3
 
     async def test_the_examples_in_the_help_are_commands(self, tmp_path) -> None:
         async with place(tmp_path) as there:
@@ -137,6 +142,20 @@ class TestCommand:
 
 
 TEXT = ["--to", "a@x.test", "--body", "b"]
+
+
+@pytest.mark.parametrize(
+    ("step", "said"), [("load", "interrupted"), ("send", "interrupted: the mail may have arrived, or not")]
+)
+def test_an_interruption_says_what_is_known_of_the_mail(tmp_path, monkeypatch, capsys, step: str, said: str) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    file = tmp_path / "mail.cfg.json"
+    file.write_text('{"smtp.host": "127.0.0.1", "smtp.port": "25", "from.address": "me@x.test"}')
+    monkeypatch.setattr(MailService, step, interrupted)
+    assert main(["send", "--config", str(file), *TEXT]) == 130
+    assert capsys.readouterr().err == f"outgate.mailer: {said}\n"
 
 
 @pytest.mark.parametrize(

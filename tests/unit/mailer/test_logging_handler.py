@@ -21,6 +21,7 @@ from outgate.mailer import ConfigError
 from outgate.mailer.digest import Digest
 from outgate.mailer.logging_handler import MailHandler
 from support.mail_server import PASSWORD, MailServer, mail_server
+from support.running import wait_for
 
 TO = ["Ops <ops@shop.test>", "dev@shop.test"]
 
@@ -100,6 +101,8 @@ def test_what_waits_goes_when_the_handler_is_closed(server: MailServer, logger: 
     logger.error("one")
     until(server, 1)
     logger.error("two")
+    wait_for(lambda: handler._changed._waiters, bool)
+    assert handler._worker is not None and handler._worker.is_alive()
     logger.critical("three")
     logging.shutdown([lambda: handler])  # type: ignore[list-item]
     assert [mail["Subject"] for mail in server.mails] == ["ERROR: one", "ERROR: two (and 1 more)"]

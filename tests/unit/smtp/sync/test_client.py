@@ -50,7 +50,7 @@ def test_who_goes_on_talking_after_the_goodbye_is_left(
 
     class Dripping:
         def settimeout(self, seconds: float) -> None:
-            now[0] += min(seconds, 0.125)
+            now[0] += min(seconds, 0.375)
 
         def recv(self, _) -> bytes:
             return b"x"
