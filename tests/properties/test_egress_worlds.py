@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from outgate.egress.gate import Limits
 from outgate.egress.plan import Forward
 from support.egress_peers import Bench, forward, tunnel_address
+from support.ports import closed_port
 
 PORTS = (30001, 30002, 30003)
 TARGETS = ("echo", "resets", "silent", "dead", "guarded", "unknown", "slow")
@@ -67,8 +68,7 @@ class World:
             server = await asyncio.start_server(getattr(self, f"_{kind}"), "127.0.0.1", 0)
             self._servers.append(server)
             self.ports[kind] = server.sockets[0].getsockname()[1]
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.ports["dead"] = probe.getsockname()[1]
+        self.ports["dead"] = closed_port()
         known = self.bench.resolve
 
         async def resolve(name: str) -> Sequence[str]:

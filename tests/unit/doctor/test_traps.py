@@ -64,6 +64,12 @@ def test_what_the_service_reads_is_looked_at(text: str, found: bool) -> None:
     assert ("conf-missing" in rules(pid="org.example.Thing", text=text)) is found
 
 
+@pytest.mark.parametrize(("name", "source"), [("smtp_password", "secret"), ("smtp_user", "env")])
+def test_a_placeholder_without_a_source_is_mended_with_that_of_its_property(name: str, source: str) -> None:
+    (found,) = look(**{name: "${EMAIL_X}"})
+    assert found.change == f'"{name.replace("_", ".")}": "$[{source}:EMAIL_X]",'
+
+
 def test_a_switch_with_a_space_is_off() -> None:
     (found,) = look(smtp_ssl="true ")
     assert (found.rule, found.change) == ("flag-not-boolean", '"smtp.ssl": true,')

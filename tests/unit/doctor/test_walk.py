@@ -212,6 +212,7 @@ def test_what_is_set_counts_and_not_the_default_that_it_replaces(tmp_path: Path,
     vendor.variables[2]["value"] = "465"
     broken = walked(tmp_path, authority, vendor, **written).broken
     assert broken is not None and (broken.hop, broken.rule) == (Hop.FORWARD, "port-real")
+    assert "(there are: 30465 → " in broken.text
 
 
 @pytest.mark.parametrize(

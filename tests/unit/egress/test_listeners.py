@@ -139,8 +139,8 @@ async def test_all_or_none_and_who_has_the_port(new_poller: Callable[[], Poller]
 
 
 def test_nobody_holds_a_free_port() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = reserved_port()
+    with socket.create_server(("127.0.0.1", port)):
         assert str(os.getpid()) in holder("127.0.0.1", port)
     assert holder("127.0.0.1", port) == ""
     assert holder("no address", port) == ""
