@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import signal
+from collections.abc import Generator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from outgate.store import keys, migrations
@@ -34,11 +36,13 @@ def pytest_make_parametrize_id(config: object, val: object, argname: str) -> str
     return argname if isinstance(val, bytes) and len(val) > 64 else None
 
 
-# Not while there is only more and more, and never again over what has come together then: it stays to the end.
-gc.disable()
-
-
-def pytest_collection_finish(session: object) -> None:
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Looks for no garbage while there is only more and more, and never again in what has come together then."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
