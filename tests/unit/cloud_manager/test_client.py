@@ -17,6 +17,7 @@ import pytest
 import outgate.cloud_manager
 from outgate.cloud_manager import BadToken, CloudManager, Misconfigured, NotReachable, Refused
 from outgate.cloud_manager import client as module
+from support.ports import closed_port
 from support.vendor_cloud_manager import BASE, CLIENT, ORG, TOKEN, Answer, Vendor, vendor
 
 
@@ -211,6 +212,9 @@ def test_a_proxy_of_the_shell_is_not_told_about_loopback(server: Vendor, monkeyp
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     assert client(server).environment("4", "10")["id"] == "10"
+    with pytest.raises(NotReachable) as nobody:
+        CloudManager(f"http://127.0.0.1:{closed_port()}", ORG, CLIENT, TOKEN).environment("4", "10")
+    assert "proxy" not in str(nobody.value)
 
 
 @pytest.mark.parametrize(
