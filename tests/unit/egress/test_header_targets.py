@@ -40,4 +40,7 @@ async def test_a_listed_target_is_known_by_name_and_by_every_address_it_has() ->
     del book["any.example"]
     await targets.look()
     assert [by_address(f"192.0.2.{number}", 465) for number in range(1, 5)] == [False, False, True, True]
+    book["smtp.example"] = []
+    await targets.look()
+    assert by_address("192.0.2.4", 465)
     await targets.close()

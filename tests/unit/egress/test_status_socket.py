@@ -71,7 +71,7 @@ class _Tests:
         return {"resolvers": [f"{host}:{port}"]}
 
 
-async def test_a_connectivity_test_is_made_for_who_asks(tmp_path: Path) -> None:
+async def test_a_connectivity_test_is_made_for_who_asks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     server = await connectivity_socket.serve(tmp_path, _Tests())
     assert stat.S_IMODE((tmp_path / connectivity_socket.NAME).stat().st_mode) == 0o600
     assert await connectivity_socket.ask(tmp_path, "10", "ü.example", 25) == {"resolvers": ["ü.example:25"]}
@@ -82,6 +82,7 @@ async def test_a_connectivity_test_is_made_for_who_asks(tmp_path: Path) -> None:
         writer.write(question)
         assert await reader.read() == b""
         writer.close()
+    assert caplog.records == []
     await server.stop()
     with pytest.raises(Refused, match=r"does not answer .*outgate egress serve"):
         await connectivity_socket.ask(tmp_path, "10", "a.example", 25)
