@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 
@@ -58,10 +57,7 @@ class Clock:
 
 def until(server: MailServer, count: int) -> None:
     """Wait until so many mails are there."""
-    end = time.monotonic() + 20
-    while len(server.peer.messages) < count:
-        assert time.monotonic() < end, f"{len(server.peer.messages)} of {count} mails came"
-        time.sleep(0.005)
+    wait_for(lambda: len(server.peer.messages), lambda came: came >= count)
 
 
 def handler_of(server: MailServer, **options: object) -> MailHandler:
