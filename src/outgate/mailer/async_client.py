@@ -53,10 +53,14 @@ class AsyncMailService(Service):
         return await self._here().send(letter)
 
     async def close(self) -> None:
-        """Say goodbye on open connections. A later `send` opens one anew."""
+        """Say goodbye on open connections. A later `send` opens one for itself and closes it again, until an
+        `async with` begins anew."""
         await self._here().close()
 
     async def __aenter__(self) -> Self:
+        self._here()
+        assert self._idle is not None
+        self._idle.keeping = True
         return self
 
     async def __aexit__(
@@ -72,7 +76,7 @@ class AsyncMailService(Service):
     def _forked(self) -> None:
         if self._idle is not None:
             _left_behind.extend(self._idle.abandon())
-        self._begin()
+        self._sender = None
 
     def _here(self) -> Sender:
         """Return the way to send in the loop that runs."""
@@ -87,7 +91,9 @@ class AsyncMailService(Service):
                 self._tokens,
             )
             self._loop = loop
+            closed = self._idle is not None and not self._idle.keeping
             self._idle = Idle(nullcontext(), seconds=self.limits.idle, most_messages=self.limits.messages)
+            self._idle.keeping = not closed
             self._sender = Sender(self._plan, io, self._idle, self._tell)
         return self._sender
 

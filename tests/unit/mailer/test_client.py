@@ -252,6 +252,17 @@ class TestConnections:
             await twin.close(service)
             assert there.peer.connections == 2 and there.peer.commands.count("QUIT") == 2
 
+    async def test_nothing_is_left_open_by_a_send_behind_close(self, tmp_path, twin: Twin) -> None:
+        async with place(tmp_path) as there:
+            service = there.service(twin)
+            await twin.close(service)
+            for number in (1, 2):
+                assert (await twin.keep(service))[0].accepted
+                assert there.peer.connections == there.peer.commands.count("QUIT") == number
+            await service.__aenter__() if twin is BOTH[1] else service.__enter__()  # here they are kept again
+            await twin.send(service, mail(), mail())
+            assert there.peer.connections == there.peer.commands.count("QUIT") == 3
+
     async def test_what_is_in_use_at_close_is_closed_when_it_comes_back(self, tmp_path, twin: Twin) -> None:
         reached, go_on = asyncio.Event(), asyncio.Event()
 
