@@ -768,6 +768,14 @@ class TestTokens:
                 silent.set()
                 await twin.close(service)
 
+    async def test_who_has_no_time_left_cuts_nobody_elses_fetch(self, tmp_path) -> None:
+        async with place(tmp_path, implicit=False, auth="XOAUTH2") as there:
+            with TokenServer() as server:
+                self.provider(there, server)
+                io = there.service(BOTH[1])._here()._io
+                hasty, patient = await asyncio.gather(io.token(0.0), io.token(20), return_exceptions=True)
+                assert isinstance(hasty, SendFailed) and patient in server.issued
+
     async def test_a_forked_process_waits_for_nobody_elses_token(self, tmp_path) -> None:
         async with place(tmp_path, implicit=False, auth="XOAUTH2") as there:
             with TokenServer() as server:
