@@ -185,9 +185,14 @@ def _port(properties: Properties) -> int:
 
 def _line(properties: Properties, name: str) -> str:
     text = properties.text(name)
-    if any(sign < " " or sign == "\x7f" for sign in text.strip()):
+    if not is_line(text):
         raise properties.error(name, "expected one line of text, without control characters")
     return text
+
+
+def is_line(text: str) -> bool:
+    """Say whether a text is one line without control characters; a line end at an end is taken for a space there."""
+    return not any(sign < " " or sign == "\x7f" for sign in text.strip())
 
 
 def _password(properties: Properties) -> str:
