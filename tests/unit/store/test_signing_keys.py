@@ -13,7 +13,7 @@ from outgate.model.flow import SigningKey, signing_key
 from outgate.model.tenancy import Checked, KeptKey, KeyState, NewStanding, SmtpConfiguration, Verification
 from outgate.relay.standing import Schedule, after
 from outgate.store.control import ControlStore, open_control
-from outgate.store.keys import NewKey, new_dkim_key
+from outgate.store.keys import NewKey, new_dkim_key, new_key_like
 from outgate.store.secrets import open_box
 from outgate.store.signing_keys import check_name
 from outgate.store.tenancy import Conflict, NotThere
@@ -268,3 +268,8 @@ def test_importing_a_key_ends_a_rotation(store: ControlStore) -> None:
     domain.rotate()
     stored = store.tenancy.import_key(domain.made.id, new_dkim_key().pem, "bench")
     assert [(kept.key, kept.state) for kept in domain.keys] == [(stored, ACTIVE), (domain.made.key, RETIRED)]
+
+
+@pytest.mark.parametrize("algorithm", ["rsa", "ed25519"])
+def test_no_two_keys_are_one(algorithm: str) -> None:
+    assert new_key_like(algorithm).pem != new_key_like(algorithm).pem
