@@ -16,6 +16,7 @@ from outgate.base.secret_names import like_a_secret, named_secret
 from outgate.doctor.report import Finding
 from outgate.doctor.traps.look import Look
 from outgate.doctor.traps.names import TUNNEL_VARIABLE
+from outgate.doctor.traps.source import shows_a_secret
 from outgate.doctor.traps.written import DIRECTIVES, SOURCES, Written, near, scan, valid_name
 from outgate.mailer.interpolate import typed
 from outgate.mailer.osgi import Property
@@ -92,7 +93,8 @@ def _misspelt(look: Look, at: Property, text: str, scanned: list[Written], every
     for each in {text[each.start : each.end]: each for each in near(text, every=every, scanned=scanned)}.values():
         whole = (each.start, each.end) == (0, len(text))
         # Of a secret nothing is shown but what is certainly no part of it.
-        meant = each.meant if not like_a_secret(at.name) or (whole and each.certain) else ""
+        fit = (whole and each.certain) if like_a_secret(at.name) else not shows_a_secret(each.meant)
+        meant = each.meant if fit else ""
         if named_secret(at.name):
             meant = meant.replace("$[env:", "$[secret:", 1)
         raw = text[each.start : each.end]
