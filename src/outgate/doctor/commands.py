@@ -27,15 +27,14 @@ _STRING = 255
 
 
 def set_variable(around: Surroundings, name: str, *, secret: bool, service: str = "") -> str:
-    """Return the command that sets a variable to what the shell's variable of that name has, and how it gets there."""
+    """Return the command that sets a variable to what is typed: a secret goes by no command line, which others see."""
     if _NAME.fullmatch(name) is None:
         return ""
-    flag = "secret" if secret else "variable"
-    flag = f"{service}{flag.title()}" if service else flag
+    kind = "secretFile" if secret else "variable"
+    flag = f"{service}{kind[0].upper()}{kind[1:]}" if service else kind
     program, environment = shlex.quote(around.program or "PROGRAM"), shlex.quote(around.environment or "ENVIRONMENT")
-    command = "outgate cloudmanager:set-environment-variables"
-    first = f"# first its value: read -r{'s' if secret else ''} {name}"
-    return f'{first}\n{command} --programId={program} {environment} --{flag} {name} "${name}"'
+    command = f"outgate cloudmanager:set-environment-variables --programId={program} {environment} --{flag} {name}"
+    return f"{command} -" if secret else f'read -r {name} && {command} "${name}"'
 
 
 def delete_variable(around: Surroundings, name: str) -> str:

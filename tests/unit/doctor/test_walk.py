@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -223,7 +224,7 @@ def test_what_is_set_counts_and_not_the_default_that_it_replaces(tmp_path: Path,
             "EMAIL_PASSWORD",
             '"smtp.password": "$[secret:EMAIL_PASSWORD;type=String]",',
         ),
-        ("$[secret:MAIL_KEY]", "EMAIL_PASSWORD", ' --secret MAIL_KEY "$MAIL_KEY"'),
+        ("$[secret:MAIL_KEY]", "EMAIL_PASSWORD", " --secretFile MAIL_KEY -"),
     ],
 )
 def test_a_misspelt_variable_is_known_again(
@@ -355,7 +356,12 @@ def test_a_command_is_quoted_or_not_offered() -> None:
     around = Surroundings("x", "author", {}, {}, program="1; rm -rf /", environment="$(id)", url="https://a.example")
     assert commands.set_variable(around, "$(id)", secret=True) == ""
     assert commands.delete_variable(around, "A B") == ""
-    assert "'1; rm -rf /' '$(id)' --secret NAME \"$NAME\"" in commands.set_variable(around, "NAME", secret=True)
+    assert "'1; rm -rf /' '$(id)' --previewSecretFile NAME -" in commands.set_variable(
+        around, "NAME", secret=True, service="preview"
+    )
+    plain = 'outgate() { shift 3; printf "<%s>" "$@"; }; ' + commands.set_variable(around, "NAME", secret=False)
+    ran = subprocess.run(["sh", "-c", plain], input=" a $(id) \\n'b'\n", capture_output=True, text=True, check=True)
+    assert ran.stdout == "<--variable><NAME><a $(id) \\n'b'>"
     assert "/program/1%3B%20rm%20-rf%20%2F/environment/%24%28id%29/" in commands.put_networking(around, [])
     assert commands.show_message("a;b") == ""
     assert commands.zone_line("a.example", 'x"\\' + "y" * 300).count('" "') == 1
