@@ -68,9 +68,9 @@ def look_again(around: Surroundings, where: str, run_modes: Iterable[str]) -> st
     """Return the doctor's command for a file's run modes."""
     modes = list(run_modes)
     place = f" --program {shlex.quote(around.program)} --environment {shlex.quote(around.environment)}"
-    service = next((f" --service {each}" for each in modes if each in SERVICES and each != around.service), "")
-    told = f"{place if around.environment else ''}{service} --run-modes {shlex.quote(','.join(modes))}"
-    return f"outgate doctor --config {shlex.quote(where)}{told}"
+    other = (each for each in modes if each in SERVICES and each not in around.run_modes)
+    place = f"{place if around.environment else ''} --service {next(other, around.service)}"
+    return f"outgate doctor --config {shlex.quote(where)}{place} --run-modes {shlex.quote(','.join(modes))}"
 
 
 def remove(where: str) -> str:

@@ -119,10 +119,10 @@ class Surroundings:
     @property
     def run_modes(self) -> tuple[str, ...]:
         """Return the run modes that the process was given (OUTGATE_RUN_MODES), else those that follow from service and
-        type."""
-        if named := self.env.get("OUTGATE_RUN_MODES"):
-            return tuple(mode.strip() for mode in named.split(",") if mode.strip())
-        return (self.service, self.type) if self.type in TYPES else (self.service,)
+        type. `preview` has no run mode of its own: it runs as publish."""
+        modes = [mode.strip() for mode in self.env.get("OUTGATE_RUN_MODES", "").split(",") if mode.strip()]
+        modes = modes or [self.service, *([self.type] if self.type in TYPES else [])]
+        return tuple("publish" if mode == "preview" else mode for mode in modes)
 
     def named(self, name: str) -> list[Variable]:
         """Return the variables of a name, whatever service they are for."""

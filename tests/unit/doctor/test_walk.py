@@ -352,6 +352,23 @@ def test_the_document_has_every_hop() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("service", "modes", "wanted"),
+    [("author", ["publish", "stage"], "publish"), ("publish", ["publish", "stage"], "publish"),
+     ("preview", ["publish", "stage"], "preview"), ("publish", ["author"], "author"), ("preview", ["dev"], "preview")],
+)  # fmt: skip
+def test_who_looks_again_looks_for_the_service_that_the_file_is_for(
+    service: str, modes: list[str], wanted: str
+) -> None:
+    around = Surroundings("x", service, {}, {}, type="prod")
+    assert f" --service {wanted} --run-modes {','.join(modes)}" in commands.look_again(around, ".", modes)
+
+
+def test_preview_runs_as_publish() -> None:
+    assert Surroundings("x", "preview", {}, {}, type="prod").run_modes == ("publish", "prod")
+    assert of_process({"OUTGATE_RUN_MODES": "preview, dev,"}, "preview").run_modes == ("publish", "dev")
+
+
 def test_a_command_is_quoted_or_not_offered() -> None:
     around = Surroundings("x", "author", {}, {}, program="1; rm -rf /", environment="$(id)", url="https://a.example")
     assert commands.set_variable(around, "$(id)", secret=True) == ""
