@@ -24,6 +24,7 @@ UNKNOWN_SERVER = "smtp.example.com"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]{0,99}")
 _QUEUE_ID = re.compile(r"[A-Za-z0-9.\-_]{1,64}")
 _STRING = 255
+_COMMAND = re.compile(r"(?m)(?:^|&& )outgate (?:(?! -- ).)*")
 
 
 def set_variable(around: Surroundings, name: str, *, secret: bool, service: str = "") -> str:
@@ -134,8 +135,9 @@ def for_data(change: str, data: str) -> str:
     """Return commands that ask the `outgate dev` of a data directory; "" is the usual one."""
     if not data:
         return change
-    place = f"OUTGATE_DATA={shlex.quote(data)} "
-    return "\n".join(place + line if line.startswith("outgate ") else line for line in change.split("\n"))
+    # Not by OUTGATE_DATA: the vendor's settings would count more.
+    option = f" --data={shlex.quote(data)}"
+    return _COMMAND.sub(lambda command: command[0] + option, change)
 
 
 def show_message(queue_id: str) -> str:

@@ -364,6 +364,16 @@ def test_who_looks_again_looks_for_the_service_that_the_file_is_for(
     assert f" --service {wanted} --run-modes {','.join(modes)}" in commands.look_again(around, ".", modes)
 
 
+def test_commands_ask_the_outgate_of_a_data_directory() -> None:
+    change = "outgate smtp users a\n# outgate b\nread -r X && outgate c\noutgate environment run P E -- outgate doctor"
+    assert commands.for_data(change, "a b").split("\n") == [
+        "outgate smtp users a --data='a b'",
+        "# outgate b",
+        "read -r X && outgate c --data='a b'",
+        "outgate environment run P E --data='a b' -- outgate doctor",
+    ]
+
+
 def test_preview_runs_as_publish() -> None:
     assert Surroundings("x", "preview", {}, {}, type="prod").run_modes == ("publish", "prod")
     assert of_process({"OUTGATE_RUN_MODES": "preview, dev,"}, "preview").run_modes == ("publish", "dev")
