@@ -2,7 +2,8 @@
 
 Standards: none.
 Promises: pure; what is shown of a line has no value of a property that is named like a secret, whether or not the file
-    can be read; a value that is a placeholder alone is shown, without its default.
+    can be read; a value that is a placeholder alone is shown, without its default. Neither that nor a line to write
+    has a default of a secret, or a password before a host, whatever the property is called.
 Dangers: whether a value is a secret is told by the name of its property: what hides behind an innocent name is shown.
 Not here: which names are those of secrets (`base.secret_names`), which lines are shown (`doctor.lint`), how
     (`doctor.annotations`).
