@@ -69,7 +69,7 @@ def look_again(around: Surroundings, where: str, run_modes: Iterable[str]) -> st
     """Return the doctor's command for a file's run modes."""
     modes = list(run_modes)
     place = f" --program {shlex.quote(around.program)} --environment {shlex.quote(around.environment)}"
-    other = (each for each in modes if each in SERVICES and each not in around.run_modes)
+    other = (each for each in modes if each in SERVICES and each != around.runs_as)
     place = f"{place if around.environment else ''} --service {next(other, around.service)}"
     return f"outgate doctor --config {shlex.quote(where)}{place} --run-modes {shlex.quote(','.join(modes))}"
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from outgate.doctor.traps.look import Known
 from outgate.mailer.config import Forward, Forwards
+from outgate.mailer.configuration import run_modes as modes
 from outgate.mailer.interpolate import Source
 
 SERVICES = ("author", "publish", "preview")
@@ -119,10 +120,15 @@ class Surroundings:
     @property
     def run_modes(self) -> tuple[str, ...]:
         """Return the run modes that the process was given (OUTGATE_RUN_MODES), else those that follow from service and
-        type. `preview` has no run mode of its own: it runs as publish."""
-        modes = [mode.strip() for mode in self.env.get("OUTGATE_RUN_MODES", "").split(",") if mode.strip()]
-        modes = modes or [self.service, *([self.type] if self.type in TYPES else [])]
-        return tuple("publish" if mode == "preview" else mode for mode in modes)
+        type. Raises `ConfigError` for what can be no run mode."""
+        if named := self.env.get("OUTGATE_RUN_MODES"):
+            return tuple("publish" if mode == "preview" else mode for mode in modes.entries(named))
+        return (self.runs_as, self.type) if self.type in TYPES else (self.runs_as,)
+
+    @property
+    def runs_as(self) -> str:
+        """Return the run mode of the service: `preview` has none of its own."""
+        return "publish" if self.service == "preview" else self.service
 
     def named(self, name: str) -> list[Variable]:
         """Return the variables of a name, whatever service they are for."""

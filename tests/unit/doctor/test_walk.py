@@ -376,7 +376,7 @@ def test_commands_ask_the_outgate_of_a_data_directory() -> None:
 
 def test_preview_runs_as_publish() -> None:
     assert Surroundings("x", "preview", {}, {}, type="prod").run_modes == ("publish", "prod")
-    assert of_process({"OUTGATE_RUN_MODES": "preview, dev,"}, "preview").run_modes == ("publish", "dev")
+    assert of_process({"OUTGATE_RUN_MODES": "preview, dev"}, "preview").run_modes == ("publish", "dev")
 
 
 def test_a_command_is_quoted_or_not_offered() -> None:
