@@ -18,9 +18,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from outgate.base import addresses
 from outgate.egress.proof import place
 from outgate.model.routes import RouteSpec, RouteTls, RouteType, trouble
-from outgate.net import addresses, guard, resolv_conf
+from outgate.net import guard, resolv_conf
 from outgate.relay.endpoints import Endpoint, Endpoints
 from outgate.smtp import grammar
 

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 
+from outgate.base.addresses import network
 from outgate.cli import egress_serve, egress_tables, egress_test, egress_witness
 from outgate.cli.calling import (
     NOT_AS_WANTED,
@@ -35,7 +36,6 @@ from outgate.cli.calling import (
 )
 from outgate.cli.queue import operations
 from outgate.connection import Api, default_data
-from outgate.net.addresses import network
 
 commands = typer.Typer(
     no_args_is_help=True,

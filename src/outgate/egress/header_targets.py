@@ -15,10 +15,10 @@ import contextlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from ipaddress import ip_address
 
+from outgate.base import addresses
 from outgate.base.tasks import cancel, spawn
 from outgate.egress.audit import endpoint
 from outgate.egress.targets import Targets
-from outgate.net import addresses
 
 _FIRST_S = 5.0
 Resolve = Callable[[str], Awaitable[Sequence[str]]]

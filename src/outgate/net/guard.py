@@ -15,8 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from outgate.net import addresses
-from outgate.net.addresses import place
+from outgate.base import addresses
 
 _Network = IPv4Network | IPv6Network
 
@@ -70,7 +69,7 @@ def check(address: str, *, exceptions: Exceptions, name: str = "") -> Verdict:
         return Verdict(False, "not an IP address")
     if isinstance(literal, IPv6Address) and literal.scope_id is not None:
         return Verdict(False, "an address with a scope is link-local")
-    found = _denied(there := place(literal))
+    found = _denied(there := addresses.place(literal))
     if found is None:
         return Verdict(True, "public address")
     opened = _exception(there, found, exceptions, name.lower().rstrip("."))

@@ -13,10 +13,10 @@ from __future__ import annotations
 from sqlalchemy import Connection, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from outgate.base import ids
+from outgate.base import addresses, ids
 from outgate.base.clock import Clock
 from outgate.model.egress import GuardException
-from outgate.net import addresses, guard
+from outgate.net import guard
 from outgate.store import egress_rows as rows
 from outgate.store import tables as t
 from outgate.store.database import Database
