@@ -77,6 +77,11 @@ def test_the_environment_comes_before_the_file_and_the_file_before_a_modes_defau
         ('[relay]\nspf_host = "a b"\n', ["relay.spf_host", "'a b'"]),
         ('[dev]\ndomain = "x y"\n', ["dev.domain", "'x y'"]),
         ("[relay]\nretry_first_s = inf\n", ["relay.retry_first_s", "finite"]),
+        (
+            '[egress]\nproxy_protocol_targets = ["a.example:smtp"]\n',
+            ["egress.proxy_protocol_targets.0", "is not name:port"],
+        ),
+        ('[egress]\nmail_targets = ["10.1.2"]\n', ["egress.mail_targets.0", "'10.1.2' is not name:port"]),
         ("[relay\n", ["is not TOML", "line 1"]),
     ],
 )
