@@ -51,7 +51,7 @@ def _network(text: str) -> str:
 
 
 def _exception(text: str) -> str:
-    guard.compile_exceptions([text])
+    guard.spelt(text)
     return text
 
 

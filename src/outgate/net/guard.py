@@ -59,6 +59,20 @@ def compile_exceptions(entries: Iterable[str]) -> Exceptions:
     return Exceptions(tuple(networks), frozenset(names), tuple(suffixes))
 
 
+def spelt(entry: str) -> str:
+    """Return an exception in its one spelling: `10.1.2.3/16` is `10.1.0.0/16`, names are lower case.
+
+    Raises `ValueError` if the guard cannot read it, or it is an address with a slip: as a name nobody has it."""
+    text = entry.strip().lower().rstrip(".")
+    compile_exceptions((text,))
+    network = _network(text)
+    if network is not None:
+        return str(network)
+    if text.rpartition(".")[2].isdigit():
+        raise ValueError(f"{entry!r} is not an address: write 10.1.2.3, 10.1.2.0/24 or a name")
+    return text
+
+
 def check(address: str, *, exceptions: Exceptions, name: str = "") -> Verdict:
     """Judge one address that `name` resolved to (`name` "" when the address itself was asked for).
 
