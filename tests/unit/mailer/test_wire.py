@@ -256,6 +256,14 @@ class TestFields:
             (line,) = [line for line in lines if line.startswith(f"{name}: ")]
             assert line.isascii() and line.endswith(f" {plain}")
 
+    @pytest.mark.parametrize("value", ["a" + " " * 2000 + "b", ("a" + " " * 1000) * 3, " " * 500_000])
+    def test_spaces_are_as_many_as_they_were(self, value: str) -> None:
+        message = MIMEText("body")
+        message["Subject"] = value
+        data = writing.octets(message, (), utf8=False, eight_bit=True)
+        assert str(read(data)["Subject"]).strip(" ") == value.strip(" ")
+        assert max(map(len, data.split(b"\r\n"))) <= 998
+
     def test_what_is_no_encoded_word_stays_none(self) -> None:
         """To servers with SMTPUTF8 and to others."""
         message = MIMEText("body")

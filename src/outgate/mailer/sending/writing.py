@@ -184,12 +184,12 @@ def _text(name: str, line: str, utf8: bool, *, made: bool) -> str:
         return not plain or len(f"{name}: {word}".encode()) > _LONGEST
 
     pieces: list[str] = []
-    for encode, words in groupby(_WORDS.findall(line), needs):
+    for encode, words in groupby(_WORDS.findall(line) if line.strip(" \t") else (), needs):
         if not encode:
             pieces += words
             continue
         run = "".join(words)
-        text = run.lstrip(" \t") if pieces else run
+        text = run[1:] if pieces else run
         header = Header(text, "utf-8", maxlinelen=_ENCODED, header_name=None if pieces else name)
         first, *others = header.encode().split("\n")
         pieces += [run.removesuffix(text) + first, *others]
