@@ -81,6 +81,24 @@ def test_other_text_stays(user: str, secret: str, text: str) -> None:
     assert secret not in repr(masks)
 
 
+@given(USERS, RARE, st.integers(0, 3), st.integers(0, 30), st.text(max_size=9))
+def test_much_that_was_looked_through_before_makes_no_difference(
+    user: str, secret: str, form: int, cut: int, around: str
+) -> None:
+    said = around + sent_forms(user, secret)[form].decode()[cut : cut + PIECE] + around
+    masks = Masks(user, secret)
+    shown = masks.text(said)
+    masks.text("-" * 2000)
+    assert masks.text(said) == shown
+
+
+def test_a_login_with_a_long_token_has_no_parts_made() -> None:
+    """Thousands of them took milliseconds at each login."""
+    masks = Masks("user", "".join(map(chr, range(0x100, 0x900))))
+    masks.reply(Reply(235, "2.7.0", ("Authentication successful",)))
+    assert masks._kept is None
+
+
 def test_short_secrets_are_in_any_text() -> None:
     assert Masks("user", "250").text("250 ok") == "250 ok" and Masks().text("x") == "x"
     assert Masks("user", "abcd").text("is abcd it?") == "is (secret) it?"

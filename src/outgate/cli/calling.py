@@ -67,6 +67,12 @@ def given(text: str, what: str) -> str:
     return text
 
 
+def number(text: str, what: str, letter: str) -> str:
+    """Return an id without the letter that the vendor's addresses put before it (p5, e10); or exit, as `given`."""
+    text = given(text, what)
+    return text[1:] if text.startswith(letter) and text[1:].isdecimal() else text
+
+
 def filters(**wanted: str | None) -> dict[str, str]:
     """Return what of a list is wanted, without what was not given; or exit, as `given`."""
     return {name: given(text, f"--{name}") for name, text in wanted.items() if text is not None}

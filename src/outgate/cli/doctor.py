@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outgate.cli.calling import UNREACHABLE, WRONG_USE, Data, Json, columns, fail, given, one_of, print_json
+from outgate.cli.calling import UNREACHABLE, WRONG_USE, Data, Json, columns, fail, given, number, one_of, print_json
 from outgate.connection import Api, NotReachable, default_data, read_dev_json
 
 if TYPE_CHECKING:
@@ -206,18 +206,16 @@ def _asked(
     from outgate.doctor.hops.reaching import Patience
     from outgate.doctor.surroundings import SERVICES
     from outgate.doctor.witnesses import Outgate
+    from outgate.mailer.configuration.run_modes import entries
     from outgate.mailer.values import ConfigError
 
     if service not in SERVICES:
         fail(f"--service {service!r} is not one of {', '.join(SERVICES)}", WRONG_USE)
-    for text, what in (
-        (config, "--config"),
-        (program, "--program"),
-        (environment, "--environment"),
-        (send_to, "--send-to"),
-    ):
+    for text, what in ((config, "--config"), (send_to, "--send-to")):
         if text is not None:
             given(text, what)
+    program = program if program is None else number(program, "--program", "p")
+    environment = environment if environment is None else number(environment, "--environment", "e")
     if send_to is not None and not _is_address(send_to):
         fail(f"--send-to {send_to!r} is not one address, such as ann@example.com", WRONG_USE)
     trust = Trust(ca_file or os.environ.get("SSL_CERT_FILE", ""))
@@ -226,10 +224,13 @@ def _asked(
     except ConfigError as error:
         fail(f"{'--ca-file' if ca_file else 'SSL_CERT_FILE'}: {error}", WRONG_USE)
     around, chosen, dev = _around(program, environment, service, data, max(timeout, _API_S), tell)
-    modes = [mode.strip() for mode in (run_modes or "").split(",") if mode.strip()]
+    try:
+        modes = around.run_modes if run_modes is None else entries(run_modes)
+    except ConfigError as error:
+        fail(f"{'--run-modes' if run_modes is not None else 'OUTGATE_RUN_MODES'}: {error.text}", WRONG_USE)
     return Asked(
         where=config or _here(),
-        run_modes=tuple(modes) if run_modes is not None else around.run_modes,
+        run_modes=modes,
         around=around,
         outgate=Outgate(chosen.api if chosen else None, dev, around.program, around.environment),
         trust=trust,

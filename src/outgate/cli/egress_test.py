@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from outgate.cli.calling import NOT_AS_WANTED, UNREACHABLE, Data, Json, fail, given, print_fields, print_json
+from outgate.cli.calling import NOT_AS_WANTED, UNREACHABLE, Data, Json, fail, given, number, print_fields, print_json
 from outgate.cli.choosing import chosen
 from outgate.cloud_manager import NotReachable, Refused
 
@@ -28,8 +28,8 @@ def test(
     """Test a host and port from where the environment's traffic leaves (roles writer, manager, operator).
 
     It asks the running `outgate dev`, or the Outgate that the vendor's AIO_ variables name."""
-    for text, what in ((program, "the program"), (environment_id, "the environment"), (host, "the host")):
-        given(text, what)
+    program, environment_id = number(program, "the program", "p"), number(environment_id, "the environment", "e")
+    given(host, "the host")
     api = chosen(data).api
     try:
         found = api.connectivity_test(program, environment_id, host, port)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from outgate.cli.calling import Data, fail, given
+from outgate.cli.calling import Data, fail, given, number
 from outgate.cli.choosing import chosen
 
 commands = typer.Typer(no_args_is_help=True, help="Environments and what runs in them.")
@@ -31,8 +31,8 @@ def run(
     from outgate.environment import RunError
     from outgate.environment import run as run_in
 
-    for text, what in ((program, "the program"), (environment_id, "the environment"), (service, "--service")):
-        given(text, what)
+    program, environment_id = number(program, "the program", "p"), number(environment_id, "the environment", "e")
+    given(service, "--service")
     api = chosen(data).api
     try:
         code = run_in(api, program_id=program, environment_id=environment_id, service=service, command=command)

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from outgate.doctor.traps.look import Known
 from outgate.mailer.config import Forward, Forwards
+from outgate.mailer.configuration import run_modes as modes
 from outgate.mailer.interpolate import Source
 
 SERVICES = ("author", "publish", "preview")
@@ -119,9 +120,9 @@ class Surroundings:
     @property
     def run_modes(self) -> tuple[str, ...]:
         """Return the run modes that the process was given (OUTGATE_RUN_MODES), else those that follow from service and
-        type."""
+        type. Raises `ConfigError` for what can be no run mode."""
         if named := self.env.get("OUTGATE_RUN_MODES"):
-            return tuple(mode.strip() for mode in named.split(",") if mode.strip())
+            return modes.entries(named)
         return (self.service, self.type) if self.type in TYPES else (self.service,)
 
     def named(self, name: str) -> list[Variable]:

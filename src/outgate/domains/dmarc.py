@@ -153,8 +153,8 @@ def advise_dmarc(domain: str) -> Evaluation[DmarcAdvice]:
         return _advice(domain, above)
     explanation = (
         f"{domain} has no DMARC record: publish a TXT record at _dmarc.{domain}, to begin with "
-        f'"v=DMARC1; p=none; rua=mailto:dmarc@{domain}", and raise p= to quarantine and reject once the reports show '
-        "that all your mail passes; large receivers ask for one"
+        '"v=DMARC1; p=none"; add "; rua=mailto:…" with a mailbox of yours to receive reports, and raise p= to '
+        "quarantine and reject once they show that all your mail passes; large receivers ask for one"
     )
     return DmarcAdvice("missing", explanation, "", domain)
 

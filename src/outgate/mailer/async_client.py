@@ -23,6 +23,7 @@ from outgate.base.clock import SystemClock
 from outgate.mailer.config import MailConfig
 from outgate.mailer.sending.errors import SendFailed
 from outgate.mailer.sending.idle import Idle
+from outgate.mailer.sending.limits import Limits
 from outgate.mailer.sending.result import SendResult
 from outgate.mailer.sending.service import Service, fetch_token, own_name
 from outgate.mailer.sending.steps import Line, Login, Sender
@@ -53,10 +54,14 @@ class AsyncMailService(Service):
         return await self._here().send(letter)
 
     async def close(self) -> None:
-        """Say goodbye on open connections. A later `send` opens one anew."""
+        """Say goodbye on open connections. A later `send` opens one for itself and closes it again, until an
+        `async with` begins anew."""
         await self._here().close()
 
     async def __aenter__(self) -> Self:
+        self._here()
+        assert self._idle is not None
+        self._idle.keeping = True
         return self
 
     async def __aexit__(
@@ -72,7 +77,7 @@ class AsyncMailService(Service):
     def _forked(self) -> None:
         if self._idle is not None:
             _left_behind.extend(self._idle.abandon())
-        self._begin()
+        self._sender = None
 
     def _here(self) -> Sender:
         """Return the way to send in the loop that runs."""
@@ -83,11 +88,13 @@ class AsyncMailService(Service):
                 self._target,
                 self._timeouts,
                 lambda check_name: self._context(check_name=check_name),
-                self.limits.connections,
+                self.limits,
                 self._tokens,
             )
             self._loop = loop
+            closed = self._idle is not None and not self._idle.keeping
             self._idle = Idle(nullcontext(), seconds=self.limits.idle, most_messages=self.limits.messages)
+            self._idle.keeping = not closed
             self._sender = Sender(self._plan, io, self._idle, self._tell)
         return self._sender
 
@@ -145,7 +152,7 @@ class _AsyncIo:
         target: Target,
         timeouts: ClientTimeouts,
         context: Callable[[bool], SSLContext],
-        connections: int,
+        limits: Limits,
         tokens: Tokens | None,
     ) -> None:
         """`context` returns the TLS context that checks names, or does not."""
@@ -154,7 +161,8 @@ class _AsyncIo:
         self._timeouts = timeouts
         self._context = context
         self._tokens = tokens
-        self._places = asyncio.BoundedSemaphore(connections)
+        self._places = asyncio.BoundedSemaphore(limits.connections)
+        self._longest = limits.send
         self._fetching: asyncio.Future[str | SendFailed] | None = None
 
     def now(self) -> float:
@@ -223,9 +231,10 @@ class _AsyncIo:
         return list(dict.fromkeys(cast("str", place[0]) for *_, place in cast("list[Any]", found)))
 
     async def token(self, seconds: float) -> str:
-        # One thread waits for all: the loop has few, and others look up names in them.
+        # One thread waits for all: the loop has few, and others look up names in them. Who begins with little time
+        # left does not cut it for the rest.
         if self._fetching is None or self._fetching.done():
-            self._fetching = asyncio.ensure_future(asyncio.to_thread(self._fetch, seconds))
+            self._fetching = asyncio.ensure_future(asyncio.to_thread(self._fetch))
         try:
             async with asyncio.timeout(seconds):
                 found = await asyncio.shield(self._fetching)
@@ -235,9 +244,9 @@ class _AsyncIo:
             raise SendFailed(str(found), server=self._target.label, stage="token")
         return found
 
-    def _fetch(self, seconds: float) -> str | SendFailed:
+    def _fetch(self) -> str | SendFailed:
         try:
-            return fetch_token(self._tokens, self._target.label, seconds)
+            return fetch_token(self._tokens, self._target.label, self._longest)
         except SendFailed as error:
             return error
 

@@ -38,12 +38,14 @@ class MailService(Service):
         return run(self._sender.send(self._letter(message, sender, recipients)))
 
     def close(self) -> None:
-        """Say goodbye on open connections. A later `send` opens one anew."""
+        """Say goodbye on open connections. A later `send` opens one for itself and closes it again, until a `with`
+        begins anew."""
         from outgate.mailer.sending.blocking import run
 
         run(self._sender.close())
 
     def __enter__(self) -> Self:
+        self._idle.keeping = True
         return self
 
     def __exit__(
@@ -72,5 +74,6 @@ class MailService(Service):
     def _forked(self) -> None:
         idle = self._idle
         self._begin()
+        self._idle.keeping = idle.keeping
         for line in idle.abandon():
             line.close()  # our copy of it: nothing is said to the server

@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from outgate.mailer.configuration import oauth_names
 from outgate.mailer.configuration.forwards import Forward, Forwards, forwards_from
 from outgate.mailer.configuration.host_names import expected_of
 from outgate.mailer.configuration.properties import Properties, properties_of, settled
@@ -60,10 +61,7 @@ NAMES = (
     "debug.email",
     "oauth.flow",
 )
-_OAUTH_PID = "com.day.cq.mailer.oauth.impl.OAuthConfigurationProviderImpl"
-_OAUTH_NAMES = frozenset(
-    ("authurl", "tokenurl", "clientid", "clientsecret", "scopes", "authcoderedirecturl", "refreshurl", "refreshtoken")
-)
+_OAUTH_NAMES = frozenset(name.lower() for name in oauth_names.PROPERTIES)
 _EVERYWHERE = ("service.", "component.", "felix.", "jcr:")  # names that any configuration may have
 _LITERAL = re.compile(r"\$\[(?:env|secret|prop|conf):.*\]", re.DOTALL)
 _MOST_NOTICED = 50
@@ -187,9 +185,14 @@ def _port(properties: Properties) -> int:
 
 def _line(properties: Properties, name: str) -> str:
     text = properties.text(name)
-    if any(sign < " " or sign == "\x7f" for sign in text.strip()):
+    if not is_line(text):
         raise properties.error(name, "expected one line of text, without control characters")
     return text
+
+
+def is_line(text: str) -> bool:
+    """Say whether a text is one line without control characters; a line end at an end is taken for a space there."""
+    return not any(sign < " " or sign == "\x7f" for sign in text.strip())
 
 
 def _password(properties: Properties) -> str:
@@ -234,7 +237,7 @@ def _noticed(properties: Properties) -> Iterable[ConfigError]:
         if lower in NAMES:
             text = f"is taken for {lower}: write it so"
         elif lower in _OAUTH_NAMES:
-            text = f"is no property of the mail service, but of {_OAUTH_PID}"
+            text = f"is no property of the mail service, but of {oauth_names.PID}"
         else:
             near = get_close_matches(_plain(each.name[:80]), plain, 1, 0.75)
             hint = f": did you mean {plain[near[0]]}?" if near else ""

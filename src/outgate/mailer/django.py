@@ -357,6 +357,7 @@ def close_connections() -> None:
     """Say goodbye on all connections of this process; the next message opens one anew. Done when the process ends."""
     with _lock:
         services = [service for _, service in _services]
+        _services.clear()
     for service in services:
         service.close()
 

@@ -33,6 +33,7 @@ from typing import Any, cast
 from urllib.parse import quote, quote_plus, urlsplit
 
 from outgate.base.clock import Clock, SystemClock
+from outgate.mailer.configuration.oauth_names import PID, PROPERTIES
 from outgate.mailer.configuration.properties import Properties, properties_of
 from outgate.mailer.folders import ConfigFile, Configurations
 from outgate.mailer.form_post import PROXY_SHARE, Answer, NotAnswered, checked, is_loopback, post
@@ -41,17 +42,6 @@ from outgate.mailer.values import ConfigError
 from outgate.smtp.connecting import unfit
 from outgate.smtp.masks import Masks
 
-PID = "com.day.cq.mailer.oauth.impl.OAuthConfigurationProviderImpl"
-PROPERTIES = (
-    "authUrl",
-    "tokenUrl",
-    "clientId",
-    "clientSecret",
-    "scopes",
-    "authCodeRedirectUrl",
-    "refreshUrl",
-    "refreshToken",
-)
 MICROSOFT_SCOPES = ("https://outlook.office.com/SMTP.Send", "openid", "offline_access", "email", "profile")
 GOOGLE_SCOPES = ("https://mail.google.com/",)
 

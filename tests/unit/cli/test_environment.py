@@ -26,6 +26,14 @@ def test_wrong_use(outgate: Outgate, arguments: tuple[str, ...], says: str) -> N
     assert (result.exit_code, result.stdout) == (2, "") and says in result.stderr
 
 
+def test_run_modes_that_are_none(outgate: Outgate, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = outgate("doctor", "--run-modes", "author;dev")
+    assert result.exit_code == 2 and "--run-modes: 'author;dev' is no run mode" in result.stderr
+    monkeypatch.setenv("OUTGATE_RUN_MODES", "author dev")
+    result = outgate("doctor")
+    assert result.exit_code == 2 and "OUTGATE_RUN_MODES: 'author dev' is no run mode" in result.stderr
+
+
 def test_whom_the_settings_name(outgate: Outgate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = {"variables": {}, "secrets": {}, "reserved": {}, "tunnelAddress": "127.1.0.1", "portForwards": []}
     with vendor() as server:
@@ -40,13 +48,13 @@ def test_whom_the_settings_name(outgate: Outgate, tmp_path: Path, monkeypatch: p
         run = ("environment", "run", "4", "10")
         result = outgate(*run, "--", sys.executable, "-c", "raise SystemExit(7)")
         assert result.exit_code == 7 and f"asks {server.url}, which the AIO_ variables name" in result.stderr
-        result = outgate(*run, "--", "true")
+        result = outgate("environment", "run", "p4", "e10", "--", "true")
         assert result.exit_code == 30 and "and the address, which must be Outgate" in result.stderr
         assert "\N{REPLACEMENT CHARACTER}[2JNot Found" in result.stderr
         result = outgate("egress", "test", "4", "10", "a.example", "443")
         assert result.exit_code == 1 and result.stdout == "result  Late\n"
         server.answers = [Answer(200, {"resolvers": [{"name": "default"}]})]
-        result = outgate("egress", "test", "4", "10", "a.example", "443")
+        result = outgate("egress", "test", "p4", "e10", "a.example", "443")
         assert result.exit_code == 3 and "is no test of a connection: is that an Outgate?" in result.stderr
         assert server.calls() == [*[("POST", f"{BASE}/runtime")] * 2, *[("POST", f"{BASE}/connectivityTest")] * 2]
         # A directory that is named counts more, also for the doctor.

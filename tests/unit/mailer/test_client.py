@@ -252,6 +252,17 @@ class TestConnections:
             await twin.close(service)
             assert there.peer.connections == 2 and there.peer.commands.count("QUIT") == 2
 
+    async def test_nothing_is_left_open_by_a_send_behind_close(self, tmp_path, twin: Twin) -> None:
+        async with place(tmp_path) as there:
+            service = there.service(twin)
+            await twin.close(service)
+            for number in (1, 2):
+                assert (await twin.keep(service))[0].accepted
+                assert there.peer.connections == there.peer.commands.count("QUIT") == number
+            await service.__aenter__() if twin is BOTH[1] else service.__enter__()  # here they are kept again
+            await twin.send(service, mail(), mail())
+            assert there.peer.connections == there.peer.commands.count("QUIT") == 3
+
     async def test_what_is_in_use_at_close_is_closed_when_it_comes_back(self, tmp_path, twin: Twin) -> None:
         reached, go_on = asyncio.Event(), asyncio.Event()
 
@@ -756,6 +767,14 @@ class TestTokens:
                 assert len(server.forms) == 1 or twin is BOTH[0]  # a thread may begin when the first has given up
                 silent.set()
                 await twin.close(service)
+
+    async def test_who_has_no_time_left_cuts_nobody_elses_fetch(self, tmp_path) -> None:
+        async with place(tmp_path, implicit=False, auth="XOAUTH2") as there:
+            with TokenServer() as server:
+                self.provider(there, server)
+                io = there.service(BOTH[1])._here()._io
+                hasty, patient = await asyncio.gather(io.token(0.0), io.token(20), return_exceptions=True)
+                assert isinstance(hasty, SendFailed) and patient in server.issued
 
     async def test_a_forked_process_waits_for_nobody_elses_token(self, tmp_path) -> None:
         async with place(tmp_path, implicit=False, auth="XOAUTH2") as there:

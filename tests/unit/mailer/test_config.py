@@ -182,6 +182,12 @@ class TestRunModes:
         assert find(put(tmp_path / "config").parent) == tmp_path / "config" / FILE_NAME
 
 
+@pytest.mark.parametrize("run_modes", ["author;dev", "author dev", "author,,dev", ["author", ""], ["config.author"]])
+def test_what_is_no_run_mode(tmp_path, run_modes: Iterable[str]) -> None:
+    with pytest.raises(ConfigError, match="is no run mode: expected names with commas between"):
+        MailService.load(tmp_path, run_modes, env={})
+
+
 @pytest.mark.parametrize("service", [MailService, AsyncMailService])
 @pytest.mark.parametrize("run_modes", ["author,dev", "dev, author", ["author", "dev"], ("author,dev",)])
 def test_run_modes_as_one_text_or_several(

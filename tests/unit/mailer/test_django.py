@@ -47,12 +47,7 @@ def options(server: MailServer) -> dict[str, Any]:
 def server(tmp_path: Path) -> Iterator[MailServer]:
     with mail_server(tmp_path) as running, override_settings(EMAIL_BACKEND=BACKEND, OUTGATE_MAILER=options(running)):
         yield running
-        close()
-
-
-def close() -> None:
-    backend.close_connections()
-    backend._services.clear()
+        backend.close_connections()
 
 
 def envelope(server: MailServer, number: int = -1) -> tuple[str, list[str]]:
@@ -202,7 +197,7 @@ class TestMessages:
         with mail_server(tmp_path, offer=("SMTPUTF8",)) as server, override_settings(OUTGATE_MAILER=options(server)):
             assert mail.send_mail("s", "für dich", None, ["a@x.test"]) == 1
             assert server.peer.messages[0].isascii() and server.mails[0].get_content().strip() == "für dich"
-            close()
+            backend.close_connections()
 
 
 class TestAddresses:
@@ -287,7 +282,7 @@ class TestFailures:
                     "b@x.test": code,
                 }
             assert mail.send_mail("s", "x", None, ["a@x.test"], fail_silently=True) == 0
-            close()
+            backend.close_connections()
 
     def test_one_that_is_refused_among_others(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         async def answer() -> None:
@@ -302,7 +297,7 @@ class TestFailures:
             assert connection.send_messages([bad, bad]) == 0
             server.peer.answers.clear()
             assert connection.send_messages([good, bad]) == 2
-            close()
+            backend.close_connections()
         assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["a mail was not sent"] * 2
 
     def test_no_server(self, server: MailServer) -> None:
@@ -320,7 +315,7 @@ class TestFailures:
             with pytest.raises(backend.ServerNotReached, match="may have arrived") as caught:
                 mail.send_mail("s", "x", None, ["a@x.test"])
             assert caught.value.may_have_arrived and len(server.peer.messages) == 1
-            close()
+            backend.close_connections()
 
     @pytest.mark.parametrize(
         ("changes", "text"),
@@ -406,7 +401,7 @@ class TestFailures:
             with mail_server(tmp_path) as server, override_settings(OUTGATE_MAILER=options(server)):
                 server.peer.answers.update(answers)
                 self.reported(smtplib.SMTPException)
-                close()
+                backend.close_connections()
 
     def reported(self, kind: type[Exception]) -> None:
         """Send a mail in vain, and look at what Django would tell of it."""

@@ -45,6 +45,11 @@ class TestDirectories:
         found = SecretFiles([tmp_path / "one", put(tmp_path / "two", "S")])
         assert found.get("S") is None and found.reason("S").endswith("is no regular file")
 
+    @pytest.mark.parametrize("name", ["S", "S/", "/S//"])
+    def test_slashes_around_a_name_are_none_of_it(self, tmp_path, name: str) -> None:
+        found = SecretFiles(put(tmp_path / "one", "S"))
+        assert found.get(name) == "v" and not found.reason(name)
+
     def test_the_environment_names_them(self, tmp_path) -> None:
         put(tmp_path / "a b", "S")
         env = {"OUTGATE_SECRETS": f"{tmp_path / 'a b'},{tmp_path / 'none'}"}
@@ -63,7 +68,23 @@ class TestDirectories:
 
 class TestWhatIsNone:
     @pytest.mark.parametrize(
-        "name", ["", ".", "..", "../x", "a/../x", "sub/..", "x..y", "/etc/passwd", "\0", "x\0", "\ud800", "x" * 300]
+        "name",
+        [
+            "",
+            "/",
+            "x..y/",
+            ".",
+            "..",
+            "../x",
+            "a/../x",
+            "sub/..",
+            "x..y",
+            "/etc/passwd",
+            "\0",
+            "x\0",
+            "\ud800",
+            "x" * 300,
+        ],
     )
     def test_names(self, tmp_path, name: str) -> None:
         put(tmp_path, "x", b"outside")

@@ -222,6 +222,19 @@ class TestFields:
         with pytest.raises(MessageError, match="cannot be written"):
             wire(whole)
 
+    @pytest.mark.parametrize("name", ["Subject", "X-Note", "Keywords", "Reply-To"])
+    def test_octets_that_are_no_text(self, name: str) -> None:
+        """As arguments and file names have them. What came from elsewhere goes on as it came."""
+        message = mail()
+        message[name] = "gr\udcfcn <a@x.test>"
+        with pytest.raises(MessageError, match=f"the field {name} has octets that are no text"):
+            wire(message)
+        message.replace_header(name, "gr\ufffdn <a@x.test>")
+        wire(message)
+        raw = f"From: a@x.test\r\nTo: a@x.test\r\n{name}: gr\xfcn <a@x.test>\r\n\r\nbody\r\n".encode("latin-1")
+        message = email.message_from_bytes(raw, policy=policy.default)
+        wire(message)
+
     @pytest.mark.parametrize("made", [EmailMessage, lambda: MIMEText("body")], ids=["new", "old"])
     def test_a_word_too_long_for_a_line_stays_one(self, made) -> None:
         """Ids and addresses are not decoded: an encoded one is nobody's, and no click on it unsubscribes."""

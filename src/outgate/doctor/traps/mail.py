@@ -16,7 +16,7 @@ from outgate.doctor.report import Finding
 from outgate.doctor.traps.look import MAIL_PORTS, TUNNEL_PORTS, Look
 from outgate.doctor.traps.names import HOST, MAIL_PROPERTIES, MAIL_SWITCHES, SECRETS, TUNNEL_VARIABLE
 from outgate.doctor.traps.written import SOURCES, near, scan
-from outgate.mailer.config import Forward
+from outgate.mailer.config import Forward, is_line
 from outgate.mailer.osgi import Property
 from outgate.mailer.sending.target import TUNNEL
 from outgate.mailer.values import Scalar
@@ -287,6 +287,16 @@ def login(look: Look) -> Iterator[Finding]:
         yield look.find("user-missing", "smtp.password is there, smtp.user is not", at=password.written)
 
 
+def login_is_text(look: Look) -> Iterator[Finding]:
+    for name in ("smtp.user", "smtp.password"):
+        setting = look.setting(name)
+        if setting is not None and isinstance(setting.written.value.value, tuple):
+            yield look.find("login-invalid", f"{name} is a list", at=setting.written)
+    user = look.setting("smtp.user")
+    if user is not None and user.text and not is_line(user.text):
+        yield look.find("login-invalid", "smtp.user has a line end or another control character", at=user.written)
+
+
 def sender(look: Look) -> Iterator[Finding]:
     setting = look.setting("from.address")
     if setting is None or look.empty("from.address"):
@@ -383,6 +393,7 @@ TRAPS: tuple[Callable[[Look], Iterator[Finding]], ...] = (
     switches,
     password_in_clear,
     login,
+    login_is_text,
     sender,
     spaces,
     debugging,

@@ -502,6 +502,14 @@ _TABLE = (
         "Add smtp.user, or leave the password out.",
     ),
     Rule(
+        "login-invalid",
+        _E,
+        Hop.AUTH,
+        "The login is not one text",
+        "smtp.user is one line of text, and smtp.password one text: the mailer takes no others.",
+        "Write one text.",
+    ),
+    Rule(
         "from-missing",
         _W,
         Hop.SENDER,

@@ -1,17 +1,22 @@
 """Which run modes are active, which configuration folders count then, and how much.
 
 Standards: Apache Sling's names of configuration folders (`config[.mode…]`); the vendor's list of run modes.
-Promises: a folder counts if all its run modes are active, and the more there are, the more it counts.
+Promises: a folder counts if all its run modes are active, and the more there are, the more it counts; what can be no
+run mode is told.
 Dangers: the vendor's preview service has no run mode of its own: it runs as publish.
 Not here: files (`mailer.folders`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from outgate.mailer.values import ConfigError, shown
+
 FOLDER = "config"
+_NAME = re.compile(r"[\w\-]+")
 _SERVICES = ("author", "publish")
 _ENVIRONMENTS = ("dev", "rde", "stage", "prod")
 ORDER = (*_SERVICES, *_ENVIRONMENTS)
@@ -42,14 +47,29 @@ class Active:
 
 
 def active(run_modes: Iterable[str]) -> Active:
-    """Return what is active. A text may have several run modes, separated by commas.
+    """Return what is active. A text may have several run modes, separated by commas; an empty one has none.
 
-    `preview` is `publish`; `rde` has `dev` too, but a folder of its own counts more."""
-    texts = [run_modes] if isinstance(run_modes, str) else run_modes
-    own = {mode.strip() for text in texts for mode in text.split(",")} - {""}
+    `preview` is `publish`; `rde` has `dev` too, but a folder of its own counts more. Raises `ConfigError` for what
+    cannot be a run mode: no folder would ever match it."""
+    own = set(entries(run_modes))
     if "preview" in own:
         own = own - {"preview"} | {"publish"}
     return Active(frozenset(own), frozenset({"dev"} if "rde" in own else ()))
+
+
+def entries(run_modes: Iterable[str]) -> tuple[str, ...]:
+    """Return each run mode of a list, or of a text with commas between. Raises `ConfigError` for what can be none."""
+    if isinstance(run_modes, str) and not run_modes.strip():
+        return ()
+    texts = [run_modes] if isinstance(run_modes, str) else run_modes
+    found = tuple(mode.strip() for text in texts for mode in text.split(","))
+    for mode in found:
+        if _NAME.fullmatch(mode) is None:
+            raise ConfigError(
+                f"{shown(mode)!r} is no run mode: expected names with commas between, such as author,dev",
+                name="run modes",
+            )
+    return found
 
 
 def of_folder(name: str, stem: str = FOLDER) -> tuple[str, ...] | None:

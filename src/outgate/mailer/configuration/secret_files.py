@@ -55,8 +55,8 @@ class SecretFiles:
             return None, "a secret's name may not have .. in it"
         closed = ""
         for directory in self.directories:
-            # A name that begins with / lies in the directory all the same.
-            place = f"{directory}/{key}"
+            # A name that begins with / lies in the directory all the same; one that ends so is it without, as in Java.
+            place = f"{directory}/{key.rstrip('/')}"
             try:
                 status = os.stat(place)
             except (OSError, ValueError) as error:  # ValueError: a NUL, or a character that no file name has

@@ -3,8 +3,8 @@
 Standards: RFC 5322 (fields, folding), RFC 2047 (encoded words), RFC 6532 (UTF-8 in fields), RFC 6152 (8BITMIME).
 Promises: the message object is not changed; a field is written so that a reader finds in it what the object says: the
 commas between addresses stay commas (the package's own folding may encode them), a domain beyond ASCII is written in
-A-labels, an id of any length stays one word; no value begins a field of its own. ASCII fields and bodies take the
-short way.
+A-labels, an id of any length stays one word; no value begins a field of its own; octets that are no text
+are refused, unless the message came with them. ASCII fields and bodies take the short way.
 Dangers: a message that came from elsewhere is rewritten by this: its signature would break. Send its octets instead.
 Not here: who gets it (`mailer.sending.wire`).
 """
@@ -142,6 +142,8 @@ def _rules(utf8: bool, eight_bit: bool) -> EmailPolicy[Any]:
 def _field(name: str, value: object, utf8: bool, rules: EmailPolicy[Any]) -> bytes:
     if not (name.isascii() and name.isprintable()) or ":" in name or " " in name or not name:
         raise MessageError("the message has a field whose name is none")
+    if hasattr(value, "name") and "\ufffd" in str(value) and "=?unknown-8bit?" in cast("Any", value).fold(policy=rules):
+        raise MessageError(f"the field {name} has octets that are no text")
     if name.lower() in ADDRESS_FIELDS:
         header = address_field(name, value)
         if not cast("Any", header).defects:
