@@ -20,6 +20,7 @@ _SECRET_NAMES = st.sampled_from(
     [
         *("smtp.password", "clientSecret", "refreshToken", "api.key", "db.pwd", "smtp.password:String"),
         *("tokens:String[]", "smtp.pasword", "smtp.pw", "refreshTokne", "smtp.passwrod"),
+        *("signing.key", "clientKey", "creds", "smtpPw"),
     ]
 )
 _OTHERS = st.sampled_from(
@@ -56,13 +57,15 @@ def _written(name: str, secret: str, form: int) -> str:
         f"{key} {quoted}",
         f'{key}: "$[{quoted[1:-1]}]"',
         f"// {key}: {quoted}",
+        f'{key}: "$[env:NAME;Default={quoted[1:]}',
+        f'"smtp.user": "$[env:EMAIL_PASSWORD;Default={quoted[1:]}',
     ]
     return forms[form % len(forms)]
 
 
 _MEMBER = st.one_of(
     _OTHERS,
-    st.builds(_written, _SECRET_NAMES, _SECRET, st.integers(0, 23)),
+    st.builds(_written, _SECRET_NAMES, _SECRET, st.integers(0, 27)),
     st.builds(_written, _SECRET_NAMES, _SECRET, st.just(0)),
 )
 _SEPARATORS = st.sampled_from([",", ",\n", ",\n    ", "\n", " ", ",,", "", ", // x\n"])
@@ -90,7 +93,7 @@ def test_no_value_of_a_secret_is_in_any_output(text: str, pid: str) -> None:
     told = [
         annotations.text(found.findings, found.excerpts),
         annotations.github(found.findings),
-        annotations.sarif(found.findings),
+        annotations.sarif(found.findings, found.excerpts, fixes=found.fixes),
         annotations.as_json(found.findings),
         repr(found),
     ]

@@ -401,11 +401,14 @@ def test_the_command_is_used_rightly_or_says_how(made: Clinic) -> None:
     assert made.doctor("--program", "1", "--environment", "2")[0] == 3
     code, text = made.doctor(*made.trust_relay, "--json")
     assert code == 0 and [hop["hop"] for hop in json.loads(text)["hops"]] == [hop.value for hop in Hop]
-    # What is to be run asks the Outgate that was asked.
-    made.configure(smtp_user="$[env:NOT_SET_ANYWHERE]")
-    data = str(made.running.data)
-    code, text = made.doctor("--data", data, env={"OUTGATE_DATA": str(made.directory / "nowhere")})
-    assert code == 12 and f"\n    OUTGATE_DATA={data} outgate cloudmanager:set" in text
+    # What is to be run is run as it stands there, and asks the Outgate that was asked, whatever else is set.
+    made.configure(smtp_user="$[env:WHO_IT_IS]")
+    elsewhere = {"OUTGATE_DATA": str(made.directory / "nowhere"), "AIO_CLOUDMANAGER_BASE__URL": "https://localhost:1"}
+    again = (*made.trust_relay, "--data", str(made.running.data))
+    code, text = made.doctor(*again, env=elsewhere)
+    command = f'outgate() {{ {sys.executable} -m outgate.cli "$@"; }}\n' + text.rpartition("\n\n    ")[2]
+    subprocess.run(["sh", "-c", command], input="me@shop.test\n", text=True, check=True, env=os.environ | elsewhere)
+    assert (code, made.doctor(*again, env=elsewhere)[0]) == (12, 19), text
 
 
 def test_an_interruption_ends_it_without_a_trace(made: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:

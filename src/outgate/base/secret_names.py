@@ -54,10 +54,10 @@ def named_secret(name: str) -> bool:
 @lru_cache(maxsize=4096)
 def like_a_secret(name: str) -> bool:
     """Say whether a name may be one of a secret, also misspelt: its value must not be shown."""
-    if _SHORT.search(name):
+    if named_secret(name) or _SHORT.search(name):
         return True
     if _ADDRESS.search(name):
-        return named_secret(name)
+        return False
     if mentions_a_secret(name):
         return True
     words = _MISSPELT.findall(re.sub(r"([a-z])([A-Z])", r"\1 \2", name[:100]).lower())

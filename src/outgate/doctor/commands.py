@@ -24,18 +24,18 @@ UNKNOWN_SERVER = "smtp.example.com"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]{0,99}")
 _QUEUE_ID = re.compile(r"[A-Za-z0-9.\-_]{1,64}")
 _STRING = 255
+_COMMAND = re.compile(r"(?m)(?:^|&& )outgate (?:(?! -- ).)*")
 
 
 def set_variable(around: Surroundings, name: str, *, secret: bool, service: str = "") -> str:
-    """Return the command that sets a variable to what the shell's variable of that name has, and how it gets there."""
+    """Return the command that sets a variable to what is typed: a secret goes by no command line, which others see."""
     if _NAME.fullmatch(name) is None:
         return ""
-    flag = "secret" if secret else "variable"
-    flag = f"{service}{flag.title()}" if service else flag
+    kind = "secretFile" if secret else "variable"
+    flag = f"{service}{kind[0].upper()}{kind[1:]}" if service else kind
     program, environment = shlex.quote(around.program or "PROGRAM"), shlex.quote(around.environment or "ENVIRONMENT")
-    command = "outgate cloudmanager:set-environment-variables"
-    first = f"# first its value: read -r{'s' if secret else ''} {name}"
-    return f'{first}\n{command} --programId={program} {environment} --{flag} {name} "${name}"'
+    command = f"outgate cloudmanager:set-environment-variables --programId={program} {environment} --{flag} {name}"
+    return f"{command} -" if secret else f'read -r {name} && {command} "${name}"'
 
 
 def delete_variable(around: Surroundings, name: str) -> str:
@@ -69,9 +69,9 @@ def look_again(around: Surroundings, where: str, run_modes: Iterable[str]) -> st
     """Return the doctor's command for a file's run modes."""
     modes = list(run_modes)
     place = f" --program {shlex.quote(around.program)} --environment {shlex.quote(around.environment)}"
-    service = next((f" --service {each}" for each in modes if each in SERVICES and each != around.service), "")
-    told = f"{place if around.environment else ''}{service} --run-modes {shlex.quote(','.join(modes))}"
-    return f"outgate doctor --config {shlex.quote(where)}{told}"
+    other = (each for each in modes if each in SERVICES and each != around.runs_as)
+    place = f"{place if around.environment else ''} --service {next(other, around.service)}"
+    return f"outgate doctor --config {shlex.quote(where)}{place} --run-modes {shlex.quote(','.join(modes))}"
 
 
 def remove(where: str) -> str:
@@ -135,8 +135,9 @@ def for_data(change: str, data: str) -> str:
     """Return commands that ask the `outgate dev` of a data directory; "" is the usual one."""
     if not data:
         return change
-    place = f"OUTGATE_DATA={shlex.quote(data)} "
-    return "\n".join(place + line if line.startswith("outgate ") else line for line in change.split("\n"))
+    # Not by OUTGATE_DATA: the vendor's settings would count more.
+    option = f" --data={shlex.quote(data)}"
+    return _COMMAND.sub(lambda command: command[0] + option, change)
 
 
 def show_message(queue_id: str) -> str:

@@ -122,8 +122,13 @@ class Surroundings:
         """Return the run modes that the process was given (OUTGATE_RUN_MODES), else those that follow from service and
         type. Raises `ConfigError` for what can be no run mode."""
         if named := self.env.get("OUTGATE_RUN_MODES"):
-            return modes.entries(named)
-        return (self.service, self.type) if self.type in TYPES else (self.service,)
+            return tuple("publish" if mode == "preview" else mode for mode in modes.entries(named))
+        return (self.runs_as, self.type) if self.type in TYPES else (self.runs_as,)
+
+    @property
+    def runs_as(self) -> str:
+        """Return the run mode of the service: `preview` has none of its own."""
+        return "publish" if self.service == "preview" else self.service
 
     def named(self, name: str) -> list[Variable]:
         """Return the variables of a name, whatever service they are for."""

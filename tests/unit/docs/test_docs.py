@@ -178,11 +178,14 @@ def test_the_table_of_lints_rules_is_the_programs() -> None:
 
 
 def test_the_files_on_the_oauth_page_are_ready_to_paste() -> None:
+    from outgate.doctor import lint
     from outgate.mailer import config, oauth, osgi
     from outgate.mailer.folders import ConfigFile, Configurations
 
     page = (ROOT / "docs" / "oauth.md").read_text("utf-8")
     microsoft, google, mail, pieces = (text.encode() for text in re.findall(r"^```json\n(.*?)^```", page, re.M | re.S))
+    files = (ConfigFile(oauth.PID, (), "a", microsoft), ConfigFile(config.PID, (), "b", mail))
+    assert lint.of(Configurations("page", files)).findings == []
     env = {"SMTP_OAUTH_TENANT": "shop.test", "SMTP_OAUTH_CLIENT_ID": "id", "EMAIL_USERNAME": "mailer@shop.test"}
     secrets = {"SECRET_SMTP_OAUTH_CLIENT_SECRET": "s", "SECRET_SMTP_OAUTH_REFRESH_TOKEN": "r"}
 

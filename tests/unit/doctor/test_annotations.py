@@ -177,11 +177,28 @@ def test_a_secret_before_the_place_moves_the_caret_along(tmp_path: Path) -> None
         '{"smtp.password:Integer": ["S3CR3T"]}',
         '{"smtp.port": "465", "smtp.password": "$[secret:EMAIL_PASSWORD]" // it was S3CR3T\n}',
         '{"smtp.kennwort": "S3CR3T"}',
+        '{"smtp.port": "465" /* "smtp.pasword": "S3CR3T", */}',
+        '{"signing.key": "S3CR3T $[env:FOO;Default=x]"}',
+        '{"smtpPw": "$[env:FOO;Default=S3CR3T]"}',
+        '{"smtp.user": "$[env:EMAIL_PASSWORD;Default=S3CR3T]"}',
+        '{"smtp.user": "$[env:DB_PWD;type=Strin;default=S3CR3T]"}',
+        '{"smtp.host": "smtps://apikey:S3CR3T@$[env:FOO;Default=x]"}',
+        '{"smtp.user:Integer": "$[env:EMAIL_PASSWORD;default=S3CR3T]"}',
+        '{"smtp.user": "$[env:EMAIL_PASSWORD;default=S3CR3T]" "smtp.host": "x"}',
+        '{smtp.user: "$[env:EMAIL_PASSWORD;default=S3CR3T]"}',
+        '{"smtp.usr": "$[env:EMAIL_PASSWORD;default=S3CR3T]"}',
+        '{"smtp.user": "$env[EMAIL_PASSWORD;default=S3CR3T]"}',
+        '{"smtp.user": "$[evn:EMAIL_PASSWORD;default=S3CR3T]"}',
+        '{"smtp.user": "[env:EMAIL_PASSWORD;default=S3CR3T]"}',
+        '{"smtp.user": "# [secret:EMAIL;default=S3CR3T]"}',
+        '{"smtp.user": "secret[EMAIL;default=S3CR3T]"}',
+        '{"smtp.user": "\\\\$[env:EMAIL_PASSWORD;default=S3CR3T]"}',
     ],
 )
 def test_a_secret_is_in_no_output_wherever_it_stands(tmp_path: Path, text: str) -> None:
     (tmp_path / f"{MAIL}.cfg.json").write_text(text)
     found = lint.examine(tmp_path)
     assert found.findings
-    for said in (annotations.text(found.findings, found.excerpts), annotations.sarif(found.findings), repr(found)):
+    sarif = annotations.sarif(found.findings, found.excerpts, fixes=found.fixes)
+    for said in (annotations.text(found.findings, found.excerpts), sarif, repr(found)):
         assert "S3CR3T" not in said

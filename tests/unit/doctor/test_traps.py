@@ -10,7 +10,7 @@ import pytest
 from outgate.doctor import lint, traps
 from outgate.doctor.report import State
 from outgate.doctor.traps import Known
-from outgate.doctor.traps.names import MAIL, OAUTH
+from outgate.doctor.traps.names import MAIL, OAUTH, USER
 from outgate.mailer.config import Forward, Forwards
 from outgate.mailer.folders import ConfigFile, Configurations
 
@@ -88,6 +88,13 @@ def test_a_variable_of_the_other_type_is_told_in_both_directions() -> None:
     )
     assert (password.rule, password.change) == ("secret-reads-variable", "")
     assert "its default is used" in user.text and "it stays as it is" in password.text
+
+
+@pytest.mark.parametrize("known", [Known(), Known(STORED)])
+def test_a_user_is_not_read_from_the_passwords_secret(known: Known) -> None:
+    (found,) = look(known, smtp_user="$[env:EMAIL_PASSWORD;default=x]")[:1]
+    assert (found.change, "the user's own" in found.remedy) == (f'"smtp.user": "{USER}",', True)
+    assert rules(smtp_user=USER) == rules(Known(), smtp_user=USER) == []
 
 
 def test_an_empty_default_is_a_value_only_where_nothing_is_set() -> None:

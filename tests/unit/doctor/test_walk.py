@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -223,7 +224,7 @@ def test_what_is_set_counts_and_not_the_default_that_it_replaces(tmp_path: Path,
             "EMAIL_PASSWORD",
             '"smtp.password": "$[secret:EMAIL_PASSWORD;type=String]",',
         ),
-        ("$[secret:MAIL_KEY]", "EMAIL_PASSWORD", ' --secret MAIL_KEY "$MAIL_KEY"'),
+        ("$[secret:MAIL_KEY]", "EMAIL_PASSWORD", " --secretFile MAIL_KEY -"),
     ],
 )
 def test_a_misspelt_variable_is_known_again(
@@ -351,11 +352,43 @@ def test_the_document_has_every_hop() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("service", "modes", "wanted"),
+    [("author", ["publish", "stage"], "publish"), ("publish", ["publish", "stage"], "publish"),
+     ("preview", ["publish", "stage"], "preview"), ("publish", ["author"], "author"), ("preview", ["dev"], "preview")],
+)  # fmt: skip
+def test_who_looks_again_looks_for_the_service_that_the_file_is_for(
+    service: str, modes: list[str], wanted: str
+) -> None:
+    around = Surroundings("x", service, {}, {}, type="prod")
+    assert f" --service {wanted} --run-modes {','.join(modes)}" in commands.look_again(around, ".", modes)
+
+
+def test_commands_ask_the_outgate_of_a_data_directory() -> None:
+    change = "outgate smtp users a\n# outgate b\nread -r X && outgate c\noutgate environment run P E -- outgate doctor"
+    assert commands.for_data(change, "a b").split("\n") == [
+        "outgate smtp users a --data='a b'",
+        "# outgate b",
+        "read -r X && outgate c --data='a b'",
+        "outgate environment run P E --data='a b' -- outgate doctor",
+    ]
+
+
+def test_preview_runs_as_publish() -> None:
+    assert Surroundings("x", "preview", {}, {}, type="prod").run_modes == ("publish", "prod")
+    assert of_process({"OUTGATE_RUN_MODES": "preview, dev"}, "preview").run_modes == ("publish", "dev")
+
+
 def test_a_command_is_quoted_or_not_offered() -> None:
     around = Surroundings("x", "author", {}, {}, program="1; rm -rf /", environment="$(id)", url="https://a.example")
     assert commands.set_variable(around, "$(id)", secret=True) == ""
     assert commands.delete_variable(around, "A B") == ""
-    assert "'1; rm -rf /' '$(id)' --secret NAME \"$NAME\"" in commands.set_variable(around, "NAME", secret=True)
+    assert "'1; rm -rf /' '$(id)' --previewSecretFile NAME -" in commands.set_variable(
+        around, "NAME", secret=True, service="preview"
+    )
+    plain = 'outgate() { shift 3; printf "<%s>" "$@"; }; ' + commands.set_variable(around, "NAME", secret=False)
+    ran = subprocess.run(["sh", "-c", plain], input=" a $(id) \\n'b'\n", capture_output=True, text=True, check=True)
+    assert ran.stdout == "<--variable><NAME><a $(id) \\n'b'>"
     assert "/program/1%3B%20rm%20-rf%20%2F/environment/%24%28id%29/" in commands.put_networking(around, [])
     assert commands.show_message("a;b") == ""
     assert commands.zone_line("a.example", 'x"\\' + "y" * 300).count('" "') == 1
@@ -467,6 +500,20 @@ class Relay(Outgate):
         return self._told
 
 
+def test_who_has_logged_in_is_not_told_to(tmp_path: Path, authority: Authority) -> None:
+    (tmp_path / "PW").write_text("hushhush")
+    around = of_process({"OUTGATE_SECRETS": str(tmp_path)}, "author")
+    script = Script(authority.context("localhost"), implicit=True, replies={"MAIL": b"550 5.7.0 local policy\r\n"})
+    file = tmp_path / "mail.cfg.json"
+    with serving(script) as port:
+        login = {"smtp.host": "localhost", "smtp.port": port, "smtp.user": "me", "smtp.password": "$[secret:PW]"}
+        file.write_text(json.dumps(FILE | login))
+        outgate = Outgate(None, None, "", "")
+        trust = Trust(str(authority.file))
+        broken = walk(Asked(str(file), (), around, outgate, trust, patience=Patience(1.0))).broken
+    assert broken is not None and broken.rule == "sender-refused" and "log" not in broken.remedy
+
+
 DKIM = 'k._domainkey.shop.test. IN TXT "v=DKIM1"'
 GOOD = {"spf": "SUCCESSFUL", "dkim": "SUCCESSFUL"}
 NO = b"550 5.7.1 no\r\n"
@@ -480,11 +527,11 @@ NO = b"550 5.7.1 no\r\n"
         ("verified", GOOD, {}, NO, "sender-not-of-user", "outgate smtp users shop.test\n"),
         ("verified", GOOD, {}, b"530 5.7.0 log in\r\n", "login-needed", '"smtp.user": "$[env:EMAIL_USERNAME]",'),
         ("pending", GOOD | {"en_authorization": "PENDING"}, {}, NO, "domain-authorization", "outgate smtp show shop.test"),
-        ("pending", GOOD | {"spf": "PENDING"}, {}, NO, "domain-spf", 'shop.test. IN TXT "v=spf1 include:us.test ~all"'),
+        ("pending", GOOD | {"spf": "PENDING"}, {}, NO, "domain-spf", 'shop.test. IN TXT "v=spf1 include:us.small ~all"'),
         ("pending", GOOD | {"spf": "FAILED"}, {"spf": Seen("no-address", "no A record")}, NO, "domain-spf",
          "shop.test. IN A ADDRESS"),
         ("pending", GOOD | {"spf": "FAILED"}, {"spf": Seen("fail", "-all", ("other", "v=spf1 mx -all"))}, NO,
-         "domain-spf", 'shop.test. IN TXT "v=spf1 include:us.test mx -all"'),
+         "domain-spf", 'shop.test. IN TXT "v=spf1 include:us.small mx -all"'),
         ("pending", GOOD | {"spf": "FAILED"}, {"spf": Seen("permerror", "two", ("v=spf1 mx", "v=spf1 a"))}, NO,
          "domain-spf", ""),
         ("suspended a", GOOD, {"a": Seen("missing", "no A record")}, NO, "domain-a", "shop.test. IN A ADDRESS"),
@@ -495,7 +542,7 @@ def test_how_the_domain_stands_at_an_outgate_relay(
 ) -> None:
     records = {
         "dkim": Record("k._domainkey.shop.test", "v=DKIM1"),
-        "spf": Record("shop.test", "v=spf1 include:us.test ~all"),
+        "spf": Record("shop.test", "v=spf1 include:us.small ~all"),
     }
     standing, _, failing = standing.partition(" ")
     told = Standing("1", "shop.test", checks, standing, failing or "dkim", "2026-12-01T00:00:00Z", seen, records)

@@ -268,7 +268,7 @@ def _judge(facts: Facts, name: str, lookup: Lookup) -> Iterator[Finding]:
 def _not_set(facts: Facts, name: str, lookup: Lookup) -> Finding:
     around, secret = facts.around, _KINDS[lookup.source]
     text = f"nothing is set for $[{lookup.source}:{lookup.written}], which {name} reads: it stays as it is written"
-    remedy = "set it in the environment, or give the placeholder a default"
+    remedy = "set it in the environment" if secret else "set it in the environment, or give the placeholder a default"
     change = set_variable(around, lookup.written, secret=secret)
     if not around.environment and around.variables is None:
         remedy = "start the doctor with what the environment gives (outgate environment run), or name the environment"

@@ -124,7 +124,7 @@ def _standing(facts: Facts, domain: str) -> Standing | str | None:
 def _refused(facts: Facts, domain: str, answer: Reply, standing: Standing | str | None) -> Finding:
     """Say why the sender is refused, as far as anybody knows."""
     text = f"the server does not take mail from {domain or 'this sender'}: {answer}"
-    if answer.code == 530 or answer.enhanced in ("5.7.0", "5.5.1"):
+    if facts.config is not None and not facts.config.user and _wants_login(answer):
         remedy = "the server wants a login: set smtp.user and smtp.password"
         wanted = {"smtp.user": USER, "smtp.password": SECRETS["smtp.password"]}
         lines = [facts.line(name, value) for name, value in wanted.items() if not _written(facts, name)]
@@ -144,6 +144,10 @@ def _refused(facts: Facts, domain: str, answer: Reply, standing: Standing | str 
         return facts.broken(Hop.SENDER, "sender-later", text, "try again later; the reply says why")
     remedy = "send from an address that the server lets this user send from (from.address), or have it let in there"
     return facts.broken(Hop.SENDER, "sender-refused", text, remedy, at="from.address")
+
+
+def _wants_login(answer: Reply) -> bool:
+    return answer.code == 530 or answer.enhanced in ("5.7.0", "5.5.1")
 
 
 def _written(facts: Facts, name: str) -> bool:
@@ -198,7 +202,7 @@ def _to_publish(standing: Standing, name: str) -> tuple[str, str]:
 def _joined(there: str, ours: str) -> str:
     """Return an SPF record that lets through what another one does too."""
     version, *terms = there.split()
-    wanted = [each for each in ours.split()[1:] if not each.lower().endswith("all")]
+    wanted = [each for each in ours.split()[1:] if each.lower().lstrip("+-?~") != "all"]
     return " ".join([version, *wanted, *(each for each in terms if each not in wanted)])
 
 

@@ -15,7 +15,8 @@ from difflib import get_close_matches
 from outgate.base.secret_names import like_a_secret, named_secret
 from outgate.doctor.report import Finding
 from outgate.doctor.traps.look import Look
-from outgate.doctor.traps.names import TUNNEL_VARIABLE
+from outgate.doctor.traps.names import TUNNEL_VARIABLE, USER
+from outgate.doctor.traps.source import shows_a_secret
 from outgate.doctor.traps.written import DIRECTIVES, SOURCES, Written, near, scan, valid_name
 from outgate.mailer.interpolate import typed
 from outgate.mailer.osgi import Property
@@ -92,7 +93,8 @@ def _misspelt(look: Look, at: Property, text: str, scanned: list[Written], every
     for each in {text[each.start : each.end]: each for each in near(text, every=every, scanned=scanned)}.values():
         whole = (each.start, each.end) == (0, len(text))
         # Of a secret nothing is shown but what is certainly no part of it.
-        meant = each.meant if not like_a_secret(at.name) or (whole and each.certain) else ""
+        fit = (whole and each.certain) if like_a_secret(at.name) else not shows_a_secret(each.meant)
+        meant = each.meant if fit else ""
         if named_secret(at.name):
             meant = meant.replace("$[env:", "$[secret:", 1)
         raw = text[each.start : each.end]
@@ -243,19 +245,15 @@ def of_the_wrong_kind(look: Look, at: Property, text: str, each: Written) -> Ite
     kind = (stored or {}).get(each.name)
     if each.source == "env" and kind == "secretString":
         said = f"{at.name}: {each.name} is stored as a secret, which $[env:…] does not see{_then(each)}"
-        yield look.find(
-            "env-reads-secret", said, at=at, near=raw, change=look.replaced(at, raw, f"$[secret:{each.name}]")
-        )
+        yield _of_a_secret(look, "env-reads-secret", said, at, raw, each.name)
     elif each.source == "secret" and kind == "string":
         said = f"{at.name}: {each.name} is stored as a plain variable, which $[secret:…] does not see{_then(each)}"
         change = "" if named_secret(at.name) else look.replaced(at, raw, f"$[env:{each.name}]")
         yield look.find("secret-reads-variable", said, at=at, near=raw, change=change)
     elif each.source == "env" and (named_secret(at.name) or named_secret(each.name)):
         said = f"{at.name}: {each.name} is a secret by its name, and read from env"
-        yield look.find(
-            "secret-from-env", said, at=at, near=raw, change=look.replaced(at, raw, f"$[secret:{each.name}]")
-        )
-    elif each.source == "env" and stored is None and each.name == _DOCUMENTED:
+        yield _of_a_secret(look, "secret-from-env", said, at, raw, each.name)
+    elif each.source == "env" and stored is None and each.name == _DOCUMENTED and each.last("default") is not None:
         said = f"{at.name}: the vendor's page stores {each.name} with --secret; env does not see it then{_then(each)}"
         yield look.find(
             "documented-as-secret", said, at=at, near=raw, change=look.replaced(at, raw, f"$[secret:{each.name}]")
@@ -264,6 +262,15 @@ def of_the_wrong_kind(look: Look, at: Property, text: str, each: Written) -> Ite
     if missing and each.depth == 0:
         said = f"{at.name}: nothing is set for {each.shown}, and it has no default: it stays as it is"
         yield look.find("variable-missing", said, at=at, near=raw)
+
+
+def _of_a_secret(look: Look, rule: str, said: str, at: Property, raw: str, name: str) -> Finding:
+    """Tell of a secret that is read from env; where it is the password's already, the user's variable was meant."""
+    password = look.properties.get("smtp.password")
+    if at.name.lower() == "smtp.user" and password and f"$[secret:{name}]" in str(password.value.value):
+        remedy = "Read the user's own variable: this secret is the password."
+        return look.find(rule, said, at=at, near=raw, change=look.line(at, USER), remedy=remedy)
+    return look.find(rule, said, at=at, near=raw, change=look.replaced(at, raw, f"$[secret:{name}]"))
 
 
 def _then(each: Written) -> str:

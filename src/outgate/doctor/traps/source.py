@@ -2,7 +2,8 @@
 
 Standards: none.
 Promises: pure; what is shown of a line has no value of a property that is named like a secret, whether or not the file
-    can be read; a value that is a placeholder alone is shown, without its default.
+    can be read; a value that is a placeholder alone is shown, without its default. Neither that nor a line to write
+    has a default of a secret, or a password before a host, whatever the property is called.
 Dangers: whether a value is a secret is told by the name of its property: what hides behind an innocent name is shown.
 Not here: which names are those of secrets (`base.secret_names`), which lines are shown (`doctor.lint`), how
     (`doctor.annotations`).
@@ -22,11 +23,15 @@ from outgate.mailer.osgi import Place, Property
 
 _SPACE = re.compile(r"(?:[ \t\r\n]|//[^\n]*|/\*.*?\*/)*", re.S)
 _PLACEHOLDER = re.compile(rf"\$[\[{{(](?i:{WORDS})[:.](?P<name>[A-Z_][A-Z0-9_]*)(?P<rest>;[^\[\]\"\n]*)?[\]}})]?")
-# A placeholder with something behind the variable's name: a default, in whichever way it is written.
-_MORE = re.compile(r'\$[\[{(](?P<name>[^;:\[\]"\n]{0,60}:[^;:\[\]"\n]{0,120}|[^;:\[\]"\n]{0,120}(?=;|:-))[;:]')
+# A placeholder with something behind the variable's name: a default, in whichever way it is written. A type is none.
+_MORE = re.compile(
+    r'(?:\$[\[{(](?P<name>[^;:\[\]"\n]{0,60}:[^;:\[\]"\n]{0,120}|[^;:\[\]"\n]{0,120}(?=;|:-))[;:]'
+    rf"|\b(?P<bare>(?:(?i:{WORDS})[:\[])?\w{{1,100}});)(?!type=[A-Za-z]{{1,20}}(?:\[\])?\])"
+)
 _REST = re.compile(r'(?:[^"\\\n]|\\.)*')
 _USERINFO = re.compile(r"(?<=://)[^/@\s\"]+(?=@)|(?<=:)[^:/@\s\"]+(?=@)")
 _TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"?|//[^\n]*|/\*.*?(?:\*/|\Z)', re.S)
+_SET = re.compile(r"(?<![\w.\-])[\w.\-]{2,100}(?=[\"']?[ \t]*[:=])")
 _WORD = re.compile(rf"{_PLACEHOLDER.pattern}|(?P<word>[^\s{{}}\[\],:\"']+(?:[ \t]+[^\s{{}}\[\],:\"']+)*)")
 _HIDDEN = "****"
 _ROOM = 160
@@ -71,6 +76,22 @@ def only_a_placeholder(text: str) -> bool:
     return match is not None and not match["rest"]
 
 
+def shows_a_secret(text: str) -> bool:
+    """Say whether a text has a secret in it, whatever property it is of: a password before a host, a default of one."""
+    return _USERINFO.search(text) is not None or any(a < b for a, b in _defaults(text))
+
+
+def _defaults(text: str) -> Iterator[tuple[int, int]]:
+    """Give what stands in placeholders of secrets behind their names, to the end of the string."""
+    at = 0
+    for each in _MORE.finditer(text):
+        if each.end() < at or not mentions_a_secret(each["name"] or each["bare"] or ""):
+            continue
+        rest = _REST.match(text, each.end())
+        at = rest.end() if rest else each.end()
+        yield each.end(), at - text[each.end() : at].endswith(("]", "}", ")"))
+
+
 class Source:
     """The text of one file."""
 
@@ -100,11 +121,12 @@ class Source:
             return len(self.text) if stop < 0 else stop
 
     def line_for(self, value_at: Place, key: str, value: object) -> str:
-        """Return the line to write in place of a property, with the comma that it has."""
+        """Return the line to write in place of a property, with the comma that it has; "" if it would show a secret."""
         after = self.end(self.offset(value_at))
         gap = _SPACE.match(self.text, after)
         comma = "," if self.text[gap.end() if gap else after :][:1] == "," else ""
-        return f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}{comma}"
+        line = f"{json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}{comma}"
+        return "" if shows_a_secret(line) else line
 
     def string(self, start: int) -> str:
         """Return the JSON string that begins at `start`, "" if none does."""
@@ -161,23 +183,13 @@ class Source:
                 found.append((start + 1, end - 1) if self.text[start : start + 1] == '"' else (start, end))
             elif alone["rest"]:
                 found.append((alone.start("rest") + 1, alone.end("rest")))
-        found += self._defaults()
+        found += _defaults(self.text)
         line, at = 1, 0
         for token in _TOKEN.finditer(self.text):
             line, at = line + self.text.count("\n", at, token.start()), token.start()
-            if token[0].startswith("/") and (line in lines or mentions_a_secret(token[0])):
+            if token[0].startswith("/") and (line in lines or _told_aside(token[0])):
                 found.append((token.start() + 2, token.end()))
         return found
-
-    def _defaults(self) -> Iterator[tuple[int, int]]:
-        """Give what stands in placeholders of secrets behind their names, to the end of the string."""
-        at = 0
-        for each in _MORE.finditer(self.text):
-            if each.end() < at or not mentions_a_secret(each["name"]):
-                continue
-            rest = _REST.match(self.text, each.end())
-            at = rest.end() if rest else each.end()
-            yield each.end(), at - self.text[each.end() : at].endswith(("]", "}", ")"))
 
     def excerpt(self, line: int, column: int, properties: Iterable[Property] | None) -> Excerpt | None:
         """Return a line as it may be shown, None if there is none; `properties` are the file's, None if it cannot be
@@ -194,6 +206,11 @@ class Source:
         spans += [match.span() for match in _USERINFO.finditer(text)]
         shown = _windowed(*_masked(text, [(a, b) for a, b in spans if a < b], column - 1))
         return replace(shown, unit=column + sum(sign > "\uffff" for sign in text[: max(column - 1, 0)]))
+
+
+def _told_aside(comment: str) -> bool:
+    """Say whether a comment may have a secret in it, or a property of one that was taken out."""
+    return mentions_a_secret(comment) or any(like_a_secret(name[0]) for name in _SET.finditer(comment))
 
 
 def _doubtful(line: str) -> Iterator[tuple[int, int]]:

@@ -14,7 +14,7 @@ from outgate.base.secret_names import like_a_secret
 from outgate.doctor.report import Finding
 from outgate.doctor.traps.names import SECRETS
 from outgate.doctor.traps.rules import RULES, STATES
-from outgate.doctor.traps.source import Source, only_a_placeholder
+from outgate.doctor.traps.source import Source, only_a_placeholder, shows_a_secret
 from outgate.mailer.folders import ConfigFile
 from outgate.mailer.osgi import OsgiError, Place
 from outgate.mailer.values import known
@@ -33,6 +33,7 @@ def unreadable(file: ConfigFile, error: OsgiError) -> Finding:
     source = Source(_COMMENT.sub(_blanked, file.data.decode("utf-8", "replace")))
     place = Place(max(error.line, 1), max(error.column, 1))
     rule, change = _told(source, source.offset(place))
+    change = "" if shows_a_secret(change) else change
     found = RULES[rule]
     return Finding(
         found.hop, STATES[found.level], error.text, rule, found.remedy, change, file.where, place.line, place.column
