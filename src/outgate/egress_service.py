@@ -153,7 +153,7 @@ class Apart:
     async def standing(self) -> Document:
         """Return what the process that carries says. Raises `OSError` if there is none."""
         try:
-            return await asyncio.to_thread(status_socket.read, self.directory)
+            return await status_socket.ask(self.directory)
         except status_socket.NotServing as error:
             raise ConnectionError(str(error)) from None
 

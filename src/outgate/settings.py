@@ -18,9 +18,11 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from outgate.base import addresses
+from outgate.egress import targets
 from outgate.egress.proof import place
 from outgate.model.routes import RouteSpec, RouteTls, RouteType, trouble
-from outgate.net import addresses, guard, resolv_conf
+from outgate.net import guard, resolv_conf
 from outgate.relay.endpoints import Endpoint, Endpoints
 from outgate.smtp import grammar
 
@@ -49,7 +51,7 @@ def _network(text: str) -> str:
 
 
 def _exception(text: str) -> str:
-    guard.compile_exceptions([text])
+    guard.spelt(text)
     return text
 
 
@@ -90,6 +92,11 @@ def _optional_place(text: str) -> str:
     return text
 
 
+def _target(text: str) -> str:
+    targets.read(text)
+    return text
+
+
 _Label = Annotated[str, AfterValidator(_label)]
 _OptionalName = Annotated[str, AfterValidator(_optional_name)]
 _Address = Annotated[str, AfterValidator(_address)]
@@ -99,6 +106,7 @@ _Name = Annotated[str, AfterValidator(_name)]
 _RecordName = Annotated[str, AfterValidator(_record_name)]
 _Resolver = Annotated[str, AfterValidator(_resolver)]
 _OptionalPlace = Annotated[str, AfterValidator(_optional_place)]
+_Target = Annotated[str, AfterValidator(_target)]
 _HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
 
 
@@ -391,7 +399,7 @@ class EgressSettings(_Section):
     dedicated_addresses: list[_Address] = Field(["127.0.0.3"], description="Pool of dedicated addresses.")
     vpn_address: _Address = Field("127.0.0.4", description="The VPN's local end.")
     guard_exceptions: list[_Exception] = Field([], description="Networks or names the guard lets through, audited.")
-    proxy_protocol_targets: list[str] = Field(
+    proxy_protocol_targets: list[_Target] = Field(
         [],
         description="name:port or address:port of targets that get a PROXY v2 header, an address under whatever name;"
         " without a port: any.",
@@ -414,7 +422,7 @@ class EgressSettings(_Section):
     mail_ports: list[int] = Field(
         [25, 465, 587, 2465, 2525, 2587], description="portDest by which a forward is known to carry SMTP."
     )
-    mail_targets: list[str] = Field(
+    mail_targets: list[_Target] = Field(
         [], description="name:port of targets that carry SMTP at other ports; a bare name means any port."
     )
     implicit_tls_ports: list[int] = Field(

@@ -320,6 +320,21 @@ def test_identity(identity: Any, operation_id: str, mode: GenerationMode, servic
     drive(identity, operation_id, mode, service, things)
 
 
+@pytest.mark.parametrize(
+    ("operation_id", "mode"),
+    # Nothing is asked of who wants the keys, so there is nothing to ask wrongly.
+    [
+        ("get_token", GenerationMode.POSITIVE),
+        ("get_token", GenerationMode.NEGATIVE),
+        ("get_keys", GenerationMode.POSITIVE),
+    ],
+)
+def test_identity_for_everybody(
+    identity: Any, operation_id: str, mode: GenerationMode, service: Service, things: Things
+) -> None:
+    drive(identity, operation_id, mode, service, things)
+
+
 @MODES
 @pytest.mark.parametrize("operation_id", vpc_api.ROLES)
 def test_vpc(vpc: Any, operation_id: str, mode: GenerationMode, service: Service, things: Things) -> None:

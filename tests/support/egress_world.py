@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,12 @@ def environment(
     return {"environmentId": tunnel, "programId": f"program-{tunnel}", **fixed, **own, **other}
 
 
+def _standing(state: Path) -> dict[str, Any]:
+    """Return how the egress stands. Whoever asks may be on an event loop, which waits."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(status_socket.read, state).result()
+
+
 class Serving:
     """`outgate egress serve` on the gateway, from a file of rules."""
 
@@ -197,7 +204,7 @@ class Serving:
         }
 
         def found() -> tuple[set[tuple[str, int, str]], set[tuple[str, int]]]:
-            rules = [rule for each in status_socket.read(self.state)["environments"] for rule in each["rules"]]
+            rules = [rule for each in _standing(self.state)["environments"] for rule in each["rules"]]
             told = {(*rule["listen"].split(":"), rule["mode"]) for rule in rules}
             return {(address, int(port), mode) for address, port, mode in told}, self.listening()
 
@@ -205,7 +212,7 @@ class Serving:
 
     def status(self, tunnel: str) -> dict[str, Any]:
         """Return how the environment of a tunnel address stands, as the process tells it."""
-        document = status_socket.read(self.state)
+        document = _standing(self.state)
         return next((each for each in document["environments"] if each["environment"] == tunnel), {})
 
     def failed(self, tunnel: str, *words: str) -> None:

@@ -70,6 +70,7 @@ def test_the_environment_comes_before_the_file_and_the_file_before_a_modes_defau
         (endpoint("a", regions=["x"]) + endpoint("b", regions=["x"]), ["region x is in a and in b"]),
         (endpoint("a") + endpoint("b", private_name="a.test"), ["name a.test is in a and in b"]),
         (endpoint("a", listen=["::1"]) + endpoint("b", listen=["0:0::1"]), ["listening address ::1 is in a and in b"]),
+        ('[egress]\nguard_exceptions = ["10.1.2"]\n', ["egress.guard_exceptions.0", "'10.1.2' is not an address"]),
         ('[egress]\nguard_exceptions = ["x/y"]\n', ["egress.guard_exceptions.0", "x/y"]),
         ('[egress]\nshared_addresses = ["x"]\n', ["egress.shared_addresses.0", "'x'"]),
         ('[relay]\ndeliver_to = "there"\n', ["relay.deliver_to", "'there' is not address:port"]),
@@ -77,6 +78,11 @@ def test_the_environment_comes_before_the_file_and_the_file_before_a_modes_defau
         ('[relay]\nspf_host = "a b"\n', ["relay.spf_host", "'a b'"]),
         ('[dev]\ndomain = "x y"\n', ["dev.domain", "'x y'"]),
         ("[relay]\nretry_first_s = inf\n", ["relay.retry_first_s", "finite"]),
+        (
+            '[egress]\nproxy_protocol_targets = ["a.example:smtp"]\n',
+            ["egress.proxy_protocol_targets.0", "is not name:port"],
+        ),
+        ('[egress]\nmail_targets = ["10.1.2"]\n', ["egress.mail_targets.0", "'10.1.2' is not name:port"]),
         ("[relay\n", ["is not TOML", "line 1"]),
     ],
 )

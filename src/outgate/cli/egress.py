@@ -35,7 +35,7 @@ from outgate.cli.calling import (
 )
 from outgate.cli.queue import operations
 from outgate.connection import Api, default_data
-from outgate.net.addresses import network
+from outgate.net import guard
 
 commands = typer.Typer(
     no_args_is_help=True,
@@ -233,10 +233,9 @@ def audit(
 
 def _spelt(entry: str) -> str:
     """Return an entry as it is stored, for what was typed when it was added."""
-    text = entry.strip().lower().rstrip(".")
     with contextlib.suppress(ValueError):
-        return str(network(text))
-    return text
+        return guard.spelt(entry)
+    return entry
 
 
 def _all_exceptions(api: Api) -> Any:

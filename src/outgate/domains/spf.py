@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
+from outgate.base import addresses
 from outgate.domains.ask import Answer, Evaluation, Question, is_askable
 from outgate.domains.spf_record import (
     BadRecord,
@@ -66,10 +67,7 @@ class _Host:
     """What stays the same through includes and redirects, and the counts of the limits."""
 
     def __init__(self, address: str, domain: str, sender: str, helo: str, receiver: str, now: int) -> None:
-        literal = ip_address(address)
-        if isinstance(literal, IPv6Address) and literal.ipv4_mapped is not None:
-            literal = literal.ipv4_mapped
-        self._address: IPv4Address | IPv6Address = literal
+        self._address = addresses.place(ip_address(address))
         local, at, sender_domain = sender.rpartition("@")
         self._local = local if at and local else "postmaster"
         self._sender_domain = sender_domain or domain

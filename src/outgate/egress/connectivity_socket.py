@@ -36,11 +36,13 @@ async def serve(directory: Path, tests: Tests) -> local_socket.Server:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             environment_id, host, port = json.loads(await reader.readline())
-            found: dict[str, object] = {"found": await tests.test(str(environment_id), str(host), int(port))}
-        except Refused as refused:
-            found = {"refused": str(refused), "kind": refused.kind}
+            port = int(port)
         except (ValueError, TypeError, RecursionError):
             return  # no question of ours: who asks sees the end
+        try:
+            found: dict[str, object] = {"found": await tests.test(str(environment_id), str(host), port)}
+        except Refused as refused:
+            found = {"refused": str(refused), "kind": refused.kind}
         writer.write(json.dumps(found, ensure_ascii=True).encode("ascii") + b"\n")
 
     return await local_socket.serve(directory / NAME, answer, seconds=_LONGEST_S)
@@ -50,9 +52,7 @@ async def ask(directory: Path, environment_id: str, host: str, port: int) -> dic
     """Return what a test finds that the process makes which serves a directory. Raises `Refused`."""
     question = json.dumps([environment_id, host, port], ensure_ascii=True).encode("ascii") + b"\n"
     try:
-        line = await asyncio.to_thread(
-            local_socket.ask, directory / NAME, question, seconds=_LONGEST_S, most_bytes=_MOST_BYTES
-        )
+        line = await local_socket.ask(directory / NAME, question, seconds=_LONGEST_S, most_bytes=_MOST_BYTES)
     except local_socket.NotServing as error:
         raise Refused("closed", str(error)) from None
     answer: dict[str, Any] = json.loads(line)

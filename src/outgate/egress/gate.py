@@ -14,10 +14,10 @@ from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
+from outgate.base import addresses
 from outgate.base.log import Log
 from outgate.egress.plan import Rule
 from outgate.egress.refusal import Refused
-from outgate.net import addresses
 
 _log = Log("outgate.egress")
 # An alert is over once so much less is open, or it would come again with each connection.

@@ -1,8 +1,9 @@
 """Which targets get a PROXY header: those that operators list, under whatever name a connection leads there.
 
 Standards: none.
-Promises: a listed name stands for its addresses too, which are looked up every `interval_s`; what was known of a name
-    stays while it cannot be resolved.
+Promises: a listed name stands for its addresses too, which are looked up every `interval_s`; those of its last answers
+    count, so that an address is not forgotten because one answer lacks it; what was known of a name stays while it
+    cannot be resolved. A name that is not resolved at the start is told of.
 Dangers: such a target believes a header that comes from here: a client that gets there without ours could write its
     own. An address that is new to a listed name is not known until the next look.
 Not here: the header (`smtp.proxy_header`), who sends it (`forwarder`, `http_proxy`).
@@ -12,15 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from ipaddress import ip_address
 
+from outgate.base import addresses
+from outgate.base.log import Log
 from outgate.base.tasks import cancel, spawn
 from outgate.egress.audit import endpoint
 from outgate.egress.targets import Targets
-from outgate.net import addresses
 
+_log = Log("outgate.egress")
 _FIRST_S = 5.0
+# A name with many addresses has some of them in an answer, and one IP version only while the other cannot be asked for.
+_ANSWERS = 20
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 
@@ -35,7 +40,9 @@ class HeaderTargets:
         self._resolve = resolve
         self._others = others
         self._interval_s = interval_s
+        self._answers: dict[str, deque[frozenset[str]]] = {}
         self._found: dict[str, frozenset[str]] = {}
+        self._looked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def wants(self, name: str, port: int, address: str) -> bool:
@@ -49,11 +56,16 @@ class HeaderTargets:
         )
 
     async def start(self) -> None:
-        """Look names up, for some seconds at most; then again and again."""
+        """Look names up, again and again; return when that was done once, after some seconds at most."""
         if self._listed.names:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.look(), _FIRST_S)
             self._task = spawn(self._run(), "egress header targets")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._looked.wait(), _FIRST_S)
+            for name in self._listed.names - self._found.keys():
+                remedy = (
+                    "list its addresses too (egress.proxy_protocol_targets): until it is resolved they get no header"
+                )
+                _log.warning("egress.header_target_unknown", name=name, remedy=remedy)
 
     async def look(self) -> None:
         """Look all names up."""
@@ -67,9 +79,12 @@ class HeaderTargets:
         with contextlib.suppress(Exception):  # whatever a resolver runs into: what was known stays
             found = await self._resolve(name)
             if found:
-                self._found[name] = frozenset(str(addresses.place(ip_address(each))) for each in found)
+                answers = self._answers.setdefault(name, deque(maxlen=_ANSWERS))
+                answers.append(frozenset(addresses.plain(each) for each in found))
+                self._found[name] = frozenset().union(*answers)
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._interval_s)
             await self.look()
+            self._looked.set()
+            await asyncio.sleep(self._interval_s)

@@ -16,8 +16,6 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_BACKLOG = 16
-
 
 class NotServing(Exception):
     """Nobody answers at a socket; the text says which, why, and what to do."""
@@ -56,20 +54,24 @@ async def serve(
     return Server(await asyncio.start_unix_server(talk, sock=listening), path)
 
 
-def ask(path: Path, question: bytes, *, seconds: float, most_bytes: int) -> bytes:
-    """Return the one line that is answered at a socket. Blocks, for about `seconds`. Raises `NotServing`."""
+async def ask(path: Path, question: bytes, *, seconds: float, most_bytes: int) -> bytes:
+    """Return the one line that is answered at a socket, within some seconds. Raises `NotServing`."""
     remedy = f"start `outgate egress serve` on {path.parent}, as the user who asks"
     try:
-        with _reachable(path) as short, socket.socket(socket.AF_UNIX) as asking:
-            asking.settimeout(seconds)
-            asking.connect(short)
-            if question:
-                asking.sendall(question)
-            with asking.makefile("rb") as answer:
-                line = answer.readline(most_bytes)
+        # Not in a thread: who asks for long would have one of the few that the relay works with.
+        async with asyncio.timeout(seconds):
+            with _reachable(path) as short:
+                reader, writer = await asyncio.open_unix_connection(short, limit=most_bytes)
+            try:
+                writer.write(question)
+                line = await reader.readline()
+            finally:
+                writer.transport.abort()
     except OSError as error:
         why = error.strerror or "no answer in time"
         raise NotServing(f"{path} does not answer ({why}): {remedy}") from None
+    except ValueError:
+        line = b""
     if not line.endswith(b"\n"):
         raise NotServing(f"{path} gave half an answer: ask again")
     return line
@@ -87,7 +89,6 @@ def _listening(path: Path) -> socket.socket:
                 listening.bind(short)
         finally:
             os.umask(before)
-        listening.listen(_BACKLOG)
     except OSError:
         listening.close()
         raise

@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import h11
 
-from outgate.net import addresses
+from outgate.base import addresses
 
 METHODS = b"CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 Field = tuple[bytes, bytes]

@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from outgate.base import addresses
 from outgate.base.log import Log
 from outgate.base.tasks import spawn
 from outgate.egress import poll, sockets
@@ -30,7 +31,7 @@ from outgate.egress.audit import endpoint
 from outgate.egress.budget import Budget, Counted, Ports
 from outgate.egress.plan import Way
 from outgate.egress.refusal import Refused
-from outgate.net import addresses, guard
+from outgate.net import guard
 
 _log = Log("outgate.egress")
 _ADDRESSES_TRIED = 4

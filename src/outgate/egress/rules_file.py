@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from outgate.base import addresses
 from outgate.base.log import Log
 from outgate.egress import forward_rules
 from outgate.egress.forward_rules import Wrong
 from outgate.model.egress import AdvancedNetworking, EgressTarget, Environment, Mode, NetworkInfrastructure, PortForward
-from outgate.net import addresses
 
 _log = Log("outgate.egress.rules_file")
 _MOST_BYTES = 16 * 1024 * 1024

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import socket
 import sys
-from ipaddress import ip_address
 from typing import Any
 
-from outgate.net import addresses
+from outgate.base import addresses
 
 CLOSED, CLOSE_WAIT = 7, 8
 """States of TCP, as Linux numbers them: the peer has reset the connection; it has closed its side."""
@@ -29,7 +28,7 @@ def plain(name: tuple[Any, ...]) -> Key:
     """Return address and port of a socket's name."""
     address: str = name[0]
     # Nearly all are IPv4 ones, which need no reading.
-    return str(addresses.place(ip_address(address))) if address.startswith("::ffff:") else address, name[1]
+    return addresses.plain(address) if address.startswith("::ffff:") else address, name[1]
 
 
 def tune(sock: socket.socket, keepalive_s: int) -> None:

@@ -30,8 +30,13 @@ async def serve(directory: Path, document: Callable[[], dict[str, Any]]) -> loca
     return await local_socket.serve(directory / NAME, answer, seconds=_LONGEST_S)
 
 
-def read(directory: Path) -> dict[str, Any]:
-    """Return the document of the process that serves a directory. Blocks. Raises `NotServing`."""
-    line = local_socket.ask(directory / NAME, b"", seconds=_LONGEST_S, most_bytes=_MOST_BYTES)
+async def ask(directory: Path) -> dict[str, Any]:
+    """Return the document of the process that serves a directory. Raises `NotServing`."""
+    line = await local_socket.ask(directory / NAME, b"", seconds=_LONGEST_S, most_bytes=_MOST_BYTES)
     found: dict[str, Any] = json.loads(line)
     return found
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """Do as `ask` does, where there is no event loop. Blocks."""
+    return asyncio.run(ask(directory))

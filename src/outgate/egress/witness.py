@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from ipaddress import ip_address
 
-from outgate.net import addresses
+from outgate.base.addresses import plain
 
 _READ = 4096
 
@@ -57,11 +56,6 @@ class Witness:
         finally:
             self._held -= 1
             transport.abort()
-
-
-def plain(address: str) -> str:
-    """Return an address in its usual spelling; an IPv4-mapped one as the IPv4 address it is. Raises `ValueError`."""
-    return str(addresses.place(ip_address(address.partition("%")[0])))
 
 
 async def ask(witness: tuple[str, int], source: str, seconds: float) -> str:

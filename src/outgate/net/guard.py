@@ -15,8 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from outgate.net import addresses
-from outgate.net.addresses import place
+from outgate.base import addresses
 
 _Network = IPv4Network | IPv6Network
 
@@ -60,6 +59,20 @@ def compile_exceptions(entries: Iterable[str]) -> Exceptions:
     return Exceptions(tuple(networks), frozenset(names), tuple(suffixes))
 
 
+def spelt(entry: str) -> str:
+    """Return an exception in its one spelling: `10.1.2.3/16` is `10.1.0.0/16`, names are lower case.
+
+    Raises `ValueError` if the guard cannot read it, or it is an address with a slip: as a name nobody has it."""
+    text = entry.strip().lower().rstrip(".")
+    compile_exceptions((text,))
+    network = _network(text)
+    if network is not None:
+        return str(network)
+    if text.rpartition(".")[2].isdigit():
+        raise ValueError(f"{entry!r} is not an address: write 10.1.2.3, 10.1.2.0/24 or a name")
+    return text
+
+
 def check(address: str, *, exceptions: Exceptions, name: str = "") -> Verdict:
     """Judge one address that `name` resolved to (`name` "" when the address itself was asked for).
 
@@ -70,7 +83,7 @@ def check(address: str, *, exceptions: Exceptions, name: str = "") -> Verdict:
         return Verdict(False, "not an IP address")
     if isinstance(literal, IPv6Address) and literal.scope_id is not None:
         return Verdict(False, "an address with a scope is link-local")
-    found = _denied(there := place(literal))
+    found = _denied(there := addresses.place(literal))
     if found is None:
         return Verdict(True, "public address")
     opened = _exception(there, found, exceptions, name.lower().rstrip("."))

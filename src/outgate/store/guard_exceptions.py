@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from outgate.base import ids
 from outgate.base.clock import Clock
 from outgate.model.egress import GuardException
-from outgate.net import addresses, guard
+from outgate.net import guard
 from outgate.store import egress_rows as rows
 from outgate.store import tables as t
 from outgate.store.database import Database
@@ -43,7 +43,7 @@ class GuardExceptionQueries:
 
         Raises `ValueError` if it is none of these, `LookupError` if there is no such environment, `Conflict` if it
         stands already, `TooMany`."""
-        made = GuardException(ids.new_uuid(), spelt(entry), environment_id, note, self._clock.now(), actor)
+        made = GuardException(ids.new_uuid(), guard.spelt(entry), environment_id, note, self._clock.now(), actor)
         with self._database.writing() as connection:
             if environment_id and rows.find_environment(connection, environment_id) is None:
                 raise LookupError(f"there is no environment {environment_id}")
@@ -80,17 +80,3 @@ class GuardExceptionQueries:
         detail: dict[str, object] = {"id": exception.id, "entry": exception.entry, "note": exception.note}
         target = exception.environment_id or "all environments"
         rows.write_audit(connection, self._clock.now(), actor, action, target, detail)
-
-
-def spelt(entry: str) -> str:
-    """Return an entry in its one spelling: `10.1.2.3/16` is `10.1.0.0/16`, names are lower case.
-
-    Raises `ValueError` if the guard cannot read it, or it is an address with a slip: as a name nobody has it."""
-    text = entry.strip().lower().rstrip(".")
-    guard.compile_exceptions((text,))
-    try:
-        return str(addresses.network(text))
-    except ValueError:
-        if text.rpartition(".")[2].isdigit():
-            raise ValueError(f"{entry!r} is not an address: write 10.1.2.3, 10.1.2.0/24 or a name") from None
-        return text

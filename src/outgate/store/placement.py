@@ -15,9 +15,9 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
+from outgate.base import addresses
 from outgate.base.clock import Clock
 from outgate.model.egress import Environment
-from outgate.net import addresses
 from outgate.store import egress_rows as rows
 from outgate.store import tables as t
 from outgate.store.database import Database

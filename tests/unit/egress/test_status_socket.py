@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from outgate.base.tasks import spawn
 from outgate.egress import connectivity_socket, status_socket
 from outgate.egress.refusal import Refused
 
@@ -26,14 +28,14 @@ async def test_who_connects_gets_one_line(tmp_path: Path, depth: int) -> None:
     await server.stop()
     assert not file.exists()
     with pytest.raises(status_socket.NotServing, match=r"egress\.sock does not answer .*outgate egress serve"):
-        status_socket.read(directory)
+        await status_socket.ask(directory)
 
 
 async def test_what_a_kill_left_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "egress.sock"))
     with pytest.raises(status_socket.NotServing, match="refused"):
-        status_socket.read(tmp_path)
+        await status_socket.ask(tmp_path)
     server = await status_socket.serve(tmp_path, dict)
     assert await asyncio.to_thread(status_socket.read, tmp_path) == {}
     await server.stop()
@@ -85,3 +87,38 @@ async def test_a_connectivity_test_is_made_for_who_asks(tmp_path: Path) -> None:
     await server.stop()
     with pytest.raises(Refused, match=r"does not answer .*outgate egress serve"):
         await connectivity_socket.ask(tmp_path, "10", "a.example", 25)
+
+
+async def test_tests_under_way_hold_no_thread(tmp_path: Path) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    class Waiting:
+        async def test(self, environment_id: str, host: str, port: int) -> dict[str, object]:
+            asked.set()
+            await go.wait()
+            return {}
+
+    server = await connectivity_socket.serve(tmp_path, Waiting())
+    asking = [spawn(connectivity_socket.ask(tmp_path, str(each), "a.example", 25), "asks") for each in range(3)]
+    await asked.wait()
+    # The relay reads its queue by these threads.
+    await asyncio.to_thread(go.set)
+    assert await asyncio.gather(*asking) == [{}] * 3
+    await server.stop()
+
+
+async def test_who_does_not_ask_and_who_does_not_answer_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connectivity_socket, "_LONGEST_S", 0.05)
+    server = await connectivity_socket.serve(tmp_path, _Tests())
+    reader, writer = await asyncio.open_unix_connection(tmp_path / connectivity_socket.NAME)
+    assert await reader.read() == b""
+    writer.close()
+    await server.stop()
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / connectivity_socket.NAME))
+        silent.listen(1)
+        with pytest.raises(Refused, match="no answer in time"):
+            await connectivity_socket.ask(tmp_path, "10", "a.example", 25)

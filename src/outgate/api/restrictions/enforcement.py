@@ -10,12 +10,12 @@ Not here: evaluation (`relay.access`), SMTP (`relay.session`).
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 
 from fastapi import Request
 
 from outgate.api.errors import Forbidden, trace_of
+from outgate.base import addresses
 from outgate.base.log import Log
 from outgate.model.tenancy import Instance
 from outgate.relay.access import AccessTable, Decision
@@ -72,11 +72,10 @@ class Enforcement:
 def peer_address(request: Request) -> str:
     """Return the peer's address without scope, an IPv4-mapped one as IPv4; "" or a name if it has no address."""
     host = request.client.host if request.client else ""
-    plain = host.partition("%")[0]
     try:
-        return str(ipaddress.IPv6Address(plain).ipv4_mapped or plain)
+        return addresses.plain(host)
     except ValueError:
-        return plain
+        return host
 
 
 def _log_decision(decision: Decision, request: Request, address: str, instance: Instance, subject: str) -> None:

@@ -20,6 +20,7 @@ from outgate.api.openapi import described
 from outgate.api.restrictions import models
 from outgate.api.restrictions.common import account_listed, correlated
 from outgate.api.restrictions.enforcement import CurrentTable
+from outgate.base import addresses
 from outgate.base.clock import rfc3339
 from outgate.relay.access import ApiExplanation, InstanceExplanation
 from outgate.relay.explanation import AllowListVerdict, Asked, ContextVerdict, RuleVerdict
@@ -80,8 +81,7 @@ def _address(text: str) -> str:
     except ValueError:
         raise BadRequest("address", f"must be an IPv4 or IPv6 address, not {text[:64]!r}") from None
     # A listener that serves both versions sees IPv4 clients so, and judges them as IPv4.
-    mapped = given.ipv4_mapped if isinstance(given, ipaddress.IPv6Address) else None
-    return str(mapped or given)
+    return str(addresses.place(given))
 
 
 def _instance(item: InstanceExplanation, asked: Asked) -> dict[str, object]:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
+from outgate.base.addresses import plain
 from outgate.base.log import Log
 from outgate.base.tasks import cancel, spawn
 from outgate.smtp.asyncio.alert import alerting
@@ -438,7 +438,7 @@ class Listener:
         sock.setblocking(False)
         with contextlib.suppress(OSError):  # the peer left already: reading tells
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        task = spawn(self._admit(sock, Peer(_plain(name[0]), name[1])), "admit")
+        task = spawn(self._admit(sock, Peer(plain(name[0]), name[1])), "admit")
         self._admitting.add(task)
         task.add_done_callback(self._admitting.discard)
 
@@ -449,7 +449,7 @@ class Listener:
                 async with asyncio.timeout(self.options.timeouts.handshake):
                     header = await read_proxy_header(sock)
                 if header.source is not None:
-                    peer = Peer(_plain(header.source[0]), header.source[1], via=peer.address)
+                    peer = Peer(plain(header.source[0]), header.source[1], via=peer.address)
         except (BadHeader, TimeoutError, OSError) as error:
             _log.warning("listener.proxy_header", client=peer.address, error=str(error) or "none came in time")
             sock.close()
@@ -491,14 +491,6 @@ class Listener:
             if connection.transport is None:  # it never began, so nobody else gives its place back
                 connection.connection_lost(None)
                 sock.close()
-
-
-def _plain(address: str) -> str:
-    """Return an address without zone, and an IPv4-mapped one as IPv4."""
-    plain = address.partition("%")[0]
-    if not plain.startswith("::ffff:"):
-        return plain
-    return str(ipaddress.IPv6Address(plain).ipv4_mapped or plain)
 
 
 async def read_proxy_header(sock: socket.socket) -> ProxyHeader:

@@ -2,7 +2,7 @@
 
 Standards: RFC 4291 (section 2.5.5.2, IPv4-mapped addresses), RFC 4007 (scopes).
 Promises: pure; an IPv4-mapped address or network is the IPv4 one that it means, for that is where the kernel sends.
-Not here: which addresses may be dialled (`guard`).
+Not here: which addresses may be dialled (`net.guard`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ _MAPPED = 96
 def place(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     """Return where an address leads."""
     return address if isinstance(address, IPv4Address) else address.ipv4_mapped or address
+
+
+def plain(text: str) -> str:
+    """Return an address in its usual spelling, without a scope. Raises `ValueError`."""
+    return str(place(ip_address(text.partition("%")[0])))
 
 
 def of_one_host(text: str) -> str:

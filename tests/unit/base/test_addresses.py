@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outgate.net.addresses import network, of_one_host
+from outgate.base.addresses import network, of_one_host, plain
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,13 @@ from outgate.net.addresses import network, of_one_host
 )
 def test_a_network_is_the_one_that_is_meant(written: str, meant: str) -> None:
     assert str(network(written)) == meant
+
+
+def test_what_a_socket_tells_has_no_scope_and_is_ipv4_where_it_means_that() -> None:
+    told = ("127.0.0.3", "::ffff:127.0.0.3", "0:0:0:0:0:FFFF:7F00:3", "fe80::1%lo", "::1")
+    assert [plain(each) for each in told] == ["127.0.0.3", "127.0.0.3", "127.0.0.3", "fe80::1", "::1"]
+    with pytest.raises(ValueError, match="does not appear"):
+        plain("peer.example")
 
 
 def test_an_address_of_one_host_has_one_spelling() -> None:
