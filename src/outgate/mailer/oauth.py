@@ -260,7 +260,9 @@ class Tokens:
     def forget(self, token: str = "") -> None:
         """Have the next `token` fetch a new one, because a server refused the last (`token`, if others may have fetched
         a newer one already)."""
-        self._forgotten = token or self._access  # without the lock: an event loop must not wait for a fetch
+        # Without the lock: an event loop must not wait for a fetch.
+        if token in ("", self._access):
+            self._forgotten = self._access
 
     def _raise_if_known(self, seen: int) -> None:
         """Raise the failure of whoever was waited for, and a final one again for a while: many who wait do not ask a

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from outgate.cloud_manager import BadToken, Misconfigured, client_id_of, from_environment
+from outgate.cloud_manager.choice import VENDOR_URL
 from outgate.cloud_manager.hjson import settings_of
 from support.vendor_cloud_manager import CLIENT, ORG, TOKEN, jwt
 
@@ -185,6 +186,15 @@ def test_an_endless_key_is_passed_over_and_what_is_below_it() -> None:
     assert settings_of(f'{{{long}: {{{long}: "x", b: "y"}}, c: "z"}}') == {f"{long}.b": "y", "c": "z"}
 
 
+def test_of_a_key_that_comes_twice_the_last_counts(tmp_path: Path) -> None:
+    """As a whole, as in JSON: a token does not meet the address of something that was replaced."""
+    again = """cloudmanager: {base_url: "https://first.example"}, cloudmanager: {}, cloudmanager_orgid: x
+        cloudmanager_orgid: null, console: {org: {code: "%s"}}"""
+    text = FILE.replace("cloudmanager_orgid:", "other:") % (ORG, TOKEN, NOW * 1000 + 1)
+    chosen = choose(file(tmp_path, f"{text[:-2]},\n{again % ORG}}}"))
+    assert (chosen.api.base_url, chosen.api.org_id) == (VENDOR_URL, ORG)
+
+
 def test_a_file_as_the_vendors_client_writes_it(tmp_path: Path) -> None:
     env = file(tmp_path, FILE % (ORG, TOKEN, NOW * 1000 - 1))
     with pytest.raises(BadToken, match="is over"):
@@ -205,6 +215,7 @@ def test_a_file_as_the_vendors_client_writes_it(tmp_path: Path) -> None:
         ("x" * 2_000_000, "has more than 1048576 octets"),
         ("{a:" * 200_000, "(line 1, column 151)"),
         ("a: s3cr3t", "is neither JSON nor Hjson"),
+        ("{a: /* s3cr3t\n b: 1}", "(line 2, column 7)"),
         ("{a: \udcff}", "is not UTF-8 (octet 5)"),
     ],
 )

@@ -124,6 +124,7 @@ class TestLife:
         tokens.forget(first)
         second = tokens.token()
         tokens.forget()
+        tokens.forget(first)
         assert len({first, second, tokens.token()}) == 3
 
     def test_to_forget_one_waits_for_no_fetch(self, server: TokenServer, cafile: Path) -> None:

@@ -11,6 +11,7 @@ from email.mime.text import MIMEText
 
 import pytest
 
+from outgate.mailer.sending import writing
 from outgate.mailer.sending.wire import Letter, MessageError, letter
 
 ALL = {"8BITMIME": "", "SMTPUTF8": "", "SIZE": "1000000"}
@@ -247,6 +248,41 @@ class TestFields:
         assert {f"{name}: {value}" for name, value in values.items()} <= set(head.split("\r\n"))
         message.replace_header("Subject", "x" * 2000)
         assert read(wire(message))["Subject"] == "x" * 2000
+
+    @pytest.mark.parametrize("made", [EmailMessage, lambda: MIMEText("body")], ids=["new", "old"])
+    def test_only_words_that_need_it_are_encoded(self, made) -> None:
+        """The id of a list and the address of a receipt are read as they stand."""
+        values = {
+            "List-Id": ("Größe für alle ", "<list.x.test>"),
+            "List-Unsubscribe": ("(Größe)  ", "<mailto:leave@x.test>, <https://x.test/leave>"),
+            "Disposition-Notification-To": ("Jörg ", "<joerg@x.test>"),
+            "X-A": ("ö " * 90, "<x.test>"),
+        }
+        message = made()
+        for name, value in {"From": ("a@x.test",), "To": ("a@x.test",), **values}.items():
+            message[name] = "".join(value)
+        data = wire(message)
+        read_again = read(data)
+        lines = data.partition(b"\r\n\r\n")[0].decode().replace("\r\n ", " ").split("\r\n")
+        for name, (text, plain) in values.items():
+            assert read_again[name] == text + plain
+            (line,) = [line for line in lines if line.startswith(f"{name}: ")]
+            assert line.isascii() and line.endswith(f" {plain}")
+
+    @pytest.mark.parametrize("value", ["a" + " " * 2000 + "b", ("a" + " " * 1000) * 3, " " * 500_000])
+    def test_spaces_are_as_many_as_they_were(self, value: str) -> None:
+        message = MIMEText("body")
+        message["Subject"] = value
+        data = writing.octets(message, (), utf8=False, eight_bit=True)
+        assert str(read(data)["Subject"]).strip(" ") == value.strip(" ")
+        assert max(map(len, data.split(b"\r\n"))) <= 998
+
+    def test_what_is_no_encoded_word_stays_none(self) -> None:
+        """To servers with SMTPUTF8 and to others."""
+        message = MIMEText("body")
+        message["Subject"] = "=?utf-8?q?x?= Größe =?utf-8?q?x?="
+        for utf8 in (False, True):
+            assert read(writing.octets(message, (), utf8=utf8, eight_bit=True))["Subject"] == message["Subject"]
 
     def test_what_was_folded_elsewhere_stays_so(self) -> None:
         raw = f"From: a@x.test\r\nTo: a@x.test\r\nDate: x\r\nMessage-ID: <x@x.test>\r\nX-A: =?utf-8?q?{'x' * 90}?=\r\n\tb\r\n"

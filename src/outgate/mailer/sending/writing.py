@@ -24,6 +24,7 @@ from email.message import Message
 from email.policy import EmailPolicy
 from functools import lru_cache
 from io import BytesIO
+from itertools import groupby
 from typing import Any, Self, cast
 
 from outgate.mailer.sending.errors import MessageError
@@ -41,7 +42,7 @@ _LINE = 78  # signs of a line, where it can be broken
 _ENCODED = 75  # signs of a line of an encoded name: most are one word then, which every reader joins right
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*")
 _INJECTED = re.compile(r"(?:\r\n?+|\n)(?![ \t]+\S)")
-_WORDS = re.compile(r"[ \t]*[^ \t]+")
+_WORDS = re.compile(r"[ \t]*[^ \t]+(?:[ \t]+\Z)?")
 _ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[^?\s]\?")
 _OTHER_ENDS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")  # line ends to the `email` package, and to nobody else
 _BROKEN = re.compile(rb"\r?\n(?!\Z|[ \t])|\r(?!\n)")
@@ -171,24 +172,36 @@ def _field(name: str, value: object, utf8: bool, rules: EmailPolicy[Any]) -> byt
 
 
 def _text(name: str, line: str, utf8: bool, *, made: bool) -> str:
-    """Write a field of text, broken where it has spaces; encoded, if it has to be. `made`: what looks like an encoded
-    word is none.
+    """Write a field of text, broken where it has spaces; words that have to be are encoded, and no others: an address
+    or an id beside them stays one. `made`: what looks like an encoded word is none.
 
     The package encodes each word that is too long for a line, also an address or an id, and may lose the spaces, or
     halve a sign, between words that it encodes."""
-    encoded = _ENCODED_WORD.search(line) is not None
-    if (utf8 or line.isascii()) and line.replace("\t", " ").isprintable() and not (made and encoded):
-        first, *others = _WORDS.findall(line.strip(" \t")) or [""]
-        lines = [f"{name}: {first}"]
-        for word in others:
-            if len(lines[-1]) + len(word) > _LINE:
-                lines.append(word)
-            else:
-                lines[-1] += word
-        if encoded or len(max(lines, key=len).encode()) <= _LONGEST:
-            return "\r\n".join(lines) + "\r\n"
-    value = Header(line, "utf-8", maxlinelen=_ENCODED, header_name=name).encode(linesep="\r\n")
-    return f"{name}: {value}\r\n"
+    foreign = not line.isascii()
+
+    def needs(word: str) -> bool:
+        if "=?" in word and (foreign or _ENCODED_WORD.search(word)):
+            return foreign or made
+        plain = (utf8 or word.isascii()) and word.strip(" \t").isprintable()
+        return not plain or len(f"{name}: {word}".encode()) > _LONGEST
+
+    pieces: list[str] = []
+    for encode, words in groupby(_WORDS.findall(line) if line.strip(" \t") else (), needs):
+        if not encode:
+            pieces += words
+            continue
+        run = "".join(words)
+        text = run[1:] if pieces else run
+        header = Header(text, "utf-8", maxlinelen=_ENCODED, header_name=None if pieces else name)
+        first, *others = header.encode().split("\n")
+        pieces += [run.removesuffix(text) + first, *others]
+    lines = [f"{name}: " + "".join(pieces[:1]).lstrip(" \t")]
+    for piece in pieces[1:]:
+        if len(lines[-1]) + len(piece) > _LINE:
+            lines.append(piece)
+        else:
+            lines[-1] += piece
+    return "\r\n".join(lines).rstrip(" \t") + "\r\n"
 
 
 def _lines(name: str, text: str) -> list[str]:

@@ -102,14 +102,16 @@ def _dial(host: str, port: int, source: str | None, seconds: float, deadline: fl
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     failed = OSError("the name has no address")
     for number, (family, kind, protocol, _, address) in enumerate(found):
-        sock = socket.socket(family, kind, protocol)
+        sock = None
         try:
+            sock = socket.socket(family, kind, protocol)  # fails for IPv6 on a machine without
             sock.settimeout(_until(deadline, seconds, share=len(found) - number))
             if source:
                 sock.bind((source, 0))
             sock.connect(address)
         except OSError as error:
-            sock.close()
+            if sock is not None:
+                sock.close()
             failed = error
         else:
             return sock

@@ -42,6 +42,19 @@ def test_all_addresses_of_a_name_share_the_seconds(monkeypatch: pytest.MonkeyPat
     assert given == [2.0, 2.0, 2.0, 2.0]
 
 
+async def test_an_address_of_a_kind_that_this_machine_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of IPv6 where the system has none."""
+    async with Peer() as peer:
+        lacking = (socket.AF_INET6, socket.SOCK_STREAM, 999, "", ("::1", peer.port, 0, 0))
+        there = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", peer.port))
+
+        def talk() -> None:
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [lacking, there])
+            dial(peer).close()
+
+        await asyncio.to_thread(talk)
+
+
 @pytest.mark.parametrize(("deadline", "seconds"), [(None, 1.0), (0.5, 0.5)])
 def test_who_goes_on_talking_after_the_goodbye_is_left(
     monkeypatch: pytest.MonkeyPatch, deadline: float | None, seconds: float
