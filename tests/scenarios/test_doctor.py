@@ -304,22 +304,22 @@ def sender_unverified(it: Clinic) -> Outcome:
     return it.doctor(*it.trust_relay)
 
 
+def _sent_to(it: Clinic, name: str, reply: str) -> Outcome:
+    """Send to somebody about whom the next server says this."""
+    api = it.running.api
+    api.call("PUT", api.sandbox("inbox/behaviour"), [{"recipient": f"{name}@*", "at": "rcpt", "reply": reply}])
+    it.configure()
+    return it.doctor(*it.trust_relay, "--send-to", f"{name}@customer.test")
+
+
 @case
 def delivery_bounced(it: Clinic) -> Outcome:
-    api = it.running.api
-    bounce = [{"recipient": "gone@*", "at": "rcpt", "reply": "550 5.1.1 nobody of that name"}]
-    api.call("PUT", api.sandbox("inbox/behaviour"), bounce)
-    it.configure()
-    return it.doctor(*it.trust_relay, "--send-to", "gone@customer.test")
+    return _sent_to(it, "gone", "550 5.1.1 nobody of that name")
 
 
 @case
 def delivery_deferred(it: Clinic) -> Outcome:
-    api = it.running.api
-    later = [{"recipient": "busy@*", "at": "rcpt", "reply": "451 4.7.1 try again in five minutes"}]
-    api.call("PUT", api.sandbox("inbox/behaviour"), later)
-    it.configure()
-    return it.doctor(*it.trust_relay, "--send-to", "busy@customer.test")
+    return _sent_to(it, "busy", "451 4.7.1 try again in five minutes")
 
 
 @case

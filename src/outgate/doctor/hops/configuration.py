@@ -349,8 +349,7 @@ def _settled(facts: Facts) -> Iterator[Finding]:
 
 def _trapped(facts: Facts, hop: Hop) -> Iterator[Finding]:
     """Give what the rules on files have found at a hop, what breaks the way last."""
-    found = [each for each in facts.traps if each.hop is hop and each.state is not State.OK]
-    yield from sorted(found, key=lambda each: each.state is State.BROKEN)
+    yield from sorted(facts.trapped(hop), key=lambda each: each.state is State.BROKEN)
 
 
 def _of_error(hop: Hop, rule: str, error: ConfigError, remedy: str, change: str = "") -> Finding:

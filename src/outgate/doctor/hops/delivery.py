@@ -31,7 +31,7 @@ _POLL_S = 0.25
 def delivery(facts: Facts) -> Iterator[Finding]:
     """Send the test mail, if one is wanted, and follow it."""
     asked = facts.asked
-    trapped = [each for each in facts.traps if each.hop is Hop.DELIVERY and each.state is not State.OK]
+    trapped = facts.trapped(Hop.DELIVERY)
     if not asked.send_to:
         yield facts.seen(Hop.DELIVERY, State.UNKNOWN, "no mail was sent: --send-to ADDRESS sends one, and follows it")
         yield from trapped

@@ -104,6 +104,10 @@ class Facts:
         said = self.asked.outgate.notice(self.contact.local)
         return f" (the egress noticed: {said})" if said else ""
 
+    def trapped(self, hop: Hop) -> list[Finding]:
+        """Return what the file alone tells that concerns a hop, but for what it tells to be well."""
+        return [each for each in self.traps if each.hop is hop and each.state is not State.OK]
+
     def seen(self, hop: Hop, state: State, text: str) -> Finding:
         """Make a finding about what is so, with nothing to change."""
         return Finding(hop, state, text)

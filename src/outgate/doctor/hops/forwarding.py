@@ -29,7 +29,7 @@ def forward(facts: Facts) -> Iterator[Finding]:
     assert config is not None
     names = (around.env.get("AEM_PROXY_HOST") or "",)
     facts.target = target = target_of(config, around.forwards or Forwards("", {}), names)
-    trapped = [each for each in facts.traps if each.hop is Hop.FORWARD and each.state is not State.OK]
+    trapped = facts.trapped(Hop.FORWARD)
     if not target.through_tunnel:
         yield facts.seen(Hop.FORWARD, State.OK, f"no tunnel: {target.label} is dialled directly")
         if around.environment:

@@ -32,7 +32,7 @@ def sender(facts: Facts) -> Iterator[Finding]:
     """Ask the server whether it takes the sender; ask who knows how the domain stands."""
     config, contact = facts.config, facts.contact
     assert config is not None and contact is not None
-    trapped = [each for each in facts.traps if each.hop is Hop.SENDER and each.state is not State.OK]
+    trapped = facts.trapped(Hop.SENDER)
     if any(each.state is State.BROKEN for each in trapped):
         yield from trapped
         return

@@ -34,7 +34,7 @@ def hello(facts: Facts) -> Iterator[Finding]:
     """Say how the server greets and what it offers."""
     contact, config = facts.contact, facts.config
     assert contact is not None and config is not None
-    trapped = [each for each in facts.traps if each.hop is Hop.EHLO and each.state is not State.OK]
+    trapped = facts.trapped(Hop.EHLO)
     if contact.stage in ("resolve", "connect"):
         yield facts.seen(Hop.EHLO, State.UNKNOWN, "there is no connection from here to look at")
     elif contact.connection is None:
@@ -100,7 +100,7 @@ def login(facts: Facts) -> Iterator[Finding]:
     """Log in as the mailer does, and say what a refusal means."""
     contact, config = facts.contact, facts.config
     assert contact is not None and config is not None
-    trapped = [each for each in facts.traps if each.hop is Hop.AUTH and each.state is not State.OK]
+    trapped = facts.trapped(Hop.AUTH)
     if any(each.state is State.BROKEN for each in trapped):
         yield from trapped
         return

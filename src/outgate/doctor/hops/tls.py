@@ -38,11 +38,11 @@ def tls(facts: Facts) -> Iterator[Finding]:
     """Judge how TLS came about, or why it did not."""
     contact, config = facts.contact, facts.config
     assert contact is not None and config is not None
-    trapped = [each for each in facts.traps if each.hop is Hop.TLS]
+    trapped = facts.trapped(Hop.TLS)
     notes = [each for each in trapped if each.state is State.WARNING]
     if contact.stage in ("resolve", "connect"):
         yield facts.seen(Hop.TLS, State.UNKNOWN, "there is no connection from here to look at")
-        yield from (each for each in trapped if each.state is not State.OK)
+        yield from trapped
         return
     found = _judge(facts, contact)
     if found.state is State.BROKEN and not found.change:
